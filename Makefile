@@ -1,0 +1,47 @@
+# make help lists the targets. Everything runs in .venv, which the first target that needs it creates.
+
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help setup train test test-long check lint format dashboard clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/installed  ## create .venv and install, nothing else
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is $$($(PYTHON) -V); try make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+train: setup  ## train the default model on moving digits; ends with pictures to look at
+	$(BIN)/python train.py
+
+test: lint  ## the whole test suite, with coverage
+	$(BIN)/python -m pytest -m 'not long' --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+test-long: setup  ## tests with large counts, which take minutes each
+	$(BIN)/python -m pytest -m long
+
+check: lint  ## format, lint, types, layers, fast tests: within 3 minutes
+	$(BIN)/python -m pytest -q -m 'not slow and not long'
+
+lint: setup  ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+dashboard: setup  ## TensorBoard on all runs, at http://localhost:6006
+	$(BIN)/tensorboard --logdir outputs
+
+clean:  ## remove .venv, caches and generated data; outputs/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage* data/cache data/moving_digits

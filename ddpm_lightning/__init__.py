@@ -1,0 +1,1 @@
+"""Video diffusion on short animated GIFs: train, sample, measure and fairly compare."""

@@ -1,0 +1,195 @@
+"""The block structure of a GIF file: what it claims to hold, read before any pixel is decoded.
+
+Defines GifError (every reason for refusing a GIF), Limits (how much work one file may ask for),
+ImageBlock (one image with its place, palette, delay and disposal) and walk, which lists them.
+It follows the GIF89a specification and knows nothing of LZW, colours or FFmpeg.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+Cause = Literal[
+    "unreadable",  # the bytes could not be fetched
+    "not_a_gif",  # the signature is neither GIF87a nor GIF89a
+    "no_frames",  # a whole file without a single image
+    "truncated",  # the bytes end before the trailer
+    "corrupt",  # the blocks contradict the format, or an image does not decode completely
+    "too_large",  # beyond Limits
+    "too_short",  # lasts less than wanted
+    "too_long",  # lasts longer than wanted, or than one clip may hold
+    "duplicate",  # the same bytes as a GIF already taken
+]
+
+_TRAILER, _EXTENSION, _IMAGE, _PADDING = 0x3B, 0x21, 0x2C, 0x00
+_GRAPHIC_CONTROL = 0xF9
+_SHORTEST_HONOURED_MS, _DEFAULT_MS = 10, 100
+
+
+class GifError(ValueError):
+    """A GIF that cannot be used; cause is one of the codes in Cause, str() is one line."""
+
+    def __init__(self, cause: Cause, message: str) -> None:
+        super().__init__(cause, message)
+        self.cause = cause
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.cause}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one file may cost. Checked against its block structure, before decoding.
+
+    max_pixels bounds the sum over images of max(canvas area, image area): a few kilobytes can
+    otherwise ask for minutes of compositing or for gigabytes of memory.
+    """
+
+    max_bytes: int = 32 * 2**20
+    max_pixels: int = 100_000_000
+    max_frames: int = 10_000
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"limits.{name} must be at least 1, got {value}")
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBlock:
+    """One image: its rectangle on the canvas, how to colour it, how long to show it."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    interlaced: bool
+    palette: bytes  # RGB triples, 2 to 256 of them
+    transparent: int | None  # palette index
+    disposal: int  # 2: clear the rectangle afterwards, 3: put back what was there, else keep
+    delay_cs: int  # as stored
+    data: bytes  # minimum code size, then the LZW sub-blocks with their terminator
+
+    @property
+    def duration_ms(self) -> int:
+        """Time on screen. As in browsers, a delay of 0 or 10 ms means 100 ms."""
+        stored = 10 * self.delay_cs
+        return stored if stored > _SHORTEST_HONOURED_MS else _DEFAULT_MS
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The canvas in pixels and the images in order, at least one."""
+
+    width: int
+    height: int
+    images: tuple[ImageBlock, ...]
+
+
+class _Reader:
+    """A cursor that refuses to run past the end."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.position = 0
+
+    def take(self, count: int) -> bytes:
+        start, self.position = self.position, self.position + count
+        if self.position > len(self.data):
+            raise GifError(
+                "truncated", f"{len(self.data)} bytes, which end inside a block; fetch it again"
+            )
+        return self.data[start : self.position]
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def skip_sub_blocks(self) -> None:
+        while size := self.byte():
+            self.take(size)
+
+    def palette(self, flags: int) -> bytes:
+        """The colour table that a descriptor's flags announce; empty without one."""
+        return self.take(3 << ((flags & 7) + 1)) if flags & 0x80 else b""
+
+
+def walk(data: bytes, limits: Limits) -> Structure:
+    """List the images of a whole GIF file; bytes after its trailer are ignored.
+
+    Raises GifError: not_a_gif, truncated, corrupt, no_frames, or too_large by limits.
+    """
+    if len(data) > limits.max_bytes:
+        raise GifError("too_large", f"{len(data)} bytes, at most {limits.max_bytes} are read")
+    if data[:6] not in (b"GIF87a", b"GIF89a"):
+        raise GifError("not_a_gif", f"starts with {data[:6]!r}, not with GIF87a or GIF89a")
+    reader = _Reader(data)
+    reader.take(6)
+    width, height, flags = struct.unpack("<HHBxx", reader.take(7))
+    if not width or not height:
+        raise GifError("corrupt", f"the canvas is {width}x{height} pixels")
+    shared_palette = reader.palette(flags)
+    images: list[ImageBlock] = []
+    pixels = 0
+    control: tuple[int, int, int | None] = (0, 0, None)
+    while (kind := reader.byte()) != _TRAILER:
+        if kind == _EXTENSION:
+            if reader.byte() == _GRAPHIC_CONTROL:
+                control = _graphic_control(reader)
+            else:
+                reader.skip_sub_blocks()
+        elif kind == _IMAGE:
+            image = _image(reader, shared_palette, *control)
+            control = (0, 0, None)
+            images.append(image)
+            pixels += max(width * height, image.width * image.height)
+            if pixels > limits.max_pixels or len(images) > limits.max_frames:
+                raise GifError(
+                    "too_large",
+                    f"{len(images)} or more frames on a {width}x{height} canvas; at most "
+                    f"{limits.max_frames} frames and {limits.max_pixels} pixels are decoded",
+                )
+        elif kind != _PADDING:
+            raise GifError("corrupt", f"unknown block 0x{kind:02x} at byte {reader.position - 1}")
+    if not images:
+        raise GifError("no_frames", "a whole file without an image")
+    return Structure(width, height, tuple(images))
+
+
+def _graphic_control(reader: _Reader) -> tuple[int, int, int | None]:
+    """(disposal, delay_cs, transparent index) of a graphic control extension."""
+    size = reader.byte()
+    if size < 4:
+        raise GifError("corrupt", f"a graphic control block of {size} bytes instead of 4")
+    flags, delay_cs, transparent = struct.unpack_from("<BHB", reader.take(size))
+    reader.skip_sub_blocks()
+    return (flags >> 2) & 7, delay_cs, transparent if flags & 1 else None
+
+
+def _image(
+    reader: _Reader, shared_palette: bytes, disposal: int, delay_cs: int, transparent: int | None
+) -> ImageBlock:
+    left, top, width, height, flags = struct.unpack("<HHHHB", reader.take(9))
+    if not width or not height:
+        raise GifError("corrupt", f"an image of {width}x{height} pixels")
+    palette = reader.palette(flags) or shared_palette
+    if not palette:
+        raise GifError("corrupt", "an image without any colour table")
+    start = reader.position
+    reader.byte()
+    reader.skip_sub_blocks()
+    return ImageBlock(
+        left,
+        top,
+        width,
+        height,
+        bool(flags & 0x40),
+        palette,
+        transparent,
+        disposal,
+        delay_cs,
+        reader.data[start : reader.position],
+    )

@@ -1,0 +1,1 @@
+"""Where GIFs come from: one file per source, all under the contract in base."""

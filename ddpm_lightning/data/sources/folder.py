@@ -1,0 +1,66 @@
+"""A folder of .gif files, searched at every depth."""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from ddpm_lightning.data.gif_blocks import GifError
+from ddpm_lightning.data.sources.base import Source
+
+
+class GifFolder(Source):
+    """Every file below path whose name ends in .gif, in any case.
+
+    Keys are paths relative to the folder, with forward slashes. The files are listed once, here.
+    Links to files are read; links to folders are not entered, so a loop of links does no harm.
+    Raises ValueError if path is missing, is no folder, or holds no .gif file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise ValueError(
+                f"data.path={path} does not exist; give a folder that holds .gif files"
+            )
+        if not self.path.is_dir():
+            raise ValueError(
+                f"data.path={path} is not a folder; give a folder that holds .gif files"
+            )
+        self._keys = sorted(
+            (Path(folder) / name).relative_to(self.path).as_posix()
+            for folder, _, names in os.walk(self.path)
+            for name in names
+            if name.lower().endswith(".gif")
+        )
+        if not self._keys:
+            raise ValueError(f"data.path={path} holds no .gif file; put some in, at any depth")
+
+    def keys(self) -> list[str]:
+        return list(self._keys)
+
+    def read(self, key: str) -> bytes:
+        path = self.path / key
+        try:
+            if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait forever
+                raise GifError("unreadable", f"{path} is not a regular file")
+            return path.read_bytes()
+        except OSError as error:
+            raise GifError("unreadable", f"{path}: {error.strerror}") from error
+
+    def fingerprint(self) -> str:
+        """Over the sorted keys with the size and modification time of each file."""
+        digest = hashlib.sha256()
+        for key in self._keys:
+            digest.update(f"{key}\0{self._state(key)}\0".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def _state(self, key: str) -> str:
+        try:
+            status = (self.path / key).stat()
+        except OSError:
+            return "unreadable"
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+    def describe(self) -> str:
+        return str(self.path)

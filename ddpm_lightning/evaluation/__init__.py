@@ -1,0 +1,3 @@
+"""Evaluation: what a trained denoiser is worth, measured the same way for every process and
+schedule.
+"""

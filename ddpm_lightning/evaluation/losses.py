@@ -1,0 +1,87 @@
+"""Validation loss on fixed (t, noise) pairs, in bins of log-SNR.
+
+A clip's pairs depend on its index alone: not on the batch it is in, the number of devices, the
+epoch or the run. Losses of two runs therefore differ by what the networks know, and the bins say at
+which noise level.
+"""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ddpm_lightning.data.clip import to_float
+from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.processes.base import GaussianProcess
+
+LOG_SNR_EDGES = (-8.0, -4.0, 0.0, 4.0, 8.0)
+GOLDEN_RATIO = (5**0.5 - 1) / 2  # multiples of it, mod 1, fill the unit interval evenly
+
+
+def bin_names() -> list[str]:
+    """Of the bins between the edges, lowest log-SNR (most noise) first."""
+    edges = [f"{edge:g}" for edge in LOG_SNR_EDGES]
+    inner = [f"{low}_to_{high}" for low, high in pairwise(edges)]
+    return [f"below_{edges[0]}", *inner, f"above_{edges[-1]}"]
+
+
+def fixed_pairs(
+    process: GaussianProcess, index: Tensor, draw: int, num_draws: int, shape: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Steps t (B,), spread evenly over the informative ones, and noise (B, *shape), both on the
+    CPU.
+
+    Args:
+        index: (B,) of the clips in their data set.
+        draw: which of the num_draws pairs of each clip.
+    """
+    number = index.cpu() * num_draws + draw
+    position = ((number.double() + 0.5) * GOLDEN_RATIO).frac()
+    t = 1 + (position * process.informative_steps()).long()
+    noise = [torch.randn(shape, generator=torch.Generator().manual_seed(int(n))) for n in number]
+    return t, torch.stack(noise)
+
+
+class LossByLogSNR:
+    """Sums of per-sample losses, and of squared errors of the x_0 estimate, in bins of log-SNR."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        # rows: count, loss, squared error of the x_0 estimate
+        self.sums = torch.zeros(3, len(LOG_SNR_EDGES) + 1, dtype=torch.float64, device=device)
+
+    def update(self, denoiser: Denoiser, batch: Batch, num_draws: int) -> None:
+        """Adds num_draws fixed pairs of every clip of the batch."""
+        x_0 = to_float(batch.clip)
+        edges = torch.tensor(LOG_SNR_EDGES, dtype=torch.float64)
+        for draw in range(num_draws):
+            t, noise = fixed_pairs(denoiser.process, batch.index, draw, num_draws, x_0.shape[1:])
+            loss = denoiser.loss(x_0, t, noise.to(x_0.device)).double()
+            error = loss * denoiser.squared_error_per_loss(t).to(loss)
+            where = torch.bucketize(denoiser.process.log_snr(t), edges, right=True).to(loss.device)
+            self.sums.index_add_(1, where, torch.stack([torch.ones_like(loss), loss, error]))
+
+    def mean(self) -> dict[str, float]:
+        """Over all samples: loss and clean_mse, the mean squared error of the x_0 estimate."""
+        count, loss, error = self.sums.sum(1).tolist()
+        return {"loss": loss / count, "clean_mse": error / count}
+
+    def by_bin(self) -> list[dict[str, float | str]]:
+        """Per bin that holds samples: log_snr (its name), count, loss, clean_mse."""
+        return [
+            {"log_snr": name, "count": count, "loss": loss / count, "clean_mse": error / count}
+            for name, (count, loss, error) in zip(bin_names(), self.sums.T.tolist(), strict=True)
+            if count
+        ]
+
+
+@torch.no_grad()
+def evaluate(
+    denoiser: Denoiser, batches: Iterable[Batch], num_draws: int, device: torch.device | str
+) -> LossByLogSNR:
+    """The losses of a denoiser in evaluation mode over all batches, whose clips are uint8."""
+    losses = LossByLogSNR(device)
+    for batch in batches:
+        losses.update(denoiser, Batch(batch.clip.to(device), batch.index), num_draws)
+    return losses

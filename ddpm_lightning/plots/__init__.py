@@ -1,0 +1,1 @@
+"""Pictures: grids of clips, films of the reverse process, curves."""

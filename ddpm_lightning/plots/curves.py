@@ -1,0 +1,68 @@
+"""Loss curves from a run's metrics.csv."""
+
+import csv
+from pathlib import Path
+
+PANELS = {
+    "loss": ("train/loss", "val/loss"),
+    "clips/s": ("train/clips_per_s",),
+    "gradient norm": ("train/grad_norm",),
+}
+SMOOTHING = 0.9  # of the training loss, beside its raw values
+
+
+def read_metrics(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """metric -> (steps, values) of a CSV file with a `step` column; empty cells are left out."""
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if name != "step" and value:
+                    steps, values = series.setdefault(name, ([], []))
+                    steps.append(float(row["step"]))
+                    values.append(float(value))
+    return series
+
+
+def save_curves(metrics: Path, path: Path) -> Path:
+    """Draws loss (training and validation), validation loss by log-SNR bin, speed and gradient
+    norm.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    series = read_metrics(metrics)
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 2).flat
+    for (title, names), axis in zip(PANELS.items(), axes, strict=False):
+        for name in names:
+            if name not in series:
+                continue
+            steps, values = series[name]
+            if name == "train/loss":
+                axis.plot(steps, values, alpha=0.3, linewidth=0.8, color="C0")
+                axis.plot(steps, smooth(values), label=name, color="C0")
+            else:
+                axis.plot(steps, values, label=name, color="C1", marker=".", markersize=3)
+        axis.set(title=title, xlabel="step", yscale="log" if title != "clips/s" else "linear")
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend()
+    bins = {name: xy for name, xy in series.items() if name.startswith("val_by_log_snr/")}
+    for name, (steps, values) in bins.items():
+        axes[-1].plot(steps, values, label=name.split("/")[1].replace("_", " "), marker=".")
+    axes[-1].set(title="validation loss by log-SNR", xlabel="step", yscale="log")
+    if bins:
+        axes[-1].legend(fontsize="small")
+    figure.savefig(path, dpi=100)
+    return path
+
+
+def smooth(values: list[float]) -> list[float]:
+    """Exponential moving average, without bias at the start."""
+    total, weight, means = 0.0, 0.0, []
+    for value in values:
+        total = SMOOTHING * total + (1 - SMOOTHING) * value
+        weight = SMOOTHING * weight + (1 - SMOOTHING)
+        means.append(total / weight)
+    return means

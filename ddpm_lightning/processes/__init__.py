@@ -1,0 +1,1 @@
+"""Forward processes: Gaussian chains from data (t = 0) to the prior (t = T)."""

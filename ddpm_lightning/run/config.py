@@ -1,0 +1,119 @@
+"""Resolving and checking a composed configuration before anything is built from it.
+
+Keys are constructor arguments, so the constructors' own annotations are the schema: unknown keys
+and values of a wrong type are refused by name. Targets are limited to a few packages, because a
+run's configuration travels with it and is built again by sample.py and evaluate.py.
+"""
+
+import inspect
+import typing
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from ddpm_lightning.run.errors import UserError
+
+TARGETS = ("ddpm_lightning.", "lightning.pytorch.", "torch.optim.")
+META_KEYS = {"_target_", "_partial_"}
+
+Node = dict[str, Any]
+
+
+def resolved(cfg: DictConfig) -> Node:
+    """Plain containers, every interpolation replaced by its value; UserError for a missing one."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        key = missing[0]
+        raise UserError(f"{key} must be given: add {key}=VALUE to the command")
+    container = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(container, dict)
+    return typing.cast(Node, container)
+
+
+def check(config: Node) -> None:
+    """UserError unless every node with a _target_ fits the constructor it names."""
+    for where, node in _targets(config, ""):
+        _check_node(where, node)
+
+
+def _targets(value: Any, where: str) -> Iterator[tuple[str, Node]]:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            yield where, dict(value)
+        for key, child in value.items():
+            yield from _targets(child, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for i, child in enumerate(value):
+            yield from _targets(child, f"{where}[{i}]")
+
+
+def _check_node(where: str, node: Node) -> None:
+    target = node["_target_"]
+    if not (isinstance(target, str) and target.startswith(TARGETS)):
+        raise UserError(
+            f"{where}._target_={target!r} is not allowed; targets start with {', '.join(TARGETS)}"
+        )
+    try:
+        factory = get_object(target)
+    except Exception as e:
+        raise UserError(f"{where}._target_={target!r} cannot be imported: {e}") from e
+    if not inspect.isclass(factory):
+        raise UserError(f"{where}._target_={target!r} is not a class")
+    parameters = _parameters(factory)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    hints = _hints(factory)
+    for key, value in node.items():
+        if key in META_KEYS:
+            continue
+        if key not in parameters:
+            if open_ended and not key.startswith("_"):
+                continue
+            near = get_close_matches(key, parameters, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(parameters)}"
+            raise UserError(f"{where} has no option {key}{hint}")
+        if key in hints and not _holds_target(value):
+            _check_type(f"{where}.{key}", value, hints[key])
+
+
+def _parameters(factory: type) -> dict[str, inspect.Parameter]:
+    """The constructor's; arguments passed through ** are looked up in the base class."""
+    parameters = dict(inspect.signature(factory).parameters)
+    variadic = [name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD]
+    base = factory.__base__
+    if variadic and factory.__module__.startswith("ddpm_lightning.") and base is not None:
+        del parameters[variadic[0]]
+        return _parameters(base) | parameters
+    return parameters
+
+
+def _hints(factory: type) -> dict[str, Any]:
+    hints: dict[str, Any] = {}
+    for ancestor in reversed(factory.__mro__):
+        constructor = ancestor.__dict__.get("__init__")
+        if constructor is not None and ancestor is not object:
+            try:
+                hints |= typing.get_type_hints(constructor)
+            except (NameError, TypeError):  # a foreign class whose annotations need its own imports
+                continue
+    return hints
+
+
+def _holds_target(value: Any) -> bool:
+    return bool(list(_targets(value, "")))
+
+
+def _check_type(where: str, value: Any, hint: Any) -> None:
+    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:
+        return
+    try:
+        adapter.validate_python(value, strict=isinstance(value, str | bool))
+    except ValidationError as e:
+        wanted = e.errors()[0]["msg"].removeprefix("Input should be ")
+        raise UserError(f"{where}={value!r} has the wrong type: it should be {wanted}") from e

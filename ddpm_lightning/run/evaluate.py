@@ -1,0 +1,50 @@
+"""python evaluate.py: validation loss of a run, raw and averaged weights, by log-SNR, on fixed
+pairs.
+"""
+
+import json
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from ddpm_lightning.evaluation.losses import evaluate
+from ddpm_lightning.evaluation.report import table
+from ddpm_lightning.run.checkpoint import WEIGHTS, find_run, load_denoiser
+from ddpm_lightning.run.config import check, resolved
+from ddpm_lightning.run.device import choose_device
+from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.training.datamodule import ClipDataModule
+
+
+def evaluate_run(cfg: DictConfig) -> None:
+    """Prints the table and writes evaluation.json beside the run's configuration."""
+    config = resolved(cfg)
+    if config["num_draws"] < 1:
+        raise UserError(f"num_draws must be at least 1, got {config['num_draws']}")
+    run = find_run(str(config["checkpoint"]), Path(config["outputs_dir"]))
+    device = choose_device(config["device"])
+    overrides = {k: v for k, v in config["data"].items() if v is not None}
+    node = {**run.config["data"], **overrides}
+    check({"data": node})
+    with user_errors("data"):
+        data: ClipDataModule = instantiate(node, _convert_="all")
+        data.load()
+    step, results = 0, {}
+    for weights in WEIGHTS:
+        denoiser, step = load_denoiser(run, weights)
+        results[weights] = evaluate(
+            denoiser.to(device), data.val_dataloader(), config["num_draws"], device
+        )
+    report = {
+        "checkpoint": str(run.checkpoint),
+        "step": step,
+        "num_clips": len(data.val_set),
+        "num_draws": config["num_draws"],
+        **{w: {**loss.mean(), "by_log_snr": loss.by_bin()} for w, loss in results.items()},
+    }
+    path = run.directory / "evaluation.json"
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    print(f"{run.checkpoint}, step {step}: {len(data.val_set)} validation clips")
+    print(table(results))
+    print(f"saved to {path}")

@@ -1,0 +1,57 @@
+"""python sample.py: clips from a run, as a grid and one by one. Needs nothing but the run
+directory.
+"""
+
+import time
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from ddpm_lightning.plots.films import ReverseFilm, save_clips, save_grid
+from ddpm_lightning.run.checkpoint import find_run, load_denoiser
+from ddpm_lightning.run.config import check, resolved
+from ddpm_lightning.run.device import choose_device
+from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.samplers.base import Sampler
+from ddpm_lightning.training.datamodule import clip_format
+
+
+def sample(cfg: DictConfig) -> None:
+    """Writes grid.gif, reverse.gif and single clips, and prints where."""
+    config = resolved(cfg)
+    check(config)
+    if config["num_samples"] < 1:
+        raise UserError(f"num_samples must be at least 1, got {config['num_samples']}")
+    run = find_run(str(config["checkpoint"]), Path(config["outputs_dir"]))
+    with user_errors("sampler"):
+        sampler: Sampler = instantiate(config["sampler"], _convert_="all")
+    device = choose_device(config["device"])
+    denoiser, step = load_denoiser(run, config["weights"])
+    form = clip_format(**run.config["data"])
+    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    directory = Path(config["output"] or run.directory / "samples" / name)
+    with user_errors("output"):
+        (directory / "clips").mkdir(parents=True, exist_ok=config["output"] is not None)
+    film = ReverseFilm()
+    start = time.perf_counter()
+    clips = sampler.sample(
+        denoiser.to(device),
+        (config["num_samples"], form.channels, form.num_frames, form.height, form.width),
+        generator=torch.Generator().manual_seed(config["seed"]),
+        device=device,
+        callback=film.record,
+    )
+    seconds = time.perf_counter() - start
+    grid = save_grid(clips, directory / "grid.gif", form.fps)
+    reverse = film.save(directory / "reverse.gif", form.fps)
+    singles = save_clips(clips, directory / "clips", form.fps)
+    print(
+        f"{len(clips)} clips from {run.checkpoint} (step {step}, {config['weights']} weights) "
+        f"in {seconds:.1f} s on {device}\n"
+        f"  grid           {grid}\n"
+        f"  reverse film   {reverse}\n"
+        f"  single clips   {singles[0].parent}/"
+    )

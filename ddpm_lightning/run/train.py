@@ -1,0 +1,172 @@
+"""python train.py: one Hydra job = one run, in a directory of its own, finished or marked
+failed.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+
+from ddpm_lightning.plots.curves import save_curves
+from ddpm_lightning.run.checkpoint import check_resumable, find_checkpoint
+from ddpm_lightning.run.config import Node, check, resolved
+from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.training.datamodule import ClipDataModule
+from ddpm_lightning.training.module import DiffusionModule
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> None:
+    """Builds everything the configuration names, trains, and says where to look."""
+    config = resolved(cfg)
+    check(config)
+    quiet()
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    data, module = build(config)
+    resume_from = None
+    if config["ckpt_path"] is not None:
+        path = find_checkpoint(str(config["ckpt_path"]), Path(config["outputs_dir"]))
+        check_resumable(module, averages="ema" in config["callbacks"], path=path)
+        resume_from = str(path)
+        log.info("resuming from %s", path)
+    run_dir = Path(config["run_dir"])
+    with recorded(run_dir, config):
+        with user_errors("data"):
+            data.load()
+        trainer = build_trainer(config, run_dir)
+        trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+        if not config["trainer"].get("fast_dev_run"):
+            # Once more: max_steps need not be a multiple of the checkpoint interval.
+            trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+            finish(trainer, run_dir)
+
+
+def build(config: Node) -> tuple[ClipDataModule, DiffusionModule]:
+    """Data module and module; UserError where a value is refused or clips do not fit the
+    network.
+    """
+    with user_errors("data"):
+        data: ClipDataModule = instantiate(config["data"], _convert_="all")
+    with user_errors("model"):
+        module: DiffusionModule = instantiate(config["model"], _convert_="all")
+        form = data.format
+        clip = torch.zeros(1, form.channels, form.num_frames, form.height, form.width)
+        with torch.no_grad():
+            module.denoiser.denoise(clip, 1)
+    return data, module
+
+
+def build_trainer(config: Node, run_dir: Path) -> pl.Trainer:
+    """The trainer with callbacks and loggers; metrics.csv is always among them."""
+    with user_errors("callbacks"):
+        callbacks = list(instantiate(config["callbacks"], _convert_="all").values())
+    with user_errors("logger"):
+        named = config["logger"]
+        nodes = [named] if "_target_" in named else named.values()
+        loggers: list[Logger] = [instantiate(node, _convert_="all") for node in nodes]
+    loggers.append(CSVLogger(run_dir, name="", version="", flush_logs_every_n_steps=20))
+    with user_errors("trainer"):
+        trainer: pl.Trainer = instantiate(
+            config["trainer"], callbacks=callbacks, logger=loggers, _convert_="all"
+        )
+    if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise UserError(
+            f"a sweep (-m) trains each job on one device, got {trainer.world_size}; "
+            "add trainer.devices=1, or start the jobs one by one"
+        )
+    return trainer
+
+
+@contextmanager
+def recorded(run_dir: Path, config: Node) -> Iterator[None]:
+    """Writes config.yaml and status.json (running, then finished, failed or interrupted)."""
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        yield
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with (run_dir / "config.yaml").open("x") as file:
+            yaml.safe_dump(config, file, sort_keys=False)
+    except FileExistsError as e:
+        raise UserError(f"{run_dir} already holds a run; choose another hydra.run.dir") from e
+    (run_dir / "command.txt").write_text(" ".join(sys.argv) + "\n")
+    started = time.time()
+
+    def record(status: str, error: str | None = None) -> None:
+        entry = {"status": status, "seconds": round(time.time() - started, 1), "error": error}
+        (run_dir / "status.json").write_text(json.dumps(entry, indent=2) + "\n")
+
+    record("running")
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as e:  # Lightning turns the first into the second
+        record("interrupted")
+        _finish_wandb(exit_code=130)
+        log.error("interrupted; go on with python train.py ckpt_path=%s", run_dir)
+        raise KeyboardInterrupt from e
+    except Exception as e:
+        record("failed", f"{type(e).__name__}: {e}")
+        _finish_wandb(exit_code=1)
+        log.error("%s is marked failed", run_dir)
+        raise
+    record("finished")
+    _finish_wandb(exit_code=0)
+
+
+def _finish_wandb(exit_code: int) -> None:
+    # Without finish() two jobs of a sweep become one W&B run.
+    wandb: Any = sys.modules.get("wandb")
+    if wandb is not None:
+        wandb.finish(exit_code=exit_code)
+
+
+@rank_zero_only
+def finish(trainer: pl.Trainer, run_dir: Path) -> None:
+    """Draws the curves and says where everything is."""
+    run_dir = Path(os.path.relpath(run_dir))
+    samples = run_dir / "samples"
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    losses = ", ".join(f"{k} {metrics[k]:.4f}" for k in ("train/loss", "val/loss") if k in metrics)
+    lines = [f"done: step {trainer.global_step}, {losses}", f"  run            {run_dir}"]
+    pictures = {"samples": samples / "final.gif", "reverse film": samples / "reverse.gif"}
+    lines += [f"  {name:<14} {path}" for name, path in pictures.items() if path.exists()]
+    if (run_dir / "metrics.csv").exists():
+        curves = save_curves(run_dir / "metrics.csv", run_dir / "curves.png")
+        lines.append(f"  loss curves    {curves}")
+    if (run_dir / "tensorboard").exists():
+        lines.append("  dashboard      make dashboard, or tensorboard --logdir outputs")
+    if offline := sorted(run_dir.glob("wandb/offline-run-*")):
+        lines.append(f"  W&B (offline)  wandb sync {offline[-1]}")
+    lines.append(f"  sample again   python sample.py checkpoint={run_dir}")
+    print("\n".join(lines))
+
+
+def quiet() -> None:
+    """Keeps the console for what a user can act on."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*LeafSpec.*is deprecated.*",
+        ".*number of training batches .* is smaller than the logging interval.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*Experiment logs directory .* exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,1 @@
+"""Samplers: walks from the prior to data along a grid of steps."""

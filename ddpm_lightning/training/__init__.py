@@ -1,0 +1,1 @@
+"""Training: the wiring of mathematics and data into Lightning."""

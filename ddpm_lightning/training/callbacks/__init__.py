@@ -1,0 +1,1 @@
+"""Callbacks: averaging, sampling, measuring and showing, beside a module that only trains."""

@@ -1,0 +1,131 @@
+"""LightningModules: batch -> loss -> log, and the optimizer. Everything else is a callback.
+
+DiffusionModule takes any process; StandardDiffusion and MedianDiffusion fix it and are what
+conf/model/standard.yaml and median.yaml build.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from ddpm_lightning.data.clip import to_float
+from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.evaluation.losses import LossByLogSNR
+from ddpm_lightning.noise.base import NoiseSchedule
+from ddpm_lightning.objectives.base import Objective
+from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.median import MedianProcess
+from ddpm_lightning.processes.standard import StandardProcess
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+class DiffusionModule(pl.LightningModule):
+    """Trains a denoiser.
+
+    Args:
+        process: the forward chain.
+        network: maps x (B, C, F, H, W) and log-SNR (B,) to (B, C, F, H, W).
+        objective: what the network predicts.
+        optimizer: makes the optimizer from the parameters.
+        data_std: standard deviation of the data, which scales the network's input.
+        warmup_steps: over which the learning rate rises linearly from 0.
+        cooldown: share of all steps, at the end, over which it falls linearly to 0.
+        val_draws: fixed (t, noise) pairs per validation clip.
+    """
+
+    def __init__(
+        self,
+        process: GaussianProcess,
+        network: nn.Module,
+        objective: Objective,
+        optimizer: MakeOptimizer,
+        data_std: float,
+        warmup_steps: int,
+        cooldown: float,
+        val_draws: int,
+    ) -> None:
+        super().__init__()
+        if not 0 <= cooldown <= 1:
+            raise ValueError(f"cooldown must lie in [0, 1], got {cooldown}; 0 keeps the rate")
+        self.denoiser = Denoiser(network, process, objective, data_std)
+        self.ema_denoiser: Denoiser | None = None  # made and kept up by the EMA callback
+        self.make_optimizer = optimizer
+        self.warmup_steps, self.cooldown = warmup_steps, cooldown
+        self.val_draws = val_draws
+
+    @property
+    def inference_denoiser(self) -> Denoiser:
+        """With the averaged weights where there are any, else with the raw ones."""
+        return self.ema_denoiser or self.denoiser
+
+    def on_train_start(self) -> None:
+        if self.trainer.world_size > 1:  # every rank its own windows, steps and noise
+            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        x_0 = to_float(batch.clip)
+        t = stratified_steps(len(x_0), self.denoiser.process.informative_steps())
+        loss = self.denoiser.loss(x_0, t, torch.randn_like(x_0)).mean()
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(x_0))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._val_losses = LossByLogSNR(self.device)
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        self._val_losses.update(self.inference_denoiser, batch, self.val_draws)
+
+    def on_validation_epoch_end(self) -> None:
+        losses = self._val_losses
+        if self.trainer.world_size > 1:
+            gathered = self.all_gather(losses.sums)
+            assert isinstance(gathered, Tensor)
+            losses.sums = gathered.sum(0)
+        self.log("val/loss", losses.mean()["loss"], prog_bar=True, rank_zero_only=True)
+        self.log("val/clean_mse", losses.mean()["clean_mse"], rank_zero_only=True)
+        for row in losses.by_bin():
+            self.log(f"val_by_log_snr/{row['log_snr']}", float(row["loss"]), rank_zero_only=True)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = self.make_optimizer(self.denoiser.parameters())
+        num_steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = LambdaLR(optimizer, partial(self.learning_rate_factor, num_steps=num_steps))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def learning_rate_factor(self, step: int, num_steps: int) -> float:
+        """Of the full rate at optimizer step `step` = 0, 1, .. of num_steps: a trapezium."""
+        rise = (step + 1) / max(self.warmup_steps, 1)
+        fall = (num_steps - step) / max(self.cooldown * num_steps, 1)
+        return max(0.0, min(1.0, rise, fall))
+
+
+class StandardDiffusion(DiffusionModule):
+    """Diffusion along the standard (DDPM) chain of a noise schedule."""
+
+    def __init__(self, schedule: NoiseSchedule, **wiring: Any) -> None:
+        super().__init__(StandardProcess(schedule), **wiring)
+
+
+class MedianDiffusion(DiffusionModule):
+    """Diffusion along the median chain of a noise schedule."""
+
+    def __init__(self, schedule: NoiseSchedule, **wiring: Any) -> None:
+        super().__init__(MedianProcess(schedule), **wiring)
+
+
+def stratified_steps(batch_size: int, num_steps: int) -> Tensor:
+    """(B,) steps in 1..num_steps: one uniform draw from each of B equal slices, on the CPU."""
+    position = (torch.arange(batch_size, dtype=torch.float64) + torch.rand(batch_size)) / batch_size
+    return 1 + (position * num_steps).long().clamp(max=num_steps - 1)

@@ -1,0 +1,129 @@
+"""Calling the commands as a user would: in this process (fast) or as a real one (`spawn`)."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+import evaluate
+import sample
+import train
+from ddpm_lightning.data.gif import encode
+from ddpm_lightning.run.cli import run_command
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = {
+    "train": (train.main, "config"),
+    "sample": (sample.main, "sample"),
+    "evaluate": (evaluate.main, "evaluate"),
+}
+
+# The smallest run that does everything the default does.
+TINY = [
+    "data=gif_folder",
+    "data.path=gifs",
+    "data.size=8",
+    "data.num_frames=4",
+    "data.channels=1",
+    "data.batch_size=2",
+    "data.val_fraction=0.3",
+    "network.base_width=16",
+    "network.head_width=8",
+    "network.patch=1",
+    "noise.num_steps=50",
+    "sampler.num_evaluations=4",
+    "callbacks.samples.num_samples=2",
+    "trainer.max_steps=4",
+    "trainer.val_check_interval=2",
+    "trainer.log_every_n_steps=1",
+    "trainer.accelerator=cpu",
+]
+
+
+class Result(NamedTuple):
+    """Exit code and what was printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Result]
+
+
+def write_gifs(folder: Path, num_gifs: int = 8, size: int = 8, num_frames: int = 6) -> Path:
+    """Real GIF files: a bright square that wanders over a dark ground. Seeded by its number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(num_gifs):
+        rng = np.random.default_rng(number)
+        x, y = rng.integers(0, size - 2, 2)
+        frames = np.full((num_frames, size, size, 3), 20, dtype=np.uint8)
+        for i, frame in enumerate(frames):
+            column = (x + i) % (size - 2)
+            frame[y : y + 3, column : column + 3] = 120 + 10 * number
+        (folder / f"{number:02d}.gif").write_bytes(encode(frames, [100] * num_frames))
+    return folder
+
+
+def call_in(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """A function that runs a command in this process, in a folder of its own."""
+    monkeypatch.chdir(folder)
+
+    def call(command: str, *arguments: str) -> Result:
+        task, config_name = COMMANDS[command]
+        monkeypatch.setattr(sys, "argv", [f"{command}.py", *arguments])
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        code = 0
+        try:
+            run_command(task, config_name)
+        except SystemExit as e:
+            code = int(e.code or 0)
+        finally:
+            GlobalHydra.instance().clear()
+        return Result(code, *capsys.readouterr())
+
+    return call
+
+
+def start(folder: Path, command: str, *arguments: str) -> "subprocess.Popen[str]":
+    """Starts a command as a process of its own, in a folder of its own, without a terminal."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / f"{command}.py"), *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def spawn(folder: Path, command: str, *arguments: str, timeout: float = 300) -> Result:
+    """Runs a command as a process of its own to its end."""
+    process = start(folder, command, *arguments)
+    try:
+        out, err = process.communicate(timeout=timeout)
+        return Result(process.returncode, out, err)
+    finally:
+        process.kill()
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
+    """Returns as soon as the condition holds; fails if it does not within the time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+def newest_run(folder: Path) -> Path:
+    """The run directory that was written last below a folder's outputs/."""
+    return max((folder / "outputs").rglob("config.yaml"), key=lambda p: p.stat().st_mtime).parent

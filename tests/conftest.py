@@ -1,0 +1,24 @@
+"""What all tests share."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # small tensors: more threads only get in each other's way
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference material beside the repository; without it the test is skipped."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the reference material in {SHARED.name}/ beside the repository")
+    return SHARED
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """Seed 0."""
+    return torch.Generator().manual_seed(0)

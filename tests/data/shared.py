@@ -1,0 +1,57 @@
+"""Real and hostile GIFs that lie beside a developer's checkout, and tiny GIFs made by hand."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddpm_lightning.data.gif import encode
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+
+
+def shared_gifs(folder: str) -> list[Path]:
+    """The .gif files of a folder of ../shared; the test skips where there is none."""
+    paths = sorted((SHARED / folder).glob("*.gif"))
+    if not paths:
+        pytest.skip(f"needs the GIFs of ../shared/{folder}, which are not here")
+    return paths
+
+
+def noise_clip(seed, num_frames=5, height=6, width=7, num_colours=40):
+    """(F, H, W, 3) uint8 in at most num_colours random colours."""
+    generator = np.random.default_rng(seed)
+    palette = generator.integers(0, 256, (num_colours, 3), dtype=np.uint8)
+    return palette[generator.integers(0, num_colours, (num_frames, height, width))]
+
+
+def noise_gif(seed, num_frames=5, duration_ms=100):
+    return encode(noise_clip(seed, num_frames), [duration_ms] * num_frames)
+
+
+def gif_bytes(canvas, images, *, header=b"GIF89a", palette=None, end=b"\x3b", background=0):
+    """A GIF from parts: images are dicts of indices (h, w) and left, top, disposal, transparent,
+    delay_cs. The LZW data clear the table before every pixel, so they need no compressor."""
+    palette = bytes(range(0, 240, 20)) if palette is None else palette  # 4 colours
+    out = [header, struct.pack("<HHBBB", *canvas, 0x81 if palette else 0, background, 0), palette]
+    for image in images:
+        indices = np.asarray(image["indices"])
+        transparent = image.get("transparent")
+        flags = image.get("disposal", 0) << 2 | (transparent is not None)
+        if header == b"GIF89a":
+            delay_cs = image.get("delay_cs", 10)
+            control = struct.pack("<BBBBHBB", 0x21, 0xF9, 4, flags, delay_cs, transparent or 0, 0)
+            out.append(control)
+        place = (image.get("left", 0), image.get("top", 0), *indices.shape[::-1])
+        out += [struct.pack("<BHHHHB", 0x2C, *place, 0), _lzw(indices.astype(int).ravel().tolist())]
+    return b"".join(out) + end
+
+
+def _lzw(pixels):
+    clear, stop = 4, 5
+    codes = [code for pixel in pixels for code in (clear, pixel)] + [stop]  # 3 bits each
+    bits = sum(code << 3 * place for place, code in enumerate(codes))
+    data = bits.to_bytes((3 * len(codes) + 7) // 8, "little")
+    blocks = [data[start : start + 255] for start in range(0, len(data), 255)]
+    return b"\x02" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\x00"

@@ -1,0 +1,141 @@
+"""Clips: the GIF's own clock, the area filter, windows, and bytes to floats and back."""
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm_lightning.data.clip import ClipFormat, loop, resample, resize, to_float, to_uint8, window
+from ddpm_lightning.data.gif import GifError
+
+
+def grey_levels(levels, durations_ms, height=4, width=4):
+    for level, duration_ms in zip(levels, durations_ms, strict=True):
+        yield np.full((height, width, 3), level, np.uint8), duration_ms
+
+
+def tiny(fps, **changes):
+    return ClipFormat(**{"height": 2, "width": 2, "num_frames": 4, "fps": fps} | changes)
+
+
+@pytest.mark.parametrize("fps", [1, 3, 8, 10, 12.5, 25, 29.97])
+def test_resample_shows_what_the_gif_shows_at_each_instant(fps):
+    durations = [20, 500, 30, 40, 1000, 70, 110]
+    clip = resample(grey_levels(range(7), durations), tiny(fps))
+    assert len(clip) == max(1, round(sum(durations) / 1000 * fps))
+    ends = np.cumsum(durations)
+    expected = [int(np.searchsorted(ends, k * 1000 / fps, side="right")) for k in range(len(clip))]
+    assert clip[:, 0, 0, 0].tolist() == expected
+
+
+def test_resample_at_the_gifs_rate_keeps_every_frame():
+    clip = resample(grey_levels(range(50), [40] * 50), tiny(25))
+    assert clip[:, 1, 1, 2].tolist() == list(range(50))
+
+
+def test_a_very_short_gif_is_one_frame():
+    assert resample(grey_levels([7, 8], [20, 20]), tiny(1))[:, 0, 0, 0].tolist() == [7]
+
+
+def test_frames_that_are_not_shown_are_not_resized(monkeypatch):
+    resized = []
+    monkeypatch.setattr(
+        "ddpm_lightning.data.clip.resize",
+        lambda frame, _: resized.append(frame[0, 0, 0]) or frame,
+    )
+    resample(grey_levels(range(100), [20] * 100), tiny(5))
+    assert resized == list(range(0, 100, 10))
+
+
+def test_a_long_delay_is_refused_before_it_takes_memory():
+    with pytest.raises(GifError) as caught:
+        resample(grey_levels([1], [655350]), tiny(10))
+    assert caught.value.cause == "too_long"
+    assert len(resample(grey_levels([1], [1000]), tiny(10), max_frames=10)) == 10
+
+
+def test_whole_factors_give_the_block_mean():
+    frame = np.random.default_rng(0).integers(0, 256, (12, 18, 3), dtype=np.uint8)
+    small = resize(frame, tiny(1, height=4, width=6))
+    mean = frame.reshape(4, 3, 6, 3, 3).mean((1, 3))
+    np.testing.assert_allclose(small, mean, atol=0.5 + 1e-4)  # rounding to bytes
+
+
+def test_fractional_factors_share_pixels_by_area():
+    frame = np.repeat(np.array([0, 90, 180], np.uint8)[None, :, None], 3, axis=0)
+    small = resize(np.repeat(frame, 3, axis=2), tiny(1, height=2, width=2))
+    np.testing.assert_array_equal(small[..., 0], [[30, 150]] * 2)  # (0 + 90/2)/1.5, (45 + 180)/1.5
+
+
+def test_the_box_is_covered_and_the_centre_cut():
+    frame = np.zeros((4, 12, 3), np.uint8)
+    frame[:, 4:8] = 200
+    np.testing.assert_array_equal(resize(frame, tiny(1)), 200)
+    np.testing.assert_array_equal(resize(frame.swapaxes(0, 1), tiny(1)), 200)
+
+
+def test_enlarging_by_whole_factors_repeats_pixels():
+    frame = np.random.default_rng(1).integers(0, 256, (3, 3, 3), dtype=np.uint8)
+    large = resize(frame, tiny(1, height=6, width=6))
+    np.testing.assert_array_equal(large, frame.repeat(2, 0).repeat(2, 1))
+
+
+def test_a_constant_stays_constant_at_any_size():
+    for size in range(1, 40):
+        frame = np.full((17, 23, 3), 201, np.uint8)
+        for channels in (1, 3):
+            small = resize(frame, tiny(1, height=size, width=2 * size, channels=channels))
+            assert small.shape == (size, 2 * size, channels)
+            assert small.flags.c_contiguous
+            np.testing.assert_array_equal(small, 201)
+
+
+def test_grey_is_rec_601_luma():
+    frame = np.zeros((2, 2, 3), np.uint8) + np.array([100, 200, 50], np.uint8)
+    small = resize(frame, tiny(1, channels=1))
+    np.testing.assert_array_equal(small, round(0.299 * 100 + 0.587 * 200 + 0.114 * 50))
+
+
+def test_loop_plays_again_from_the_start():
+    clip = np.arange(3)[:, None, None, None]
+    assert loop(clip, 8).ravel().tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert loop(clip, 3) is clip
+    assert loop(clip, 2) is clip
+
+
+def test_window_is_centred_or_starts_where_asked():
+    clip = np.arange(10)[:, None, None, None]
+    assert window(clip, 4).ravel().tolist() == [3, 4, 5, 6]
+    assert window(clip, 4, 6).ravel().tolist() == [6, 7, 8, 9]
+    assert window(clip, 12).ravel().tolist() == [*range(10), 0, 1]
+    with pytest.raises(ValueError, match=r"start must lie in \[0, 6\] for 4 frames, got 7"):
+        window(clip, 4, 7)
+
+
+def test_floats_and_bytes_are_inverse():
+    clip = torch.arange(256, dtype=torch.uint8).reshape(1, 2, 8, 16, 1).expand(3, 2, 8, 16, 3)
+    x = to_float(clip)
+    assert x.shape == (3, 3, 2, 8, 16)
+    assert x.dtype == torch.float32
+    assert (x.min(), x.max()) == (-1, 1)
+    assert torch.equal(to_uint8(x), clip)
+
+
+def test_to_uint8_clamps_and_rounds():
+    x = torch.tensor([-7.0, -1, -0.999, 0.999, 1, 7]).reshape(1, 1, 1, 6)
+    assert to_uint8(x).ravel().tolist() == [0, 0, 0, 255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"height": 0}, "height must be at least 1, got 0"),
+        ({"width": -1}, "width must be at least 1, got -1"),
+        ({"num_frames": 0}, "num_frames must be at least 1, got 0"),
+        ({"fps": 0.0}, "fps must be positive and finite, got 0.0"),
+        ({"fps": float("nan")}, "fps must be positive and finite, got nan"),
+        ({"channels": 4}, r"channels must be 1 \(grey\) or 3 \(RGB\), got 4"),
+    ],
+)
+def test_wrong_formats_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**{"fps": 10} | changes)

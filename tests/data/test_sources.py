@@ -1,0 +1,182 @@
+"""Sources: the folder of GIFs, the moving digits, and folders that appear whole."""
+
+import errno
+import os
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+
+from ddpm_lightning.data.atomic import write_folder
+from ddpm_lightning.data.gif import GifError, decode
+from ddpm_lightning.data.sources.folder import GifFolder
+from ddpm_lightning.data.sources.moving_digits import MovingDigits
+
+
+def test_folder_finds_gifs_at_every_depth_in_any_case(tmp_path):
+    for name in ("b.gif", "a/deep/C.GIF", "a/x.Gif", "note.txt", "gif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / "folder.gif").mkdir()
+    source = GifFolder(tmp_path)
+    assert source.keys() == ["a/deep/C.GIF", "a/x.Gif", "b.gif"]
+    assert source.read("a/x.Gif") == b"a/x.Gif"
+    assert source.describe() == str(tmp_path)
+
+
+def test_folder_errors_name_the_path_and_the_remedy(tmp_path):
+    file = tmp_path / "a.gif"
+    with pytest.raises(ValueError, match=r"holds no \.gif file; put some in"):
+        GifFolder(tmp_path)
+    with pytest.raises(ValueError, match=r"missing does not exist; give a folder that holds"):
+        GifFolder(tmp_path / "missing")
+    file.touch()
+    with pytest.raises(ValueError, match=r"a\.gif is not a folder; give a folder that holds"):
+        GifFolder(file)
+
+
+def test_unreadable_files_are_gif_errors(tmp_path):
+    (tmp_path / "broken_link.gif").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.gif")
+    source = GifFolder(tmp_path)
+    for key in source.keys():  # noqa: SIM118 - not a dict
+        with pytest.raises(GifError) as caught:
+            source.read(key)
+        assert caught.value.cause == "unreadable"
+    assert source.fingerprint() == GifFolder(tmp_path).fingerprint()
+
+
+def test_folder_fingerprint_sees_names_sizes_and_times(tmp_path):
+    file = tmp_path / "a.gif"
+    file.write_bytes(b"1")
+    os.utime(file, ns=(0, 0))
+    seen = {GifFolder(tmp_path).fingerprint()}
+    os.utime(file, ns=(0, 1))
+    seen.add(GifFolder(tmp_path).fingerprint())
+    file.write_bytes(b"12")
+    os.utime(file, ns=(0, 1))
+    seen.add(GifFolder(tmp_path).fingerprint())
+    file.rename(tmp_path / "b.gif")
+    seen.add(GifFolder(tmp_path).fingerprint())
+    assert len(seen) == 4
+
+
+def test_moving_digits_move_on_a_black_square(tmp_path):
+    """Seed 0. The centre of mass moves 1 to 1.5 px a frame where the digit does not bounce."""
+    source = MovingDigits(tmp_path / "digits", num_clips=12)
+    assert {key[6] for key in source.keys()} == set("0123456789")  # noqa: SIM118
+    grid = np.arange(32)
+    for key in source.keys():  # noqa: SIM118
+        clip, durations_ms = decode(source.read(key))
+        assert clip.shape == (24, 32, 32, 3)
+        assert durations_ms.tolist() == [100] * 24
+        assert (clip == clip[..., :1]).all()
+        image = clip[..., 0].astype(float)
+        assert np.median(image) == 0
+        assert image.max() > 180
+        mass = image.sum((1, 2))
+        rows, columns = (image.sum(2) @ grid) / mass, (image.sum(1) @ grid) / mass
+        speed = np.hypot(np.diff(rows), np.diff(columns))
+        assert 0.8 < np.median(speed) < 1.7
+        assert speed.max() < 1.8
+
+
+def test_moving_digits_are_written_once_and_depend_on_their_arguments_alone(tmp_path):
+    def content(path, **arguments):
+        source = MovingDigits(path, **arguments)
+        return [source.read(key) for key in source.keys()]  # noqa: SIM118
+
+    first = content(tmp_path / "a", num_clips=3, seed=1)
+    written = (tmp_path / "a" / "manifest.json").stat().st_mtime_ns
+    assert content(tmp_path / "a", num_clips=3, seed=1) == first
+    assert (tmp_path / "a" / "manifest.json").stat().st_mtime_ns == written
+    assert content(tmp_path / "b", num_clips=3, seed=1) == first
+    assert content(tmp_path / "b", num_clips=3, seed=2) != first
+    assert len(content(tmp_path / "b", num_clips=2, seed=2)) == 2
+    next((tmp_path / "a").glob("*.gif")).unlink()  # half a folder
+    assert content(tmp_path / "a", num_clips=3, seed=1) == first
+    (tmp_path / "a" / "manifest.json").write_text("{")
+    assert content(tmp_path / "a", num_clips=3, seed=1) == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_moving_digits_describe_themselves(tmp_path):
+    one, two = (MovingDigits(tmp_path / str(seed), num_clips=1, seed=seed) for seed in (1, 2))
+    assert one.describe() == f"{tmp_path / '1'} (moving digits, seed 1)"
+    assert one.fingerprint() != two.fingerprint()
+
+
+def test_moving_digits_do_not_delete_other_files(tmp_path):
+    (tmp_path / "mine.gif").touch()
+    with pytest.raises(ValueError, match=r"holds other files \(mine\.gif\)"):
+        MovingDigits(tmp_path, num_clips=1)
+    with pytest.raises(ValueError, match="is not a folder"):
+        MovingDigits(tmp_path / "mine.gif", num_clips=1)
+    with pytest.raises(ValueError, match="num_clips must be at least 1, got 0"):
+        MovingDigits(tmp_path, num_clips=0)
+
+
+def _start(path):
+    source = MovingDigits(path, num_clips=30)
+    return [source.read(key) for key in source.keys()]  # noqa: SIM118
+
+
+@pytest.mark.slow
+def test_concurrent_starters_agree(tmp_path):
+    with get_context("spawn").Pool(2) as pool:
+        first, *others = pool.map(_start, [tmp_path / "digits"] * 6, chunksize=1)
+    assert len(first) == 30
+    assert all(other == first for other in others)
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+
+def _text(name):
+    return lambda folder: (folder / "file").write_text(name)
+
+
+def _is(*names):
+    return lambda folder: folder.exists() and (folder / "file").read_text() in names
+
+
+def test_the_first_valid_folder_stays_and_an_invalid_one_goes(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    write_folder(folder, _text("first"), _is("first"))
+    write_folder(folder, _text("second"), _is("first", "second"))
+    assert (folder / "file").read_text() == "first"
+    write_folder(folder, _text("second"), _is("second"))
+    assert (folder / "file").read_text() == "second"
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_folder_that_turned_valid_meanwhile_is_put_back(tmp_path):
+    folder = tmp_path / "folder"
+    write_folder(folder, _text("other"), _is("other"))
+    looks = iter([False, True, True])
+    write_folder(folder, _text("ours"), lambda _: next(looks))
+    assert (folder / "file").read_text() == "other"
+
+
+def test_a_folder_that_vanished_meanwhile_is_replaced(tmp_path):
+    folder = tmp_path / "folder"
+    write_folder(folder, _text("other"), _is("other"))
+
+    def vanishes(path):
+        (path / "file").unlink()
+        path.rmdir()
+        return False
+
+    write_folder(folder, _text("ours"), vanishes)
+    assert (folder / "file").read_text() == "ours"
+
+
+def test_a_failed_write_leaves_nothing_and_names_the_folder(tmp_path):
+    def full_disk(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"cannot write .*folder: No space left on device; free"):
+        write_folder(tmp_path / "folder", full_disk, _is("x"))
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cannot write .*below: "):
+        write_folder(tmp_path / "file" / "below", _text("x"), _is("x"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

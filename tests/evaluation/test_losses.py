@@ -1,0 +1,164 @@
+"""Fixed pairs, and losses in bins of log-SNR."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm_lightning.data.clip import to_float
+from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.evaluation.losses import (
+    LOG_SNR_EDGES,
+    LossByLogSNR,
+    bin_names,
+    evaluate,
+    fixed_pairs,
+)
+from ddpm_lightning.evaluation.report import table
+from ddpm_lightning.processes.base import GaussianProcess
+from tests.problems import PROCESSES, FixedOutput, build, options
+
+SHAPE = (1, 2, 4, 4)
+NUM_CLIPS = 20
+
+every_process = pytest.mark.parametrize("process_type", PROCESSES)
+every_noise = pytest.mark.parametrize("noise", options("noise"))
+
+
+def make(process: GaussianProcess, objective: str = "epsilon") -> Denoiser:
+    return Denoiser(FixedOutput(0.1), process, build("objective", objective), data_std=0.5)
+
+
+def clips() -> Tensor:
+    """(NUM_CLIPS, F, H, W, C) uint8; seed 0."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (NUM_CLIPS, 2, 4, 4, 1), generator=generator, dtype=torch.uint8)
+
+
+def batches(batch_size: int) -> Iterator[Batch]:
+    yield from map(Batch, clips().split(batch_size), torch.arange(NUM_CLIPS).split(batch_size))
+
+
+@every_process
+def test_pairs_depend_on_the_index_alone(process_type: type) -> None:
+    process = process_type(build("noise", "cosine"))
+    index = torch.tensor([7, 0, 3, 12])
+    t, noise = fixed_pairs(process, index, 1, 4, SHAPE)
+    for i in range(4):
+        t_alone, noise_alone = fixed_pairs(process, index[i : i + 1], 1, 4, SHAPE)
+        assert torch.equal(t_alone[0], t[i])
+        assert torch.equal(noise_alone[0], noise[i])
+
+
+def test_pairs_of_different_clips_and_draws_differ() -> None:
+    process = PROCESSES[0](build("noise", "linear"))
+    pairs = [fixed_pairs(process, torch.arange(5), draw, 3, SHAPE) for draw in range(3)]
+    assert len({int(t) for ts, _ in pairs for t in ts}) == 15
+    noise = torch.cat([noise for _, noise in pairs]).flatten(1)
+    assert (torch.cdist(noise, noise) + 1e9 * torch.eye(15)).min() > 1
+
+
+@every_noise
+@every_process
+@pytest.mark.parametrize("num_steps", [1, 2, 50, 1000])
+def test_pairs_are_spread_evenly_over_the_informative_steps(
+    process_type: type, noise: str, num_steps: int
+) -> None:
+    """Multiples of the golden ratio: n of them are within 1 + log2(n) of even on every interval."""
+    process = process_type(build("noise", noise, num_steps=num_steps))
+    last = process.informative_steps()
+    num_pairs = 800
+    t = torch.cat(
+        [fixed_pairs(process, torch.arange(num_pairs // 4), draw, 4, (1,))[0] for draw in range(4)]
+    )
+    assert t.min() >= 1
+    assert t.max() <= last
+    count = torch.bincount(t, minlength=last + 1)[1:].cumsum(0)
+    even = num_pairs * torch.arange(1, last + 1) / last
+    assert (count - even).abs().max() <= 1 + torch.tensor(num_pairs).log2()
+
+
+def test_noise_of_pairs_is_standard_normal() -> None:
+    process = PROCESSES[0](build("noise", "linear"))
+    _, noise = fixed_pairs(process, torch.arange(400), 0, 1, (10, 10))
+    error = noise.numel() ** -0.5
+    assert abs(float(noise.mean())) < 5 * error
+    assert abs(float(noise.var()) - 1) < 5 * 2**0.5 * error
+
+
+@every_noise
+@every_process
+def test_bins_count_every_pair_once(process_type: type, noise: str) -> None:
+    denoiser = make(process_type(build("noise", noise)))
+    losses = evaluate(denoiser, batches(6), num_draws=3, device="cpu")
+    rows = losses.by_bin()
+    assert sum(float(row["count"]) for row in rows) == NUM_CLIPS * 3
+    names = [str(row["log_snr"]) for row in rows]
+    assert names == [name for name in bin_names() if name in names]  # in order, each once
+
+
+@every_process
+@pytest.mark.parametrize("objective", options("objective"))
+def test_losses_equal_those_computed_pair_by_pair(process_type: type, objective: str) -> None:
+    """In float32, so to 1e-5."""
+    process = process_type(build("noise", "linear"))
+    denoiser = make(process, objective)
+    loss: list[float] = []
+    error: list[float] = []
+    log_snr: list[float] = []
+    for i, x_0 in enumerate(to_float(clips())):
+        for draw in range(2):
+            t, noise = fixed_pairs(process, torch.tensor([i]), draw, 2, SHAPE)
+            loss.append(float(denoiser.loss(x_0[None], t, noise)))
+            estimate = denoiser.denoise(process.diffuse(x_0[None], t, noise), t)
+            error.append(float((estimate - x_0).square().mean()))
+            log_snr.append(float(process.log_snr(t)))
+    losses = evaluate(denoiser, batches(7), num_draws=2, device="cpu")
+    assert losses.mean()["loss"] == pytest.approx(sum(loss) / len(loss), rel=1e-5)
+    assert losses.mean()["clean_mse"] == pytest.approx(sum(error) / len(error), rel=1e-4)
+    limits = [float("-inf"), *LOG_SNR_EDGES, float("inf")]
+    rows = {str(row["log_snr"]): row for row in losses.by_bin()}
+    for name, low, high in zip(bin_names(), limits, limits[1:], strict=False):
+        members = [i for i, value in enumerate(log_snr) if low <= value < high]
+        assert (name in rows) == bool(members)
+        if members:
+            mean = sum(loss[i] for i in members) / len(members)
+            assert float(rows[name]["count"]) == len(members)
+            assert float(rows[name]["loss"]) == pytest.approx(mean, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20])
+def test_losses_do_not_depend_on_the_batch_size(batch_size: int) -> None:
+    denoiser = make(PROCESSES[1](build("noise", "hybrid")))
+    expected = evaluate(denoiser, batches(4), num_draws=4, device="cpu").sums
+    actual = evaluate(denoiser, batches(batch_size), num_draws=4, device="cpu").sums
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=0)  # losses are float32
+
+
+def test_sums_add_up_over_parts_of_the_data() -> None:
+    """What a run on several devices relies on."""
+    denoiser = make(PROCESSES[0](build("noise", "cosine")))
+    parts = [LossByLogSNR(), LossByLogSNR()]
+    for i, batch in enumerate(batches(5)):
+        parts[i % 2].update(denoiser, batch, num_draws=2)
+    whole = evaluate(denoiser, batches(5), num_draws=2, device="cpu")
+    torch.testing.assert_close(parts[0].sums + parts[1].sums, whole.sums, rtol=1e-14, atol=0)
+
+
+def test_table_holds_the_means_of_both_sets_of_weights() -> None:
+    process = PROCESSES[0](build("noise", "linear"))
+    results = {
+        "raw": evaluate(make(process), batches(5), num_draws=2, device="cpu"),
+        "ema": evaluate(make(process, "clean"), batches(5), num_draws=2, device="cpu"),
+    }
+    lines = table(results).splitlines()
+    assert len({len(line) for line in lines}) == 1  # columns are aligned
+    for column in ("raw loss", "ema loss", "raw x_0 error", "ema x_0 error"):
+        assert column in lines[0]
+    values = lines[-1].split()
+    assert values[:2] == ["all", str(NUM_CLIPS * 2)]
+    expected = [results[n].mean()[key] for key in ("loss", "clean_mse") for n in ("raw", "ema")]
+    assert [float(value) for value in values[2:]] == pytest.approx(expected, abs=5e-6)
+    assert len(lines) == 2 + len(results["raw"].by_bin())

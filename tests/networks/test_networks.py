@@ -1,0 +1,186 @@
+"""Laws of every network in conf/network, at a small width, and of the layers they are made of."""
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from ddpm_lightning.networks.layers import TemporalAttention, num_heads, rotate
+from tests.problems import CONF, build, options
+
+SMALL = {"base_width": 32, "head_width": 16}
+
+every_network = pytest.mark.parametrize("name", options("network"))
+
+
+def network(name: str, channels: int = 1) -> nn.Module:
+    """As configured, but narrow; seed 0."""
+    torch.manual_seed(0)
+    node = OmegaConf.load(CONF / "network" / f"{name}.yaml")
+    small = {key: value for key, value in SMALL.items() if key in node}
+    return build("network", name, channels=channels, **small).eval()
+
+
+def trained(name: str, channels: int = 1) -> nn.Module:
+    """As after a little training: no weight is zero any more; seed 1."""
+    model = network(name, channels)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def clips(model: nn.Module, channels: int = 1, num_frames: int = 4, batch_size: int = 2) -> Tensor:
+    """The smallest clips with H != W; seed 2."""
+    shape = (batch_size, channels, num_frames, 2 * model.stride, 3 * model.stride)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 8, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+@every_network
+def test_output_has_the_shape_of_the_input(name: str, channels: int, num_frames: int) -> None:
+    model = trained(name, channels)
+    x = clips(model, channels, num_frames)
+    with torch.no_grad():
+        output = model(x, torch.zeros(2))
+    assert output.shape == x.shape
+    assert output.isfinite().all()
+
+
+@every_network
+def test_output_is_zero_before_training(name: str) -> None:
+    model = network(name)
+    x = clips(model)
+    assert torch.equal(model(x, torch.zeros(2)), torch.zeros_like(x))
+
+
+@every_network
+def test_gradients_reach_every_parameter(name: str) -> None:
+    model = trained(name)
+    model(clips(model, num_frames=3), torch.tensor([-3.0, 5.0])).square().sum().backward()
+    unreached = [
+        key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ]
+    assert unreached == []
+
+
+@every_network
+def test_frame_size_off_the_stride_is_refused_with_the_nearest_sizes(name: str) -> None:
+    model = network(name)
+    size = 3 * model.stride
+    for height, width, word in ((size + 1, size, "height"), (size, size + 1, "width")):
+        with pytest.raises(ValueError, match=f"{word} .*got {size + 1}") as error:
+            model(torch.zeros(1, 1, 2, height, width), torch.zeros(1))
+        assert f"{size} or {size + model.stride}" in str(error.value)
+
+
+@every_network
+def test_log_snr_changes_the_output_of_its_own_sample_alone(name: str) -> None:
+    model = trained(name)
+    x = clips(model)
+    with torch.no_grad():
+        before, after = model(x, torch.zeros(2)), model(x, torch.tensor([0.0, 4.0]))
+    # A batched convolution may round differently, hence not the same bits.
+    torch.testing.assert_close(after[0], before[0], rtol=1e-5, atol=1e-5)
+    assert (after[1] - before[1]).abs().max() > 1e-3
+
+
+@every_network
+def test_samples_of_a_batch_do_not_see_each_other(name: str) -> None:
+    model = trained(name)
+    x = clips(model, batch_size=3)
+    log_snr = torch.tensor([-8.0, 0.0, 8.0])
+    with torch.no_grad():
+        together = model(x, log_snr)
+        alone = torch.cat([model(x[i : i + 1], log_snr[i : i + 1]) for i in range(3)])
+    scale = float(together.abs().max())
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5 * scale)  # float32, 20 layers
+
+
+@every_network
+def test_every_frame_sees_every_other_frame(name: str) -> None:
+    model = trained(name)
+    x = clips(model, batch_size=1)
+    with torch.no_grad():
+        before = model(x, torch.zeros(1))
+        for frame in range(4):
+            changed = x.clone()
+            changed[:, :, frame] += 1
+            difference = (model(changed, torch.zeros(1)) - before).abs().amax((0, 1, 3, 4))
+            assert difference.min() > 1e-4
+
+
+@every_network
+def test_order_of_frames_matters(name: str) -> None:
+    """Without positions, shuffled frames would give shuffled outputs."""
+    model = trained(name)
+    x = clips(model, batch_size=1)
+    shuffled = [1, 3, 0, 2]
+    with torch.no_grad():
+        output, other = model(x, torch.zeros(1)), model(x[:, :, shuffled], torch.zeros(1))
+    assert (other - output[:, :, shuffled]).abs().max() > 1e-3
+
+
+@every_network
+def test_bfloat16_autocast_is_finite_and_close(name: str) -> None:
+    model = trained(name)
+    x = clips(model)
+    with torch.no_grad():
+        exact = model(x, torch.tensor([-20.0, 20.0]))
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model(x, torch.tensor([-20.0, 20.0]))
+    assert output.isfinite().all()
+    # 8 bits of mantissa, 4e-3 a layer, some twenty layers that add like random errors.
+    error = (output.float() - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert error < 0.1
+
+
+@pytest.mark.parametrize("flags", [[], [True], [False, True, True, True]])
+@every_network
+def test_spatial_attention_must_name_every_level(name: str, flags: list[bool]) -> None:
+    with pytest.raises(ValueError, match="one entry per level"):
+        build("network", name, channels=1, spatial_attention=flags)
+
+
+@pytest.mark.parametrize("head_width", [48, 7, 1])
+@every_network
+def test_head_width_must_be_even_and_divide_the_width(name: str, head_width: int) -> None:
+    with pytest.raises(ValueError, match="head_width must be even and divide"):
+        build("network", name, channels=1, base_width=32, head_width=head_width)
+
+
+def test_rotation_makes_products_depend_on_the_distance_in_time_alone() -> None:
+    """Seed 0; float32 sines of angles up to 12."""
+    q, k = torch.randn(2, 1, 8, generator=torch.Generator().manual_seed(0)).expand(2, 12, 8)
+    product = rotate(q) @ rotate(k).T  # (12, 12), [i, j] for frames i and j
+    for distance in range(-11, 12):
+        diagonal = product.diagonal(distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=0, atol=1e-5)
+    assert product[0].std() > 0.1  # and it does depend on it
+
+
+def test_rotation_keeps_lengths_and_leaves_the_first_frame() -> None:
+    x = torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(rotate(x).norm(dim=-1), x.norm(dim=-1), rtol=1e-6, atol=1e-6)
+    assert torch.equal(rotate(x)[:, 0], x[:, 0])
+
+
+def test_temporal_attention_stays_within_its_pixel_and_its_clip() -> None:
+    torch.manual_seed(0)
+    layer = TemporalAttention(width=16, head_width=8)
+    nn.init.normal_(layer.exit.weight)
+    layer.norm = nn.Identity()  # a group norm spans all pixels of a frame
+    x = torch.randn(2 * 3, 16, 4, 4)
+    changed = x.clone()
+    changed[0, :, 1, 2] += 1  # clip 0, frame 0, pixel (1, 2)
+    with torch.no_grad():
+        moved = (layer(changed, 3) - layer(x, 3)).abs().amax(1).reshape(2, 3, 4, 4) > 1e-6
+    assert moved[0, :, 1, 2].all()
+    moved[0, :, 1, 2] = False
+    assert not moved.any()
+
+
+def test_heads_share_the_width() -> None:
+    assert num_heads(width=64, head_width=16) == 4

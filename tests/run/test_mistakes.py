@@ -1,0 +1,94 @@
+"""Users' mistakes: one to five lines, exit code 2, no traceback, and no run directory full of
+nothing.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.commands import TINY, Call, spawn
+from tests.run.test_sample_evaluate import assert_user_error
+
+MISTAKES = {
+    "unknown option": (["model=medain"], ["model/medain", "did you mean model=median?"]),
+    "unknown group": (["modle=median"], ["modle"]),
+    "unknown key": (["trainer.max_stesp=4"], ["max_stesp"]),
+    "unknown key, forced": (["+network.widht=4"], ["network has no option widht"]),
+    "wrong type": (["optimizer.lr=fast"], ["optimizer.lr='fast'", "number"]),
+    "wrong type in a list": (["network.width_multipliers=[1,x]"], ["width_multipliers"]),
+    "broken override": (["model=[median"], ["model=[median"]),
+    "no steps": (["noise.num_steps=0"], ["num_steps must be at least 1, got 0"]),
+    "half a step": (["noise.num_steps=1.5"], ["noise.num_steps=1.5", "integer"]),
+    "no path": (["data=gif_folder", "data.path=???"], ["data.path must be given"]),
+    "missing folder": (["data.path=nowhere"], ["nowhere", "does not exist"]),
+    "empty folder": (["data.path=empty"], ["empty", ".gif"]),
+    "a file as folder": (["data.path=gifs/00.gif"], ["gifs/00.gif", "not a folder"]),
+    "no usable GIF": (["data.path=broken"], ["broken", "1"]),
+    "size not divisible": (["data.size=7"], ["divisible", "got 7", "data.size to 6 or 8"]),
+    "size of three numbers": (["data.size=[8,8,8]"], ["[height, width]"]),
+    "no frames": (["data.num_frames=0"], ["num_frames"]),
+    "negative batch": (["data.batch_size=-2"], ["batch_size must be at least 1, got -2"]),
+    "no evaluations": (["sampler.num_evaluations=0"], ["num_evaluations must be at least 1"]),
+    "all held out": (["data.val_fraction=1.5"], ["val_fraction must lie in [0, 1), got 1.5"]),
+    "heads that do not fit": (["network.head_width=7"], ["head_width"]),
+    "absent accelerator": (["trainer.accelerator=tpu"], ["trainer"]),
+    "unknown accelerator": (["trainer.accelerator=abacus"], ["abacus"]),
+    "foreign target": (["model._target_=os.system"], ["os.system", "not allowed"]),
+    "nothing to resume": (["ckpt_path=last"], ["no run"]),
+    "missing checkpoint": (["ckpt_path=gone.ckpt"], ["gone.ckpt"]),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_is_explained(name: str, call: Call, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.gif").write_bytes(b"not a GIF at all")
+    words, expected = MISTAKES[name]
+    group_first = [word for word in words if word.startswith("data=")]
+    given = [word for word in words if word not in group_first]
+    assert_user_error(call("train", *TINY, "logger=csv", *group_first, *given), *expected)
+
+
+def test_resuming_another_architecture_is_refused(call: Call, trained: Path) -> None:
+    other = [word.replace("base_width=16", "base_width=32") for word in TINY]
+    result = call("train", *other, "logger=csv", f"ckpt_path={trained}")
+    assert_user_error(result, "another architecture")
+
+
+def test_resuming_without_the_averages_says_so(call: Call, trained: Path) -> None:
+    result = call("train", *TINY, "logger=csv", f"ckpt_path={trained}", "~callbacks.ema")
+    assert_user_error(result, "averaged weights")
+
+
+def test_a_run_directory_is_never_used_twice(call: Call, trained: Path) -> None:
+    before = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    result = call("train", *TINY, "logger=csv", f"hydra.run.dir={trained}")
+    assert_user_error(result, "already holds a run")
+    after = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    assert after["state_dict"].keys() == before["state_dict"].keys()
+
+
+def test_broken_gifs_are_skipped_and_counted(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "gifs" / "bad.gif").write_bytes(b"<html>404</html>")
+    whole = (tmp_path / "gifs" / "00.gif").read_bytes()
+    (tmp_path / "gifs" / "cut.gif").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "gifs" / "again.gif").write_bytes(whole)
+    result = spawn(tmp_path, "train", *TINY, "logger=csv")
+    assert result.code == 0, result.err
+    for cause in ("1 not_a_gif", "1 truncated", "1 duplicate"):
+        assert cause in result.out + result.err
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_real_process_prints_no_traceback(tmp_path: Path) -> None:
+    assert_user_error(spawn(tmp_path, "train", "model=medain"), "did you mean model=median?")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate"])
+def test_help_explains_with_examples(command: str, tmp_path: Path) -> None:
+    result = spawn(tmp_path, command, "--help")
+    assert result.code == 0, result.err
+    assert f"python {command}.py" in result.out

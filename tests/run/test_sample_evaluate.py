@@ -1,0 +1,119 @@
+"""python sample.py and evaluate.py: all they need is in the run directory."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddpm_lightning.data.gif import decode
+from tests.commands import Call, Result
+
+
+def test_a_run_is_sampled_wherever_it_lies(call: Call, trained: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    shutil.move(trained, moved)
+    shutil.rmtree(tmp_path / "gifs")
+    result = call("sample", f"checkpoint={moved}", "sampler=heun", "num_samples=3", "output=out")
+    assert result.code == 0, result.err
+    singles = sorted((tmp_path / "out" / "clips").iterdir())
+    assert [decode(path.read_bytes()).frames.shape for path in singles] == [(4, 8, 8, 3)] * 3
+    assert len(decode((tmp_path / "out" / "grid.gif").read_bytes()).frames) == 4
+    assert "step 4, ema weights" in result.out
+
+
+def test_samples_depend_on_seed_and_weights_alone(
+    call: Call, trained: Path, tmp_path: Path
+) -> None:
+    def grid(name: str, *words: str) -> bytes:
+        result = call("sample", f"checkpoint={trained}", f"output={name}", "num_samples=2", *words)
+        assert result.code == 0, result.err
+        return (tmp_path / name / "grid.gif").read_bytes()
+
+    first = grid("a", "seed=5")
+    assert grid("b", "seed=5") == first
+    assert grid("c", "seed=6") != first
+
+
+def test_evaluation_is_reproducible_and_covers_both_weights(call: Call, trained: Path) -> None:
+    first = call("evaluate", f"checkpoint={trained}", "num_draws=8")
+    assert first.code == 0, first.err
+    report = json.loads((trained / "evaluation.json").read_text())
+    assert call("evaluate", f"checkpoint={trained}", "num_draws=8").out == first.out
+    assert json.loads((trained / "evaluation.json").read_text()) == report
+    for weights in ("raw", "ema"):
+        bins = report[weights]["by_log_snr"]
+        count = sum(row["count"] for row in bins)
+        assert count == 8 * report["num_clips"]
+        mean = sum(row["count"] * row["loss"] for row in bins) / count
+        assert mean == pytest.approx(report[weights]["loss"])
+    assert report["raw"]["loss"] != report["ema"]["loss"]
+    assert "log-SNR" in first.out
+
+
+def test_evaluation_finds_data_that_has_moved(call: Call, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "gifs").rename(tmp_path / "moved")
+    lost = call("evaluate", f"checkpoint={trained}", "data.cache_path=other")
+    assert_user_error(lost, "gifs")
+    found = call("evaluate", f"checkpoint={trained}", "data.path=moved", "data.cache_path=other")
+    assert found.code == 0, found.err
+
+
+def assert_user_error(result: Result, *words: str) -> None:
+    """Exit code 2 and one to five lines that hold the words, without a traceback."""
+    assert result.code == 2, result
+    lines = result.err.strip().splitlines()
+    assert 1 <= len(lines) <= 5, result.err
+    assert "Traceback" not in result.err
+    assert [word for word in words if word not in result.err] == [], result.err
+
+
+def test_a_missing_checkpoint_is_named(call: Call) -> None:
+    assert_user_error(call("sample", "checkpoint=outputs/nowhere"), "outputs/nowhere", "give a run")
+    assert_user_error(call("sample"), "checkpoint must be given")
+    assert_user_error(call("sample", "checkpoint=last"), "no run")
+
+
+def test_a_foreign_checkpoint_is_refused(call: Call, trained: Path, tmp_path: Path) -> None:
+    file = trained / "checkpoints" / "last.ckpt"
+    torch.save({"state_dict": {"layer.weight": torch.zeros(2)}}, file)
+    assert_user_error(call("sample", f"checkpoint={trained}"), "not a checkpoint of ddpm_lightning")
+    file.write_bytes(b"GIF89a, really")
+    assert_user_error(call("sample", f"checkpoint={trained}"), "damaged or not a checkpoint")
+    lonely = tmp_path / "lonely" / "x.ckpt"
+    lonely.parent.mkdir()
+    torch.save({}, lonely)
+    assert_user_error(call("sample", f"checkpoint={lonely}"), "not a run of ddpm_lightning")
+
+
+def test_a_checkpoint_that_runs_code_is_refused(call: Call, trained: Path, tmp_path: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.mkdir, (tmp_path / "attacked",)  # type: ignore[return-value]
+
+    torch.save({"state_dict": Attack()}, trained / "checkpoints" / "last.ckpt")
+    assert_user_error(call("sample", f"checkpoint={trained}"), "damaged or not a checkpoint")
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_a_configuration_that_names_foreign_code_is_refused(call: Call, trained: Path) -> None:
+    config = trained / "config.yaml"
+    target = "ddpm_lightning.networks.unet3d.UNet3D"
+    config.write_text(config.read_text().replace(target, "os.system"))
+    assert_user_error(call("sample", f"checkpoint={trained}"), "os.system", "not allowed")
+
+
+def test_another_architecture_is_named(call: Call, trained: Path) -> None:
+    config = trained / "config.yaml"
+    config.write_text(config.read_text().replace("base_width: 16", "base_width: 32"))
+    assert_user_error(call("sample", f"checkpoint={trained}"), "another architecture", "(16")
+
+
+def test_bad_options_are_refused(call: Call, trained: Path) -> None:
+    run = f"checkpoint={trained}"
+    assert_user_error(call("sample", run, "weights=best"), "weights=best", "ema or raw")
+    assert_user_error(call("sample", run, "num_samples=0"), "num_samples must be at least 1")
+    assert_user_error(call("sample", run, "device=abacus"), "device=abacus")
+    assert_user_error(call("sample", run, "sampler=dim"), "did you mean sampler=ddim?")
+    assert_user_error(call("evaluate", run, "num_draws=0"), "num_draws must be at least 1")

@@ -1,0 +1,193 @@
+"""python train.py: a run's files, its record, resuming, sweeps, and what it does to every
+combination.
+"""
+
+import json
+import signal
+from math import isfinite
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ddpm_lightning.data.gif import decode
+from ddpm_lightning.plots.curves import read_metrics
+from tests.commands import TINY, Call, newest_run, spawn, start, wait_for, write_gifs
+
+
+def test_a_run_leaves_config_checkpoints_pictures_and_curves(trained: Path) -> None:
+    assert json.loads((trained / "status.json").read_text())["status"] == "finished"
+    assert yaml.safe_load((trained / "config.yaml").read_text())["trainer"]["max_steps"] == 4
+    assert {path.name for path in (trained / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
+    grid = decode((trained / "samples" / "final.gif").read_bytes())
+    assert len(grid.frames) == 4
+    film = decode((trained / "samples" / "reverse.gif").read_bytes())
+    assert len(film.frames) == 5 + 3 * 4  # five states of four steps, then the clips three times
+
+
+def test_metrics_hold_all_that_is_promised(trained: Path) -> None:
+    metrics = read_metrics(trained / "metrics.csv")
+    expected = {"train/loss", "val/loss", "train/grad_norm", "train/clips_per_s", "train/data_wait"}
+    assert expected <= set(metrics)
+    assert any(name.startswith("lr-") for name in metrics)
+    assert any(name.startswith("val_by_log_snr/") for name in metrics)
+    assert 0 <= metrics["train/data_wait"][1][-1] <= 1
+    assert metrics["train/clips_per_s"][1][-1] > 0
+    assert metrics["train/grad_norm"][1][-1] > 0
+
+
+def test_checkpoints_hold_raw_and_averaged_weights_as_plain_tensors(trained: Path) -> None:
+    checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    state = checkpoint["state_dict"]
+    raw = {name for name in state if name.startswith("denoiser.")}
+    averaged = {name.removeprefix("ema_") for name in state if name.startswith("ema_denoiser.")}
+    assert raw == averaged
+    assert any(not state[name].equal(state["ema_" + name]) for name in raw)
+    assert checkpoint["global_step"] == 4
+
+
+def test_both_dashboards_receive_gifs_that_animate(call: Call, tmp_path: Path) -> None:
+    assert call("train", *TINY).code == 0
+    run = newest_run(tmp_path)
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    image = events.Images("samples")[-1]
+    assert len(decode(image.encoded_image_string).frames) == 4
+    assert events.Scalars("train/loss")[-1].step <= 4
+    offline = next(run.glob("wandb/offline-run-*"))
+    assert list(offline.glob("*.wandb"))
+    media = sorted(offline.glob("files/media/videos/samples*.gif"))
+    assert media
+    assert len(decode(media[-1].read_bytes()).frames) == 4
+
+
+def test_resuming_continues_steps_and_weights(call: Call, trained: Path, tmp_path: Path) -> None:
+    result = call("train", *TINY, "logger=csv", "trainer.max_steps=6", "ckpt_path=last")
+    assert result.code == 0, result.err
+    resumed = newest_run(tmp_path)
+    assert resumed != trained
+    checkpoint = torch.load(resumed / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 6
+    assert min(read_metrics(resumed / "metrics.csv")["train/loss"][0]) >= 4
+    moments = checkpoint["optimizer_states"][0]["state"][0]
+    assert moments["step"] == 6
+
+
+def test_resuming_at_the_last_step_keeps_every_weight(
+    call: Call, trained: Path, tmp_path: Path
+) -> None:
+    assert call("train", *TINY, "logger=csv", f"ckpt_path={trained}").code == 0
+    first = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    again = newest_run(tmp_path) / "checkpoints" / "last.ckpt"
+    second = torch.load(again, weights_only=True)
+    assert all(first["state_dict"][k].equal(v) for k, v in second["state_dict"].items())
+
+
+def test_the_same_seed_gives_the_same_losses(call: Call, tmp_path: Path) -> None:
+    losses = []
+    for seed in (3, 3, 4):
+        assert call("train", *TINY, "logger=csv", f"seed={seed}").code == 0
+        losses.append(read_metrics(newest_run(tmp_path) / "metrics.csv")["train/loss"][1])
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "heun"])
+@pytest.mark.parametrize("objective", ["epsilon", "clean", "velocity"])
+@pytest.mark.parametrize("model", ["standard", "median"])
+def test_hybrid_noise_trains_and_samples_without_nan(
+    model: str, objective: str, sampler: str, call: Call, tmp_path: Path
+) -> None:
+    words = [f"model={model}", f"objective={objective}", f"sampler={sampler}", "noise=hybrid"]
+    result = call("train", *words, *TINY, "noise.num_steps=1000", "logger=csv")
+    assert result.code == 0, result.err
+    run = newest_run(tmp_path)
+    metrics = read_metrics(run / "metrics.csv")
+    assert all(isfinite(value) for _, values in metrics.values() for value in values)
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+@pytest.mark.slow
+def test_a_sweep_makes_one_finished_run_per_job(tmp_path: Path) -> None:
+    write_gifs(tmp_path / "gifs")
+    words = ["-m", "model=standard,median", "noise=linear,hybrid", *TINY, "trainer.max_steps=2"]
+    result = spawn(tmp_path, "train", *words)
+    assert result.code == 0, result.err
+    runs = sorted(path.parent for path in (tmp_path / "outputs").rglob("status.json"))
+    assert len(runs) == 4
+    assert {json.loads((r / "status.json").read_text())["status"] for r in runs} == {"finished"}
+    configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
+    assert len({(c["model"]["_target_"], c["noise"]["_target_"]) for c in configs}) == 4
+    assert all(len(list(run.glob("wandb/offline-run-*"))) == 1 for run in runs)
+
+
+@pytest.mark.slow
+def test_a_failing_job_is_marked_and_the_others_finish(tmp_path: Path) -> None:
+    write_gifs(tmp_path / "gifs")
+    words = ["-m", "data.max_seconds=0.01,null", *TINY, "logger=csv", "trainer.max_steps=2"]
+    result = spawn(tmp_path, "train", *words)
+    assert result.code == 2
+    statuses = [json.loads(p.read_text()) for p in (tmp_path / "outputs").rglob("status.json")]
+    assert sorted(entry["status"] for entry in statuses) == ["failed", "finished"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    write_gifs(tmp_path / "gifs")
+    ddp = ["trainer=ddp", "trainer.devices=2", "trainer.precision=32-true", "logger=csv"]
+    result = spawn(tmp_path, "train", *ddp, *TINY)
+    assert result.code == 0, result.err
+    run = newest_run(tmp_path)
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 4
+    metrics = read_metrics(run / "metrics.csv")
+    assert metrics["val/loss"][1][-1] > 0
+    assert len(list((tmp_path / "outputs").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_four_clips_are_learned_by_heart(call: Call, tmp_path: Path) -> None:
+    # The law of overfitting: on four clips the x_0 error falls far below the clips' own variance.
+    for path in sorted((tmp_path / "gifs").iterdir())[4:]:
+        path.unlink()
+    words = [
+        word for word in TINY if not word.startswith(("data.batch", "trainer.max", "trainer.val"))
+    ]
+    words += ["data.val_fraction=0", "data.batch_size=4", "debug=overfit", "trainer.max_steps=250"]
+    words += ["callbacks.samples.every_n_steps=1000", "optimizer.lr=0.003", "logger=csv"]
+    result = call("train", *words)
+    assert result.code == 0, result.err
+    metrics = read_metrics(newest_run(tmp_path) / "metrics.csv")
+    first, last = metrics["val/clean_mse"][1][0], metrics["val/clean_mse"][1][-1]
+    assert last < 0.5 * first
+    assert metrics["train/loss"][1][-1] < 0.2
+
+
+@pytest.mark.slow
+def test_fast_dev_run_runs_everything_and_leaves_no_checkpoint(call: Call, tmp_path: Path) -> None:
+    result = call("train", *TINY, "debug=fast_dev_run")
+    assert result.code == 0, result.err
+    assert not list((tmp_path / "outputs").rglob("*.ckpt"))
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_so_and_keeps_its_last_step(tmp_path: Path) -> None:
+    write_gifs(tmp_path / "gifs")
+    words = [*TINY, "logger=csv", "trainer.max_steps=100000", "callbacks.samples.first_step=3"]
+    process = start(tmp_path, "train", *words, "trainer.val_check_interval=100000")
+    try:
+        wait_for(lambda: list((tmp_path / "outputs").rglob("step_000003.gif")), seconds=120)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    run = newest_run(tmp_path)
+    assert json.loads((run / "status.json").read_text())["status"] == "interrupted"
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] >= 3

@@ -1,0 +1,169 @@
+"""Laws of the callbacks: what EMA averages, what Throughput measures, what SampleGrid leaves
+alone.
+"""
+
+import copy
+import time
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.networks.unet3d import UNet3D
+from ddpm_lightning.noise.cosine import CosineSchedule
+from ddpm_lightning.objectives.velocity import VelocityObjective
+from ddpm_lightning.processes.standard import StandardProcess
+from ddpm_lightning.training.callbacks.ema import EMA
+from ddpm_lightning.training.callbacks.throughput import Throughput
+from ddpm_lightning.training.datamodule import TimedDataLoader
+from ddpm_lightning.training.module import StandardDiffusion, stratified_steps
+
+
+def tiny_network() -> UNet3D:
+    return UNet3D(1, 16, 1, [1, 2], 1, [False, True], 8)
+
+
+def module() -> StandardDiffusion:
+    torch.manual_seed(0)
+    return StandardDiffusion(
+        CosineSchedule(20, 0.008, 0.9999),
+        network=tiny_network(),
+        objective=VelocityObjective(),
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
+        data_std=0.5,
+        warmup_steps=1,
+        cooldown=0.0,
+        val_draws=1,
+    )
+
+
+class SlowClips(Dataset[Batch]):
+    """Eight random clips; each takes `seconds` to read."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, i: int) -> Batch:
+        time.sleep(self.seconds)
+        generator = torch.Generator().manual_seed(i)
+        clip = torch.randint(0, 256, (4, 8, 8, 1), dtype=torch.uint8, generator=generator)
+        return Batch(clip, torch.tensor(i))
+
+
+def fit(model: pl.LightningModule, seconds: float = 0.0, **settings: object) -> pl.Trainer:
+    callbacks = settings.pop("callbacks")
+    trainer = pl.Trainer(
+        callbacks=callbacks,  # type: ignore[arg-type]
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+        log_every_n_steps=4,
+        **settings,  # type: ignore[arg-type]
+    )
+    trainer.fit(model, TimedDataLoader(SlowClips(seconds), batch_size=2))
+    return trainer
+
+
+def test_average_equals_the_recursion_in_closed_form() -> None:
+    # decay_n = min(decay, (1 + n) / (10 + n)): 2/11, 3/12, then held at 0.28.
+    process = StandardProcess(CosineSchedule(4, 0.008, 0.9999))
+    raw = Denoiser(tiny_network(), process, VelocityObjective(), 0.5)
+    average = copy.deepcopy(raw)
+    ema = EMA(decay=0.28)
+    parameter, averaged = raw.network.entry.bias, average.network.entry.bias
+    with torch.no_grad():
+        parameter.fill_(0.0)
+        averaged.fill_(0.0)
+        expected = 0.0
+        for step, decay in enumerate([2 / 11, 3 / 12, 0.28, 0.28], start=1):
+            parameter.fill_(float(step))
+            ema.update(average, raw, step)
+            expected = decay * expected + (1 - decay) * step
+            # float32 round-off of four updates
+            assert averaged[0].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_average_is_kept_beside_the_raw_weights_and_follows_optimizer_steps_only() -> None:
+    model = module()
+    ema = EMA(decay=0.9)
+    updates: list[int] = []
+    update = ema.update
+
+    def counted(average: Denoiser, raw: Denoiser, step: int) -> None:
+        updates.append(step)
+        update(average, raw, step)
+
+    ema.update = counted  # type: ignore[method-assign]
+    fit(model, callbacks=[ema], max_epochs=1, accumulate_grad_batches=2)
+    assert updates == [1, 2]  # four batches, two optimizer steps
+    assert model.inference_denoiser is model.ema_denoiser
+    assert not any(p.requires_grad for p in model.ema_denoiser.parameters())
+    raw, averaged = model.denoiser.state_dict(), model.ema_denoiser.state_dict()
+    assert raw.keys() == averaged.keys()
+    assert any(not raw[name].equal(averaged[name]) for name in raw)
+
+
+def test_without_the_callback_inference_uses_raw_weights() -> None:
+    model = module()
+    assert model.inference_denoiser is model.denoiser
+
+
+def test_data_wait_is_the_share_of_time_spent_in_the_loader() -> None:
+    # Reading a batch takes 2 x 0.1 s, a step of the tiny network less. Only bounds are stated:
+    # machines differ, but a wait of 0.2 s cannot be hidden.
+    trainer = fit(module(), seconds=0.1, callbacks=[Throughput()], max_epochs=1)
+    wait = float(trainer.callback_metrics["train/data_wait"])
+    rate = float(trainer.callback_metrics["train/clips_per_s"])
+    assert 0.3 < wait < 1
+    assert rate < 1.1 * 2 / 0.2  # sleep may end a little early
+
+
+def test_gradient_norm_is_that_of_all_gradients() -> None:
+    class Keep(pl.Callback):
+        norm: Tensor
+
+        def on_before_optimizer_step(
+            self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: object
+        ) -> None:
+            gradients = [p.grad.flatten() for p in pl_module.parameters() if p.grad is not None]
+            self.norm = torch.cat(gradients).norm()
+
+    keep = Keep()
+    trainer = fit(module(), callbacks=[Throughput(), keep], max_epochs=1)
+    assert float(trainer.callback_metrics["train/grad_norm"]) == pytest.approx(float(keep.norm))
+
+
+def test_stratified_steps_visit_every_slice_once() -> None:
+    torch.manual_seed(0)
+    for batch_size, num_steps in ((4, 100), (7, 7), (16, 3), (1, 1)):
+        t = stratified_steps(batch_size, num_steps)
+        assert t.min() >= 1
+        assert t.max() <= num_steps
+        slices = ((t - 1).double() / num_steps * batch_size).floor()
+        if num_steps % batch_size == 0:
+            assert slices.tolist() == list(range(batch_size))
+
+
+def test_stratified_steps_are_uniform() -> None:
+    torch.manual_seed(0)
+    counts = torch.bincount(torch.cat([stratified_steps(8, 10) for _ in range(2000)]), minlength=11)
+    # 16,000 draws over 10 steps: 1,600 each, standard error below 40
+    assert counts[0] == 0
+    assert (counts[1:] - 1600).abs().max() < 200
+
+
+def test_learning_rate_is_a_trapezium() -> None:
+    model = module()
+    model.warmup_steps, model.cooldown = 4, 0.3
+    factors = [model.learning_rate_factor(step, num_steps=10) for step in range(11)]
+    expected = [1 / 4, 2 / 4, 3 / 4, 1, 1, 1, 1, 1, 2 / 3, 1 / 3, 0]
+    assert factors == pytest.approx(expected)
