@@ -127,3 +127,12 @@ def wait_for(condition: Callable[[], object], seconds: float) -> None:
 def newest_run(folder: Path) -> Path:
     """The run directory that was written last below a folder's outputs/."""
     return max((folder / "outputs").rglob("config.yaml"), key=lambda p: p.stat().st_mtime).parent
+
+
+def assert_user_error(result: Result, *words: str) -> None:
+    """Exit code 2 and one to five lines that hold the words, without a traceback."""
+    assert result.code == 2, result
+    lines = result.err.strip().splitlines()
+    assert 1 <= len(lines) <= 5, result.err
+    assert "Traceback" not in result.err
+    assert [word for word in words if word not in result.err] == [], result.err

@@ -1,8 +1,8 @@
 """Validation loss on fixed (t, noise) pairs, in bins of log-SNR.
 
-A clip's pairs depend on its index alone: not on the batch it is in, the number of devices, the
-epoch or the run. Losses of two runs therefore differ by what the networks know, and the bins say at
-which noise level.
+A clip's pairs depend on its place in the data set alone: not on the batch it is in, the epoch or
+the run. Two runs of one process, schedule and objective therefore see the very same pairs; between
+others, compare the error of the x_0 estimate bin by bin.
 """
 
 from collections.abc import Iterable
@@ -47,9 +47,9 @@ def fixed_pairs(
 class LossByLogSNR:
     """Sums of per-sample losses, and of squared errors of the x_0 estimate, in bins of log-SNR."""
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        # rows: count, loss, squared error of the x_0 estimate
-        self.sums = torch.zeros(3, len(LOG_SNR_EDGES) + 1, dtype=torch.float64, device=device)
+    def __init__(self) -> None:
+        # rows: count, loss, squared error of the x_0 estimate; float64, on the CPU
+        self.sums = torch.zeros(3, len(LOG_SNR_EDGES) + 1, dtype=torch.float64)
 
     def update(self, denoiser: Denoiser, batch: Batch, num_draws: int) -> None:
         """Adds num_draws fixed pairs of every clip of the batch."""
@@ -57,9 +57,9 @@ class LossByLogSNR:
         edges = torch.tensor(LOG_SNR_EDGES, dtype=torch.float64)
         for draw in range(num_draws):
             t, noise = fixed_pairs(denoiser.process, batch.index, draw, num_draws, x_0.shape[1:])
-            loss = denoiser.loss(x_0, t, noise.to(x_0.device)).double()
-            error = loss * denoiser.squared_error_per_loss(t).to(loss)
-            where = torch.bucketize(denoiser.process.log_snr(t), edges, right=True).to(loss.device)
+            loss = denoiser.loss(x_0, t, noise.to(x_0.device)).cpu().double()
+            error = loss * denoiser.squared_error_per_loss(t)
+            where = torch.bucketize(denoiser.process.log_snr(t), edges, right=True)
             self.sums.index_add_(1, where, torch.stack([torch.ones_like(loss), loss, error]))
 
     def mean(self) -> dict[str, float]:
@@ -81,7 +81,7 @@ def evaluate(
     denoiser: Denoiser, batches: Iterable[Batch], num_draws: int, device: torch.device | str
 ) -> LossByLogSNR:
     """The losses of a denoiser in evaluation mode over all batches, whose clips are uint8."""
-    losses = LossByLogSNR(device)
+    losses = LossByLogSNR()
     for batch in batches:
         losses.update(denoiser, Batch(batch.clip.to(device), batch.index), num_draws)
     return losses

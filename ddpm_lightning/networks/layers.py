@@ -57,8 +57,8 @@ class ResidualBlock(nn.Module):
         return output
 
 
-class SpatialAttention(nn.Module):
-    """Self-attention among the H W positions of each frame."""
+class Attention(nn.Module):
+    """What spatial and temporal attention share: norm, projections, a residual exit at zero."""
 
     def __init__(self, width: int, head_width: int) -> None:
         super().__init__()
@@ -66,6 +66,10 @@ class SpatialAttention(nn.Module):
         self.norm = group_norm(width)
         self.to_qkv = nn.Conv2d(width, 3 * width, 1, bias=False)
         self.exit = zeroed(nn.Conv2d(width, width, 1))
+
+
+class SpatialAttention(Attention):
+    """Self-attention among the H W positions of each frame."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B F, width, H, W), same out."""
@@ -73,20 +77,15 @@ class SpatialAttention(nn.Module):
         q, k, v = rearrange(
             self.to_qkv(self.norm(x)), "n (z h d) y x -> z n h (y x) d", z=3, h=self.num_heads
         )
+        # Contiguous: the fast kernels want the channels of a head side by side.
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         out = F.scaled_dot_product_attention(q, k, v)  # (B F, heads, H W, d)
         output: Tensor = x + self.exit(rearrange(out, "n h (y x) d -> n (h d) y x", y=height))
         return output
 
 
-class TemporalAttention(nn.Module):
+class TemporalAttention(Attention):
     """Self-attention among the F frames of each pixel, with rotary positions: any F works."""
-
-    def __init__(self, width: int, head_width: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads(width, head_width)
-        self.norm = group_norm(width)
-        self.to_qkv = nn.Conv2d(width, 3 * width, 1, bias=False)
-        self.exit = zeroed(nn.Conv2d(width, width, 1))
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
         """(B F, width, H, W), same out."""

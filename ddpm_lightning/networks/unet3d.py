@@ -27,10 +27,9 @@ class UNet3D(nn.Module):
     Args:
         channels: of a clip, 1 or 3.
         base_width: channels of the first level.
-        patch: side of the pixel blocks that enter as channels of one position (and leave as such);
-        the
-            whole network then works on H / patch x W / patch positions.
         width_multipliers: one per level; each level below the first halves H and W.
+        patch: side of the pixel blocks that enter, and leave, as the channels of one position; the
+            network then works on H / patch x W / patch positions.
         num_blocks: stages (residual block and attention) per level, on the way down and up again.
         spatial_attention: per level, whether frames attend within themselves.
         head_width: channels of an attention head.
@@ -40,13 +39,19 @@ class UNet3D(nn.Module):
         self,
         channels: int,
         base_width: int,
-        patch: int,
         width_multipliers: list[int],
+        patch: int,
         num_blocks: int,
         spatial_attention: list[bool],
         head_width: int,
     ) -> None:
         super().__init__()
+        if min(channels, base_width, patch, num_blocks, len(width_multipliers)) < 1:
+            raise ValueError(
+                "channels, base_width, patch, num_blocks and the number of levels must be "
+                f"at least 1, got {channels}, {base_width}, {patch}, {num_blocks} and "
+                f"{len(width_multipliers)}"
+            )
         if len(spatial_attention) != len(width_multipliers):
             raise ValueError(
                 f"spatial_attention needs one entry per level: {len(width_multipliers)} levels "

@@ -19,6 +19,8 @@ class CosineSchedule(NoiseSchedule):
 
     def __init__(self, num_steps: int, offset: float, max_beta: float) -> None:
         super().__init__(num_steps)
+        if offset < 0:
+            raise ValueError(f"offset must be 0 or more, got {offset}; 0.008 is customary")
         self.offset, self.max_beta = offset, max_beta
 
     def betas(self) -> Tensor:

@@ -5,7 +5,6 @@ Checkpoints are read with weights_only, and the configuration may name only clas
 allows.
 """
 
-import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +18,9 @@ from ddpm_lightning.run.config import Node, check
 from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.training.module import DiffusionModule
 
-WEIGHTS = ("ema", "raw")
-PREFIX = {"raw": "denoiser.", "ema": "ema_denoiser."}
+PREFIX = {"raw": "denoiser.", "ema": "ema_denoiser."}  # of weights in a checkpoint
+SCHEDULE_KEYS = ("warmup_steps", "cooldown", "val_draws")
+FORM_KEYS = ("size", "num_frames", "fps", "channels")
 
 
 class Run(NamedTuple):
@@ -78,40 +78,62 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of ours, loaded on the CPU with weights_only; UserError for anything else."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as e:
-        raise UserError(f"{path} is damaged or not a checkpoint: {str(e).splitlines()[0]}") from e
+    except Exception as e:  # what torch raises for foreign bytes has many types
+        reason = next(iter(str(e).splitlines()), type(e).__name__)
+        raise UserError(f"{path} is damaged or not a checkpoint: {reason}") from e
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not any(key.startswith(PREFIX["raw"]) for key in state):
         raise UserError(f"{path} is not a checkpoint of ddpm_lightning: it holds no denoiser")
     return dict(checkpoint)
 
 
-def load_denoiser(run: Run, weights: str) -> tuple[Denoiser, int]:
-    """A run's denoiser in evaluation mode, with averaged (ema) or raw weights, and its training
-    step.
+def load_denoisers(run: Run) -> tuple[dict[str, Denoiser], int]:
+    """A run's denoisers by their weights, raw and averaged (ema), and the step they were saved at.
+
+    They are in evaluation mode, on the CPU; a run trained without an average has the raw ones only.
     """
-    if weights not in WEIGHTS:
-        raise UserError(f"weights={weights} is unknown; choose {' or '.join(WEIGHTS)}")
     checkpoint = read_checkpoint(run.checkpoint)
-    state = _part(checkpoint["state_dict"], weights)
-    if not state:
-        raise UserError(f"{run.checkpoint} holds no averaged weights; add weights=raw")
+    state = checkpoint["state_dict"]
+    denoisers = {name: _load(run, part) for name in PREFIX if (part := _part(state, name))}
+    return denoisers, int(checkpoint.get("global_step", 0))
+
+
+def _load(run: Run, state: dict[str, Any]) -> Denoiser:
     with user_errors(str(run.directory / "config.yaml")):
         module: DiffusionModule = instantiate(run.config["model"], _convert_="all")
     check_architecture(module.denoiser, state, run.checkpoint)
     module.denoiser.load_state_dict(state)
-    return module.denoiser.eval(), int(checkpoint.get("global_step", 0))
+    return module.denoiser.eval()
 
 
-def check_resumable(module: DiffusionModule, averages: bool, path: Path) -> None:
-    """UserError unless training can go on from the checkpoint with this module."""
-    state = read_checkpoint(path)["state_dict"]
+def check_same_experiment(old: Run, new: Node) -> None:
+    """UserError, naming the first difference, unless a new configuration continues an old one.
+
+    The chain, the objective, the network and the form of the clips must be the same; how long and
+    on what device it is trained, and what is logged, may change.
+    """
+    kept = {"model": set(old.config["model"]) - {"optimizer", *SCHEDULE_KEYS}, "data": FORM_KEYS}
+    for group, keys in kept.items():
+        for key in sorted(keys):
+            before, now = old.config[group].get(key), new[group].get(key)
+            if before != now:
+                raise UserError(
+                    f"{old.directory} was trained with {group}.{key}={before}, now it is {now};\n"
+                    f"to go on, repeat the words in {old.directory / 'command.txt'}"
+                )
+
+
+def check_resumable(module: DiffusionModule, averages: bool, path: Path) -> int:
+    """The step a checkpoint was saved at; UserError unless training can go on from it."""
+    checkpoint = read_checkpoint(path)
+    state = checkpoint["state_dict"]
     check_architecture(module.denoiser, _part(state, "raw"), path)
     if bool(_part(state, "ema")) != averages:
         raise UserError(
             f"{path} {'has no' if averages else 'has'} averaged weights; "
             f"resume with {'~callbacks.ema' if averages else 'callbacks.ema, as it was trained'}"
         )
+    return int(checkpoint["global_step"])
 
 
 def check_architecture(module: nn.Module, state: dict[str, Any], path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import wraps
 from pathlib import Path
 
 import hydra
@@ -17,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ddpm_lightning.run.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
+OPTIONAL_GROUPS = ("experiment", "debug")  # null means none of them
 
 
 def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
@@ -24,17 +26,43 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     # Hydra raises instead of printing its own summaries; set by hand, it asks for whole tracebacks.
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    command = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)
-    try:
-        command()
-    except (UserError, HydraException, OmegaConfBaseException) as e:
+    mistakes: list[Exception] = []
+
+    def report(error: Exception) -> None:
         if wants_traceback:
-            raise
-        print(f"error: {describe(e)}", file=sys.stderr)
-        sys.exit(2)
+            raise error
+        mistakes.append(error)
+        print(f"error: {describe(error)}", file=sys.stderr)
+
+    @wraps(task)
+    def job(cfg: DictConfig) -> None:
+        try:
+            task(cfg)
+        except UserError as e:  # reported here, so that a sweep goes on with its other jobs
+            report(e)
+
+    try:
+        refuse_null_groups(sys.argv[1:])
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+    except (UserError, HydraException, OmegaConfBaseException) as e:
+        report(e)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    if mistakes:
+        sys.exit(2)
+
+
+def refuse_null_groups(words: list[str]) -> None:
+    """UserError for GROUP=null, which Hydra would answer with a stack of frames."""
+    for word in words:
+        group, _, option = word.partition("=")
+        folder = CONF / group.strip("+~")
+        if "=" not in word or not group or group in OPTIONAL_GROUPS or not folder.is_dir():
+            continue
+        if option in {"null", ""}:
+            names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+            raise UserError(f"{word}: the group {group} needs an option; choose {names}")
 
 
 def describe(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from ddpm_lightning.run.errors import UserError
@@ -22,6 +22,26 @@ TARGETS = ("ddpm_lightning.", "lightning.pytorch.", "torch.optim.")
 META_KEYS = {"_target_", "_partial_"}
 
 Node = dict[str, Any]
+
+# The keys that no constructor owns.
+Seed = typing.Annotated[int, Field(ge=0, lt=2**32)]
+TOP_LEVEL: dict[str, Any] = {
+    "seed": Seed,
+    "ckpt_path": str | None,
+    "outputs_dir": str,
+    "checkpoint": str,
+    "num_samples": PositiveInt,
+    "num_draws": PositiveInt,
+    "weights": typing.Literal["ema", "raw"],
+    "device": str,
+    "output": str | None,
+    "model": Node,
+    "data": Node,
+    "sampler": Node,
+    "trainer": Node,
+    "callbacks": Node,
+    "logger": Node,
+}
 
 
 def resolved(cfg: DictConfig) -> Node:
@@ -36,8 +56,11 @@ def resolved(cfg: DictConfig) -> Node:
 
 
 def check(config: Node) -> None:
-    """UserError unless every node with a _target_ fits the constructor it names."""
-    for where, node in _targets(config, ""):
+    """UserError unless top-level values, and every node with a _target_, have the right types."""
+    for key in TOP_LEVEL.keys() & config.keys():
+        _check_type(key, config[key], TOP_LEVEL[key])
+    # The model last: a wrong noise.num_steps is then named as such, not as a part of the model.
+    for where, node in sorted(_targets(config, ""), key=lambda item: item[0].startswith("model")):
         _check_node(where, node)
 
 
@@ -56,14 +79,15 @@ def _check_node(where: str, node: Node) -> None:
     target = node["_target_"]
     if not (isinstance(target, str) and target.startswith(TARGETS)):
         raise UserError(
-            f"{where}._target_={target!r} is not allowed; targets start with {', '.join(TARGETS)}"
+            f"{where}._target_={target!r} is not allowed, not a class of {', '.join(TARGETS)}"
         )
     try:
         factory = get_object(target)
     except Exception as e:
         raise UserError(f"{where}._target_={target!r} cannot be imported: {e}") from e
-    if not inspect.isclass(factory):
-        raise UserError(f"{where}._target_={target!r} is not a class")
+    # The class's own module too: a dotted path can lead out of an allowed package again.
+    if not inspect.isclass(factory) or not f"{factory.__module__}.".startswith(TARGETS):
+        raise UserError(f"{where}._target_={target!r} is not a class of {', '.join(TARGETS)}")
     parameters = _parameters(factory)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = _hints(factory)
@@ -116,4 +140,4 @@ def _check_type(where: str, value: Any, hint: Any) -> None:
         adapter.validate_python(value, strict=isinstance(value, str | bool))
     except ValidationError as e:
         wanted = e.errors()[0]["msg"].removeprefix("Input should be ")
-        raise UserError(f"{where}={value!r} has the wrong type: it should be {wanted}") from e
+        raise UserError(f"{where}={value!r} is not allowed: it should be {wanted}") from e

@@ -10,18 +10,17 @@ from omegaconf import DictConfig
 
 from ddpm_lightning.evaluation.losses import evaluate
 from ddpm_lightning.evaluation.report import table
-from ddpm_lightning.run.checkpoint import WEIGHTS, find_run, load_denoiser
+from ddpm_lightning.run.checkpoint import find_run, load_denoisers
 from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.device import choose_device
-from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.errors import user_errors
 from ddpm_lightning.training.datamodule import ClipDataModule
 
 
 def evaluate_run(cfg: DictConfig) -> None:
     """Prints the table and writes evaluation.json beside the run's configuration."""
     config = resolved(cfg)
-    if config["num_draws"] < 1:
-        raise UserError(f"num_draws must be at least 1, got {config['num_draws']}")
+    check({key: value for key, value in config.items() if key != "data"})
     run = find_run(str(config["checkpoint"]), Path(config["outputs_dir"]))
     device = choose_device(config["device"])
     overrides = {k: v for k, v in config["data"].items() if v is not None}
@@ -30,12 +29,11 @@ def evaluate_run(cfg: DictConfig) -> None:
     with user_errors("data"):
         data: ClipDataModule = instantiate(node, _convert_="all")
         data.load()
-    step, results = 0, {}
-    for weights in WEIGHTS:
-        denoiser, step = load_denoiser(run, weights)
-        results[weights] = evaluate(
-            denoiser.to(device), data.val_dataloader(), config["num_draws"], device
-        )
+    denoisers, step = load_denoisers(run)
+    results = {
+        weights: evaluate(denoiser.to(device), data.val_dataloader(), config["num_draws"], device)
+        for weights, denoiser in denoisers.items()
+    }
     report = {
         "checkpoint": str(run.checkpoint),
         "step": step,

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ddpm_lightning.plots.films import ReverseFilm, save_clips, save_grid
-from ddpm_lightning.run.checkpoint import find_run, load_denoiser
+from ddpm_lightning.run.checkpoint import find_run, load_denoisers
 from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import UserError, user_errors
@@ -23,18 +23,21 @@ def sample(cfg: DictConfig) -> None:
     """Writes grid.gif, reverse.gif and single clips, and prints where."""
     config = resolved(cfg)
     check(config)
-    if config["num_samples"] < 1:
-        raise UserError(f"num_samples must be at least 1, got {config['num_samples']}")
     run = find_run(str(config["checkpoint"]), Path(config["outputs_dir"]))
     with user_errors("sampler"):
         sampler: Sampler = instantiate(config["sampler"], _convert_="all")
     device = choose_device(config["device"])
-    denoiser, step = load_denoiser(run, config["weights"])
+    denoisers, step = load_denoisers(run)
+    if config["weights"] not in denoisers:
+        raise UserError(f"{run.checkpoint} holds no averaged weights; add weights=raw")
+    denoiser = denoisers[config["weights"]]
     form = clip_format(**run.config["data"])
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     directory = Path(config["output"] or run.directory / "samples" / name)
+    if (directory / "clips").exists():
+        raise UserError(f"{directory} already holds samples; choose another output")
     with user_errors("output"):
-        (directory / "clips").mkdir(parents=True, exist_ok=config["output"] is not None)
+        (directory / "clips").mkdir(parents=True)
     film = ReverseFilm()
     start = time.perf_counter()
     clips = sampler.sample(

@@ -5,6 +5,7 @@ failed.
 import json
 import logging
 import os
+import shlex
 import sys
 import time
 import warnings
@@ -24,7 +25,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from ddpm_lightning.plots.curves import save_curves
-from ddpm_lightning.run.checkpoint import check_resumable, find_checkpoint
+from ddpm_lightning.run.checkpoint import check_resumable, check_same_experiment, find_run
 from ddpm_lightning.run.config import Node, check, resolved
 from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.training.datamodule import ClipDataModule
@@ -42,19 +43,26 @@ def train(cfg: DictConfig) -> None:
     data, module = build(config)
     resume_from = None
     if config["ckpt_path"] is not None:
-        path = find_checkpoint(str(config["ckpt_path"]), Path(config["outputs_dir"]))
-        check_resumable(module, averages="ema" in config["callbacks"], path=path)
-        resume_from = str(path)
-        log.info("resuming from %s", path)
+        run = find_run(str(config["ckpt_path"]), Path(config["outputs_dir"]))
+        check_same_experiment(run, config)
+        step = check_resumable(module, "ema" in config["callbacks"], run.checkpoint)
+        pl.seed_everything(
+            (config["seed"] + step) % 2**32, workers=True, verbose=False
+        )  # new draws
+        resume_from = str(run.checkpoint)
+        log.info("resuming from %s, step %d", run.checkpoint, step)
     run_dir = Path(config["run_dir"])
     with recorded(run_dir, config):
         with user_errors("data"):
             data.load()
         trainer = build_trainer(config, run_dir)
+        with user_errors("logger"):  # which starts here
+            for logger in trainer.loggers:
+                logger.log_hyperparams({**config, "skipped_gifs": data.skipped})
         trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
         if not config["trainer"].get("fast_dev_run"):
             # Once more: max_steps need not be a multiple of the checkpoint interval.
-            trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+            trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt", weights_only=False)
             finish(trainer, run_dir)
 
 
@@ -70,6 +78,8 @@ def build(config: Node) -> tuple[ClipDataModule, DiffusionModule]:
         clip = torch.zeros(1, form.channels, form.num_frames, form.height, form.width)
         with torch.no_grad():
             module.denoiser.denoise(clip, 1)
+    with user_errors("optimizer"):
+        module.make_optimizer(module.denoiser.parameters())
     return data, module
 
 
@@ -86,6 +96,8 @@ def build_trainer(config: Node, run_dir: Path) -> pl.Trainer:
         trainer: pl.Trainer = instantiate(
             config["trainer"], callbacks=callbacks, logger=loggers, _convert_="all"
         )
+    if trainer.max_steps == -1 and trainer.max_epochs in (None, -1):
+        raise UserError("the run has no end; set trainer.max_steps, which the learning rate needs")
     if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise UserError(
             f"a sweep (-m) trains each job on one device, got {trainer.world_size}; "
@@ -106,7 +118,7 @@ def recorded(run_dir: Path, config: Node) -> Iterator[None]:
             yaml.safe_dump(config, file, sort_keys=False)
     except FileExistsError as e:
         raise UserError(f"{run_dir} already holds a run; choose another hydra.run.dir") from e
-    (run_dir / "command.txt").write_text(" ".join(sys.argv) + "\n")
+    (run_dir / "command.txt").write_text(command() + "\n")
     started = time.time()
 
     def record(status: str, error: str | None = None) -> None:
@@ -119,7 +131,8 @@ def recorded(run_dir: Path, config: Node) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit) as e:  # Lightning turns the first into the second
         record("interrupted")
         _finish_wandb(exit_code=130)
-        log.error("interrupted; go on with python train.py ckpt_path=%s", run_dir)
+        if (run_dir / "checkpoints" / "last.ckpt").exists():
+            log.error("interrupted; go on with:\n%s ckpt_path=%s", command(), run_dir)
         raise KeyboardInterrupt from e
     except Exception as e:
         record("failed", f"{type(e).__name__}: {e}")
@@ -128,6 +141,11 @@ def recorded(run_dir: Path, config: Node) -> Iterator[None]:
         raise
     record("finished")
     _finish_wandb(exit_code=0)
+
+
+def command() -> str:
+    """What was typed, ready to be typed again."""
+    return shlex.join(["python", *sys.argv])
 
 
 def _finish_wandb(exit_code: int) -> None:
@@ -154,6 +172,8 @@ def finish(trainer: pl.Trainer, run_dir: Path) -> None:
         lines.append("  dashboard      make dashboard, or tensorboard --logdir outputs")
     if offline := sorted(run_dir.glob("wandb/offline-run-*")):
         lines.append(f"  W&B (offline)  wandb sync {offline[-1]}")
+    if (run := getattr(sys.modules.get("wandb"), "run", None)) is not None and run.url:
+        lines.append(f"  W&B            {run.url}")
     lines.append(f"  sample again   python sample.py checkpoint={run_dir}")
     print("\n".join(lines))
 
@@ -168,5 +188,7 @@ def quiet() -> None:
         ".*number of training batches .* is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*Experiment logs directory .* exists and is not empty.*",
+        ".*The dirpath has changed from.*",  # on resuming: a new run has a directory of its own
+        ".*your dataloader is not resumable.*",  # the next epoch's order is drawn anew
     ):
         warnings.filterwarnings("ignore", message)

@@ -94,6 +94,11 @@ class ClipDataModule(pl.LightningDataModule):
         log.info("%s", self.cache.summary())
         log.info("%d clips to train on, %d to validate on", len(train), len(val))
 
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many GIFs were left out, by cause."""
+        return dict(self.cache.skipped) if self.cache else {}
+
     def setup(self, stage: str) -> None:
         self.load()
 

@@ -56,6 +56,11 @@ class DiffusionModule(pl.LightningModule):
         super().__init__()
         if not 0 <= cooldown <= 1:
             raise ValueError(f"cooldown must lie in [0, 1], got {cooldown}; 0 keeps the rate")
+        if warmup_steps < 0 or val_draws < 1:
+            raise ValueError(
+                f"warmup_steps must be 0 or more and val_draws at least 1, "
+                f"got {warmup_steps} and {val_draws}"
+            )
         self.denoiser = Denoiser(network, process, objective, data_std)
         self.ema_denoiser: Denoiser | None = None  # made and kept up by the EMA callback
         self.make_optimizer = optimizer
@@ -79,7 +84,7 @@ class DiffusionModule(pl.LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        self._val_losses = LossByLogSNR(self.device)
+        self._val_losses = LossByLogSNR()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         self._val_losses.update(self.inference_denoiser, batch, self.val_draws)
@@ -87,9 +92,9 @@ class DiffusionModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         losses = self._val_losses
         if self.trainer.world_size > 1:
-            gathered = self.all_gather(losses.sums)
+            gathered = self.all_gather(losses.sums.to(self.device))
             assert isinstance(gathered, Tensor)
-            losses.sums = gathered.sum(0)
+            losses.sums = gathered.sum(0).cpu()
         self.log("val/loss", losses.mean()["loss"], prog_bar=True, rank_zero_only=True)
         self.log("val/clean_mse", losses.mean()["clean_mse"], rank_zero_only=True)
         for row in losses.by_bin():

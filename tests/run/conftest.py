@@ -1,10 +1,11 @@
 """Fixtures of the command tests: a folder with GIFs in it, and commands called there."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.commands import TINY, Call, call_in, newest_run, write_gifs
+from tests.commands import TINY, Call, call_in, newest_run, spawn, write_gifs
 
 
 @pytest.fixture
@@ -16,9 +17,17 @@ def call(
     return call_in(tmp_path, monkeypatch, capsys)
 
 
-@pytest.fixture
-def trained(call: Call, tmp_path: Path) -> Path:
-    """The directory of a finished run of four steps."""
-    result = call("train", *TINY, "logger=csv")
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished run of four steps, made by a process of its own."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_gifs(folder / "gifs")
+    result = spawn(folder, "train", *TINY, "logger=csv")
     assert result.code == 0, result.err
-    return newest_run(tmp_path)
+    return newest_run(folder)
+
+
+@pytest.fixture
+def trained(call: Call, trained_once: Path, tmp_path: Path) -> Path:
+    """A copy of that run below tmp_path/outputs, beside the GIFs it was trained on."""
+    return Path(shutil.copytree(trained_once, tmp_path / "outputs" / trained_once.name))

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands import TINY, Call, spawn
-from tests.run.test_sample_evaluate import assert_user_error
+from tests.commands import TINY, Call, assert_user_error, spawn
 
 MISTAKES = {
     "unknown option": (["model=medain"], ["model/medain", "did you mean model=median?"]),
@@ -17,7 +16,7 @@ MISTAKES = {
     "unknown key, forced": (["+network.widht=4"], ["network has no option widht"]),
     "wrong type": (["optimizer.lr=fast"], ["optimizer.lr='fast'", "number"]),
     "wrong type in a list": (["network.width_multipliers=[1,x]"], ["width_multipliers"]),
-    "broken override": (["model=[median"], ["model=[median"]),
+    "broken override": (["model=[median"], ["[median"]),
     "no steps": (["noise.num_steps=0"], ["num_steps must be at least 1, got 0"]),
     "half a step": (["noise.num_steps=1.5"], ["noise.num_steps=1.5", "integer"]),
     "no path": (["data=gif_folder", "data.path=???"], ["data.path must be given"]),
@@ -25,7 +24,7 @@ MISTAKES = {
     "empty folder": (["data.path=empty"], ["empty", ".gif"]),
     "a file as folder": (["data.path=gifs/00.gif"], ["gifs/00.gif", "not a folder"]),
     "no usable GIF": (["data.path=broken"], ["broken", "1"]),
-    "size not divisible": (["data.size=7"], ["divisible", "got 7", "data.size to 6 or 8"]),
+    "size not divisible": (["data.size=7"], ["divisible", "got 7", "data.size to 4 or 8"]),
     "size of three numbers": (["data.size=[8,8,8]"], ["[height, width]"]),
     "no frames": (["data.num_frames=0"], ["num_frames"]),
     "negative batch": (["data.batch_size=-2"], ["batch_size must be at least 1, got -2"]),
@@ -35,6 +34,14 @@ MISTAKES = {
     "absent accelerator": (["trainer.accelerator=tpu"], ["trainer"]),
     "unknown accelerator": (["trainer.accelerator=abacus"], ["abacus"]),
     "foreign target": (["model._target_=os.system"], ["os.system", "not allowed"]),
+    "a seed that is none": (["seed=abc"], ["seed='abc'", "integer"]),
+    "no option for a group": (["logger=null"], ["logger=null", "csv"]),
+    "negative rate": (["optimizer.lr=-1"], ["optimizer", "-1"]),
+    "no validation draws": (["model.val_draws=0"], ["val_draws at least 1"]),
+    "no width": (["network.base_width=0"], ["base_width", "at least 1"]),
+    "offset below zero": (["noise.offset=-1"], ["offset must be 0 or more"]),
+    "W&B mode": (["logger=wandb", "logger.mode=ofline"], ["logger", "mode"]),
+    "no end": (["trainer.max_steps=-1", "+trainer.max_epochs=-1"], ["no end", "trainer.max_steps"]),
     "nothing to resume": (["ckpt_path=last"], ["no run"]),
     "missing checkpoint": (["ckpt_path=gone.ckpt"], ["gone.ckpt"]),
 }
@@ -46,15 +53,30 @@ def test_mistake_is_explained(name: str, call: Call, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.gif").write_bytes(b"not a GIF at all")
     words, expected = MISTAKES[name]
-    group_first = [word for word in words if word.startswith("data=")]
-    given = [word for word in words if word not in group_first]
-    assert_user_error(call("train", *TINY, "logger=csv", *group_first, *given), *expected)
+    logger = [] if words[0].startswith("logger") else ["logger=csv"]
+    assert_user_error(call("train", *TINY, *logger, *words), *expected)
 
 
 def test_resuming_another_architecture_is_refused(call: Call, trained: Path) -> None:
     other = [word.replace("base_width=16", "base_width=32") for word in TINY]
     result = call("train", *other, "logger=csv", f"ckpt_path={trained}")
-    assert_user_error(result, "another architecture")
+    assert_user_error(result, "model.network", "command.txt")
+
+
+@pytest.mark.parametrize(
+    ("word", "difference"),
+    [
+        ("model=median", "model._target_"),
+        ("noise=hybrid", "model.schedule"),
+        ("objective=epsilon", "model.objective"),
+        ("data.fps=5", "data.fps=10"),
+    ],
+)
+def test_resuming_another_experiment_is_refused(
+    word: str, difference: str, call: Call, trained: Path
+) -> None:
+    result = call("train", *TINY, "logger=csv", f"ckpt_path={trained}", word)
+    assert_user_error(result, difference, "command.txt")
 
 
 def test_resuming_without_the_averages_says_so(call: Call, trained: Path) -> None:
@@ -70,6 +92,7 @@ def test_a_run_directory_is_never_used_twice(call: Call, trained: Path) -> None:
     assert after["state_dict"].keys() == before["state_dict"].keys()
 
 
+@pytest.mark.slow
 def test_broken_gifs_are_skipped_and_counted(call: Call, tmp_path: Path) -> None:
     (tmp_path / "gifs" / "bad.gif").write_bytes(b"<html>404</html>")
     whole = (tmp_path / "gifs" / "00.gif").read_bytes()

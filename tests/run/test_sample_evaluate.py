@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ddpm_lightning.data.gif import decode
-from tests.commands import Call, Result
+from tests.commands import TINY, Call, assert_user_error, newest_run
 
 
 def test_a_run_is_sampled_wherever_it_lies(call: Call, trained: Path, tmp_path: Path) -> None:
@@ -34,6 +34,8 @@ def test_samples_depend_on_seed_and_weights_alone(
     first = grid("a", "seed=5")
     assert grid("b", "seed=5") == first
     assert grid("c", "seed=6") != first
+    again = call("sample", f"checkpoint={trained}", "output=a")
+    assert_user_error(again, "a already holds samples")
 
 
 def test_evaluation_is_reproducible_and_covers_both_weights(call: Call, trained: Path) -> None:
@@ -60,15 +62,6 @@ def test_evaluation_finds_data_that_has_moved(call: Call, trained: Path, tmp_pat
     assert found.code == 0, found.err
 
 
-def assert_user_error(result: Result, *words: str) -> None:
-    """Exit code 2 and one to five lines that hold the words, without a traceback."""
-    assert result.code == 2, result
-    lines = result.err.strip().splitlines()
-    assert 1 <= len(lines) <= 5, result.err
-    assert "Traceback" not in result.err
-    assert [word for word in words if word not in result.err] == [], result.err
-
-
 def test_a_missing_checkpoint_is_named(call: Call) -> None:
     assert_user_error(call("sample", "checkpoint=outputs/nowhere"), "outputs/nowhere", "give a run")
     assert_user_error(call("sample"), "checkpoint must be given")
@@ -79,8 +72,9 @@ def test_a_foreign_checkpoint_is_refused(call: Call, trained: Path, tmp_path: Pa
     file = trained / "checkpoints" / "last.ckpt"
     torch.save({"state_dict": {"layer.weight": torch.zeros(2)}}, file)
     assert_user_error(call("sample", f"checkpoint={trained}"), "not a checkpoint of ddpm_lightning")
-    file.write_bytes(b"GIF89a, really")
-    assert_user_error(call("sample", f"checkpoint={trained}"), "damaged or not a checkpoint")
+    for content in (b"GIF89a, really", b"", b"\x80\x02.", bytes(100)):
+        file.write_bytes(content)
+        assert_user_error(call("sample", f"checkpoint={trained}"), "damaged or not a checkpoint")
     lonely = tmp_path / "lonely" / "x.ckpt"
     lonely.parent.mkdir()
     torch.save({}, lonely)
@@ -97,23 +91,49 @@ def test_a_checkpoint_that_runs_code_is_refused(call: Call, trained: Path, tmp_p
     assert not (tmp_path / "attacked").exists()
 
 
-def test_a_configuration_that_names_foreign_code_is_refused(call: Call, trained: Path) -> None:
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "os.system",
+        # allowed packages import others: a path through one must not lead out of it
+        "lightning.pytorch.strategies.launchers.subprocess_script.subprocess.Popen",
+        "torch.optim.adamw.torch.hub.load",
+    ],
+)
+def test_a_configuration_that_names_foreign_code_is_refused(
+    foreign: str, call: Call, trained: Path
+) -> None:
     config = trained / "config.yaml"
     target = "ddpm_lightning.networks.unet3d.UNet3D"
-    config.write_text(config.read_text().replace(target, "os.system"))
-    assert_user_error(call("sample", f"checkpoint={trained}"), "os.system", "not allowed")
+    config.write_text(config.read_text().replace(target, foreign))
+    assert_user_error(call("sample", f"checkpoint={trained}"), foreign, "not a")
+
+
+def test_a_run_without_averages_is_sampled_and_evaluated_raw(call: Call, tmp_path: Path) -> None:
+    assert call("train", *TINY, "logger=csv", "~callbacks.ema").code == 0
+    run = f"checkpoint={newest_run(tmp_path)}"
+    assert_user_error(call("sample", run), "no averaged weights", "weights=raw")
+    assert call("sample", run, "weights=raw", "num_samples=1").code == 0
+    result = call("evaluate", run)
+    assert result.code == 0, result.err
+    assert "raw loss" in result.out
+    assert "ema" not in result.out
 
 
 def test_another_architecture_is_named(call: Call, trained: Path) -> None:
     config = trained / "config.yaml"
     config.write_text(config.read_text().replace("base_width: 16", "base_width: 32"))
-    assert_user_error(call("sample", f"checkpoint={trained}"), "another architecture", "(16")
+    assert_user_error(
+        call("sample", f"checkpoint={trained}"), "another architecture", "(64, 32), not (128, 32)"
+    )
 
 
 def test_bad_options_are_refused(call: Call, trained: Path) -> None:
     run = f"checkpoint={trained}"
-    assert_user_error(call("sample", run, "weights=best"), "weights=best", "ema or raw")
-    assert_user_error(call("sample", run, "num_samples=0"), "num_samples must be at least 1")
+    assert_user_error(call("sample", run, "weights=best"), "weights='best'", "'ema' or 'raw'")
+    assert_user_error(call("sample", run, "num_samples=0"), "num_samples=0")
+    assert_user_error(call("sample", run, "num_samples=many"), "num_samples='many'", "integer")
+    assert_user_error(call("sample", run, "seed=-1"), "seed=-1")
     assert_user_error(call("sample", run, "device=abacus"), "device=abacus")
     assert_user_error(call("sample", run, "sampler=dim"), "did you mean sampler=ddim?")
-    assert_user_error(call("evaluate", run, "num_draws=0"), "num_draws must be at least 1")
+    assert_user_error(call("evaluate", run, "num_draws=0"), "num_draws=0")

@@ -49,6 +49,7 @@ def test_checkpoints_hold_raw_and_averaged_weights_as_plain_tensors(trained: Pat
     assert checkpoint["global_step"] == 4
 
 
+@pytest.mark.slow
 def test_both_dashboards_receive_gifs_that_animate(call: Call, tmp_path: Path) -> None:
     assert call("train", *TINY).code == 0
     run = newest_run(tmp_path)
@@ -85,6 +86,7 @@ def test_resuming_at_the_last_step_keeps_every_weight(
     assert all(first["state_dict"][k].equal(v) for k, v in second["state_dict"].items())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_losses(call: Call, tmp_path: Path) -> None:
     losses = []
     for seed in (3, 3, 4):
@@ -131,6 +133,7 @@ def test_a_failing_job_is_marked_and_the_others_finish(tmp_path: Path) -> None:
     words = ["-m", "data.max_seconds=0.01,null", *TINY, "logger=csv", "trainer.max_steps=2"]
     result = spawn(tmp_path, "train", *words)
     assert result.code == 2
+    assert "too_long" in result.err
     statuses = [json.loads(p.read_text()) for p in (tmp_path / "outputs").rglob("status.json")]
     assert sorted(entry["status"] for entry in statuses) == ["failed", "finished"]
 

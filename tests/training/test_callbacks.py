@@ -24,7 +24,7 @@ from ddpm_lightning.training.module import StandardDiffusion, stratified_steps
 
 
 def tiny_network() -> UNet3D:
-    return UNet3D(1, 16, 1, [1, 2], 1, [False, True], 8)
+    return UNet3D(1, 16, [1, 2], 1, 1, [False, True], 8)
 
 
 def module() -> StandardDiffusion:

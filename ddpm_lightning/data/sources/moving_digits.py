@@ -20,7 +20,7 @@ from ddpm_lightning.data.sources.folder import GifFolder
 _VERSION = 1  # raise it when the pictures change
 _CANVAS, _DIGIT, _GRID = 32, 20, 8  # pixels; the digit's grid is enlarged by 20 / 8
 _NUM_FRAMES, _FRAME_MS = 24, 100
-_SPEED = (1.0, 1.5)  # pixels a frame
+_SPEED = (0.5, 1.0)  # pixels a frame
 _MANIFEST = "manifest.json"
 _OWN_FILE = re.compile(r"\d{5,}_\d\.gif|" + re.escape(_MANIFEST))
 

@@ -19,19 +19,16 @@ class Throughput(pl.Callback):
     is that of all of them.
     """
 
-    def __init__(self) -> None:
-        self._reset()
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._last_step = trainer.global_step
+        self._start_window(trainer)
 
-    def _reset(self) -> None:
-        self._clips = 0
-        self._step_seconds = 0.0
-        self._waited_before: float | None = None
+    def _start_window(self, trainer: pl.Trainer) -> None:
+        self._clips, self._step_seconds, self._waited_before = 0, 0.0, waited(trainer)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        if self._waited_before is None:
-            self._waited_before = waited(trainer)
         self._start = time.perf_counter()
 
     def on_before_optimizer_step(
@@ -49,20 +46,25 @@ class Throughput(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
+        stepped = trainer.global_step > self._last_step  # else gradients still accumulate
+        logs = stepped and is_logging_step(trainer, trainer.global_step)
+        if logs and pl_module.device.type != "cpu":
+            torch.accelerator.synchronize()  # the window's kernels have run when it ends
         self._step_seconds += time.perf_counter() - self._start
         self._clips += len(batch.clip) * trainer.world_size
-        if self._waited_before is None or not is_logging_step(trainer, trainer.global_step):
-            return
-        wait = waited(trainer) - self._waited_before
-        seconds = self._step_seconds + wait
-        pl_module.log("train/clips_per_s", self._clips / seconds, prog_bar=True)
-        pl_module.log("train/data_wait", wait / seconds, prog_bar=True)
-        self._reset()
+        self._last_step = trainer.global_step
+        if logs:
+            wait = waited(trainer) - self._waited_before
+            seconds = self._step_seconds + wait
+            pl_module.log("train/clips_per_s", self._clips / seconds, prog_bar=True)
+            pl_module.log("train/data_wait", wait / seconds, prog_bar=True)
+            self._start_window(trainer)
 
 
 def is_logging_step(trainer: pl.Trainer, step: int) -> bool:
     """Whether metrics of this optimizer step reach the loggers."""
-    return step % int(trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+    interval = int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
+    return interval > 0 and step % interval == 0
 
 
 def waited(trainer: pl.Trainer) -> float:
