@@ -1,10 +1,9 @@
-"""The denoiser: network + process + objective, with one contract for training, sampling and
-likelihood.
+"""The denoiser: network + process + objective under one contract, for training and sampling.
 
-    denoise_at(x, alpha, sigma) = c_skip x + c_out F(x / sqrt(m), log-SNR),   m = alpha^2 s_d^2 +
-    sigma^2,
+    denoise_at(x, alpha, sigma) = c_skip x + c_out F(x / sqrt(m), log-SNR)
+                              m = alpha^2 s_d^2 + sigma^2
 
-the estimate of x_0 given x ~ N(alpha x_0, sigma^2 I). The network sees log-SNR, never the step
+is the estimate of x_0 given x ~ N(alpha x_0, sigma^2 I). The network sees log-SNR, never the step
 index, so that processes and schedules are exchangeable under one network.
 """
 
@@ -15,9 +14,8 @@ from ddpm_lightning.objectives.base import Objective
 from ddpm_lightning.processes.base import GaussianProcess, Marginal
 from ddpm_lightning.tensors import expand
 
-MAX_LOG_SNR = (
-    20.0  # conditioning and coefficients are held within +-20: float32 squares alpha / sigma
-)
+# Conditioning and coefficients are held within +-20: float32 squares alpha / sigma.
+MAX_LOG_SNR = 20.0
 
 
 class Denoiser(nn.Module):

@@ -4,8 +4,7 @@ from torch import Tensor
 
 
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
-    """A float64 coefficient, () or (B,), on x's device, in x's dtype, shaped to multiply x (B,
-    ...).
+    """A float64 coefficient, () or (B,), as x (B, ...) has it: device, dtype, dimensions.
 
     This is the seam where tables in float64 meet clips in float32: cast here, once.
     """

@@ -1,3 +1,1 @@
-"""Evaluation: what a trained denoiser is worth, measured the same way for every process and
-schedule.
-"""
+"""Evaluation: what a trained denoiser is worth, measured alike for every process and schedule."""

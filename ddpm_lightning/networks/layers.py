@@ -33,9 +33,7 @@ class LogSNREmbedding(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, 3x3 convolution, twice; the log-SNR embedding scales and shifts the second
-    norm.
-    """
+    """Norm, SiLU, 3x3 convolution, twice; log-SNR scales and shifts the second norm."""
 
     def __init__(self, in_width: int, out_width: int, embedding_width: int) -> None:
         super().__init__()
@@ -106,8 +104,7 @@ class TemporalAttention(Attention):
 def rotate(x: Tensor) -> Tensor:
     """Rotary positions along the last but one axis (Su et al. 2021): x (..., F, d), d even.
 
-    Pairs of channels turn by f theta_i, so that a dot product depends on the distance in time
-    alone.
+    Pairs of channels turn by f theta_i, so dot products depend on the distance in time alone.
     """
     num_frames, width = x.shape[-2:]
     theta = 100 ** (-torch.arange(0, width, 2, device=x.device, dtype=torch.float32) / width)

@@ -1,6 +1,4 @@
-"""What a noise schedule is: beta_t, t = 1..T, in float64. It knows nothing of the chain that uses
-it.
-"""
+"""What a noise schedule is: beta_t, t = 1..T, in float64. It knows nothing of any chain."""
 
 from abc import ABC, abstractmethod
 

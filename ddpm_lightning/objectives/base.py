@@ -1,5 +1,4 @@
-"""What an objective is: the pair (c_skip, c_out) that turns the network's output F into an x_0
-estimate.
+"""What an objective is: the pair (c_skip, c_out) between the network's output F and x_0.
 
     x_0 estimate = c_skip x_t + c_out F,      target = (x_0 - c_skip x_t) / c_out.
 

@@ -25,9 +25,7 @@ def read_metrics(path: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def save_curves(metrics: Path, path: Path) -> Path:
-    """Draws loss (training and validation), validation loss by log-SNR bin, speed and gradient
-    norm.
-    """
+    """Draws training and validation loss, the latter by log-SNR bin too, speed, gradient norm."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

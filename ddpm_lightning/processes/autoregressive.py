@@ -1,5 +1,4 @@
-"""AR(p) forward chains: x_t = sum_k w_{t,k} x_{t-k} + sqrt(beta_t) e_t, with x_{-1}, x_{-2}, .. :=
-x_0.
+"""AR(p) forward chains: x_t = sum_k w_{t,k} x_{t-k} + sqrt(beta_t) e_t; all before x_0 equal it.
 
 The tables follow from the definition by recursion:
 

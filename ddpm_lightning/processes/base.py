@@ -104,9 +104,7 @@ def gaussian_condition(
     variance_s: Tensor,
     covariance: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and std of y ~ N(alpha_s x_0, variance_s) given x_t, where Cov(y, x_t | x_0) =
-    covariance.
-    """
+    """Mean and std of y ~ N(alpha_s x_0, variance_s) given x_t; covariance: of y and x_t."""
     alpha_t, sigma_t = marginal
     variance_t = sigma_t.square()
     # A step that has added no noise is x_0 itself: there is nothing to condition on.

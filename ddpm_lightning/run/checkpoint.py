@@ -32,9 +32,7 @@ class Run(NamedTuple):
 
 
 def find_checkpoint(given: str, outputs: Path) -> Path:
-    """The file meant by a run directory, a checkpoint file, or 'last': the newest run's below
-    outputs.
-    """
+    """The file meant by a run directory, a checkpoint file, or 'last': the newest in outputs."""
     if given == "last":
         found = sorted(outputs.rglob("checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
         if not found:

@@ -67,9 +67,7 @@ def train(cfg: DictConfig) -> None:
 
 
 def build(config: Node) -> tuple[ClipDataModule, DiffusionModule]:
-    """Data module and module; UserError where a value is refused or clips do not fit the
-    network.
-    """
+    """Data module and module; UserError where a value is refused or clips do not fit."""
     with user_errors("data"):
         data: ClipDataModule = instantiate(config["data"], _convert_="all")
     with user_errors("model"):

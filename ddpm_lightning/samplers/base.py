@@ -46,8 +46,8 @@ class Sampler(ABC):
     """Walks from the prior to data.
 
     Args:
-        num_evaluations: the most network calls that one walk may make; fewer where the chain is
-        shorter. clip: estimates of x_0 are held within +-clip; None leaves them as they are.
+        num_evaluations: the most network calls of one walk; a short chain takes fewer.
+        clip: estimates of x_0 are held within +-clip; None leaves them as they are.
     """
 
     order: int  # of convergence, as an ODE solver

@@ -1,5 +1,6 @@
-"""DDIM (Song et al. 2021, eq. 12), for any marginals: x_s = alpha_s D + sigma_s z, z = (x_t -
-alpha_t D) / sigma_t.
+"""DDIM (Song et al. 2021, eq. 12), for any marginals.
+
+    x_s = alpha_s D + sigma_s z,   z = (x_t - alpha_t D) / sigma_t.
 
 eta > 0 replaces part of z by fresh noise; eta = 1 is ancestral sampling, for every process, because
 sigma_s^2 minus the conditional variance of x_s is (C[s, t] / sigma_t)^2.

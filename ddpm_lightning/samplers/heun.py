@@ -1,10 +1,12 @@
 """Heun's method on the probability-flow ODE (Karras et al. 2022, alg. 1), over a bounded variable.
 
-With n^2 = alpha^2 + sigma^2, y = x / n and the angle phi = atan(sigma / alpha), the ODE is dy /
-dphi = v, v = (alpha z - sigma D) / n, z = (x - alpha D) / sigma: the trapezium of v at both ends of
-an interval, the far end reached by DDIM, which alone takes the last one. Over sigma / alpha itself,
-which runs to thousands at the prior, the trapezium weighs the far end by that whole width and blows
-up (median chain, cosine noise).
+With n^2 = alpha^2 + sigma^2, y = x / n and the angle phi = atan(sigma / alpha), the ODE is
+
+    dy / dphi = v,   v = (alpha z - sigma D) / n,   z = (x - alpha D) / sigma:
+
+the trapezium of v at both ends of an interval, the far end reached by DDIM, which alone takes the
+last one. Over sigma / alpha itself, which runs to thousands at the prior, the trapezium weighs the
+far end by that whole width and blows up (median chain, cosine noise).
 """
 
 from math import atan2, hypot

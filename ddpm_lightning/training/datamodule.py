@@ -31,8 +31,7 @@ class ClipDataModule(pl.LightningDataModule):
         val_fraction: share of the GIFs held out, chosen by a hash of their content.
         cache_path: where decoded clips are kept.
         batch_size: clips per device and step.
-        num_workers: processes that load batches; clips come from a memory map, so 0 is usually
-        fastest.
+        num_workers: processes that load batches; 0 is usually fastest, clips are memory-mapped.
     """
 
     def __init__(

@@ -7,9 +7,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 
 def log_gif(logger: Logger, tag: str, path: Path, step: int) -> None:
-    """Shows a GIF file under `tag` in a dashboard; loggers that have no pictures are passed
-    over.
-    """
+    """Shows a GIF file under `tag` in a dashboard; loggers without pictures are passed over."""
     if isinstance(logger, WandbLogger):
         # A path, not an array: arrays go through moviepy, and floats in [0, 1] come out black.
         logger.log_video(tag, [str(path)], step=step, format=["gif"])

@@ -51,9 +51,7 @@ class EMA(pl.Callback):
 
     @torch.no_grad()
     def update(self, average: Denoiser, raw: Denoiser, step: int) -> None:
-        """Moves the average towards the raw parameters after optimizer step `step` = 1, 2, ..;
-        copies buffers.
-        """
+        """Moves the average towards the raw parameters after step = 1, 2, ..; copies buffers."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(average.parameters()), list(raw.parameters()), 1 - decay)
         for kept, new in zip(average.buffers(), raw.buffers(), strict=True):

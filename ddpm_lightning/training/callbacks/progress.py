@@ -1,6 +1,4 @@
-"""One progress bar for the whole run, over optimizer steps, with loss, clips/s, data-wait share and
-ETA.
-"""
+"""One progress bar for the whole run: loss, clips/s, data-wait share and the time that is left."""
 
 import sys
 from typing import Any

@@ -1,6 +1,4 @@
-"""Draws a grid of samples from fixed noise every so many steps, and a film of the reverse process
-at the end.
-"""
+"""Draws sample grids from fixed noise as training goes on, and a film of the reverse process."""
 
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,9 @@ class SampleGrid(pl.Callback):
     Args:
         sampler: walks from noise to clips.
         num_samples: clips of a grid.
-        first_step, every_n_steps: a grid is drawn after first_step and at every multiple of
-        every_n_steps. seed: of the noise.
+        first_step: after which the first grid is drawn.
+        every_n_steps: at whose multiples the others are.
+        seed: of the noise.
         directory: where step_*.gif, final.gif and reverse.gif are written.
     """
 

@@ -1,6 +1,4 @@
-"""Measures training: clips per second, the share of time spent waiting for data, the gradient's
-norm.
-"""
+"""Measures training: clips per second, the share of time spent on waiting, the gradient's norm."""
 
 import time
 from typing import Any
