@@ -5,7 +5,8 @@ Exit codes: 0 done, 1 the run failed, 2 the command or its configuration was wro
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
@@ -24,8 +25,8 @@ OPTIONAL_GROUPS = ("experiment", "debug")  # null means none of them
 def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     """Composes conf/{config_name}.yaml with the command line and hands it to task, once per job."""
     # Hydra raises instead of printing its own summaries; set by hand, it asks for whole tracebacks.
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    given = os.environ.get("HYDRA_FULL_ERROR")
+    wants_traceback = given == "1"
     mistakes: list[Exception] = []
 
     def report(error: Exception) -> None:
@@ -37,13 +38,15 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     @wraps(task)
     def job(cfg: DictConfig) -> None:
         try:
-            task(cfg)
+            with environment("HYDRA_FULL_ERROR", given):  # what the job starts inherits it
+                task(cfg)
         except UserError as e:  # reported here, so that a sweep goes on with its other jobs
             report(e)
 
     try:
         refuse_null_groups(sys.argv[1:])
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+        with environment("HYDRA_FULL_ERROR", "1"):
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
     except (UserError, HydraException, OmegaConfBaseException) as e:
         report(e)
     except KeyboardInterrupt:
@@ -51,6 +54,20 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
         sys.exit(130)
     if mistakes:
         sys.exit(2)
+
+
+@contextmanager
+def environment(name: str, value: str | None) -> Iterator[None]:
+    """An environment variable with a value, or without one for None, for a while."""
+    before = os.environ.pop(name, None)
+    try:
+        if value is not None:
+            os.environ[name] = value
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
 
 
 def refuse_null_groups(words: list[str]) -> None:

@@ -154,20 +154,17 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_four_clips_are_learned_by_heart(call: Call, tmp_path: Path) -> None:
-    # The law of overfitting: on four clips the x_0 error falls far below the clips' own variance.
+    # Which of four clips it is can be seen through noise as strong as the signal, so there a
+    # network that knows them by heart makes next to no error. (Through more noise it has to guess.)
     for path in sorted((tmp_path / "gifs").iterdir())[4:]:
         path.unlink()
-    words = [
-        word for word in TINY if not word.startswith(("data.batch", "trainer.max", "trainer.val"))
-    ]
-    words += ["data.val_fraction=0", "data.batch_size=4", "debug=overfit", "trainer.max_steps=250"]
-    words += ["callbacks.samples.every_n_steps=1000", "optimizer.lr=0.003", "logger=csv"]
+    words = [*TINY, "debug=overfit", "data.batch_size=4", "data.num_frames=6", "logger=csv"]
+    words += ["trainer.max_steps=300", "trainer.val_check_interval=20", "model.val_draws=32"]
+    words += ["callbacks.samples.every_n_steps=1000", "optimizer.lr=0.003"]
     result = call("train", *words)
     assert result.code == 0, result.err
-    metrics = read_metrics(newest_run(tmp_path) / "metrics.csv")
-    first, last = metrics["val/clean_mse"][1][0], metrics["val/clean_mse"][1][-1]
-    assert last < 0.5 * first
-    assert metrics["train/loss"][1][-1] < 0.2
+    losses = read_metrics(newest_run(tmp_path) / "metrics.csv")["val_by_log_snr/0_to_4"][1]
+    assert losses[-1] < 0.1 * losses[0]  # seen: 0.03
 
 
 @pytest.mark.slow
