@@ -46,9 +46,8 @@ def train(cfg: DictConfig) -> None:
         run = find_run(str(config["ckpt_path"]), Path(config["outputs_dir"]))
         check_same_experiment(run, config)
         step = check_resumable(module, "ema" in config["callbacks"], run.checkpoint)
-        pl.seed_everything(
-            (config["seed"] + step) % 2**32, workers=True, verbose=False
-        )  # new draws
+        unseen = (config["seed"] + step) % 2**32  # not the draws of the first steps again
+        pl.seed_everything(unseen, workers=True, verbose=False)
         resume_from = str(run.checkpoint)
         log.info("resuming from %s, step %d", run.checkpoint, step)
     run_dir = Path(config["run_dir"])
@@ -142,8 +141,8 @@ def recorded(run_dir: Path, config: Node) -> Iterator[None]:
 
 
 def command() -> str:
-    """What was typed, ready to be typed again."""
-    return shlex.join(["python", *sys.argv])
+    """What starts this job, also one of a sweep, again."""
+    return shlex.join(["python", "train.py", *HydraConfig.get().overrides.task])
 
 
 def _finish_wandb(exit_code: int) -> None:

@@ -124,6 +124,8 @@ def test_a_sweep_makes_one_finished_run_per_job(tmp_path: Path) -> None:
     assert {json.loads((r / "status.json").read_text())["status"] for r in runs} == {"finished"}
     configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
     assert len({(c["model"]["_target_"], c["noise"]["_target_"]) for c in configs}) == 4
+    commands = {(run / "command.txt").read_text().split(" data=")[0] for run in runs}
+    assert "python train.py model=median noise=hybrid" in commands
     assert all(len(list(run.glob("wandb/offline-run-*"))) == 1 for run in runs)
 
 
