@@ -1,6 +1,4 @@
-"""Users' mistakes: one to five lines, exit code 2, no traceback, and no run directory full of
-nothing.
-"""
+"""Users' mistakes: one to five lines, exit code 2, no traceback."""
 
 from pathlib import Path
 
