@@ -52,9 +52,9 @@ def train(cfg: DictConfig) -> None:
         log.info("resuming from %s, step %d", run.checkpoint, step)
     run_dir = Path(config["run_dir"])
     with recorded(run_dir, config):
+        trainer = build_trainer(config, run_dir)  # before GIFs are decoded: it may be refused
         with user_errors("data"):
             data.load()
-        trainer = build_trainer(config, run_dir)
         with user_errors("logger"):  # which starts here
             for logger in trainer.loggers:
                 logger.log_hyperparams({**config, "skipped_gifs": data.skipped})
@@ -89,7 +89,8 @@ def build_trainer(config: Node, run_dir: Path) -> pl.Trainer:
         nodes = [named] if "_target_" in named else named.values()
         loggers: list[Logger] = [instantiate(node, _convert_="all") for node in nodes]
     loggers.append(CSVLogger(run_dir, name="", version="", flush_logs_every_n_steps=20))
-    with user_errors("trainer"):
+    accelerator = config["trainer"].get("accelerator", "auto")
+    with user_errors(f"trainer.accelerator={accelerator} (auto takes what this machine has)"):
         trainer: pl.Trainer = instantiate(
             config["trainer"], callbacks=callbacks, logger=loggers, _convert_="all"
         )
