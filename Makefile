@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile  # a process a core, a file at a time
 .DEFAULT_GOAL := help
 
 .PHONY: help setup train test test-long check lint format dashboard clean
@@ -22,13 +23,13 @@ train: setup  ## train the default model on moving digits; ends with pictures to
 	$(BIN)/python train.py
 
 test: lint  ## the whole test suite, with coverage
-	$(BIN)/python -m pytest -m 'not long' --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(PYTEST) -m 'not long' --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 test-long: setup  ## tests with large counts, which take minutes each
-	$(BIN)/python -m pytest -m long
+	$(PYTEST) -m long
 
 check: lint  ## format, lint, types, layers, fast tests: within 3 minutes
-	$(BIN)/python -m pytest -q -m 'not slow and not long'
+	$(PYTEST) -q -m 'not slow and not long'
 
 lint: setup  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -1,12 +1,23 @@
-"""The one broadcasting helper: per-sample coefficients against clips."""
+"""The seam between coefficients, float64 on the CPU, and clips: cast here, once."""
 
 from torch import Tensor
 
 
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
-    """A float64 coefficient, () or (B,), as x (B, ...) has it: device, dtype, dimensions.
+    """A float64 coefficient, () or (B,), shaped and typed to multiply x (B, ...).
 
-    This is the seam where tables in float64 meet clips in float32: cast here, once.
+    A scalar stays on the CPU: torch hands it to the accelerator as a number, without waiting.
     """
-    coefficient = coefficient.to(device=x.device, dtype=x.dtype)
-    return coefficient.reshape(-1, *[1] * (x.dim() - 1)) if coefficient.dim() else coefficient
+    if not coefficient.dim():
+        return coefficient.to(x.dtype)
+    coefficient = coefficient.to(device=x.device, dtype=x.dtype, non_blocking=True)
+    return coefficient.reshape(-1, *[1] * (x.dim() - 1))
+
+
+def combine(a: Tensor | float, x: Tensor, b: Tensor | float, y: Tensor) -> Tensor:
+    """a x + b y, with coefficients as in `expand` or numbers; two passes where they are scalars."""
+    if isinstance(b, Tensor) and b.dim():
+        assert isinstance(a, Tensor)
+        return expand(a, x) * x + expand(b, x) * y
+    product = (expand(a, x) if isinstance(a, Tensor) else a) * x
+    return product.add_(y, alpha=float(b))

@@ -4,24 +4,30 @@ A member of a group is built from its own file: whatever is added to conf/ is te
 A Mixture is one-dimensional data whose denoiser E[x_0 | x_t] is known exactly.
 """
 
+import copy
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from ddpm_lightning.denoiser import Estimate
 from ddpm_lightning.noise.base import NoiseSchedule
 from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
-from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.base import GaussianProcess, Time
+from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 
 CONF = Path(__file__).parents[1] / "conf"
-PROCESSES: list[type[AutoregressiveProcess]] = [StandardProcess, MedianProcess]
+CHAINS: list[type[AutoregressiveProcess]] = [StandardProcess, MedianProcess]
+PROCESSES: list[type[GaussianProcess]] = [*CHAINS, VariancePreservingProcess]
 
 
 def options(group: str) -> list[str]:
@@ -29,13 +35,45 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def build(group: str, name: str, **overrides: Any) -> Any:
-    """The object that conf/group/name.yaml describes, with other values for some of its keys."""
-    node = OmegaConf.load(CONF / group / f"{name}.yaml")
+@cache
+def composed(*words: str) -> DictConfig:
+    """A command's configuration under overrides: train's, or evaluate's for a likelihood."""
+    command = "evaluate" if words[0].startswith("likelihood") else "config"
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(command, list(words))
+
+
+def build(group: str, name: str, *words: str, **overrides: Any) -> Any:
+    """The object that conf/group/name.yaml describes.
+
+    Args:
+        words: further overrides, such as sampler/grid=karras.   overrides: values for its keys.
+    """
+    config = composed(f"{group}={name}", *words)
+    if overrides:
+        config = copy.deepcopy(config)
+    node = OmegaConf.select(config, group.replace("/", "."))
+    for key, value in overrides.items():
+        node[key] = value
     try:
-        return instantiate(OmegaConf.merge(node, overrides), _convert_="all")
+        return instantiate(node, _convert_="all")
     except InstantiationException as e:
         raise e.__cause__ or e from None  # what the constructor itself said
+
+
+@cache
+def process_under(
+    process_type: type[GaussianProcess], noise: str, num_steps: int = 1000
+) -> GaussianProcess:
+    """A process under a schedule of the conf group; shared by tests, so that it is made once."""
+    return process_type(build("noise", noise, num_steps=num_steps))
+
+
+class ThirdOrderProcess(AutoregressiveProcess):
+    """What a user would write: an AR(3) chain in three lines."""
+
+    def weights(self, r: Tensor) -> Tensor:
+        return r[:, None] * torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 
 
 class Betas(NoiseSchedule):
@@ -77,21 +115,44 @@ class Mixture:
         self.stds = torch.tensor(stds, dtype=torch.float64)
         self.num_calls = 0
 
-    def denoise(self, x_t: Tensor, t: Tensor | int) -> Tensor:
-        """E[x_0 | x_t], like x_t: the components' posterior means, weighted by their posteriors."""
+    def denoise(self, x_t: Tensor, t: Time) -> Tensor:
+        """E[x_0 | x_t], like x_t."""
+        return self.denoise_at(x_t, *self.process.marginal(t))
+
+    def denoise_at(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The components' posterior means, weighted by their posteriors."""
         self.num_calls += 1
-        alpha, sigma = self.process.marginal(t)
+        alpha, sigma = (v.reshape(-1, *[1] * x.dim()) if v.dim() else v for v in (alpha, sigma))
         variance = (alpha * self.stds).square() + sigma.square()
-        distance = x_t.double()[..., None] - alpha * self.means  # (..., components)
+        distance = x.double()[..., None] - alpha * self.means  # (..., components)
         likelihood = self.weights.log() - (variance.log() + distance.square() / variance) / 2
         means = self.means + alpha * self.stds.square() / variance * distance
-        return (likelihood.softmax(-1) * means).sum(-1).to(x_t.dtype)
+        return (likelihood.softmax(-1) * means).sum(-1).to(x.dtype)
+
+    def estimate_at(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
+        return Estimate(self.denoise_at(x, alpha, sigma), None)
 
     def draw(self, num_samples: int, generator: torch.Generator) -> Tensor:
         """(num_samples,) of the data, float64."""
         k = torch.multinomial(self.weights, num_samples, replacement=True, generator=generator)
         noise = torch.randn(num_samples, dtype=torch.float64, generator=generator)
         return self.means[k] + self.stds[k] * noise
+
+    def quantiles(self, num: int) -> Tensor:
+        """(num,) of the data at (i + 1/2) / num, float64, by bisection."""
+        wanted = (torch.arange(num, dtype=torch.float64) + 0.5) / num
+        low = (self.means - 8 * self.stds).min().expand(num)
+        high = (self.means + 8 * self.stds).max().expand(num)
+        for _ in range(60):
+            middle = (low + high) / 2
+            z = (middle[:, None] - self.means) / self.stds
+            below = (self.weights * torch.special.ndtr(z)).sum(-1) < wanted
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return high
+
+    def distance(self, x: Tensor) -> float:
+        """Wasserstein-1 of samples (N,) to the data itself."""
+        return float((x.double().sort().values - self.quantiles(len(x))).abs().mean())
 
 
 class Gaussian(Mixture):
@@ -101,12 +162,13 @@ class Gaussian(Mixture):
         super().__init__(process, [1.0], [mean], [std])
         self.mean, self.std = mean, std
 
-    def flow(self, x_t: Tensor, t: int, s: int) -> Tensor:
+    def flow(self, x_t: Tensor, t: Time, s: Time) -> Tensor:
         """x_s on the ODE's path through x_t: the same quantile of the marginal at s, float64."""
-        (mean_s, std_s), (mean_t, std_t) = self._moments(s), self._moments(t)
+        (mean_s, std_s), (mean_t, std_t) = self.moments(s), self.moments(t)
         return mean_s + (x_t.double() - mean_t) * (std_s / std_t)
 
-    def _moments(self, t: int) -> tuple[float, float]:
+    def moments(self, t: Time) -> tuple[float, float]:
+        """Mean and standard deviation of x_t."""
         alpha, sigma = map(float, self.process.marginal(t))
         return alpha * self.mean, ((alpha * self.std) ** 2 + sigma**2) ** 0.5
 

@@ -1,18 +1,32 @@
 """The denoiser's contract with its network, its process and its callers."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm_lightning.denoiser import MAX_LOG_SNR, Denoiser
 from ddpm_lightning.processes.base import GaussianProcess
-from tests.problems import PROCESSES, FixedOutput, build, options
+from ddpm_lightning.processes.median import MedianProcess
+from tests.problems import PROCESSES, FixedOutput, build, options, process_under
 
 SHAPE = (4, 1, 2, 3, 3)
 
 every_process = pytest.mark.parametrize("process_type", PROCESSES)
 every_noise = pytest.mark.parametrize("noise", options("noise"))
 every_objective = pytest.mark.parametrize("objective", options("objective"))
+
+
+class Answers(nn.Module):
+    """A network that is a function of its input and log-SNR."""
+
+    def __init__(self, answer: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x: Tensor, log_snr: Tensor) -> Tensor:
+        return self.answer(x, log_snr)
 
 
 def make(process: GaussianProcess, objective: str = "velocity", data_std: float = 0.5) -> Denoiser:
@@ -27,8 +41,10 @@ def normal(*shape: int) -> Tensor:
 
 @every_noise
 @every_process
-def test_network_sees_log_snr_held_within_its_bounds(process_type: type, noise: str) -> None:
-    process = process_type(build("noise", noise))
+def test_network_sees_log_snr_held_within_its_bounds(
+    process_type: type[GaussianProcess], noise: str
+) -> None:
+    process = process_under(process_type, noise)
     denoiser = make(process)
     t = torch.arange(process.num_steps + 1)
     denoiser.denoise(normal(len(t), 1, 1, 1, 1), t)
@@ -43,10 +59,10 @@ def test_network_sees_log_snr_held_within_its_bounds(process_type: type, noise: 
 @every_process
 @pytest.mark.parametrize("data_std", [0.2, 1.0])
 def test_network_sees_inputs_of_unit_variance(
-    process_type: type, noise: str, data_std: float
+    process_type: type[GaussianProcess], noise: str, data_std: float
 ) -> None:
     """Seed 0; the variance of n normals has a standard error of sqrt(2 / n)."""
-    process = process_type(build("noise", noise))
+    process = process_under(process_type, noise)
     denoiser = make(process, data_std=data_std)
     num_values = 40_000
     x_0, e = normal(2, 1, 1, 1, 200, 200)
@@ -57,7 +73,7 @@ def test_network_sees_inputs_of_unit_variance(
 
 @every_objective
 def test_loss_and_denoise_show_the_network_the_same_input(objective: str) -> None:
-    process = PROCESSES[1](build("noise", "hybrid"))
+    process = process_under(MedianProcess, "hybrid")
     denoiser = make(process, objective)
     x_0, e = normal(2, *SHAPE)
     t = torch.tensor([1, 77, 500, 1000])
@@ -70,31 +86,53 @@ def test_loss_and_denoise_show_the_network_the_same_input(objective: str) -> Non
 
 @every_objective
 @every_process
-def test_a_step_may_be_an_integer_or_a_tensor(process_type: type, objective: str) -> None:
-    denoiser = make(process_type(build("noise", "cosine")), objective)
+def test_a_time_may_be_a_number_or_a_tensor(
+    process_type: type[GaussianProcess], objective: str
+) -> None:
+    """With one time for all, c_skip x + c_out F is rounded once less: eps of its larger term."""
+    denoiser = make(process_under(process_type, "cosine"), objective)
     x = normal(*SHAPE)
     for t in (0, 1, 500, 1000):
         expected = denoiser.denoise(x, t)
         assert torch.equal(denoiser.denoise(x, torch.tensor(t)), expected)
-        assert torch.equal(denoiser.denoise(x, torch.full((4,), t)), expected)
+        each = denoiser.denoise(x, torch.full((4,), t))
+        terms = float(denoiser.denoise(x.sign() * 4, t).abs().max()) + 1  # |x| < 4
+        torch.testing.assert_close(each, expected, rtol=0, atol=4e-7 * terms)
 
 
 @every_objective
 @every_process
-def test_denoise_is_denoise_at_the_marginals(process_type: type, objective: str) -> None:
-    process = process_type(build("noise", "hybrid"))
+def test_denoise_is_denoise_at_the_marginals(
+    process_type: type[GaussianProcess], objective: str
+) -> None:
+    process = process_under(process_type, "hybrid")
     denoiser = make(process, objective)
     x, t = normal(*SHAPE), torch.tensor([1, 77, 500, 1000])
     assert torch.equal(denoiser.denoise(x, t), denoiser.denoise_at(x, *process.marginal(t)))
 
 
 @every_objective
+@every_process
+def test_the_loss_comes_with_the_estimate_that_denoise_gives(
+    process_type: type[GaussianProcess], objective: str
+) -> None:
+    process = process_under(process_type, "hybrid")
+    denoiser = make(process, objective)
+    x_0, e = normal(2, *SHAPE)
+    t = torch.tensor([1, 77, 500, 1000])
+    loss, estimate = denoiser.loss_and_estimate(x_0, t, e)
+    assert torch.equal(loss, denoiser.loss(x_0, t, e))
+    assert torch.equal(estimate.x_0, denoiser.denoise(process.diffuse(x_0, t, e), t))
+    assert estimate.variance_share is None
+
+
+@every_objective
 @every_noise
 @every_process
 def test_squared_error_per_loss_turns_the_loss_into_the_error_of_the_estimate(
-    process_type: type, noise: str, objective: str
+    process_type: type[GaussianProcess], noise: str, objective: str
 ) -> None:
-    process = process_type(build("noise", noise))
+    process = process_under(process_type, noise)
     denoiser = make(process, objective)
     x_0, e = normal(2, *SHAPE).double()
     t = torch.tensor([1, 60, 400, 1000])
@@ -104,19 +142,84 @@ def test_squared_error_per_loss_turns_the_loss_into_the_error_of_the_estimate(
     torch.testing.assert_close(predicted, error, rtol=1e-8, atol=1e-12)
 
 
+@every_noise
+@every_process
+@pytest.mark.parametrize("objective", ["clean", "velocity", "karras"])
+def test_score_is_the_gradient_of_the_log_density_of_gaussian_data(
+    process_type: type[GaussianProcess], noise: str, objective: str
+) -> None:
+    """Data N(0, s_d^2): E[x_0 | x] = alpha s_d^2 / m x, and the score is -x / m, m the variance."""
+    process = process_under(process_type, noise)
+    s_d = 0.5
+    x = normal(*SHAPE).double()
+    for t in (1, 60, 400, 900):
+        alpha, sigma = process.marginal(t)
+        if abs(float(process.log_snr(t))) > MAX_LOG_SNR:
+            continue
+        m = alpha**2 * s_d**2 + sigma**2
+        c_skip, c_out = build("objective", objective).scaling(alpha, sigma)
+        gain = (alpha * s_d**2 / m - c_skip) / c_out * m.sqrt()
+        network = Answers(lambda x, _, gain=gain: gain * x)
+        denoiser = Denoiser(network, process, build("objective", objective), s_d)
+        score = denoiser.score_at(x, alpha, sigma)
+        # x - alpha D cancels to sigma^2 / m of x, and is divided by sigma^2: 1e-16 / 4e-5 at t = 1.
+        torch.testing.assert_close(score, -x / m, rtol=1e-9, atol=1e-9)
+
+
+@every_objective
+@every_process
+def test_score_is_minus_the_noise_over_sigma_for_a_perfect_network(
+    process_type: type[GaussianProcess], objective: str
+) -> None:
+    """At a single x_0: the score of N(alpha x_0, sigma^2) at x_t is -e / sigma."""
+    process = process_under(process_type, "linear")
+    x_0, e = normal(2, *SHAPE).double()
+    t = torch.tensor([10, 100, 500, 1000])
+    alpha, sigma = process.marginal(t)
+    x_t = process.diffuse(x_0, t, e)
+    scaling = build("objective", objective).scaling(alpha, sigma)
+    c_skip, c_out = (value.reshape(4, 1, 1, 1, 1) for value in scaling)
+    perfect = FixedOutput((x_0 - c_skip * x_t) / c_out)
+    denoiser = Denoiser(perfect, process, build("objective", objective), 0.5)
+    score = denoiser.score_at(x_t, alpha, sigma)
+    torch.testing.assert_close(score, -e / sigma.reshape(4, 1, 1, 1, 1), rtol=1e-9, atol=1e-9)
+
+
+@every_noise
+@every_process
+@pytest.mark.parametrize("objective", ["epsilon", "velocity"])
+def test_denoising_score_matching_is_the_epsilon_loss_over_sigma_squared(
+    process_type: type[GaussianProcess], noise: str, objective: str
+) -> None:
+    """Mean of |score + e / sigma|^2 (Vincent 2011), for a network that answers 0.3."""
+    process = process_under(process_type, noise)
+    x_0, e = normal(2, *SHAPE).double()
+    t = torch.tensor([5, 60, 200, 400])
+    alpha, sigma = process.marginal(t)
+    denoiser = make(process, objective)
+    score = denoiser.score_at(process.diffuse(x_0, t, e), alpha, sigma)
+    matching = (score + e / sigma.reshape(4, 1, 1, 1, 1)).square().flatten(1).mean(1)
+    # The error of the x_0 estimate is (sigma / alpha)^2 times that of the noise.
+    error_of_noise = denoiser.loss(x_0, t, e) * denoiser.squared_error_per_loss(t)
+    error_of_noise *= (alpha / sigma).square()
+    if objective == "epsilon":
+        torch.testing.assert_close(error_of_noise, denoiser.loss(x_0, t, e), rtol=1e-12, atol=0)
+    torch.testing.assert_close(matching, error_of_noise / sigma.square(), rtol=1e-8, atol=0)
+
+
 @every_objective
 @every_noise
 @every_process
 def test_estimates_are_finite_in_float32_at_every_step(
-    process_type: type, noise: str, objective: str
+    process_type: type[GaussianProcess], noise: str, objective: str
 ) -> None:
-    process = process_type(build("noise", noise))
+    process = process_under(process_type, noise)
     t = torch.arange(process.num_steps + 1)
     assert make(process, objective).denoise(normal(len(t), 1, 1, 1, 1), t).isfinite().all()
 
 
 def test_gradients_reach_the_network() -> None:
-    process = PROCESSES[0](build("noise", "linear"))
+    process = process_under(PROCESSES[0], "linear")
     output = torch.zeros(SHAPE, requires_grad=True)
     denoiser = Denoiser(FixedOutput(output), process, build("objective", "velocity"), 0.5)
     x_0, e = normal(2, *SHAPE)
@@ -125,7 +228,34 @@ def test_gradients_reach_the_network() -> None:
     assert output.grad.abs().min() > 0
 
 
+@every_objective
+def test_a_second_output_is_the_share_of_the_variance_and_leaves_the_estimate_as_it_is(
+    objective: str,
+) -> None:
+    process = process_under(MedianProcess, "linear")
+    x, t = normal(*SHAPE), torch.tensor([1, 77, 500, 1000])
+    logits = normal(*SHAPE).flip(0)
+    network = Answers(lambda x, _: torch.cat([torch.full_like(x, 0.3), logits], dim=1))
+    two = Denoiser(network, process, build("objective", objective), 0.5)
+    estimate = two.estimate_at(x, *process.marginal(t))
+    assert torch.equal(estimate.x_0, make(process, objective).denoise(x, t))
+    assert estimate.variance_share is not None
+    torch.testing.assert_close(estimate.variance_share, torch.sigmoid(logits))
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_answers_of_another_shape_are_refused_in_one_line(channels: int) -> None:
+    network = Answers(lambda x, _: x.repeat(1, channels, 1, 1, 1))
+    denoiser = Denoiser(
+        network, process_under(PROCESSES[0], "linear"), build("objective", "clean"), 1
+    )
+    with pytest.raises(ValueError, match=r"must answer \(4, 1, 2, 3, 3\) with that shape") as error:
+        denoiser.denoise(normal(*SHAPE), 3)
+    assert f"twice the channels, got (4, {channels}, 2, 3, 3)" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("data_std", [0.0, -1.0])
 def test_data_without_spread_is_refused(data_std: float) -> None:
     with pytest.raises(ValueError, match="data_std must be positive"):
-        make(PROCESSES[0](build("noise", "linear", num_steps=2)), data_std=data_std)
+        make(process_under(PROCESSES[0], "linear", 2), data_std=data_std)

@@ -39,7 +39,7 @@ def fixed_pairs(
     """
     number = index.cpu() * num_draws + draw
     position = ((number.double() + 0.5) * GOLDEN_RATIO).frac()
-    t = 1 + (position * process.informative_steps()).long()
+    t = process.informative_time(position)
     noise = [torch.randn(shape, generator=torch.Generator().manual_seed(int(n))) for n in number]
     return t, torch.stack(noise)
 
@@ -83,5 +83,5 @@ def evaluate(
     """The losses of a denoiser in evaluation mode over all batches, whose clips are uint8."""
     losses = LossByLogSNR()
     for batch in batches:
-        losses.update(denoiser, Batch(batch.clip.to(device), batch.index), num_draws)
+        losses.update(denoiser, batch._replace(clip=batch.clip.to(device)), num_draws)
     return losses

@@ -26,6 +26,7 @@ class UNet3D(nn.Module):
 
     Args:
         channels: of a clip, 1 or 3.
+        outputs: per channel, side by side along C; 2 where the variance is learned.
         base_width: channels of the first level.
         width_multipliers: one per level; each level below the first halves H and W.
         patch: side of the pixel blocks that enter, and leave, as the channels of one position; the
@@ -38,6 +39,7 @@ class UNet3D(nn.Module):
     def __init__(
         self,
         channels: int,
+        outputs: int,
         base_width: int,
         width_multipliers: list[int],
         patch: int,
@@ -46,11 +48,11 @@ class UNet3D(nn.Module):
         head_width: int,
     ) -> None:
         super().__init__()
-        if min(channels, base_width, patch, num_blocks, len(width_multipliers)) < 1:
+        counts = (channels, outputs, base_width, patch, num_blocks, len(width_multipliers))
+        if min(counts) < 1:
             raise ValueError(
-                "channels, base_width, patch, num_blocks and the number of levels must be "
-                f"at least 1, got {channels}, {base_width}, {patch}, {num_blocks} and "
-                f"{len(width_multipliers)}"
+                "channels, outputs, base_width, patch, num_blocks and the number of levels must "
+                f"be at least 1, got {', '.join(map(str, counts))}"
             )
         if len(spatial_attention) != len(width_multipliers):
             raise ValueError(
@@ -86,12 +88,12 @@ class UNet3D(nn.Module):
         self.exit = nn.Sequential(
             group_norm(width),
             nn.SiLU(),
-            zeroed(nn.Conv2d(width, channels * patch**2, 3, padding=1)),
+            zeroed(nn.Conv2d(width, outputs * channels * patch**2, 3, padding=1)),
             nn.PixelShuffle(patch),
         )
 
     def forward(self, x: Tensor, log_snr: Tensor) -> Tensor:
-        """x (B, C, F, H, W), log_snr (B,) -> (B, C, F, H, W)."""
+        """x (B, C, F, H, W), log_snr (B,) -> (B, outputs x C, F, H, W)."""
         num_frames = x.shape[2]
         self.check_size(*x.shape[-2:])
         embedding = self.embedding(log_snr)

@@ -2,11 +2,14 @@
 17).
 """
 
+import torch
 from torch import Tensor
 
 from ddpm_lightning.noise.base import (
     NoiseSchedule,
     betas_from_cumulative,
+    check_max_beta,
+    check_offset,
     squared_cosine,
     unit_interval,
 )
@@ -19,10 +22,18 @@ class CosineSchedule(NoiseSchedule):
 
     def __init__(self, num_steps: int, offset: float, max_beta: float) -> None:
         super().__init__(num_steps)
-        if offset < 0:
-            raise ValueError(f"offset must be 0 or more, got {offset}; 0.008 is customary")
+        check_offset(offset)
+        check_max_beta(max_beta)
         self.offset, self.max_beta = offset, max_beta
 
     def betas(self) -> Tensor:
         curve = squared_cosine(unit_interval(self.num_steps), self.offset)
         return betas_from_cumulative(curve, self.max_beta)
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """Of the curve itself, which is not clipped; it ends at round-off, not at 0."""
+        x = t / self.num_steps
+        return (self._log_cosine(x) - self._log_cosine(torch.zeros_like(x))).clamp(max=0)
+
+    def _log_cosine(self, x: Tensor) -> Tensor:
+        return ((x + self.offset) / (1 + self.offset) * torch.pi / 2).cos().log()

@@ -15,6 +15,8 @@ from torch import Tensor
 from ddpm_lightning.noise.base import (
     NoiseSchedule,
     betas_from_cumulative,
+    check_max_beta,
+    check_offset,
     squared_cosine,
     unit_interval,
 )
@@ -25,13 +27,18 @@ class HybridSchedule(NoiseSchedule):
 
     def __init__(self, num_steps: int, offset: float, max_beta: float) -> None:
         super().__init__(num_steps)
-        if offset < 0:
-            raise ValueError(f"offset must be 0 or more, got {offset}; 0.008 is customary")
+        check_offset(offset)
+        check_max_beta(max_beta)
         self.offset, self.max_beta = offset, max_beta
 
     def betas(self) -> Tensor:
         x = unit_interval(self.num_steps)
-        cosine = squared_cosine(x, self.offset)
-        sinh = torch.sinh(((1 - x + self.offset) / (1.3 + 1.5 * self.offset)).sqrt())
         odd = torch.arange(self.num_steps + 1) % 2 == 1
-        return betas_from_cumulative(torch.where(odd, sinh / sinh[0], cosine), self.max_beta)
+        curve = torch.where(odd, sinh_curve(x, self.offset), squared_cosine(x, self.offset))
+        return betas_from_cumulative(curve, self.max_beta)
+
+
+def sinh_curve(x: Tensor, offset: float) -> Tensor:
+    """h at x in [0, 1], divided by its value at 0."""
+    curve = torch.sinh(((1 - x + offset) / (1.3 + 1.5 * offset)).sqrt())
+    return curve / curve[0]

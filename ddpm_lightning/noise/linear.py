@@ -6,7 +6,7 @@ For another T both ends are scaled by 1000 / T, so that the whole chain destroys
 import torch
 from torch import Tensor
 
-from ddpm_lightning.noise.base import NoiseSchedule
+from ddpm_lightning.noise.base import NoiseSchedule, check_ends, check_max_beta
 
 
 class LinearSchedule(NoiseSchedule):
@@ -14,13 +14,8 @@ class LinearSchedule(NoiseSchedule):
 
     def __init__(self, num_steps: int, start: float, end: float, max_beta: float) -> None:
         super().__init__(num_steps)
-        if not 0 <= start <= end:
-            raise ValueError(
-                f"linear betas need 0 <= start <= end, got start={start}, end={end}; "
-                "the customary ends are 0.0001 and 0.02"
-            )
-        if not 0 < max_beta < 1:
-            raise ValueError(f"max_beta must lie in (0, 1), got {max_beta}; 0.9999 is customary")
+        check_ends(start, end, "0.0001 and 0.02")
+        check_max_beta(max_beta)
         self.start, self.end, self.max_beta = start, end, max_beta
 
     def betas(self) -> Tensor:
@@ -28,3 +23,8 @@ class LinearSchedule(NoiseSchedule):
         return torch.linspace(
             scale * self.start, scale * self.end, self.num_steps, dtype=torch.float64
         ).clamp(max=self.max_beta)
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """-1/2 of the integral of beta(t), which rises linearly and is not clipped."""
+        x = t / self.num_steps
+        return -500 * (self.start * x + (self.end - self.start) * x.square() / 2)

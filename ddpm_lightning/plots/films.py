@@ -13,7 +13,7 @@ from torchvision.utils import make_grid
 
 from ddpm_lightning.data.clip import to_uint8
 from ddpm_lightning.data.gif import encode
-from ddpm_lightning.samplers.base import State
+from ddpm_lightning.samplers.walk import State
 
 TILE_PIXELS = 128  # clips smaller than this are upscaled towards it
 FILM_MS = 80  # one state of the reverse process

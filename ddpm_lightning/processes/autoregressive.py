@@ -5,39 +5,116 @@ The tables follow from the definition by recursion:
     alpha_t = sum_k w_{t,k} alpha_{t-k},                          alpha_0 = alpha_{-1} = .. = 1
     C[t, s] = sum_k w_{t,k} C[t-k, s]          (s < t),           C[0, .] = C[-1, .] = .. = 0
     C[t, t] = sum_k w_{t,k} C[t, t-k] + beta_t
+
+A chain of your own is its weights:
+
+    class Smooth(AutoregressiveProcess):
+        def weights(self, r):
+            return r[:, None] * torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 """
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ddpm_lightning.noise.base import NoiseSchedule
-from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.noise.base import NoiseSchedule, check_betas
+from ddpm_lightning.processes.axis import DiscreteAxis, TimeAxis, first_at_most
+from ddpm_lightning.processes.base import (
+    LOG_SNR_FLOOR,
+    Combination,
+    GaussianProcess,
+    Marginal,
+    Time,
+)
+from ddpm_lightning.processes.state import state_law
 
 
 class AutoregressiveProcess(GaussianProcess, ABC):
     """A chain that is fully described by its weights; a new one overrides `weights` alone."""
 
     def __init__(self, schedule: NoiseSchedule) -> None:
-        betas = schedule.betas()
-        super().__init__(schedule, *_tables(self.weights((1 - betas).sqrt()), betas))
+        super().__init__(schedule)
+        self._betas = schedule.betas()
+        check_betas(self._betas, self.num_steps)
+        self._weights = self.weights((1 - self._betas).sqrt())
+        shape = tuple(self._weights.shape)
+        if len(shape) != 2 or shape[0] != self.num_steps or shape[1] < 1:
+            raise ValueError(f"weights must be (T, p) with T = {self.num_steps}, got {shape}")
+        self.memory = self._weights.shape[1]
+        self._alpha, variance = _marginals(self._weights, self._betas)
+        self._sigma = variance.sqrt()
 
     @abstractmethod
     def weights(self, r: Tensor) -> Tensor:
         """w (T, p) from r_t = sqrt(1 - beta_t) (T,); column k - 1 multiplies x_{t-k}."""
 
+    def marginal(self, t: Time) -> Marginal:
+        t = self._step(t)
+        return Marginal(self._alpha[t], self._sigma[t])
 
-def _tables(weights: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
-    num_steps, order = weights.shape
-    past = order - 1  # entries before t = 0, all equal to x_0
-    alpha = torch.ones(num_steps + order, dtype=torch.float64)
-    covariance = torch.zeros(num_steps + order, num_steps + order, dtype=torch.float64)
-    for t in range(1, num_steps + 1):
-        i = t + past
-        w = weights[t - 1].flip(0)  # oldest first, as in the slice i - order .. i - 1
-        alpha[i] = w @ alpha[i - order : i]
-        covariance[i, :i] = w @ covariance[i - order : i, :i]
-        covariance[:i, i] = covariance[i, :i]
-        covariance[i, i] = w @ covariance[i, i - order : i] + betas[t - 1]
-    return alpha[past:], covariance[past:, past:].contiguous()
+    def covariance(self, s: Time, t: Time) -> Tensor:
+        return self._covariances[self._step(s), self._step(t)]
+
+    def origin(self, t: Time) -> Combination:
+        t = self._step(t)
+        w = self._weights[t - 1]
+        times = tuple((t - k).clamp(min=0) for k in range(1, self.memory + 1))
+        return Combination(times, tuple((w / w.sum(-1, keepdim=True)).unbind(-1)))
+
+    @cached_property
+    def axis(self) -> TimeAxis:
+        return DiscreteAxis(self.log_snr(torch.arange(self.num_steps + 1)), LOG_SNR_FLOOR)
+
+    @cached_property
+    def state_axis(self) -> TimeAxis:
+        snr = state_law(self, torch.arange(self.num_steps + 1)).snr()
+        if snr.isinf().all():
+            _ = self.axis  # refuses a schedule without any noise
+            raise ValueError(
+                f"after {self.num_steps} steps the last {self.memory} values of this chain still "
+                "hold x_0 itself, so that there is no prior of states; set noise.num_steps higher"
+            )
+        return DiscreteAxis(snr.log(), LOG_SNR_FLOOR)
+
+    def informative_steps(self, floor: float = LOG_SNR_FLOOR) -> int:
+        """The first step at which log-SNR has fallen to the floor, or num_steps if none has."""
+        return first_at_most(self.log_snr(torch.arange(self.num_steps + 1)), floor)
+
+    def informative_time(self, fraction: Tensor) -> Tensor:
+        last = self.informative_steps()
+        return 1 + (fraction * last).long().clamp(max=last - 1)
+
+    @cached_property
+    def _covariances(self) -> Tensor:
+        """(T+1, T+1), on the CPU; made when a walk first asks, training never does."""
+        past = self.memory - 1  # entries before t = 0, all equal to x_0
+        table = torch.zeros(2 * [self.num_steps + self.memory], dtype=torch.float64)
+        for i in range(self.memory, len(table)):
+            w = self._weights[i - self.memory].flip(0)  # oldest first, as in the slice before i
+            recent = slice(i - self.memory, i)
+            table[i, :i] = w @ table[recent, :i]
+            table[:i, i] = table[i, :i]
+            table[i, i] = w @ table[i, recent] + self._betas[i - self.memory]
+        return table[past:, past:].contiguous()
+
+    def _step(self, t: Time) -> Tensor:
+        return torch.as_tensor(t, device="cpu").long()
+
+
+def _marginals(weights: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha and sigma^2 (T+1,), from the covariance of the last p states alone."""
+    order = weights.shape[1]
+    alpha, variance = [1.0], [0.0]
+    signal = [1.0] * order  # newest first
+    state = [[0.0] * order for _ in range(order)]
+    for w, beta in zip(weights.tolist(), betas.tolist(), strict=True):
+        row = [sum(w_k * c for w_k, c in zip(w, column, strict=True)) for column in state]
+        newest = sum(w_k * c for w_k, c in zip(w, row, strict=True)) + beta
+        signal = [sum(w_k * a for w_k, a in zip(w, signal, strict=True)), *signal[:-1]]
+        kept = row[:-1]
+        state = [[newest, *kept], *([c, *line[:-1]] for c, line in zip(kept, state, strict=False))]
+        alpha.append(signal[0])
+        variance.append(newest)
+    return torch.tensor(alpha, dtype=torch.float64), torch.tensor(variance, dtype=torch.float64)

@@ -1,23 +1,30 @@
-"""What a forward process is: a Gaussian chain, described by alpha_t and the covariances C[s, t].
+"""What a forward process is: Gaussian given x_0, described by alpha_t and the covariances C[s, t].
 
 Given x_0 every coordinate is Gaussian and independent of the others, so that
 
     x_t | x_0 ~ N(alpha_t x_0, sigma_t^2),   Cov(x_s, x_t | x_0) = C[s, t],   sigma_t^2 = C[t, t]
 
 say everything, and every conditional follows by Gaussian conditioning. Variance preservation is not
-assumed. Steps t and tables stay on the CPU, in float64 (alpha_T is 6e-96 under the hybrid
+assumed. Times t and coefficients stay on the CPU, in float64 (alpha_T is 6e-96 under the hybrid
 schedule); coefficients are cast where they meet a clip.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ddpm_lightning.noise.base import NoiseSchedule
-from ddpm_lightning.tensors import expand
+from ddpm_lightning.processes.axis import TimeAxis
+from ddpm_lightning.tensors import combine, expand
 
 LOG_SNR_FLOOR = -12.0  # below it x_t tells nothing of x_0: alpha / sigma < 0.0025
+
+Time = Tensor | float
 
 
 class Marginal(NamedTuple):
@@ -27,88 +34,171 @@ class Marginal(NamedTuple):
     sigma: Tensor
 
 
-class GaussianProcess:
-    """The law of a chain x_0 .. x_T, from its tables alpha (T+1,) and covariance (T+1, T+1).
+class Conditional(NamedTuple):
+    """y | x_t, x_0 ~ N(of_x_t x_t + of_x_0 x_0, variance); float64, shaped like the times."""
 
-    Steps t, s are integer tensors, () or (B,), or ints; 0 <= s < t <= num_steps.
+    of_x_t: Tensor
+    of_x_0: Tensor
+    variance: Tensor
+
+    def at(self, x_0: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (B, ...), and std shaped to multiply noise like x_t."""
+        mean = combine(self.of_x_0, x_0, self.of_x_t, x_t)
+        return mean, expand(self.variance.sqrt(), x_t)
+
+
+class Combination(NamedTuple):
+    """sum_k weights_k x at times_k: a point between states, such as the median chain's midpoint."""
+
+    times: tuple[Tensor, ...]
+    weights: tuple[Tensor | float, ...]
+
+
+class GaussianProcess(ABC):
+    """The law of x_t, 0 <= t <= num_steps; t = 0 is data, t = num_steps the prior.
+
+    Times are tensors, () or (B,), or numbers: whole for a chain, real for a continuous process.
     """
 
-    def __init__(self, schedule: NoiseSchedule, alpha: Tensor, covariance: Tensor) -> None:
+    memory = 1  # states that the law of the next one depends on
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
         self.schedule = schedule
         self.num_steps = schedule.num_steps
-        self._alpha = alpha
-        self._covariance = covariance
-        self._sigma = covariance.diagonal().sqrt()
 
-    def marginal(self, t: Tensor | int) -> Marginal:
+    @abstractmethod
+    def marginal(self, t: Time) -> Marginal:
         """alpha_t and sigma_t, float64, on the CPU."""
-        t = self._step(t)
-        return Marginal(self._alpha[t], self._sigma[t])
 
-    def covariance(self, s: Tensor | int, t: Tensor | int) -> Tensor:
+    @abstractmethod
+    def covariance(self, s: Time, t: Time) -> Tensor:
         """C[s, t] = Cov(x_s, x_t | x_0) per coordinate, float64, on the CPU."""
-        return self._covariance[self._step(s), self._step(t)]
 
-    def log_snr(self, t: Tensor | int) -> Tensor:
+    @abstractmethod
+    def origin(self, t: Time) -> Combination:
+        """What the step to t starts from: x_t is a multiple of it plus fresh noise.
+
+        Given it and x_0, x_t says nothing more about the past. It is x_{t-1} on the standard chain
+        and the midpoint (x_{t-1} + x_{t-2}) / 2 on the median one; t >= 1.
+        """
+
+    @property
+    @abstractmethod
+    def axis(self) -> TimeAxis:
+        """Where a walk may stop: times of strictly decreasing log-SNR, down to the floor."""
+
+    @property
+    def state_axis(self) -> TimeAxis:
+        """The same for whole states, the last `memory` values, which together know more."""
+        return self.axis
+
+    @abstractmethod
+    def informative_time(self, fraction: Tensor) -> Tensor:
+        """The time t > 0 at a fraction in [0, 1) of the way to the log-SNR floor, or to the end.
+
+        What lies beyond the floor is pure noise: training and sampling stay within it.
+        """
+
+    def log_snr(self, t: Time) -> Tensor:
         """2 log(alpha_t / sigma_t), float64; infinite where nothing was added yet."""
         alpha, sigma = self.marginal(t)
         return 2 * (alpha.log() - sigma.log())
 
-    def diffuse(self, x_0: Tensor, t: Tensor | int, noise: Tensor) -> Tensor:
+    def diffuse(self, x_0: Tensor, t: Time, noise: Tensor) -> Tensor:
         """x_t = alpha_t x_0 + sigma_t noise; x_0 and noise (B, ...), noise ~ N(0, I)."""
+        if noise.shape != x_0.shape:
+            raise ValueError(f"noise must be shaped like x_0, {_sizes(x_0)}, got {_sizes(noise)}")
         alpha, sigma = self.marginal(t)
-        return expand(alpha, x_0) * x_0 + expand(sigma, x_0) * noise
+        return combine(alpha, x_0, sigma, noise)
 
-    def condition(
-        self, x_0: Tensor, x_t: Tensor, s: Tensor | int, t: Tensor | int
-    ) -> tuple[Tensor, Tensor]:
-        """Mean and std of x_s given x_t and x_0, by Gaussian conditioning.
+    def conditional(self, s: Time, t: Time) -> Conditional:
+        """Of x_s given x_t and x_0, 0 <= s < t; the variance is 0 at s = 0.
 
-        Args:
-            x_0, x_t: (B, ...).   s, t: steps, 0 <= s < t.
-        Returns:
-            mean (B, ...), std shaped to broadcast against it; std is 0 at s = 0.
         For the standard process this is Ho et al. 2020, eq. 6-7.
         """
-        return gaussian_condition(
-            x_0,
-            x_t,
-            self.marginal(t),
-            alpha_s=self.marginal(s).alpha,
-            variance_s=self.covariance(s, s),
-            covariance=self.covariance(s, t),
+        if bool((torch.as_tensor(s) >= torch.as_tensor(t)).any()):
+            raise ValueError(f"s must be less than t, got s={_plain(s)} and t={_plain(t)}")
+        alpha_s, alpha_t = self.marginal(s).alpha, self.marginal(t).alpha
+        variance_s, variance_t = self.covariance(s, s), self.covariance(t, t)
+        return _condition(alpha_s, variance_s, self.covariance(s, t), alpha_t, variance_t)
+
+    def upper_variance(self, s: Time, t: Time) -> Tensor:
+        """Variance of x_s given x_t alone, for data N(0, 1); beta_t between neighbours of the
+        standard chain. The conditional variance, for data that is one point, is the lower bound.
+        """
+        (alpha_s, sigma_s), (alpha_t, sigma_t) = self.marginal(s), self.marginal(t)
+        covariance = alpha_s * alpha_t + self.covariance(s, t)
+        total_s = alpha_s.square() + sigma_s.square()
+        return total_s - covariance.square() / (alpha_t.square() + sigma_t.square())
+
+    def condition(self, x_0: Tensor, x_t: Tensor, s: Time, t: Time) -> tuple[Tensor, Tensor]:
+        """Mean (B, ...) and std of x_s given x_t and x_0 (B, ...): see `conditional`."""
+        if x_0.shape != x_t.shape:
+            raise ValueError(f"x_0 and x_t differ in shape: {_sizes(x_0)} and {_sizes(x_t)}")
+        return self.conditional(s, t).at(x_0, x_t)
+
+    def to_origin(self, t: Time) -> Conditional:
+        """Of the point that the step to t starts from, given x_t and x_0; 1 <= t.
+
+        Between neighbours DDPM's posterior (Ho et al. 2020, eq. 6-7), with the median chain's
+        midpoint in the place of x_{t-1}.
+        """
+        u = self.origin(t)
+        return _condition(
+            self._signal(u),
+            self._variance(u),
+            self._covariance_with(u, t),
+            self.marginal(t).alpha,
+            self.covariance(t, t),
+        )
+
+    def from_origin(self, s: Time, t: Time) -> Conditional:
+        """Of x_s given the point that the step to t starts from, in the place of x_t, and x_0."""
+        u = self.origin(t)
+        return _condition(
+            self.marginal(s).alpha,
+            self.covariance(s, s),
+            self._covariance_with(u, s),
+            self._signal(u),
+            self._variance(u),
         )
 
     @property
     def prior_std(self) -> float:
-        """sigma_T: the chain ends at N(0, prior_std^2 I)."""
-        return float(self._sigma[-1])
+        """sigma_T: the process ends at N(0, prior_std^2 I)."""
+        return float(self.marginal(self.num_steps).sigma)
 
-    def informative_steps(self, floor: float = LOG_SNR_FLOOR) -> int:
-        """The first step at which log-SNR has fallen to the floor, or num_steps if none has.
+    def _signal(self, u: Combination) -> Tensor:
+        return sum_of(w * self.marginal(t).alpha for w, t in zip(u.weights, u.times, strict=True))
 
-        Training and sampling stay within 1..informative_steps: what lies beyond is pure noise.
-        """
-        below = (self.log_snr(torch.arange(self.num_steps + 1)) <= floor).nonzero()
-        return int(below[0]) if len(below) else self.num_steps
+    def _covariance_with(self, u: Combination, s: Time) -> Tensor:
+        return sum_of(w * self.covariance(s, t) for w, t in zip(u.weights, u.times, strict=True))
 
-    def _step(self, t: Tensor | int) -> Tensor:
-        return torch.as_tensor(t, device="cpu")
+    def _variance(self, u: Combination) -> Tensor:
+        return sum_of(
+            w * self._covariance_with(u, t) for w, t in zip(u.weights, u.times, strict=True)
+        )
 
 
-def gaussian_condition(
-    x_0: Tensor,
-    x_t: Tensor,
-    marginal: Marginal,
-    alpha_s: Tensor,
-    variance_s: Tensor,
-    covariance: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Mean and std of y ~ N(alpha_s x_0, variance_s) given x_t; covariance: of y and x_t."""
-    alpha_t, sigma_t = marginal
-    variance_t = sigma_t.square()
-    # A step that has added no noise is x_0 itself: there is nothing to condition on.
-    gain = torch.where(variance_t > 0, covariance / variance_t, 0.0)
-    std = (variance_s - gain * covariance).clamp(min=0).sqrt()
-    mean = expand(alpha_s - gain * alpha_t, x_t) * x_0 + expand(gain, x_t) * x_t
-    return mean, expand(std, x_t)
+def sum_of(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of one or more tensors."""
+    return reduce(add, terms)
+
+
+def _condition(
+    alpha_y: Tensor, variance_y: Tensor, covariance: Tensor, alpha_x: Tensor, variance_x: Tensor
+) -> Conditional:
+    """Of y ~ N(alpha_y x_0, variance_y) given x ~ N(alpha_x x_0, variance_x)."""
+    # An x that has no noise yet is x_0 itself: there is nothing to condition on.
+    gain = torch.where(variance_x > 0, covariance / variance_x, 0.0)
+    variance = (variance_y - gain * covariance).clamp(min=0)
+    return Conditional(gain, alpha_y - gain * alpha_x, variance)
+
+
+def _sizes(x: Tensor) -> tuple[int, ...]:
+    return tuple(x.shape)
+
+
+def _plain(t: Time) -> float | list[float]:
+    plain: float | list[float] = torch.as_tensor(t).tolist()
+    return plain

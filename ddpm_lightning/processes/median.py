@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
-from ddpm_lightning.processes.base import gaussian_condition
+from ddpm_lightning.processes.base import Time
 
 
 class MedianProcess(AutoregressiveProcess):
@@ -21,9 +21,7 @@ class MedianProcess(AutoregressiveProcess):
     def weights(self, r: Tensor) -> Tensor:
         return torch.stack([r / 2, r / 2], dim=1)
 
-    def condition_midpoint(
-        self, x_0: Tensor, x_t: Tensor, t: Tensor | int
-    ) -> tuple[Tensor, Tensor]:
+    def condition_midpoint(self, x_0: Tensor, x_t: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """Mean and std of u_{t-1} = (x_{t-1} + x_{t-2}) / 2 given x_t and x_0.
 
         Args:
@@ -32,16 +30,4 @@ class MedianProcess(AutoregressiveProcess):
             mean (B, ...), std shaped to broadcast against it.
         DDPM's posterior (Ho et al. 2020, eq. 6-7) with u_{t-1} in the place of x_{t-1}.
         """
-        t = self._step(t)
-        a, b = t - 1, (t - 2).clamp(min=0)  # x_{-1} = x_0
-        alpha_u = (self.marginal(a).alpha + self.marginal(b).alpha) / 2
-        variance_u = (self.covariance(a, a) + 2 * self.covariance(a, b) + self.covariance(b, b)) / 4
-        covariance = (self.covariance(a, t) + self.covariance(b, t)) / 2
-        return gaussian_condition(
-            x_0,
-            x_t,
-            self.marginal(t),
-            alpha_s=alpha_u,
-            variance_s=variance_u,
-            covariance=covariance,
-        )
+        return self.to_origin(t).at(x_0, x_t)

@@ -8,8 +8,10 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from ddpm_lightning.evaluation.likelihoods import measure, summary
 from ddpm_lightning.evaluation.losses import evaluate
 from ddpm_lightning.evaluation.report import table
+from ddpm_lightning.likelihood.base import Likelihood
 from ddpm_lightning.run.checkpoint import find_run, load_denoisers
 from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.device import choose_device
@@ -34,15 +36,35 @@ def evaluate_run(cfg: DictConfig) -> None:
         weights: evaluate(denoiser.to(device), data.val_dataloader(), config["num_draws"], device)
         for weights, denoiser in denoisers.items()
     }
+    likelihoods = {}
+    if config["likelihood"] is not None:
+        with user_errors("likelihood"):
+            likelihood: Likelihood = instantiate(config["likelihood"], _convert_="all")
+            likelihoods = {
+                weights: summary(
+                    measure(
+                        likelihood, denoiser, data.val_dataloader(), config["num_clips"], device
+                    )
+                )
+                for weights, denoiser in denoisers.items()
+            }
     report = {
         "checkpoint": str(run.checkpoint),
         "step": step,
         "num_clips": len(data.val_set),
         "num_draws": config["num_draws"],
         **{w: {**loss.mean(), "by_log_snr": loss.by_bin()} for w, loss in results.items()},
+        "likelihood": likelihoods or None,
     }
     path = run.directory / "evaluation.json"
     path.write_text(json.dumps(report, indent=2) + "\n")
     print(f"{run.checkpoint}, step {step}: {len(data.val_set)} validation clips")
     print(table(results))
+    for weights, found in likelihoods.items():
+        error = found["bits_standard_error"]
+        spread = f" +- {error:.4f}" if error is not None else ""
+        print(
+            f"{weights} likelihood: {found['bits_per_value']:.4f}{spread} bits per value, "
+            f"{found['nats_per_value']:.4f} nats ({found['num_clips']} clips)"
+        )
     print(f"saved to {path}")

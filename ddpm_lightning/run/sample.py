@@ -16,6 +16,7 @@ from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.samplers.base import Sampler
+from ddpm_lightning.samplers.noise import per_sample_generators
 from ddpm_lightning.training.datamodule import clip_format
 
 
@@ -40,20 +41,27 @@ def sample(cfg: DictConfig) -> None:
         (directory / "clips").mkdir(parents=True)
     film = ReverseFilm()
     start = time.perf_counter()
-    clips = sampler.sample(
-        denoiser.to(device),
-        (config["num_samples"], form.channels, form.num_frames, form.height, form.width),
-        generator=torch.Generator().manual_seed(config["seed"]),
-        device=device,
-        callback=film.record,
-    )
+    parts = []
+    with user_errors("sampler"):
+        for first in range(0, config["num_samples"], config["batch_size"]):
+            numbers = range(first, min(first + config["batch_size"], config["num_samples"]))
+            parts.append(
+                sampler.sample(
+                    denoiser.to(device),
+                    (len(numbers), form.channels, form.num_frames, form.height, form.width),
+                    generator=per_sample_generators(config["seed"], numbers),
+                    device=device,
+                    callback=None if first else film.record,
+                ).cpu()
+            )
+    clips = torch.cat(parts)
     seconds = time.perf_counter() - start
     grid = save_grid(clips, directory / "grid.gif", form.fps)
     reverse = film.save(directory / "reverse.gif", form.fps)
     singles = save_clips(clips, directory / "clips", form.fps)
     print(
         f"{len(clips)} clips from {run.checkpoint} (step {step}, {config['weights']} weights) "
-        f"in {seconds:.1f} s on {device}\n"
+        f"in {seconds:.1f} s on {device}, {sampler.num_calls} network calls each\n"
         f"  grid           {grid}\n"
         f"  reverse film   {reverse}\n"
         f"  single clips   {singles[0].parent}/"

@@ -11,8 +11,9 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -23,11 +24,17 @@ from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
+from torch import Tensor
 
+from ddpm_lightning.denoiser import Estimate
 from ddpm_lightning.plots.curves import save_curves
+from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.checkpoint import check_resumable, check_same_experiment, find_run
 from ddpm_lightning.run.config import Node, check, resolved
 from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.samplers.base import Sampler
+from ddpm_lightning.samplers.walk import Point
 from ddpm_lightning.training.datamodule import ClipDataModule
 from ddpm_lightning.training.module import DiffusionModule
 
@@ -74,10 +81,35 @@ def build(config: Node) -> tuple[ClipDataModule, DiffusionModule]:
         form = data.format
         clip = torch.zeros(1, form.channels, form.num_frames, form.height, form.width)
         with torch.no_grad():
-            module.denoiser.denoise(clip, 1)
+            module.loss.check(module.denoiser, clip)
+        process = module.denoiser.process
+        found = describe(process, module.denoiser.data_std).warnings
+    with user_errors("sampler"):
+        sampler: Sampler = instantiate(config["sampler"], _convert_="all")
+        rehearse(sampler, process, learned_variance=module.loss.num_outputs == 2)
+    if found and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        log.warning("this process and noise: %s", "; ".join(found))
     with user_errors("optimizer"):
         module.make_optimizer(module.denoiser.parameters())
     return data, module
+
+
+class Blank(NamedTuple):
+    """An estimator that sees nothing, and has a variance where a network would have learned one."""
+
+    process: GaussianProcess
+    learned_variance: bool
+
+    def estimate_at(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
+        return Estimate(torch.zeros_like(x), torch.zeros_like(x) if self.learned_variance else None)
+
+
+def rehearse(sampler: Sampler, process: GaussianProcess, learned_variance: bool) -> None:
+    """ValueError now, not after hours, where the sampler cannot walk: its first step, on zeros."""
+    times = sampler.times(process)
+    draw = partial(torch.zeros, 1, 1)
+    start = sampler.start(Point.at(process, times[0]), process, draw)
+    sampler.walk(Blank(process, learned_variance), start, times[:2], draw)
 
 
 def build_trainer(config: Node, run_dir: Path) -> pl.Trainer:

@@ -1,67 +1,45 @@
-"""What a sampler is: a rule for one step x_t -> x_s, repeated along a grid of falling t.
+"""What a sampler is: a rule for one step x_t -> x_s, repeated along a grid of falling times.
 
 A sampler sees the process (alpha, sigma, C) and an estimate of x_0, nothing else: it knows neither
-which process nor which objective it serves.
+which process nor which objective it serves. Coefficients are numbers, computed in float64 from
+tables on the CPU; nothing in the loop waits for the accelerator.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from ddpm_lightning.processes.axis import TimeAxis
 from ddpm_lightning.processes.base import GaussianProcess
-from ddpm_lightning.samplers.grid import decreasing_grid
-
-
-class Estimator(Protocol):
-    """What a sampler needs of a denoiser."""
-
-    process: GaussianProcess
-
-    def denoise(self, x_t: Tensor, t: Tensor | int) -> Tensor: ...
-
-
-class State(NamedTuple):
-    """What a callback receives before each step: x_t (B, ...), its x_0 estimate, and the step t."""
-
-    t: int
-    x: Tensor
-    x_0: Tensor
-
-
-class Walk(NamedTuple):
-    """What one walk offers its steps: the process, estimate(x_t, t) -> x_0, and fresh noise like
-    x.
-    """
-
-    process: GaussianProcess
-    estimate: Callable[[Tensor, int], Tensor]
-    draw: Callable[[], Tensor]
+from ddpm_lightning.samplers.grids.base import Grid
+from ddpm_lightning.samplers.noise import Generators, noise_source
+from ddpm_lightning.samplers.thresholding import Thresholding
+from ddpm_lightning.samplers.walk import Draw, Estimator, Point, State, Walk
 
 
 class Sampler(ABC):
     """Walks from the prior to data.
 
     Args:
-        num_evaluations: the most network calls of one walk; a short chain takes fewer.
-        clip: estimates of x_0 are held within +-clip; None leaves them as they are.
+        num_evaluations: the most network calls of one walk.
+        grid: where along the process they are made.
+        thresholding: how estimates of x_0 are held within the range of data.
     """
 
     order: int  # of convergence, as an ODE solver
     stochastic: bool
 
-    def __init__(self, num_evaluations: int, clip: float | None) -> None:
+    def __init__(self, num_evaluations: int, grid: Grid, thresholding: Thresholding) -> None:
         if num_evaluations < 1:
             raise ValueError(
                 f"num_evaluations must be at least 1, got {num_evaluations}; 50 is usual"
             )
-        if clip is not None and clip <= 0:
-            raise ValueError(f"clip must be positive or null, got {clip}; clips lie in [-1, 1]")
         self.num_evaluations = num_evaluations
-        self.clip = clip
+        self.grid = grid
+        self.thresholding = thresholding
 
     @torch.no_grad()
     def sample(
@@ -69,34 +47,47 @@ class Sampler(ABC):
         denoiser: Estimator,
         shape: tuple[int, ...],
         *,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         device: torch.device | str = "cpu",
         callback: Callable[[State], None] | None = None,
     ) -> Tensor:
         """Clips of the given shape (B, C, F, H, W), float32.
 
-        Noise is drawn on the CPU from `generator`, so that a seed means the same clips on every
-        device. The callback receives every state that an x_0 estimate was made for, and the final
-        clips at t = 0.
+        Args:
+            generator: of the noise; one for all, or one for each of the B clips, which then do not
+                depend on the batch they are in. Noise is drawn on the generator's own device: with
+                generators on the CPU a seed means the same clips on every accelerator.
+            callback: receives every state of the walk before its step, and at t = 0 the clips.
         """
-        process = denoiser.process
+        draw = noise_source(shape, generator, device)
+        times = self.times(denoiser.process)
+        x = self.start(Point.at(denoiser.process, times[0]), denoiser.process, draw)
+        return self.walk(denoiser, x, times, draw, callback)
 
-        def draw() -> Tensor:
-            return torch.randn(shape, generator=generator).to(device)
+    def times(self, process: GaussianProcess) -> Tensor:
+        """The falling times of a walk, 0 at the end; ValueError where the process has too few."""
+        return self.grid.times(self.axis(process), self.num_intervals)
 
-        def estimate(x: Tensor, t: int) -> Tensor:
-            x_0 = denoiser.denoise(x, t)
-            return x_0 if self.clip is None else x_0.clamp(-self.clip, self.clip)
+    def walk(
+        self,
+        denoiser: Estimator,
+        x: Tensor,
+        times: Tensor,
+        draw: Draw,
+        callback: Callable[[State], None] | None = None,
+    ) -> Tensor:
+        """From x at times[0] down to the last of the falling times, in x's dtype.
 
-        walk = Walk(process, estimate, draw)
-        grid = decreasing_grid(process, self.num_intervals).tolist()
-        x = draw() * float(process.marginal(grid[0]).sigma)
-        for t, s in pairwise(grid):
-            x_0 = estimate(x, t)
-            if callback:
-                callback(State(t, x, x_0))
-            x = self.step(walk, x, x_0, t, s)
-        if callback:
+        Args:
+            x: (B, ...), or what `start` gives.
+            draw: fresh N(0, I) noise like a clip.
+        """
+        walk = Walk(denoiser, self.thresholding.apply, draw, callback)
+        points = [Point.at(denoiser.process, t) for t in times]
+        for here, there in pairwise(points):
+            walk.open_step(here)
+            x = self.step(walk, x, here, there)
+        if callback and not points[-1].sigma:
             callback(State(0, x, x))
         return x
 
@@ -105,6 +96,19 @@ class Sampler(ABC):
         """The most steps that stay within num_evaluations."""
         return self.num_evaluations
 
+    @property
+    def num_calls(self) -> int:
+        """Network calls of one walk, num_evaluations or as close below it as whole steps come."""
+        return self.num_intervals
+
+    def axis(self, process: GaussianProcess) -> TimeAxis:
+        """Where a walk may stop."""
+        return process.axis
+
+    def start(self, point: Point, process: GaussianProcess, draw: Draw) -> Tensor:
+        """A draw from the prior at the first point of the grid."""
+        return draw() * point.sigma
+
     @abstractmethod
-    def step(self, walk: Walk, x: Tensor, x_0: Tensor, t: int, s: int) -> Tensor:
-        """x_s from x = x_t and its estimate x_0, for s < t; at s = 0 it returns data."""
+    def step(self, walk: Walk, x: Tensor, here: Point, there: Point) -> Tensor:
+        """x at `there` from x at `here`; at t = 0 it returns data."""

@@ -8,9 +8,15 @@ sigma_s^2 minus the conditional variance of x_s is (C[s, t] / sigma_t)^2.
 
 from math import sqrt
 
+import torch
 from torch import Tensor
 
-from ddpm_lightning.samplers.base import Sampler, Walk
+from ddpm_lightning.samplers.base import Sampler
+from ddpm_lightning.samplers.grids.base import Grid
+from ddpm_lightning.samplers.inversion import invert
+from ddpm_lightning.samplers.thresholding import Thresholding
+from ddpm_lightning.samplers.walk import Estimator, Point, Walk
+from ddpm_lightning.tensors import combine
 
 
 class DDIMSampler(Sampler):
@@ -18,18 +24,38 @@ class DDIMSampler(Sampler):
 
     order = 1
 
-    def __init__(self, num_evaluations: int, clip: float | None, eta: float) -> None:
-        super().__init__(num_evaluations, clip)
+    def __init__(
+        self, num_evaluations: int, grid: Grid, thresholding: Thresholding, eta: float
+    ) -> None:
+        super().__init__(num_evaluations, grid, thresholding)
         if not 0 <= eta <= 1:
             raise ValueError(f"eta must lie in [0, 1], got {eta}; 0 is DDIM, 1 is ancestral")
         self.eta = eta
         self.stochastic = eta > 0
 
-    def step(self, walk: Walk, x: Tensor, x_0: Tensor, t: int, s: int) -> Tensor:
-        alpha_t, sigma_t = map(float, walk.process.marginal(t))
-        alpha_s, sigma_s = map(float, walk.process.marginal(s))
-        z = (x - alpha_t * x_0) / sigma_t
+    def step(self, walk: Walk, x: Tensor, here: Point, there: Point) -> Tensor:
+        x_0 = walk.estimate(x, here)
+        if not there.sigma:
+            return x_0
         if not self.stochastic:
-            return alpha_s * x_0 + sigma_s * z
-        std = self.eta * float(walk.process.condition(x_0, x, s, t)[1])
-        return alpha_s * x_0 + sqrt(max(sigma_s**2 - std**2, 0.0)) * z + std * walk.draw()
+            return flow_step(x, x_0, here, there)
+        std = self.eta * sqrt(walk.process.conditional(there.t, here.t).variance)
+        still = flow_step(x, x_0, here, there, kept=sqrt(max(there.sigma**2 - std**2, 0.0)))
+        return still.add_(walk.draw(), alpha=std)
+
+    @torch.no_grad()
+    def invert(self, denoiser: Estimator, x: Tensor, tolerance: float = 1e-5) -> Tensor:
+        """The noise (B, ...) at the first time of the grid from which eta = 0 leads to clips x.
+
+        Every step is solved by a fixed-point iteration until it changes x by no more than
+        `tolerance`, relative to its size. Estimates are not thresholded, which has no inverse.
+        """
+        return invert(denoiser, x, self.times(denoiser.process), tolerance)
+
+
+def flow_step(
+    x: Tensor, x_0: Tensor, here: Point, there: Point, kept: float | None = None
+) -> Tensor:
+    """alpha_s D + kept z, where kept is sigma_s: along the flow, with D as it is at `here`."""
+    of_x = (there.sigma if kept is None else kept) / here.sigma
+    return combine(of_x, x, there.alpha - of_x * here.alpha, x_0)

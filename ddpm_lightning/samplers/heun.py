@@ -1,42 +1,38 @@
-"""Heun's method on the probability-flow ODE (Karras et al. 2022, alg. 1), over a bounded variable.
+"""Heun's method in x / alpha over the noise level r = sigma / alpha (Karras et al. 2022, alg. 1
+and 2).
 
-With n^2 = alpha^2 + sigma^2, y = x / n and the angle phi = atan(sigma / alpha), the ODE is
-
-    dy / dphi = v,   v = (alpha z - sigma D) / n,   z = (x - alpha D) / sigma:
-
-the trapezium of v at both ends of an interval, the far end reached by DDIM, which alone takes the
-last one. Over sigma / alpha itself, which runs to thousands at the prior, the trapezium weighs the
-far end by that whole width and blows up (median chain, cosine noise).
+With y = x / alpha the probability-flow ODE is dy / dr = (y - D) / r: the trapezium of that slope at
+both ends of an interval, the far end reached by an Euler step, which alone takes the last one.
 """
-
-from math import atan2, hypot
 
 from torch import Tensor
 
-from ddpm_lightning.samplers.base import Sampler, Walk
+from ddpm_lightning.samplers.churn import ChurnSampler
+from ddpm_lightning.samplers.ddim import flow_step
+from ddpm_lightning.samplers.walk import Point, Walk
 
 
-class HeunSampler(Sampler):
+class HeunSampler(ChurnSampler):
     """Two network calls an interval, one in the last: 49 of 50 evaluations walk 25 intervals."""
 
     order = 2
-    stochastic = False
 
     @property
     def num_intervals(self) -> int:
         return (self.num_evaluations + 1) // 2
 
-    def step(self, walk: Walk, x: Tensor, x_0: Tensor, t: int, s: int) -> Tensor:
-        alpha_t, sigma_t = map(float, walk.process.marginal(t))
-        alpha_s, sigma_s = map(float, walk.process.marginal(s))
-        z = (x - alpha_t * x_0) / sigma_t
-        x_s = alpha_s * x_0 + sigma_s * z
-        if s == 0:
+    @property
+    def num_calls(self) -> int:
+        return 2 * self.num_intervals - 1
+
+    def step(self, walk: Walk, x: Tensor, here: Point, there: Point) -> Tensor:
+        x, here = self.churned(walk, x, here)
+        x_0 = walk.estimate(x, here)
+        x_s = flow_step(x, x_0, here, there)
+        if not there.sigma:
             return x_s
-        x_0_s = walk.estimate(x_s, s)
-        z_s = (x_s - alpha_s * x_0_s) / sigma_s
-        n_t, n_s = hypot(alpha_t, sigma_t), hypot(alpha_s, sigma_s)
-        v = (alpha_t * z - sigma_t * x_0) / n_t
-        v_s = (alpha_s * z_s - sigma_s * x_0_s) / n_s
-        width = atan2(sigma_s, alpha_s) - atan2(sigma_t, alpha_t)
-        return n_s * (x / n_t + width * (v + v_s) / 2)
+        x_0_s = walk.estimate(x_s, there)
+        # Half of the Euler step, and half of another one with the slope at the far end.
+        slope = (there.ratio - here.ratio) / 2 / there.ratio
+        x_s = x_s.mul_(0.5 + slope).add_(x, alpha=there.alpha / here.alpha / 2)
+        return x_s.add_(x_0_s, alpha=-slope * there.alpha)

@@ -19,11 +19,13 @@ from ddpm_lightning.data.clip import to_float
 from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.losses import LossByLogSNR
+from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.noise.base import NoiseSchedule
 from ddpm_lightning.objectives.base import Objective
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
+from ddpm_lightning.times.base import TimeSampling
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -35,6 +37,8 @@ class DiffusionModule(pl.LightningModule):
         process: the forward chain.
         network: maps x (B, C, F, H, W) and log-SNR (B,) to (B, C, F, H, W).
         objective: what the network predicts.
+        loss: how its errors are weighed.
+        times: which times a batch is trained at.
         optimizer: makes the optimizer from the parameters.
         data_std: standard deviation of the data, which scales the network's input.
         warmup_steps: over which the learning rate rises linearly from 0.
@@ -47,6 +51,8 @@ class DiffusionModule(pl.LightningModule):
         process: GaussianProcess,
         network: nn.Module,
         objective: Objective,
+        loss: Loss,
+        times: TimeSampling,
         optimizer: MakeOptimizer,
         data_std: float,
         warmup_steps: int,
@@ -63,6 +69,7 @@ class DiffusionModule(pl.LightningModule):
             )
         self.denoiser = Denoiser(network, process, objective, data_std)
         self.ema_denoiser: Denoiser | None = None  # made and kept up by the EMA callback
+        self.loss, self.times = loss, times
         self.make_optimizer = optimizer
         self.warmup_steps, self.cooldown = warmup_steps, cooldown
         self.val_draws = val_draws
@@ -78,8 +85,8 @@ class DiffusionModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         x_0 = to_float(batch.clip)
-        t = stratified_steps(len(x_0), self.denoiser.process.informative_steps())
-        loss = self.denoiser.loss(x_0, t, torch.randn_like(x_0)).mean()
+        t = self.times.draw(self.denoiser.process, len(x_0))
+        loss = self.loss(self.denoiser, x_0, t, torch.randn_like(x_0)).mean()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(x_0))
         return loss
 
@@ -128,9 +135,3 @@ class MedianDiffusion(DiffusionModule):
 
     def __init__(self, schedule: NoiseSchedule, **wiring: Any) -> None:
         super().__init__(MedianProcess(schedule), **wiring)
-
-
-def stratified_steps(batch_size: int, num_steps: int) -> Tensor:
-    """(B,) steps in 1..num_steps: one uniform draw from each of B equal slices, on the CPU."""
-    position = (torch.arange(batch_size, dtype=torch.float64) + torch.rand(batch_size)) / batch_size
-    return 1 + (position * num_steps).long().clamp(max=num_steps - 1)

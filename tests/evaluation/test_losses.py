@@ -18,7 +18,7 @@ from ddpm_lightning.evaluation.losses import (
 )
 from ddpm_lightning.evaluation.report import table
 from ddpm_lightning.processes.base import GaussianProcess
-from tests.problems import PROCESSES, FixedOutput, build, options
+from tests.problems import PROCESSES, FixedOutput, build, options, process_under
 
 SHAPE = (1, 2, 4, 4)
 NUM_CLIPS = 20
@@ -42,8 +42,8 @@ def batches(batch_size: int) -> Iterator[Batch]:
 
 
 @every_process
-def test_pairs_depend_on_the_index_alone(process_type: type) -> None:
-    process = process_type(build("noise", "cosine"))
+def test_pairs_depend_on_the_index_alone(process_type: type[GaussianProcess]) -> None:
+    process = process_under(process_type, "cosine")
     index = torch.tensor([7, 0, 3, 12])
     t, noise = fixed_pairs(process, index, 1, 4, SHAPE)
     for i in range(4):
@@ -53,7 +53,7 @@ def test_pairs_depend_on_the_index_alone(process_type: type) -> None:
 
 
 def test_pairs_of_different_clips_and_draws_differ() -> None:
-    process = PROCESSES[0](build("noise", "linear"))
+    process = process_under(PROCESSES[0], "linear")
     pairs = [fixed_pairs(process, torch.arange(5), draw, 3, SHAPE) for draw in range(3)]
     assert len({int(t) for ts, _ in pairs for t in ts}) == 15
     noise = torch.cat([noise for _, noise in pairs]).flatten(1)
@@ -63,25 +63,26 @@ def test_pairs_of_different_clips_and_draws_differ() -> None:
 @every_noise
 @every_process
 @pytest.mark.parametrize("num_steps", [1, 2, 50, 1000])
-def test_pairs_are_spread_evenly_over_the_informative_steps(
-    process_type: type, noise: str, num_steps: int
+def test_pairs_are_spread_evenly_over_the_informative_times(
+    process_type: type[GaussianProcess], noise: str, num_steps: int
 ) -> None:
     """Multiples of the golden ratio: n of them are within 1 + log2(n) of even on every interval."""
-    process = process_type(build("noise", noise, num_steps=num_steps))
-    last = process.informative_steps()
+    process = process_under(process_type, noise, num_steps)
+    last = process.informative_time(torch.tensor([0.0, 1 - 1e-12], dtype=torch.float64)).max()
     num_pairs = 800
     t = torch.cat(
         [fixed_pairs(process, torch.arange(num_pairs // 4), draw, 4, (1,))[0] for draw in range(4)]
     )
-    assert t.min() >= 1
+    assert t.min() > 0
     assert t.max() <= last
-    count = torch.bincount(t, minlength=last + 1)[1:].cumsum(0)
-    even = num_pairs * torch.arange(1, last + 1) / last
-    assert (count - even).abs().max() <= 1 + torch.tensor(num_pairs).log2()
+    # Of a chain all steps, of a continuous process some times.
+    ends = torch.cat([torch.arange(1, max(int(last), 1)), last[None]])
+    count = (t[:, None] <= ends).sum(0)
+    assert (count - num_pairs * ends / last).abs().max() <= 1 + torch.tensor(num_pairs).log2()
 
 
 def test_noise_of_pairs_is_standard_normal() -> None:
-    process = PROCESSES[0](build("noise", "linear"))
+    process = process_under(PROCESSES[0], "linear")
     _, noise = fixed_pairs(process, torch.arange(400), 0, 1, (10, 10))
     error = noise.numel() ** -0.5
     assert abs(float(noise.mean())) < 5 * error
@@ -90,8 +91,8 @@ def test_noise_of_pairs_is_standard_normal() -> None:
 
 @every_noise
 @every_process
-def test_bins_count_every_pair_once(process_type: type, noise: str) -> None:
-    denoiser = make(process_type(build("noise", noise)))
+def test_bins_count_every_pair_once(process_type: type[GaussianProcess], noise: str) -> None:
+    denoiser = make(process_under(process_type, noise))
     losses = evaluate(denoiser, batches(6), num_draws=3, device="cpu")
     rows = losses.by_bin()
     assert sum(float(row["count"]) for row in rows) == NUM_CLIPS * 3
@@ -101,9 +102,11 @@ def test_bins_count_every_pair_once(process_type: type, noise: str) -> None:
 
 @every_process
 @pytest.mark.parametrize("objective", options("objective"))
-def test_losses_equal_those_computed_pair_by_pair(process_type: type, objective: str) -> None:
+def test_losses_equal_those_computed_pair_by_pair(
+    process_type: type[GaussianProcess], objective: str
+) -> None:
     """In float32, so to 1e-5."""
-    process = process_type(build("noise", "linear"))
+    process = process_under(process_type, "linear")
     denoiser = make(process, objective)
     loss: list[float] = []
     error: list[float] = []
@@ -131,7 +134,7 @@ def test_losses_equal_those_computed_pair_by_pair(process_type: type, objective:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 20])
 def test_losses_do_not_depend_on_the_batch_size(batch_size: int) -> None:
-    denoiser = make(PROCESSES[1](build("noise", "hybrid")))
+    denoiser = make(process_under(PROCESSES[1], "hybrid"))
     expected = evaluate(denoiser, batches(4), num_draws=4, device="cpu").sums
     actual = evaluate(denoiser, batches(batch_size), num_draws=4, device="cpu").sums
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=0)  # losses are float32
@@ -139,7 +142,7 @@ def test_losses_do_not_depend_on_the_batch_size(batch_size: int) -> None:
 
 def test_sums_add_up_over_parts_of_the_data() -> None:
     """What a run on several devices relies on."""
-    denoiser = make(PROCESSES[0](build("noise", "cosine")))
+    denoiser = make(process_under(PROCESSES[0], "cosine"))
     parts = [LossByLogSNR(), LossByLogSNR()]
     for i, batch in enumerate(batches(5)):
         parts[i % 2].update(denoiser, batch, num_draws=2)
@@ -148,7 +151,7 @@ def test_sums_add_up_over_parts_of_the_data() -> None:
 
 
 def test_table_holds_the_means_of_both_sets_of_weights() -> None:
-    process = PROCESSES[0](build("noise", "linear"))
+    process = process_under(PROCESSES[0], "linear")
     results = {
         "raw": evaluate(make(process), batches(5), num_draws=2, device="cpu"),
         "ema": evaluate(make(process, "clean"), batches(5), num_draws=2, device="cpu"),

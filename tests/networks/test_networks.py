@@ -49,6 +49,17 @@ def test_output_has_the_shape_of_the_input(name: str, channels: int, num_frames:
     assert output.isfinite().all()
 
 
+@pytest.mark.parametrize("outputs", [1, 2, 3])
+@every_network
+def test_outputs_lie_side_by_side_along_the_channels(name: str, outputs: int) -> None:
+    """The first half of two is what the network alone would be trained for."""
+    model = build("network", name, channels=3, outputs=outputs, **SMALL)
+    x = clips(model, channels=3)
+    with torch.no_grad():
+        output = model(x, torch.zeros(2))
+    assert output.shape == (2, 3 * outputs, *x.shape[2:])
+
+
 @every_network
 def test_output_is_zero_before_training(name: str) -> None:
     model = network(name)
@@ -142,6 +153,13 @@ def test_bfloat16_autocast_is_finite_and_close(name: str) -> None:
 def test_spatial_attention_must_name_every_level(name: str, flags: list[bool]) -> None:
     with pytest.raises(ValueError, match="one entry per level"):
         build("network", name, channels=1, spatial_attention=flags)
+
+
+@pytest.mark.parametrize("outputs", [0, -1])
+@every_network
+def test_a_network_without_outputs_is_refused(name: str, outputs: int) -> None:
+    with pytest.raises(ValueError, match=r"channels, outputs, .* must be at least 1, got 1, "):
+        build("network", name, channels=1, outputs=outputs)
 
 
 @pytest.mark.parametrize("head_width", [48, 7, 1])

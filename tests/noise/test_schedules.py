@@ -1,18 +1,17 @@
-"""Laws of every noise schedule, and the known numbers of ours."""
-
-import json
-from pathlib import Path
+"""Laws of every noise schedule."""
 
 import pytest
 import torch
 
-from tests.problems import build, options
+from tests.problems import build, composed, options
 
 NUM_STEPS = [1, 2, 3, 50, 1000]
 
+every_noise = pytest.mark.parametrize("name", options("noise"))
 
+
+@every_noise
 @pytest.mark.parametrize("num_steps", NUM_STEPS)
-@pytest.mark.parametrize("name", options("noise"))
 def test_betas_are_float64_in_the_half_open_unit_interval(name: str, num_steps: int) -> None:
     schedule = build("noise", name, num_steps=num_steps)
     betas = schedule.betas()
@@ -23,92 +22,115 @@ def test_betas_are_float64_in_the_half_open_unit_interval(name: str, num_steps: 
     assert betas.max() < 1
 
 
-@pytest.mark.parametrize("name", options("noise"))
+@every_noise
 def test_every_schedule_adds_noise(name: str) -> None:
     for num_steps in NUM_STEPS:
         assert build("noise", name, num_steps=num_steps).betas().sum() > 0
 
 
+@every_noise
+def test_asking_twice_gives_the_same_betas(name: str) -> None:
+    schedule = build("noise", name, num_steps=50)
+    first = schedule.betas().clone()
+    schedule.betas().zero_()
+    assert torch.equal(schedule.betas(), first)
+
+
+@every_noise
+def test_max_beta_bounds_every_beta(name: str) -> None:
+    """Also where a curve ends at 0, or log-SNR at minus infinity."""
+    for num_steps in NUM_STEPS:
+        betas = build("noise", name, num_steps=num_steps, max_beta=0.3).betas()
+        assert betas.max() <= 0.3
+        assert betas.isfinite().all()
+
+
+@every_noise
 @pytest.mark.parametrize("num_steps", [0, -3])
-@pytest.mark.parametrize("name", options("noise"))
 def test_a_chain_without_steps_is_refused_in_one_line(name: str, num_steps: int) -> None:
     with pytest.raises(ValueError, match=f"num_steps must be at least 1, got {num_steps}") as error:
         build("noise", name, num_steps=num_steps)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("num_steps", [8, 50])
-@pytest.mark.parametrize("name", ["linear", "cosine", "hybrid"])
-def test_betas_equal_the_reference(name: str, num_steps: int, shared: Path) -> None:
-    # 1 - c_i / c_{i-1} loses 1 / beta of the 2e-16 precision: 1e-13 for the smallest beta, 2e-3.
-    expected = torch.tensor(
-        next(
-            table["betas"]
-            for table in json.loads((shared / "reference" / "processes.json").read_text())
-            if (table["schedule"], table["T"]) == (name, num_steps)
-        ),
-        dtype=torch.float64,
-    )
-    betas = build("noise", name, num_steps=num_steps).betas()
-    torch.testing.assert_close(betas, expected, rtol=1e-12, atol=0)
-
-
-def test_linear_of_1000_steps_is_that_of_ho_et_al() -> None:
-    betas = build("noise", "linear", num_steps=1000).betas()
-    expected = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
-    torch.testing.assert_close(betas, expected, rtol=1e-15, atol=0)
-
-
-def test_linear_of_one_step_has_beta_one_tenth() -> None:
-    assert build("noise", "linear", num_steps=1).betas().tolist() == [pytest.approx(0.1, rel=1e-15)]
-
-
-def test_cosine_accumulates_to_its_closed_form_where_it_is_not_clipped() -> None:
-    num_steps, offset = 1000, 0.008
-    betas = build("noise", "cosine", num_steps=num_steps, offset=offset, max_beta=0.9999).betas()
-    unclipped = betas < 0.9999
-    assert unclipped.sum() == num_steps - 1  # the curve ends at 0, so only beta_T is clipped
-    x = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
-    curve = torch.cos((x + offset) / (1 + offset) * torch.pi / 2).square()
-    expected = (curve / curve[0])[1:][unclipped]
-    # 1000 factors 1 - beta, each rounded to 1e-16, and relative errors of up to 1e-16 / (1 - beta)
-    torch.testing.assert_close((1 - betas).cumprod(0)[unclipped], expected, rtol=1e-12, atol=0)
-
-
-def test_hybrid_puts_all_noise_on_every_second_step() -> None:
-    betas = build("noise", "hybrid", num_steps=1000).betas()
-    zero = (betas == 0).nonzero().flatten() + 1  # t
-    assert len(zero) == 498
-    low, high = zero[zero <= 262], zero[zero > 262]
-    assert set((low % 2).tolist()) == {0}  # the sinh curve lies below the cosine curve here,
-    assert set((high % 2).tolist()) == {1}  # and above it here
-
-
-def test_hybrid_follows_its_two_curves_in_turn() -> None:
-    num_steps, s = 50, 0.008
-    betas = build("noise", "hybrid", num_steps=num_steps, offset=s, max_beta=0.9999).betas()
-    x = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
-    cosine = torch.cos((x + s) / (1 + s) * torch.pi / 2).square()
-    sinh = torch.sinh(((1 - x + s) / (1.3 + 1.5 * s)).sqrt())
-    curves = torch.stack([cosine / cosine[0], sinh / sinh[0]])
-    for i in range(1, num_steps + 1):
-        beta = 1 - float(curves[i % 2, i] / curves[(i - 1) % 2, i - 1])
-        assert float(betas[i - 1]) == pytest.approx(min(max(beta, 0), 0.9999), rel=1e-12, abs=1e-15)
-
-
-@pytest.mark.parametrize("name", ["linear", "cosine", "hybrid"])
-@pytest.mark.parametrize("max_beta", [0.0, -0.1, 1.0, 2.0])
+@every_noise
+@pytest.mark.parametrize("max_beta", [0.0, -0.1, 1.0, 2.0, float("nan")])
 def test_max_beta_outside_the_open_unit_interval_is_refused(name: str, max_beta: float) -> None:
-    with pytest.raises(ValueError, match=r"max_beta must lie in \(0, 1\)"):
-        build("noise", name, num_steps=10, max_beta=max_beta).betas()
+    with pytest.raises(ValueError, match=rf"max_beta must lie in \(0, 1\), got {max_beta}"):
+        build("noise", name, num_steps=10, max_beta=max_beta)
 
 
-@pytest.mark.parametrize(("start", "end"), [(-0.1, 0.02), (0.02, 0.01)])
-def test_linear_ends_out_of_order_are_refused(start: float, end: float) -> None:
-    with pytest.raises(ValueError, match="0 <= start <= end"):
-        build("noise", "linear", num_steps=10, start=start, end=end)
+REFUSALS = [
+    ("linear", {"start": -0.1}, "0 <= start <= end, got start=-0.1, end=0.02"),
+    ("linear", {"start": 0.02, "end": 0.01}, "0 <= start <= end, got start=0.02, end=0.01"),
+    ("linear", {"end": float("nan")}, "0 <= start <= end, got start=0.0001, end=nan"),
+    ("scaled_linear", {"start": 0.5}, "0 <= start <= end, got start=0.5, end=0.012"),
+    ("cosine", {"offset": -1.0}, "offset must be 0 or more, got -1.0"),
+    ("hybrid", {"offset": -0.1}, "offset must be 0 or more, got -0.1"),
+    ("hybrid_blend", {"offset": -0.1}, "offset must be 0 or more, got -0.1"),
+    ("sigmoid", {"start": 3.0}, "start must be less than end, got 3.0 and 3.0"),
+    ("sigmoid", {"temperature": 0.0}, "temperature must be positive, got 0.0"),
+    ("karras", {"sigma_min": 0.0}, "0 < sigma_min < sigma_max, got 0.0 and 80.0"),
+    ("karras", {"sigma_max": 0.001}, "0 < sigma_min < sigma_max, got 0.002 and 0.001"),
+    ("karras", {"rho": 0.0}, "rho must be positive, got 0.0"),
+    ("snr_shift", {"size": 0}, "size and num_frames must be at least 1, got 0 and"),
+    ("snr_shift", {"num_frames": 0}, "size and num_frames must be at least 1, got"),
+    ("snr_shift", {"reference_size": [8, 0]}, r"at least 1, got \[8, 0\] and 1"),
+]
 
 
-@pytest.mark.parametrize("name", options("noise"))
-def test_max_beta_bounds_every_beta(name: str) -> None:
-    assert build("noise", name, num_steps=20, max_beta=0.3).betas().max() <= 0.3
+@pytest.mark.parametrize(("name", "values", "message"), REFUSALS)
+def test_a_bad_value_is_refused_with_what_was_given_and_what_is_allowed(
+    name: str, values: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        build("noise", name, **values)
+    assert "\n" not in str(error.value)
+
+
+def test_every_number_of_every_schedule_has_a_refusal() -> None:
+    """num_steps and max_beta are tried above; frames of a reference are checked like those here."""
+    tried = {(name, key) for name, values, _ in REFUSALS for key in values}
+    free = {"_target_", "num_steps", "max_beta", "schedule", "process", "reference_frames"}
+    ordered = {("cosine", "start"), ("sigmoid", "end"), ("scaled_linear", "end")}
+    keys = {
+        (name, key)
+        for name in options("noise")
+        for key in composed(f"noise={name}").noise
+        if key not in free
+    }
+    assert keys - tried - ordered == set()
+
+
+WRAPPERS = {
+    "zero_terminal_snr": "noise@noise.schedule",
+    "snr_shift": "noise@noise.schedule",
+    "matched": "noise@noise.process.schedule",
+}
+
+
+def test_every_schedule_with_another_inside_is_a_wrapper_here() -> None:
+    nodes = {name: composed(f"noise={name}").noise for name in options("noise")}
+    assert {n for n, node in nodes.items() if {"schedule", "process"} & {*node}} == {*WRAPPERS}
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize(
+    ("name", "inside"), [(w, n) for w in WRAPPERS for n in options("noise") if n != w]
+)
+def test_every_wrapper_takes_every_schedule_from_the_command_line(
+    name: str, inside: str, num_steps: int
+) -> None:
+    """Odd lengths: hybrid's last beta is 0 there, so that a rescaled curve is 0 twice."""
+    schedule = build("noise", name, f"{WRAPPERS[name]}={inside}", num_steps=num_steps)
+    betas = schedule.betas()
+    assert betas.shape == (num_steps,)
+    assert ((betas >= 0) & (betas < 1)).all()
+    assert betas.sum() > 0
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_a_schedule_inside_of_another_length_is_refused(name: str) -> None:
+    words = [f"{WRAPPERS[name].removeprefix('noise@')}.num_steps=9", "noise.num_steps=8"]
+    with pytest.raises(ValueError, match=r"num_steps=8 must be that of the .*, got 9"):
+        build("noise", name, *words)

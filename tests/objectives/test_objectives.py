@@ -1,4 +1,4 @@
-"""Laws of every objective: what a perfect network gives, under every process and schedule."""
+"""Laws of every objective: scales of targets, and the known formulas of each."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.processes.base import GaussianProcess
-from tests.problems import PROCESSES, FixedOutput, build, options
+from tests.problems import PROCESSES, FixedOutput, build, options, process_under
 
 SHAPE = (4, 1, 2, 3, 3)
 
@@ -26,72 +26,18 @@ def data_and_noise(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     return 0.5 * x_0, noise
 
 
-def all_steps(process: GaussianProcess) -> Tensor:
-    """The ends, the middle, and a step in between: one for each sample of SHAPE."""
-    last = process.num_steps
-    return torch.tensor([1, last // 4, last // 2, last])
-
-
-def perfect_output(
-    process: GaussianProcess, objective: str, x_0: Tensor, x_t: Tensor, t: Tensor
-) -> Tensor:
-    """The network's output for which the estimate is x_0.
-
-    The estimate c_skip x_t + c_out F is affine in F: its values at F = 0 and F = 1 give both terms.
-    """
-    skip = denoiser(process, objective, 0.0).denoise(x_t, t)
-    return (x_0 - skip) / (denoiser(process, objective, 1.0).denoise(x_t, t) - skip)
-
-
-@every_objective
-@every_noise
-@every_process
-def test_perfect_network_gives_the_data_and_no_loss(
-    process_type: type, noise: str, objective: str
-) -> None:
-    """At every step, also where alpha underflows float32 (hybrid) or variance is not preserved."""
-    process = process_type(build("noise", noise))
-    x_0, e = data_and_noise()
-    t = all_steps(process)
-    x_t = process.diffuse(x_0, t, e)
-    perfect = denoiser(process, objective, perfect_output(process, objective, x_0, x_t, t))
-    # Coefficients reach exp(10) = 2e4, hence 2e4 x 2e-16 x a few.
-    torch.testing.assert_close(perfect.denoise(x_t, t), x_0, rtol=0, atol=1e-10)
-    # The target is formed from x_0 and noise in another way: it is the same target.
-    torch.testing.assert_close(perfect.loss(x_0, t, e), torch.zeros(4).double(), rtol=0, atol=1e-15)
-
-
-@every_objective
-@every_noise
-@every_process
-def test_perfect_network_gives_the_data_in_float32(
-    process_type: type, noise: str, objective: str
-) -> None:
-    process = process_type(build("noise", noise))
-    x_0, e = data_and_noise()
-    t = all_steps(process)
-    output = perfect_output(process, objective, x_0, process.diffuse(x_0, t, e), t).float()
-    x_0, e = x_0.float(), e.float()
-    estimate = denoiser(process, objective, output).denoise(process.diffuse(x_0, t, e), t)
-    assert estimate.dtype == torch.float32
-    # Two terms of up to exp(10) |noise| = 1e5, each rounded to 6e-8, cancel.
-    torch.testing.assert_close(estimate, x_0, rtol=0, atol=0.05)
-    loss = denoiser(process, objective, output).loss(x_0, t, e)
-    assert (loss < 1e-10).all()  # on the target's own scale nothing cancels
-
-
 @every_objective
 @every_noise
 @every_process
 @pytest.mark.parametrize("num_steps", [2, 50, 1000])
 def test_loss_of_an_ignorant_network_is_of_order_one(
-    process_type: type, noise: str, objective: str, num_steps: int
+    process_type: type[GaussianProcess], noise: str, objective: str, num_steps: int
 ) -> None:
     """Targets are noise, data or a mean of both, so that float32 holds them at every step.
 
     Seed 0; the mean of 18 squared normals exceeds 4 once in 1e7.
     """
-    process = process_type(build("noise", noise, num_steps=num_steps))
+    process = process_under(process_type, noise, num_steps)
     x_0, e = data_and_noise(torch.float32)
     for t in (1, num_steps // 2, num_steps):
         loss = denoiser(process, objective, 0.0).loss(x_0, torch.full((4,), t), e)
@@ -102,7 +48,7 @@ def test_loss_of_an_ignorant_network_is_of_order_one(
 
 @every_objective
 def test_loss_is_per_sample(objective: str) -> None:
-    process = PROCESSES[0](build("noise", "linear"))
+    process = process_under(PROCESSES[0], "linear")
     x_0, e = data_and_noise()
     t = torch.tensor([1, 10, 400, 1000])
     together = denoiser(process, objective, 0.3).loss(x_0, t, e)
@@ -112,28 +58,25 @@ def test_loss_is_per_sample(objective: str) -> None:
         torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-14, atol=0)
 
 
+@every_objective
 @every_process
-def test_targets_are_what_the_objectives_are_named_for(process_type: type) -> None:
-    process = process_type(build("noise", "linear"))
-    x_0, e = data_and_noise()
-    t = torch.tensor([10, 100, 300, 900])
-    alpha, sigma = (value.reshape(4, 1, 1, 1, 1) for value in process.marginal(t))
-    targets = {
-        "epsilon": e,
-        "clean": x_0,
-        "velocity": (alpha * e - sigma * x_0) / (alpha**2 + sigma**2).sqrt(),
-    }
-    x_t = process.diffuse(x_0, t, e)
-    for name, target in targets.items():
-        actual = perfect_output(process, name, x_0, x_t, t)
-        # Divided by c_out, 0.06 at t = 10 for epsilon.
-        torch.testing.assert_close(actual, target, rtol=0, atol=1e-12)
+def test_coefficients_are_finite_and_float64_and_the_output_always_counts(
+    process_type: type[GaussianProcess], objective: str
+) -> None:
+    alpha, sigma = process_under(process_type, "linear").marginal(torch.arange(1, 1001))
+    c_skip, c_out = build("objective", objective).scaling(alpha, sigma)
+    assert c_skip.dtype == c_out.dtype == torch.float64
+    assert c_skip.shape == c_out.shape == alpha.shape
+    assert c_skip.isfinite().all()
+    assert (c_out.abs() > 0).all()
 
 
 @every_process
-def test_velocity_on_a_variance_preserving_scale_has_unit_coefficients(process_type: type) -> None:
+def test_velocity_on_a_variance_preserving_scale_has_unit_coefficients(
+    process_type: type[GaussianProcess],
+) -> None:
     """c_skip^2 n + c_out^2 = 1 for every alpha, sigma: a rotation of (x_t / sqrt(n), v)."""
-    alpha, sigma = process_type(build("noise", "cosine")).marginal(torch.arange(1, 1001))
+    alpha, sigma = process_under(process_type, "cosine").marginal(torch.arange(1, 1001))
     c_skip, c_out = build("objective", "velocity").scaling(alpha, sigma)
     one = c_skip.square() * (alpha.square() + sigma.square()) + c_out.square()
     torch.testing.assert_close(one, torch.ones_like(one), rtol=1e-14, atol=0)
@@ -141,9 +84,11 @@ def test_velocity_on_a_variance_preserving_scale_has_unit_coefficients(process_t
 
 @every_process
 @every_noise
-def test_epsilon_loss_is_the_plain_error_of_the_noise(process_type: type, noise: str) -> None:
+def test_epsilon_loss_is_the_plain_error_of_the_noise(
+    process_type: type[GaussianProcess], noise: str
+) -> None:
     """Seed 1 for the network's output; within |log-SNR| < 20 nothing is held."""
-    process = process_type(build("noise", noise))
+    process = process_under(process_type, noise)
     x_0, e = data_and_noise()
     output = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)).double()
     t = torch.tensor([5, 60, 200, 400])
@@ -152,3 +97,48 @@ def test_epsilon_loss_is_the_plain_error_of_the_noise(process_type: type, noise:
     expected = (output - e).square().flatten(1).mean(1)
     # (1 - c_skip alpha) / c_out is 0 up to 1e-16 alpha / sigma.
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("data_std", [0.2, 0.5, 1.0])
+def test_karras_is_edm_preconditioning_where_alpha_is_1(data_std: float) -> None:
+    """Karras et al. 2022, table 1: c_skip = s_d^2 / (s^2 + s_d^2), c_out = s s_d / sqrt(s_d^2 +
+    s^2).
+    """
+    s = torch.logspace(-3, 2, 50, dtype=torch.float64)
+    objective = build("objective", "karras", data_std=data_std)
+    c_skip, c_out = objective.scaling(torch.ones_like(s), s)
+    torch.testing.assert_close(c_skip, data_std**2 / (s**2 + data_std**2), rtol=1e-14, atol=0)
+    expected = s * data_std / (s**2 + data_std**2).sqrt()
+    torch.testing.assert_close(c_out, expected, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.8, 3.0])
+def test_karras_does_not_depend_on_the_scale_of_x(scale: float) -> None:
+    """(alpha, sigma) times a number, x times it too: the same estimate from the same output."""
+    s = torch.logspace(-3, 2, 50, dtype=torch.float64)
+    objective = build("objective", "karras")
+    unit = objective.scaling(torch.ones_like(s), s)
+    scaled = objective.scaling(scale * torch.ones_like(s), scale * s)
+    torch.testing.assert_close(scaled.c_skip * scale, unit.c_skip, rtol=1e-14, atol=0)
+    torch.testing.assert_close(scaled.c_out, unit.c_out, rtol=1e-14, atol=0)
+
+
+def test_karras_targets_have_unit_variance_at_every_noise_level(
+    generator: torch.Generator,
+) -> None:
+    """For data of standard deviation s_d; the variance of n normals is within sqrt(2 / n) of 1."""
+    process = process_under(PROCESSES[1], "linear")
+    x_0, e = torch.randn(2, 10, 4000, generator=generator, dtype=torch.float64)
+    t = torch.linspace(1, 1000, 10).long()
+    loss = denoiser(process, "karras", 0.0).loss(0.5 * x_0, t, e)
+    assert (loss - 1).abs().max() < 5 * (2 / 4000) ** 0.5
+
+
+def test_karras_takes_data_std_from_the_model() -> None:
+    assert build("objective", "karras", "model.data_std=0.3").data_std == 0.3
+
+
+@pytest.mark.parametrize("data_std", [0.0, -0.5])
+def test_karras_without_spread_is_refused(data_std: float) -> None:
+    with pytest.raises(ValueError, match=f"data_std must be positive, got {data_std}"):
+        build("objective", "karras", data_std=data_std)

@@ -9,43 +9,43 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ddpm_lightning.likelihood.base import Likelihood
 from ddpm_lightning.run.cli import CONF
 from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.train import build, build_trainer
 from tests.commands import TINY, write_gifs
 
-GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+FOLDERS = sorted(folder.relative_to(CONF) for folder in CONF.rglob("*") if folder.is_dir())
+GROUPS = [str(folder) for folder in FOLDERS]
 OPTIONS = [(g, path.stem) for g in GROUPS for path in sorted((CONF / g).glob("*.yaml"))]
+MEASURES = [(g, option) for g, option in OPTIONS if g.startswith("likelihood")]
+MODELS, NOISES = ([o for g, o in OPTIONS if g == group] for group in ("model", "noise"))
+# A group inside another belongs to one of its options, where that is not the default.
+OWNER = {"likelihood/solver": "likelihood=flow", "likelihood/probe": "likelihood=flow"}
+SMALL = ["network.base_width=16", "network.head_width=8"]
 
 
-def composed(folder: Path, *overrides: str) -> dict[str, Any]:
-    """The resolved configuration of a training command."""
+def unresolved(folder: Path, *overrides: str) -> DictConfig:
+    """The configuration of a training command."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [*overrides, f"hydra.run.dir={folder}"], return_hydra_config=True)
     with open_dict(cfg):
         cfg.hydra.runtime.output_dir = str(folder)
     HydraConfig.instance().set_config(cfg)
-    job = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
-    return resolved(job)
+    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda name: name)
-def test_option_composes_and_builds(
-    group: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_gifs(tmp_path / "gifs")
-    takes_path = group == "experiment" or option == "gif_folder"
-    path = ["data.path=gifs"] if takes_path else ["data.source.num_clips=20"]
-    config = composed(tmp_path / "run", f"{group}={option}", *path)
+def composed(folder: Path, *overrides: str) -> dict[str, Any]:
+    """The same, with every interpolation replaced by its value."""
+    return resolved(unresolved(folder, *overrides))
+
+
+def builds(config: dict[str, Any]) -> None:
+    """And samples two clips with two network calls."""
     check(config)
-    if group == "trainer":
-        config["trainer"] |= {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
     data, module = build(config)
-    trainer = build_trainer(config, tmp_path / "run")
-    assert isinstance(trainer, pl.Trainer)
     sampler = instantiate(config["sampler"])
     shape = (1, data.format.channels, 2, 16, 16)
     sampler.num_evaluations = 2
@@ -55,6 +55,56 @@ def test_option_composes_and_builds(
     assert clips.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [(g, o) for g, o in OPTIONS if (g, o) not in MEASURES and g not in ("model", "noise")],
+    ids=lambda name: name,
+)
+def test_option_composes_and_builds(
+    group: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_gifs(tmp_path / "gifs")
+    takes_path = group == "experiment" or option == "gif_folder"
+    path = ["data.path=gifs"] if takes_path else ["data.source.num_clips=20"]
+    config = composed(tmp_path / "run", f"{group}={option}", *SMALL, *path)
+    if group == "trainer":
+        config["trainer"] |= {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
+    builds(config)
+    assert isinstance(build_trainer(config, tmp_path / "run"), pl.Trainer)
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_every_model_builds_under_every_noise(noise: str, tmp_path: Path) -> None:
+    """The models' files are put into one composition, which takes most of the time."""
+    words = [f"noise={noise}", "data.source.num_clips=20", *SMALL]
+    config = unresolved(tmp_path / "run", *words)
+    for model in MODELS:
+        config.model = OmegaConf.load(CONF / "model" / f"{model}.yaml")
+        builds(resolved(config))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_model_composes_and_builds(model: str, tmp_path: Path) -> None:
+    builds(composed(tmp_path / "run", f"model={model}", "data.source.num_clips=20", *SMALL))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "network").glob("*.yaml")))
+def test_networks_build_at_their_own_width(name: str, tmp_path: Path) -> None:
+    config = composed(tmp_path / "run", f"network={name}", "data.source.num_clips=20")
+    check(config)
+    build(config)
+
+
+@pytest.mark.parametrize(("group", "option"), MEASURES, ids=lambda name: name)
+def test_likelihood_composes_and_builds(group: str, option: str) -> None:
+    words = ["checkpoint=outputs/run", *filter(None, [OWNER.get(group)]), f"{group}={option}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = resolved(compose("evaluate", words))
+    check(config)
+    assert isinstance(instantiate(config["likelihood"], _convert_="all"), Likelihood)
+
+
 @pytest.mark.parametrize("name", ["sample", "evaluate"])
 def test_the_other_commands_compose(name: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -62,9 +112,45 @@ def test_the_other_commands_compose(name: str) -> None:
     check(resolved(cfg))
 
 
-def test_every_group_is_on_the_help_page() -> None:
-    page = (CONF / "config.yaml").read_text().split("template:")[1]
-    assert [group for group in GROUPS if group not in page] == []
+@pytest.mark.parametrize("group", [g for g in GROUPS if g.startswith("sampler")])
+def test_the_samplers_options_are_those_of_sampling_too(group: str) -> None:
+    for option in (o for g, o in OPTIONS if g == group):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("sample", ["checkpoint=outputs/run", f"{group}={option}"])
+        check(resolved(cfg))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["loss=hybrid_vlb"],  # which asks for a second output of any network
+        ["loss=hybrid_vlb", "network=unet3d_small"],
+        ["loss=hybrid_vlb", "sampler=ancestral", "sampler.variance=null"],
+        ["noise=matched", "noise@noise.process.schedule=cosine"],
+        ["noise=snr_shift", "noise@noise.schedule=linear", "noise.num_steps=60"],
+        ["noise=zero_terminal_snr", "noise@noise.schedule=cosine", "model=median"],
+        ["sampler=unipc", "sampler/grid=karras", "sampler/thresholding=dynamic"],
+        ["sampler=midpoint", "model=median", "noise=hybrid", "sampler/grid=quadratic"],
+        ["objective=karras", "model.data_std=0.3", "loss=edm", "times=uniform_log_snr"],
+        ["model=continuous", "noise=linear", "sampler=heun", "loss=vlb"],
+    ],
+    ids=" ".join,
+)
+def test_options_go_together(words: list[str], tmp_path: Path) -> None:
+    config = composed(tmp_path / "run", *words, *SMALL, "data.source.num_clips=20")
+    builds(config)
+    if "loss=hybrid_vlb" in words:
+        assert config["network"]["outputs"] == config["model"]["network"]["outputs"] == 2
+    if "model.data_std=0.3" in words:
+        assert config["objective"]["data_std"] == config["loss"]["data_std"] == 0.3
+    if "noise.num_steps=60" in words:
+        assert config["noise"]["schedule"]["num_steps"] == 60
+
+
+def test_every_group_is_on_a_help_page() -> None:
+    pages = [(CONF / f"{n}.yaml").read_text().split("template:")[1] for n in ("config", "evaluate")]
+    absent = [group for group in GROUPS if not any(group in page for page in pages)]
+    assert [group for group in absent if group not in OWNER] == []
 
 
 def test_tiny_run_is_a_valid_command(tmp_path: Path) -> None:

@@ -27,6 +27,37 @@ MISTAKES = {
     "no frames": (["data.num_frames=0"], ["num_frames"]),
     "negative batch": (["data.batch_size=-2"], ["batch_size must be at least 1, got -2"]),
     "no evaluations": (["sampler.num_evaluations=0"], ["num_evaluations must be at least 1"]),
+    "more evaluations than steps": (
+        ["sampler.num_evaluations=51"],
+        ["sampler: 51 intervals are more than the 50 steps", "50 of one call a step at most"],
+    ),
+    "more evaluations than usable steps": (
+        ["model=median", "noise=hybrid", "sampler.num_evaluations=40"],
+        ["sampler: 40 intervals are more than the 2", "log-SNR falls"],
+    ),
+    "too short a chain for pairs": (
+        ["model=median", "sampler=pair", "noise.num_steps=1", "sampler.num_evaluations=1"],
+        ["sampler: after 1 steps the last 2 values", "set noise.num_steps higher"],
+    ),
+    "no output for the variance": (
+        ["loss=hybrid_vlb", "network.outputs=1"],
+        ["model: this loss needs network.outputs=2, got 1"],
+    ),
+    "an output without a use": (
+        ["network.outputs=2"],
+        ["model: this loss needs network.outputs=1, got 2"],
+    ),
+    "a variance that is not learned": (
+        ["sampler.variance=null"],
+        ["sampler: variance=null", "train with loss=hybrid_vlb, or set sampler.variance=0"],
+    ),
+    "unknown grid": (["sampler/grid=karas"], ["sampler/grid/karas", "did you mean"]),
+    "unknown loss": (["loss=min_srn"], ["loss/min_srn", "did you mean loss=min_snr?"]),
+    "beta of 1": (["noise.max_beta=1"], ["max_beta must lie in (0, 1), got 1"]),
+    "a schedule inside of another length": (
+        ["noise=matched", "noise.process.schedule.num_steps=9"],
+        ["num_steps=50 must be that of the process to match, got 9"],
+    ),
     "all held out": (["data.val_fraction=1.5"], ["val_fraction must lie in [0, 1), got 1.5"]),
     "heads that do not fit": (["network.head_width=7"], ["head_width"]),
     "absent accelerator": (["trainer.accelerator=tpu"], ["trainer"]),

@@ -38,6 +38,45 @@ def test_samples_depend_on_seed_and_weights_alone(
     assert_user_error(again, "a already holds samples")
 
 
+def test_a_clip_is_the_same_in_any_batch(call: Call, trained: Path, tmp_path: Path) -> None:
+    for name, size in (("whole", 3), ("parts", 2)):
+        words = ["num_samples=3", f"batch_size={size}", "sampler.num_evaluations=2"]
+        result = call("sample", f"checkpoint={trained}", f"output={name}", *words)
+        assert result.code == 0, result.err
+        assert "2 network calls each" in result.out
+    for clip in sorted((tmp_path / "whole" / "clips").iterdir()):
+        frames = [
+            decode((tmp_path / name / "clips" / clip.name).read_bytes()).frames.astype(int)
+            for name in ("whole", "parts")
+        ]
+        # Sums over another batch are rounded otherwise: a level of grey at most.
+        assert abs(frames[0] - frames[1]).max() <= 1
+
+
+def test_more_steps_than_the_chain_has_are_refused(call: Call, trained: Path) -> None:
+    result = call("sample", f"checkpoint={trained}", "sampler.num_evaluations=60")
+    assert_user_error(result, "60 intervals are more than the 50 steps")
+
+
+@pytest.mark.parametrize("likelihood", ["variational", "pair", "flow"])
+def test_likelihood_is_measured_in_bits(likelihood: str, call: Call, trained: Path) -> None:
+    few = ["likelihood/solver=heun", "likelihood.solver.num_steps=2"]
+    words = few if likelihood == "flow" else ["likelihood.num_terms=5"]
+    result = call("evaluate", f"checkpoint={trained}", f"likelihood={likelihood}", *words)
+    assert result.code == 0, result.err
+    assert "ema likelihood:" in result.out
+    report = json.loads((trained / "evaluation.json").read_text())["likelihood"]
+    for found in report.values():
+        assert found["nats_per_value"] == pytest.approx(sum(found["terms_in_nats"].values()))
+        assert found["bits_per_value"] == pytest.approx(found["nats_per_value"] / 0.6931472)
+        assert found["num_clips"] >= 1
+
+
+def test_a_likelihood_without_terms_is_refused(call: Call, trained: Path) -> None:
+    words = ["likelihood=variational", "likelihood.num_terms=0"]
+    assert_user_error(call("evaluate", f"checkpoint={trained}", *words), "num_terms", "got 0")
+
+
 def test_evaluation_is_reproducible_and_covers_both_weights(call: Call, trained: Path) -> None:
     first = call("evaluate", f"checkpoint={trained}", "num_draws=8")
     assert first.code == 0, first.err

@@ -13,18 +13,20 @@ from torch.utils.data import Dataset
 
 from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.losses.simple import SimpleLoss
 from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.objectives.velocity import VelocityObjective
 from ddpm_lightning.processes.standard import StandardProcess
+from ddpm_lightning.times.uniform_t import UniformTime
 from ddpm_lightning.training.callbacks.ema import EMA
 from ddpm_lightning.training.callbacks.throughput import Throughput
 from ddpm_lightning.training.datamodule import TimedDataLoader
-from ddpm_lightning.training.module import StandardDiffusion, stratified_steps
+from ddpm_lightning.training.module import StandardDiffusion
 
 
 def tiny_network() -> UNet3D:
-    return UNet3D(1, 16, [1, 2], 1, 1, [False, True], 8)
+    return UNet3D(1, 1, 16, [1, 2], 1, 1, [False, True], 8)
 
 
 def module() -> StandardDiffusion:
@@ -33,6 +35,8 @@ def module() -> StandardDiffusion:
         CosineSchedule(20, 0.008, 0.9999),
         network=tiny_network(),
         objective=VelocityObjective(),
+        loss=SimpleLoss(),
+        times=UniformTime(stratified=True),
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
         data_std=0.5,
         warmup_steps=1,
@@ -140,25 +144,6 @@ def test_gradient_norm_is_that_of_all_gradients() -> None:
     keep = Keep()
     trainer = fit(module(), callbacks=[Throughput(), keep], max_epochs=1)
     assert float(trainer.callback_metrics["train/grad_norm"]) == pytest.approx(float(keep.norm))
-
-
-def test_stratified_steps_visit_every_slice_once() -> None:
-    torch.manual_seed(0)
-    for batch_size, num_steps in ((4, 100), (7, 7), (16, 3), (1, 1)):
-        t = stratified_steps(batch_size, num_steps)
-        assert t.min() >= 1
-        assert t.max() <= num_steps
-        slices = ((t - 1).double() / num_steps * batch_size).floor()
-        if num_steps % batch_size == 0:
-            assert slices.tolist() == list(range(batch_size))
-
-
-def test_stratified_steps_are_uniform() -> None:
-    torch.manual_seed(0)
-    counts = torch.bincount(torch.cat([stratified_steps(8, 10) for _ in range(2000)]), minlength=11)
-    # 16,000 draws over 10 steps: 1,600 each, standard error below 40
-    assert counts[0] == 0
-    assert (counts[1:] - 1600).abs().max() < 200
 
 
 def test_learning_rate_is_a_trapezium() -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
 from ddpm_lightning.plots.films import ReverseFilm, save_grid
 from ddpm_lightning.samplers.base import Sampler
+from ddpm_lightning.samplers.noise import per_sample_generators
 from ddpm_lightning.training.datamodule import ClipDataModule
 from ddpm_lightning.training.loggers import log_gif
 from ddpm_lightning.training.module import DiffusionModule
@@ -75,7 +75,7 @@ class SampleGrid(pl.Callback):
         clips = self.sampler.sample(
             denoiser,
             (self.num_samples, form.channels, form.num_frames, form.height, form.width),
-            generator=torch.Generator().manual_seed(self.seed),
+            generator=per_sample_generators(self.seed, range(self.num_samples)),
             device=pl_module.device,
             callback=states.record if film else None,
         )

@@ -1,0 +1,64 @@
+"""Terms of the variational bound, for one reverse step each (Ho et al. 2020, eq. 5).
+
+A step from t to s > 0 costs the Kullback-Leibler divergence of the model's Gaussian from the
+process's own conditional x_s | x_t, x_0; the step to s = 0 costs the negative log-likelihood of
+8-bit values under a discretised Gaussian around the estimate. For any process the pairwise
+conditionals form an inference family with the right marginals (as in DDIM, Song et al. 2021), so
+that the terms of any falling grid add up to a bound.
+"""
+
+import torch
+from torch import Tensor
+
+from ddpm_lightning.denoiser import Estimate
+from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.tensors import expand
+
+TINY = 1e-30  # of a variance
+HALF_BIN = 1 / 255  # of one of 256 values in [-1, 1]
+
+
+def step_nats(
+    process: GaussianProcess, s: Tensor, t: Tensor, x_0: Tensor, estimate: Estimate
+) -> Tensor:
+    """(B,) nats per value of the steps from times t to s, both (B,)."""
+    kl = divergence(process, s, t, x_0, estimate)
+    alpha, sigma = process.marginal(t)
+    decoder = discretised_nats(x_0, estimate.x_0, sigma / alpha)
+    return torch.where((s > 0).to(x_0.device), kl, decoder)
+
+
+def divergence(
+    process: GaussianProcess, s: Tensor, t: Tensor, x_0: Tensor, estimate: Estimate
+) -> Tensor:
+    """(B,) nats per value: KL of N(mean with x_0's estimate, model variance) from x_s | x_t, x_0.
+
+    The model's variance is the conditional one, or, where it is learned, between that and the
+    upper one in log scale (Nichol & Dhariwal 2021, eq. 15).
+    """
+    _, of_x_0, variance = process.conditional(s, t)
+    lower = variance.clamp(min=TINY)
+    error = (expand(of_x_0 / lower.sqrt(), x_0) * (x_0 - estimate.x_0)).square()
+    if estimate.variance_share is None:
+        return error.flatten(1).mean(1) / 2
+    log_ratio = (process.upper_variance(s, t).clamp(min=TINY) / lower).log()
+    log_ratio = estimate.variance_share * expand(log_ratio, x_0)
+    kl = (log_ratio + (-log_ratio).exp() * (1 + error) - 1) / 2
+    return kl.flatten(1).mean(1)
+
+
+def discretised_nats(x_0: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(B,) negative log-probability of x_0's 8-bit values under N(mean, std^2), nats per value; the
+    lowest and the highest value take all beyond them (Ho et al. 2020, eq. 13). std: () or (B,).
+    """
+    x, mean = x_0.double(), mean.double()
+    scale = expand(std, x)
+    # Phi(high) - Phi(low) on the side where both are small: nothing cancels, nothing underflows.
+    distance = (x - mean).abs()
+    high = torch.special.log_ndtr((HALF_BIN - distance) / scale)
+    low = torch.special.log_ndtr((-HALF_BIN - distance) / scale)
+    inner = high + torch.log1p(-(low - high).exp())
+    outward = torch.where(x > 0, mean - x, x - mean)
+    edge = torch.special.log_ndtr((HALF_BIN + outward) / scale)
+    log_probability = torch.where(x.abs() > 1 - HALF_BIN, edge, inner)
+    return -log_probability.flatten(1).mean(1).to(x_0.dtype)

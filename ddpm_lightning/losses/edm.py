@@ -1,0 +1,17 @@
+"""EDM weighting (Karras et al. 2022, table 1): the target of `objective=karras`, weighed evenly."""
+
+from torch import Tensor
+
+from ddpm_lightning.losses.base import WeightedLoss
+
+
+class EDMLoss(WeightedLoss):
+    """SNR + 1 / data_std^2; (s^2 + s_d^2) / (s s_d)^2 at the noise level s = sigma / alpha."""
+
+    def __init__(self, data_std: float) -> None:
+        if data_std <= 0:
+            raise ValueError(f"data_std must be positive, got {data_std}; 0.5 suits natural clips")
+        self.data_std = data_std
+
+    def weight(self, log_snr: Tensor) -> Tensor:
+        return log_snr.exp() + 1 / self.data_std**2

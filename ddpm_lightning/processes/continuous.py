@@ -1,0 +1,61 @@
+"""Continuous variance-preserving process (Song et al. 2021, eq. 11), for real t in [0, T].
+
+    dx = -beta(t) x / 2 dt + sqrt(beta(t)) dw
+    alpha_t = exp(-1/2 int_0^t beta),   sigma_t^2 = 1 - alpha_t^2
+
+with alpha from the schedule: in closed form (linear, cosine), or interpolated between the steps of
+the standard chain, which it meets at whole t.
+"""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ddpm_lightning.noise.base import NoiseSchedule
+from ddpm_lightning.processes.axis import ContinuousAxis, TimeAxis
+from ddpm_lightning.processes.base import (
+    LOG_SNR_FLOOR,
+    Combination,
+    GaussianProcess,
+    Marginal,
+    Time,
+)
+
+
+class VariancePreservingProcess(GaussianProcess):
+    """Whole t are the steps of a chain with the same schedule; all times between are its own."""
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        super().__init__(schedule)
+        if not float(schedule.log_alpha(torch.tensor(float(self.num_steps)).double())) < 0:
+            raise ValueError(
+                "the schedule adds no noise at any step, so there is nothing to sample; "
+                "choose noise=linear, cosine or hybrid"
+            )
+
+    def marginal(self, t: Time) -> Marginal:
+        log_alpha = self.schedule.log_alpha(_real(t))
+        return Marginal(log_alpha.exp(), (-torch.expm1(2 * log_alpha)).sqrt())
+
+    def covariance(self, s: Time, t: Time) -> Tensor:
+        log_alpha_s, log_alpha_t = (self.schedule.log_alpha(_real(u)) for u in (s, t))
+        variance = -torch.expm1(2 * log_alpha_s.maximum(log_alpha_t))
+        return (log_alpha_t - log_alpha_s).abs().neg().exp() * variance
+
+    def origin(self, t: Time) -> Combination:
+        """One unit of time earlier, the neighbour on the chain."""
+        return Combination(((_real(t) - 1).clamp(min=0),), (1.0,))
+
+    @cached_property
+    def axis(self) -> TimeAxis:
+        first = min(1.0, self.num_steps / 1000)
+        return ContinuousAxis(self.log_snr, first, float(self.num_steps), LOG_SNR_FLOOR)
+
+    def informative_time(self, fraction: Tensor) -> Tensor:
+        last = torch.tensor(self.axis.last, dtype=torch.float64)
+        return last - fraction.double() * last  # 0 is not among them
+
+
+def _real(t: Time) -> Tensor:
+    return torch.as_tensor(t, device="cpu").double()

@@ -1,0 +1,79 @@
+"""What a process and schedule do, in figures: for a table, and for one line of warning."""
+
+from math import exp
+from typing import NamedTuple
+
+import torch
+
+from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
+
+FLOAT32_TINY = float(torch.finfo(torch.float32).tiny)
+WIDE = 10.0  # beyond +-10 of log-SNR there is little to learn
+LEFT_OVER = 0.001  # nats per value that the prior may miss
+
+
+class ProcessReport(NamedTuple):
+    """Of a process at its whole steps t = 1..T.
+
+    Args:
+        num_rises: steps at which log-SNR rises.   num_zero_betas: steps without noise.
+        num_underflows: steps at which alpha is below float32's smallest normal number.
+        log_snr_first, log_snr_last: at t = 1 and T.
+        crossing: the last step at which SNR is 1 or more; 0 where there is none.
+        wide_share: of steps with log-SNR outside +-10.
+        terminal_nats: divergence of x_T from the prior per value, for data of std data_std.
+        num_usable: steps on which a sampler may stop, down to the log-SNR floor.
+    """
+
+    num_steps: int
+    num_rises: int
+    num_zero_betas: int
+    num_underflows: int
+    log_snr_first: float
+    log_snr_last: float
+    crossing: int
+    wide_share: float
+    terminal_nats: float
+    num_usable: int
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know before training, most important first; empty if all is well."""
+        found = []
+        if self.terminal_nats > LEFT_OVER:
+            found.append(
+                f"the prior misses {self.terminal_nats:.2g} nats a value of what is left of x_0 at "
+                f"t={self.num_steps} (log-SNR {self.log_snr_last:.1f})"
+            )
+        if self.num_rises:
+            found.append(f"log-SNR rises at {self.num_rises} of {self.num_steps - 1} steps")
+        if self.num_zero_betas:
+            found.append(f"{self.num_zero_betas} of {self.num_steps} betas are 0")
+        if self.num_underflows:
+            found.append(f"alpha underflows float32 at {self.num_underflows} steps (tables do not)")
+        if self.num_usable < self.num_steps / 2:
+            found.append(
+                f"samplers can use {self.num_usable} steps, those of falling log-SNR above "
+                f"{LOG_SNR_FLOOR:g}"
+            )
+        return found
+
+
+def describe(process: GaussianProcess, data_std: float) -> ProcessReport:
+    """Raises ValueError where nothing can be sampled: a schedule without noise."""
+    t = torch.arange(1, process.num_steps + 1)
+    log_snr = process.log_snr(t)
+    alpha = process.marginal(t).alpha
+    above = (log_snr >= 0).nonzero()
+    return ProcessReport(
+        num_steps=process.num_steps,
+        num_rises=int((log_snr.diff() > 0).sum()),
+        num_zero_betas=int((process.schedule.betas() == 0).sum()),
+        num_underflows=int((alpha < FLOAT32_TINY).sum()),
+        log_snr_first=float(log_snr[0]),
+        log_snr_last=float(log_snr[-1]),
+        crossing=int(t[above[-1]]) if len(above) else 0,
+        wide_share=float((log_snr.abs() > WIDE).double().mean()),
+        terminal_nats=data_std**2 / 2 * exp(float(log_snr[-1])),
+        num_usable=int(process.axis.num_steps),
+    )

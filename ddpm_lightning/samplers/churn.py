@@ -1,0 +1,56 @@
+"""Churn (Karras et al. 2022, alg. 2): noise is added before a step, which then removes more of it.
+
+The noise level r = sigma / alpha rises to r (1 + gamma) with gamma = min(churn / num_evaluations,
+sqrt(2) - 1) where churn_min <= r <= churn_max; the added noise has standard deviation churn_noise
+times what that takes.
+"""
+
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from ddpm_lightning.samplers.base import Sampler
+from ddpm_lightning.samplers.grids.base import Grid
+from ddpm_lightning.samplers.thresholding import Thresholding
+from ddpm_lightning.samplers.walk import Point, Walk
+
+
+class ChurnSampler(Sampler):
+    """What Euler's and Heun's methods share.
+
+    Args:
+        churn: S_churn over a whole walk; 0 leaves the walk deterministic.
+        churn_min, churn_max: noise levels sigma / alpha between which there is churn.
+        churn_noise: S_noise, slightly above 1 to make up for what estimates lose of detail.
+    """
+
+    def __init__(
+        self,
+        num_evaluations: int,
+        grid: Grid,
+        thresholding: Thresholding,
+        churn: float,
+        churn_min: float,
+        churn_max: float,
+        churn_noise: float,
+    ) -> None:
+        super().__init__(num_evaluations, grid, thresholding)
+        if min(churn, churn_min, churn_noise) < 0 or churn_max < churn_min:
+            raise ValueError(
+                "churn, churn_min and churn_noise must be 0 or more and churn_max at least "
+                f"churn_min, got {churn}, {churn_min}, {churn_noise} and {churn_max}"
+            )
+        self.churn = churn
+        self.churn_min, self.churn_max = churn_min, churn_max
+        self.churn_noise = churn_noise
+        self.stochastic = churn > 0
+
+    def churned(self, walk: Walk, x: Tensor, here: Point) -> tuple[Tensor, Point]:
+        """x with noise added, and the point that it then stands for."""
+        if not self.churn or not self.churn_min <= here.ratio <= self.churn_max:
+            return x, here
+        gamma = min(self.churn / self.num_intervals, sqrt(2) - 1)
+        added = here.sigma * sqrt((1 + gamma) ** 2 - 1)
+        noisier = torch.add(x, walk.draw(), alpha=self.churn_noise * added)
+        return noisier, here._replace(sigma=here.sigma * (1 + gamma))

@@ -1,0 +1,1 @@
+"""Grids: at which times a sampler calls the network."""

@@ -1,0 +1,47 @@
+"""What a grid is: times t_0 > t_1 > .. > t_n = 0 along which log-SNR rises strictly.
+
+It starts where log-SNR first falls to the floor, or at the end of the process, and comes to data
+from there; nothing beyond is visited, because no information is left there.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from ddpm_lightning.processes.axis import TimeAxis
+
+
+class Grid(ABC):
+    """Spreads times evenly in some coordinate, and takes the usable ones closest to them."""
+
+    def times(self, axis: TimeAxis, num_intervals: int) -> Tensor:
+        """(num_intervals + 1,) falling times, the last one 0; whole numbers for a chain.
+
+        Raises ValueError where the axis offers fewer.
+        """
+        wanted = self.wanted(axis, num_intervals)
+        chosen = axis.select(wanted)
+        return torch.cat([chosen.new_zeros(1), chosen]).flip(0)
+
+    @abstractmethod
+    def wanted(self, axis: TimeAxis, num_intervals: int) -> Tensor:
+        """(num_intervals,) ascending times above 0, as they should be; the last is axis.last."""
+
+
+def ramp(num_intervals: int) -> Tensor:
+    """1/n, 2/n .. 1, float64."""
+    return torch.arange(1, num_intervals + 1, dtype=torch.float64) / num_intervals
+
+
+def levels(axis: TimeAxis) -> tuple[float, float]:
+    """log-SNR at the cleanest and at the noisiest usable time."""
+    high, low = axis.log_snr(torch.tensor([axis.first, axis.last], dtype=torch.float64)).tolist()
+    return high, low
+
+
+def span(num_intervals: int) -> Tensor:
+    """From 0 at the cleanest time to 1 at the noisiest, where a single interval starts."""
+    if num_intervals == 1:
+        return torch.ones(1, dtype=torch.float64)
+    return torch.linspace(0, 1, num_intervals, dtype=torch.float64)

@@ -1,0 +1,55 @@
+"""Thresholding: estimates of x_0 are held within the range of data, [-1, 1] for clips."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+
+class Thresholding(ABC):
+    """A map of estimates to estimates."""
+
+    @abstractmethod
+    def apply(self, x_0: Tensor) -> Tensor:
+        """x_0 (B, ...) within bounds; it may be written over."""
+
+
+class NoThresholding(Thresholding):
+    """Estimates stay as they are."""
+
+    def apply(self, x_0: Tensor) -> Tensor:
+        return x_0
+
+
+class StaticThresholding(Thresholding):
+    """Clips every value to +-bound."""
+
+    def __init__(self, bound: float) -> None:
+        self.bound = _positive(bound)
+
+    def apply(self, x_0: Tensor) -> Tensor:
+        return x_0.clamp_(-self.bound, self.bound)
+
+
+class DynamicThresholding(Thresholding):
+    """Clips each sample to a quantile of its own magnitudes, if that is beyond the bound, and
+    scales it back within (Saharia et al. 2022, Imagen).
+    """
+
+    def __init__(self, bound: float, quantile: float) -> None:
+        if not 0 < quantile <= 1:
+            raise ValueError(f"quantile must lie in (0, 1], got {quantile}; 0.995 is customary")
+        self.bound = _positive(bound)
+        self.quantile = quantile
+
+    def apply(self, x_0: Tensor) -> Tensor:
+        magnitudes = x_0.abs().reshape(len(x_0), -1)
+        rank = max(1, round(self.quantile * magnitudes.shape[1]))
+        limit = magnitudes.kthvalue(rank, dim=1).values.clamp(min=self.bound)
+        limit = limit.reshape(-1, *[1] * (x_0.dim() - 1))
+        return x_0.clamp_(-limit, limit).mul_(self.bound / limit)
+
+
+def _positive(bound: float) -> float:
+    if bound <= 0:
+        raise ValueError(f"bound must be positive, got {bound}; clips lie in [-1, 1]")
+    return bound

@@ -1,0 +1,1 @@
+"""Time sampling: which noise levels a batch is trained at."""

@@ -1,0 +1,13 @@
+"""Uniform in t: every step of the chain equally often, down to the log-SNR floor."""
+
+from torch import Tensor
+
+from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.times.base import TimeSampling
+
+
+class UniformTime(TimeSampling):
+    """t uniform over (0, T], or over 1..T."""
+
+    def times(self, process: GaussianProcess, fraction: Tensor) -> Tensor:
+        return process.informative_time(fraction)

@@ -1,0 +1,210 @@
+"""The variational bound: its terms, and the losses that are made of them."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from ddpm_lightning.denoiser import Denoiser, Estimate
+from ddpm_lightning.losses.bound import discretised_nats, divergence, step_nats
+from ddpm_lightning.losses.vlb import usable
+from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.continuous import VariancePreservingProcess
+from ddpm_lightning.processes.median import MedianProcess
+from ddpm_lightning.processes.standard import StandardProcess
+from tests.losses.shared import data_and_noise, denoiser
+from tests.problems import CHAINS, PROCESSES, ThirdOrderProcess, build, options, process_under
+
+THREE = ["linear", "cosine", "hybrid"]
+
+every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
+every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
+every_noise = pytest.mark.parametrize("noise", THREE)
+
+
+def steps_down(process: GaussianProcess) -> tuple[Tensor, Tensor]:
+    """All usable s and t, s the neighbour of t on the side of data, without the step to data."""
+    t = process.axis.at_log_snr(process.log_snr(torch.arange(1, process.num_steps + 1))).unique()
+    s = process.axis.before(t)
+    return s[s > 0], t[s > 0]
+
+
+def term(
+    process: GaussianProcess, s: Tensor, t: Tensor, x_0: Tensor, network: Denoiser, e: Tensor
+) -> float:
+    """One term of the bound in nats per value, written out with textbook distributions."""
+    x_t = process.diffuse(x_0, t, e)
+    estimate = network.denoise(x_t, t).detach()
+    if s > 0:
+        exact, std = process.condition(x_0, x_t, s, t)
+        model, _ = process.condition(estimate, x_t, s, t)
+        return float(kl_divergence(Normal(exact, std), Normal(model, std)).mean())
+    alpha, sigma = process.marginal(t)
+    decoder = Normal(estimate, sigma / alpha)
+    high = torch.where(x_0 > 0.999, 1.0, decoder.cdf(x_0 + 1 / 255))
+    low = torch.where(x_0 < -0.999, 0.0, decoder.cdf(x_0 - 1 / 255))
+    return -float((high - low).clamp(min=1e-12).log().mean())
+
+
+@every_noise
+@every_chain
+def test_the_mean_of_vlb_over_all_usable_steps_is_the_sum_of_the_bounds_terms(
+    process_type: type[GaussianProcess], noise: str
+) -> None:
+    process = process_under(process_type, noise, 20)
+    network, loss = denoiser(process, "velocity"), build("loss", "vlb")
+    t = process.axis.steps  # type: ignore[attr-defined]
+    x_0, e = data_and_noise(1)
+    x_0, e = x_0.expand(len(t), *x_0.shape[1:]), e.expand(len(t), *e.shape[1:])
+    losses = loss(network, x_0, t, e).detach()
+    path = [0, *t.tolist()]
+    terms = [
+        term(process, torch.tensor([a]), torch.tensor([b]), x_0[:1], network, e[:1])
+        for a, b in pairwise(path)
+    ]
+    # A variance of 1e-3 is a difference of numbers of order one: 1e-13 of it.
+    assert float(losses.mean()) == pytest.approx(sum(terms), rel=1e-10)
+    for actual, expected in zip(losses / len(t), terms, strict=True):
+        assert float(actual) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("noise", [n for n in options("noise") if n != "hybrid"])
+@pytest.mark.parametrize("process_type", CHAINS)
+def test_vlb_counts_every_informative_step_of_a_falling_chain_once(
+    process_type: type[GaussianProcess], noise: str
+) -> None:
+    """So that t uniform over the chain is t uniform over the bound's terms.
+
+    On the median chain log-SNR may rise at the very first steps (karras): 3 of 1000 count twice.
+    """
+    process = process_under(process_type, noise)
+    t = torch.arange(1, int(process.informative_time(torch.tensor([1 - 1e-9]))) + 1)
+    moved = (usable(process, t) != t).sum()
+    assert moved == 0 or (process_type is MedianProcess and moved <= 3)
+
+
+def test_vlb_of_unusable_steps_is_that_of_the_usable_one_closest_in_log_snr() -> None:
+    process = process_under(MedianProcess, "hybrid", 50)
+    network, loss = denoiser(process, "velocity"), build("loss", "vlb")
+    t = torch.arange(1, 51)
+    nearest = usable(process, t)
+    assert (nearest != t).sum() > 10
+    x_0, e = data_and_noise(50)
+    assert torch.equal(loss(network, x_0, t, e), loss(network, x_0, nearest, e))
+
+
+@pytest.mark.parametrize("noise", THREE)
+def test_vlb_of_the_continuous_process_is_that_of_any_grid_of_its_strides(noise: str) -> None:
+    """Times k + u, u in (0, 1], down to data: the mean over them is the sum of their terms."""
+    process = process_under(VariancePreservingProcess, noise, 1000)
+    network, loss = denoiser(process, "velocity"), build("loss", "vlb")
+    t = torch.arange(0.3, process.axis.last, process.axis.first, dtype=torch.float64)[:50]
+    x_0, e = data_and_noise(1)
+    losses = loss(network, x_0.expand(50, *x_0.shape[1:]), t, e.expand(50, *e.shape[1:]))
+    path = [0.0, *t.tolist()]
+    terms = [
+        term(process, *torch.tensor([[a], [b]], dtype=torch.float64), x_0, network, e)
+        for a, b in pairwise(path)
+    ]
+    expected = torch.tensor(terms, dtype=torch.float64)
+    torch.testing.assert_close(losses / process.axis.num_steps, expected, rtol=1e-6, atol=1e-9)
+
+
+@every_noise
+def test_terms_of_the_standard_chain_are_those_of_ho_et_al(noise: str) -> None:
+    """Eq. 12 with sigma_t^2 = the posterior variance: beta^2 / (2 var (1 - beta) (1 - abar)) |e -
+    F|^2 for the epsilon objective.
+    """
+    process = process_under(StandardProcess, noise, 50)
+    betas = process.schedule.betas()
+    s, t = steps_down(process)
+    s, t = s[t - s == 1], t[t - s == 1]
+    x_0, e = data_and_noise(len(t))
+    network = denoiser(process, "epsilon")
+    x_t = process.diffuse(x_0, t, e)
+    estimate = Estimate(network.denoise(x_t, t), None)
+    abar = process.marginal(torch.arange(51)).alpha.square()
+    beta = betas[t - 1]
+    variance = (1 - abar[s]) / (1 - abar[t]) * beta
+    factor = beta.square() / (2 * variance * (1 - beta) * (1 - abar[t]))
+    expected = factor * network.loss(x_0, t, e)
+    actual = divergence(process, s, t, x_0, estimate)
+    torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-12)
+
+
+@every_noise
+@every_process
+def test_learned_variance_lies_between_the_conditional_and_the_upper_one(
+    process_type: type[GaussianProcess], noise: str
+) -> None:
+    """Shares 0, 1/2 and 1 against textbook divergences; 1/2 is the geometric mean."""
+    process = process_under(process_type, noise, 20)
+    s, t = steps_down(process)
+    x_0, e = data_and_noise(len(t))
+    x_t = process.diffuse(x_0, t, e)
+    estimate = 0.9 * x_0 + 0.01
+    exact, std = process.condition(x_0, x_t, s, t)
+    mean, _ = process.condition(estimate, x_t, s, t)
+    lower = process.conditional(s, t).variance
+    upper = process.upper_variance(s, t)
+    for share, variance in ((0.0, lower), (0.5, (lower * upper).sqrt()), (1.0, upper)):
+        model = Normal(mean, variance.sqrt().reshape(-1, 1, 1, 1, 1))
+        expected = kl_divergence(Normal(exact, std), model).flatten(1).mean(1)
+        shares = Estimate(estimate, torch.full_like(x_0, share))
+        actual = divergence(process, s, t, x_0, shares)
+        torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-12)
+    unlearned = divergence(process, s, t, x_0, Estimate(estimate, None))
+    shares = Estimate(estimate, torch.zeros_like(x_0))
+    torch.testing.assert_close(unlearned, divergence(process, s, t, x_0, shares))
+
+
+@every_process
+def test_a_perfect_estimate_costs_nothing_but_its_variance(
+    process_type: type[GaussianProcess],
+) -> None:
+    process = process_under(process_type, "linear", 20)
+    s, t = steps_down(process)
+    x_0, _ = data_and_noise(len(t))
+    assert (divergence(process, s, t, x_0, Estimate(x_0, None)) == 0).all()
+    wrong = Estimate(x_0, torch.ones_like(x_0))
+    assert (divergence(process, s, t, x_0, wrong) > 0).all()
+
+
+@pytest.mark.parametrize("estimate", [-1.3, 0.0, 0.4, 1.0])
+@pytest.mark.parametrize("std", [0.002, 0.1, 30.0])
+def test_the_decoders_probabilities_of_all_8_bit_values_add_up_to_1(
+    estimate: float, std: float
+) -> None:
+    values = torch.arange(256, dtype=torch.float64)[:, None] / 127.5 - 1
+    nats = discretised_nats(values, torch.full_like(values, estimate), torch.tensor(std).double())
+    assert float((-nats).exp().sum()) == pytest.approx(1, rel=1e-12)
+
+
+def test_a_decoder_of_little_noise_is_sure_of_the_right_value_and_finite_for_a_wrong_one() -> None:
+    """Half a bin is 1.96 std of 0.002: 95 % for values inside, 97.5 % for those at the ends."""
+    x_0 = torch.tensor([[-1.0, 0.0, 1.0]], dtype=torch.float64)
+    std = torch.tensor(0.002, dtype=torch.float64)
+    right = float(discretised_nats(x_0, x_0, std))
+    assert right == pytest.approx(-(2 * math.log(0.975) + math.log(0.95)) / 3, abs=1e-3)
+    wrong = float(discretised_nats(x_0, 0.5 - x_0, std))
+    # A Gaussian's tail: distances of 2.5, 0.5, 1.5 less half a bin, in std, squared and halved.
+    tails = [((d - 1 / 255) / 0.002) ** 2 / 2 for d in (2.5, 0.5, 1.5)]
+    assert wrong == pytest.approx(sum(tails) / 3, rel=1e-3)
+
+
+@every_process
+def test_step_nats_takes_the_divergence_above_data_and_the_decoder_at_data(
+    process_type: type[GaussianProcess],
+) -> None:
+    process = process_under(process_type, "linear", 20)
+    s, t = torch.tensor([0, 3, 0]), torch.tensor([1, 5, 2])
+    x_0, _ = data_and_noise(3)
+    estimate = Estimate(0.9 * x_0, None)
+    actual = step_nats(process, s, t, x_0, estimate)
+    alpha, sigma = process.marginal(t)
+    decoder = discretised_nats(x_0, estimate.x_0, sigma / alpha)
+    kl = divergence(process, s[1:2], t[1:2], x_0[1:2], Estimate(0.9 * x_0[1:2], None))
+    torch.testing.assert_close(actual, torch.stack([decoder[0], kl[0], decoder[2]]))

@@ -1,0 +1,149 @@
+"""A perfect network in, exactly x_0 out: every objective under every process and schedule."""
+
+from math import exp
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm_lightning.denoiser import MAX_LOG_SNR, Denoiser
+from ddpm_lightning.processes.base import GaussianProcess
+from tests.problems import PROCESSES, FixedOutput, ThirdOrderProcess, build, options, process_under
+
+every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
+every_noise = pytest.mark.parametrize("noise", options("noise"))
+every_objective = pytest.mark.parametrize("objective", options("objective"))
+
+
+def denoiser(process: GaussianProcess, objective: str, output: Tensor | float) -> Denoiser:
+    """With a network that returns output, whatever it sees."""
+    return Denoiser(FixedOutput(output), process, build("objective", objective), data_std=0.5)
+
+
+def times(num_steps: int) -> Tensor:
+    """1, T, and up to 30 steps between."""
+    return torch.linspace(1, num_steps, 32).long().unique()
+
+
+def data_and_noise(num_samples: int) -> tuple[Tensor, Tensor]:
+    """Clips of standard deviation 0.5, and noise; seed 0, float64."""
+    generator = torch.Generator().manual_seed(0)
+    x_0, e = torch.randn(2, num_samples, 1, 2, 2, 3, generator=generator, dtype=torch.float64)
+    return 0.5 * x_0, e
+
+
+def perfect_output(
+    process: GaussianProcess, objective: str, x_0: Tensor, x_t: Tensor, t: Tensor
+) -> Tensor:
+    """The network's output for which the estimate is x_0.
+
+    The estimate c_skip x_t + c_out F is affine in F: its values at F = 0 and F = 1 give both terms.
+    """
+    skip = denoiser(process, objective, 0.0).denoise(x_t, t)
+    return (x_0 - skip) / (denoiser(process, objective, 1.0).denoise(x_t, t) - skip)
+
+
+def tolerance(process: GaussianProcess, x_0: Tensor, e: Tensor, t: Tensor, eps: float) -> Tensor:
+    """Per value: 8 eps max(1, sigma / alpha) max(1, |x_0|, |e|).
+
+    The estimate is a difference of terms of up to sigma / alpha |e|, each rounded to eps; log-SNR
+    is held at -20, so that sigma / alpha counts as exp(10) at most. At most 2.4 eps was measured.
+    """
+    alpha, sigma = process.marginal(t)
+    ratio = (sigma / alpha).clamp(1, exp(MAX_LOG_SNR / 2)).reshape(-1, 1, 1, 1, 1)
+    return 8 * eps * ratio * x_0.abs().maximum(e.abs()).clamp(min=1)
+
+
+@every_objective
+@every_noise
+@every_process
+def test_perfect_network_gives_the_data_and_no_loss(
+    process_type: type[GaussianProcess], noise: str, objective: str
+) -> None:
+    """At every step, also where alpha underflows float32 (hybrid) or variance is not preserved."""
+    for num_steps in (1, 2, 3, 1000):
+        process = process_under(process_type, noise, num_steps)
+        t = times(num_steps)
+        x_0, e = data_and_noise(len(t))
+        x_t = process.diffuse(x_0, t, e)
+        perfect = denoiser(process, objective, perfect_output(process, objective, x_0, x_t, t))
+        error = (perfect.denoise(x_t, t) - x_0).abs()
+        assert (error <= tolerance(process, x_0, e, t, torch.finfo(torch.float64).eps)).all()
+        # The target is formed from x_0 and noise in another way: it is the same target. Outputs
+        # have the error of the data over c_out, at least exp(-10): 1e-16 x exp(10), squared.
+        assert (perfect.loss(x_0, t, e) < 1e-20).all()
+
+
+@every_objective
+@every_noise
+@every_process
+def test_perfect_network_gives_the_data_in_float32(
+    process_type: type[GaussianProcess], noise: str, objective: str
+) -> None:
+    process = process_under(process_type, noise)
+    t = times(1000)
+    x_0, e = data_and_noise(len(t))
+    output = perfect_output(process, objective, x_0, process.diffuse(x_0, t, e), t).float()
+    network = denoiser(process, objective, output)
+    estimate = network.denoise(process.diffuse(x_0.float(), t, e.float()), t)
+    assert estimate.dtype == torch.float32
+    allowed = tolerance(process, x_0, e, t, torch.finfo(torch.float32).eps)
+    assert ((estimate.double() - x_0).abs() <= allowed).all()
+    loss = network.loss(x_0.float(), t, e.float())
+    assert (loss < 1e-10).all()  # on the target's own scale nothing cancels
+
+
+def target(name: str, alpha: Tensor, sigma: Tensor, x_0: Tensor, e: Tensor) -> Tensor:
+    """What each objective is named for; s_d = 0.5."""
+    s_d = 0.5
+    n, m = alpha**2 + sigma**2, alpha**2 * s_d**2 + sigma**2
+    x_t = alpha * x_0 + sigma * e
+    return {
+        "epsilon": e,
+        "clean": x_0,
+        "velocity": (alpha * e - sigma * x_0) / n.sqrt(),
+        # what the best linear estimate alpha s_d^2 / m x_t leaves over, at unit variance
+        "karras": (x_0 - alpha * s_d**2 / m * x_t) * m.sqrt() / (sigma * s_d),
+        "posterior": (alpha * x_0 - (1 - sigma**2) * x_t) / sigma,
+    }[name]
+
+
+@every_objective
+@every_noise
+@every_process
+def test_targets_are_what_the_objectives_are_named_for(
+    process_type: type[GaussianProcess], noise: str, objective: str
+) -> None:
+    """The epsilon and posterior estimates divide by alpha: they are exact above the floor."""
+    process = process_under(process_type, noise)
+    t = times(1000)
+    t = t[(process.log_snr(t) > -12) & (process.log_snr(t) < MAX_LOG_SNR)]
+    x_0, e = data_and_noise(len(t))
+    alpha, sigma = (value.reshape(-1, 1, 1, 1, 1) for value in process.marginal(t))
+    output = target(objective, alpha, sigma, x_0, e)
+    perfect = denoiser(process, objective, output)
+    error = (perfect.denoise(process.diffuse(x_0, t, e), t) - x_0).abs()
+    assert (error <= tolerance(process, x_0, e, t, torch.finfo(torch.float64).eps)).all()
+
+
+@every_objective
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_steps", [1, 2, 10, 100, 1000, 4000])
+@every_process
+def test_nothing_is_infinite_under_hybrid_noise(
+    process_type: type[GaussianProcess], num_steps: int, dtype: torch.dtype, objective: str
+) -> None:
+    """Down to t = T, where alpha is 0 even in float64 (T = 4000), and x_0 cannot be known."""
+    process = process_under(process_type, "hybrid", num_steps)
+    t = torch.cat([torch.zeros(1).long(), times(num_steps)])
+    x_0, e = (value.float() for value in data_and_noise(len(t)))
+    output = (3 * e.flip(0)).to(dtype).requires_grad_()
+    network = denoiser(process, objective, output)
+    estimate = network.denoise(process.diffuse(x_0, t, e), t)
+    loss = network.loss(x_0, t, e)
+    assert estimate.dtype == loss.dtype == torch.float32
+    assert estimate.isfinite().all()
+    assert loss.isfinite().all()
+    (loss.sum() + estimate.square().mean()).backward()
+    assert output.grad is not None
+    assert output.grad.isfinite().all()

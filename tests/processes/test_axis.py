@@ -1,0 +1,148 @@
+"""Where a walk may stop: laws of the usable times of every process under every schedule."""
+
+import pytest
+import torch
+
+from ddpm_lightning.processes.axis import MIN_FALL, DiscreteAxis
+from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
+from tests.problems import CHAINS, PROCESSES, Betas, ThirdOrderProcess, options, process_under
+
+LENGTHS = [1, 2, 3, 50, 1000]
+
+every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
+every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
+every_noise = pytest.mark.parametrize("noise", options("noise"))
+every_length = pytest.mark.parametrize("num_steps", LENGTHS)
+
+
+@every_length
+@every_noise
+@every_chain
+def test_usable_steps_are_those_cleaner_than_every_later_informative_one(
+    process_type: type[GaussianProcess], noise: str, num_steps: int
+) -> None:
+    process = process_under(process_type, noise, num_steps)
+    axis = process.axis
+    log_snr = process.log_snr(torch.arange(num_steps + 1))
+    end = next((t for t in range(num_steps + 1) if log_snr[t] <= LOG_SNR_FLOOR), num_steps)
+    usable, lowest = [], float("inf")
+    for t in range(end, 0, -1):  # from the noisiest back to data
+        if not usable:
+            if log_snr[t] > log_snr[: end + 1].min() + MIN_FALL:
+                continue
+            usable, lowest = [t], float(log_snr[t])
+        elif lowest + MIN_FALL < log_snr[t] < float("inf"):
+            usable.append(t)
+        lowest = max(lowest, float(log_snr[t]))
+    assert isinstance(axis, DiscreteAxis)
+    assert axis.steps.tolist() == usable[::-1]
+    assert (axis.first, axis.last, axis.num_steps) == (usable[-1], usable[0], len(usable))
+
+
+@every_length
+@every_noise
+@every_process
+def test_levels_and_times_are_each_others_inverse(
+    process_type: type[GaussianProcess], noise: str, num_steps: int
+) -> None:
+    process = process_under(process_type, noise, num_steps)
+    axis = process.axis
+    t = process.informative_time(torch.linspace(0.001, 0.999, 40, dtype=torch.float64))
+    usable = axis.at_log_snr(process.log_snr(t))
+    assert ((usable > 0) & (usable <= axis.last)).all()
+    again = axis.at_log_snr(axis.log_snr(usable))
+    # Exact on a chain; where log-SNR hardly falls, 1e-14 of it is 1e-9 of a time.
+    torch.testing.assert_close(again, usable, rtol=1e-9, atol=1e-9)
+
+
+@every_noise
+@every_chain
+def test_the_usable_step_closest_in_log_snr_is_found(
+    process_type: type[GaussianProcess], noise: str
+) -> None:
+    axis = process_under(process_type, noise, 50).axis
+    assert isinstance(axis, DiscreteAxis)
+    levels = axis.log_snr(axis.steps)
+    wanted = torch.linspace(float(levels.max()) + 2, float(levels.min()) - 2, 300).double()
+    found = axis.log_snr(axis.at_log_snr(wanted))
+    closest = (levels - wanted[:, None]).abs().min(1).values
+    torch.testing.assert_close((found - wanted).abs(), closest, rtol=1e-12, atol=1e-12)
+
+
+@every_length
+@every_noise
+@every_chain
+def test_before_leads_through_every_usable_step_to_data(
+    process_type: type[GaussianProcess], noise: str, num_steps: int
+) -> None:
+    axis = process_under(process_type, noise, num_steps).axis
+    assert isinstance(axis, DiscreteAxis)
+    assert torch.equal(axis.before(axis.steps), torch.cat([torch.zeros(1).long(), axis.steps[:-1]]))
+
+
+@every_noise
+@every_process
+def test_before_comes_to_data_in_as_many_steps_as_the_axis_has(
+    process_type: type[GaussianProcess], noise: str
+) -> None:
+    axis = process_under(process_type, noise, 50).axis
+    t, count = torch.tensor([axis.last], dtype=torch.float64), 0
+    while t > 0:
+        s = axis.before(t)
+        assert (s < t).all()
+        t, count = s, count + 1
+    assert count - 1 < axis.num_steps + 1e-9 <= count + 1e-6
+
+
+@every_length
+@every_noise
+@every_process
+def test_select_finds_as_many_distinct_times_as_wanted(
+    process_type: type[GaussianProcess], noise: str, num_steps: int
+) -> None:
+    axis = process_under(process_type, noise, num_steps).axis
+    for count in (1, 2, 7, 50, 1000):
+        if count > axis.num_steps:
+            continue
+        for power in (0.3, 1.0, 3.0):
+            ramp = torch.arange(1, count + 1, dtype=torch.float64) / count
+            chosen = axis.select(axis.last * ramp**power)
+            assert len(chosen) == count
+            assert (chosen.diff() > 0).all()
+            assert (axis.log_snr(chosen).diff() < 0).all()
+            assert count == 1 or chosen[-1] == axis.last
+            assert ((chosen > 0) & (chosen <= axis.last)).all()
+
+
+@every_noise
+@every_chain
+def test_select_takes_every_usable_step_when_all_are_wanted_and_refuses_more(
+    process_type: type[GaussianProcess], noise: str
+) -> None:
+    axis = process_under(process_type, noise, 50).axis
+    assert isinstance(axis, DiscreteAxis)
+    count = len(axis.steps)
+    assert torch.equal(axis.select(torch.full((count,), 25.0)), axis.steps)
+    with pytest.raises(ValueError, match=f"{count + 1} intervals are more than the {count} steps"):
+        axis.select(torch.linspace(1, 50, count + 1))
+
+
+@every_chain
+@pytest.mark.parametrize("noise", ["linear", "cosine"])
+def test_every_informative_step_of_a_monotone_chain_is_usable(
+    process_type: type[GaussianProcess], noise: str
+) -> None:
+    process = process_under(process_type, noise)
+    last = int(process.informative_time(torch.tensor([1 - 1e-9])))
+    assert torch.equal(process.axis.steps, torch.arange(1, last + 1))  # type: ignore[attr-defined]
+
+
+@every_chain
+@pytest.mark.parametrize("num_steps", [1, 5])
+def test_a_schedule_without_noise_cannot_be_walked(
+    process_type: type[GaussianProcess], num_steps: int
+) -> None:
+    process = process_type(Betas([0.0] * num_steps))
+    for axis in ("axis", "state_axis"):
+        with pytest.raises(ValueError, match="adds no noise at any step"):
+            getattr(process, axis)

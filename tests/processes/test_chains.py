@@ -1,0 +1,221 @@
+"""Autoregressive chains: their tables follow from the definition, and are made when asked for."""
+
+import time
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
+from ddpm_lightning.processes.base import LOG_SNR_FLOOR
+from ddpm_lightning.processes.median import MedianProcess
+from ddpm_lightning.processes.standard import StandardProcess
+from tests.problems import CHAINS, Betas, ThirdOrderProcess, build, options, process_under
+
+WEIGHTS = {
+    StandardProcess: [1.0],
+    MedianProcess: [0.5, 0.5],
+    ThirdOrderProcess: [0.5, 0.3, 0.2],
+}
+
+every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
+every_noise = pytest.mark.parametrize("noise", options("noise"))
+
+
+def test_the_weights_of_every_chain_are_written_down_here() -> None:
+    assert {*CHAINS, ThirdOrderProcess} == WEIGHTS.keys()
+
+
+def simulate(
+    betas: Tensor, weights: Sequence[float], x_0: float, num_chains: int, generator: torch.Generator
+) -> Tensor:
+    """(T + 1, num_chains) of x_t = r_t sum_k weights_k x_{t-k} + sqrt(beta_t) e_t."""
+    chain = [torch.full((num_chains,), x_0, dtype=torch.float64)] * len(weights)
+    for beta in betas.tolist():
+        mean = (1 - beta) ** 0.5 * sum(w * chain[-k] for k, w in enumerate(weights, start=1))
+        noise = torch.randn(num_chains, dtype=torch.float64, generator=generator)
+        chain.append(mean + beta**0.5 * noise)
+    return torch.stack(chain[len(weights) - 1 :])
+
+
+@every_noise
+@every_chain
+def test_tables_agree_with_chains_simulated_from_the_definition(
+    process_type: type[AutoregressiveProcess], noise: str, generator: torch.Generator
+) -> None:
+    num_steps, num_chains, x_0 = 8, 50_000, 0.7
+    process = process_under(process_type, noise, num_steps)
+    betas = process.schedule.betas()
+    chain = simulate(betas, WEIGHTS[process_type], x_0, num_chains, generator)
+    t = torch.arange(num_steps + 1)
+    alpha, sigma = process.marginal(t)
+    expected = process.covariance(t[:, None], t)
+    # Standard errors of a mean, sigma / sqrt(n), and of a covariance of Gaussians.
+    mean_error = sigma / num_chains**0.5
+    variance = sigma.square()
+    covariance_error = ((variance[:, None] * variance + expected.square()) / num_chains).sqrt()
+    assert ((chain.mean(1) - alpha * x_0).abs() <= 5 * mean_error + 1e-15).all()
+    assert ((chain.cov() - expected).abs() <= 5 * covariance_error + 1e-15).all()
+
+
+def exact_tables(betas: Tensor, weights: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """alpha and C as one linear map of the noises: x = A x_0 + B e, C = B B'."""
+    num_steps, order = len(betas), len(weights)
+    rows = [torch.zeros(num_steps + 1, dtype=torch.float64) for _ in range(order)]
+    for row in rows:
+        row[0] = 1  # of x_0; the others are of the noises e_1 .. e_T
+    for t, beta in enumerate(betas.tolist(), start=1):
+        row = (1 - beta) ** 0.5 * sum(w * rows[-k] for k, w in enumerate(weights, start=1))
+        row[t] = beta**0.5
+        rows.append(row)
+    table = torch.stack(rows[order - 1 :])
+    return table[:, 0], table[:, 1:] @ table[:, 1:].T
+
+
+@every_noise
+@every_chain
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 50])
+def test_tables_are_those_of_the_chain_written_as_a_map_of_its_noises(
+    process_type: type[AutoregressiveProcess], noise: str, num_steps: int
+) -> None:
+    process = process_under(process_type, noise, num_steps)
+    alpha, covariance = exact_tables(process.schedule.betas(), WEIGHTS[process_type])
+    t = torch.arange(num_steps + 1)
+    torch.testing.assert_close(process.marginal(t).alpha, alpha, rtol=1e-13, atol=0)
+    torch.testing.assert_close(
+        process.marginal(t).sigma.square(), covariance.diagonal(), rtol=1e-13, atol=1e-16
+    )
+    torch.testing.assert_close(
+        process.covariance(t[:, None], t), covariance, rtol=1e-12, atol=1e-16
+    )
+
+
+def test_a_third_order_chain_follows_its_recursion() -> None:
+    process = process_under(ThirdOrderProcess, "linear", 20)
+    assert process.memory == 3
+    r = (1 - process.schedule.betas()).sqrt().tolist()
+    alpha = [1.0, 1.0, 1.0]
+    for r_t in r:
+        alpha.append(r_t * (0.5 * alpha[-1] + 0.3 * alpha[-2] + 0.2 * alpha[-3]))
+    expected = torch.tensor(alpha[2:], dtype=torch.float64)
+    actual = process.marginal(torch.arange(21)).alpha
+    torch.testing.assert_close(actual, expected, rtol=1e-14, atol=0)
+
+
+@every_noise
+def test_standard_tables_are_cumulative_products(noise: str) -> None:
+    process = process_under(StandardProcess, noise)
+    alpha = process.marginal(torch.arange(1001)).alpha
+    products = (1 - process.schedule.betas()).sqrt().cumprod(0)
+    expected = torch.cat([torch.ones(1).double(), products])
+    torch.testing.assert_close(alpha, expected, rtol=1e-12, atol=0)  # 1000 factors of 2e-16
+
+
+@every_noise
+def test_standard_process_preserves_variance(noise: str) -> None:
+    process = process_under(StandardProcess, noise)
+    alpha, sigma = process.marginal(torch.arange(1001))
+    one = torch.ones_like(alpha)
+    torch.testing.assert_close(alpha.square() + sigma.square(), one, rtol=1e-13, atol=0)
+
+
+@every_noise
+def test_condition_is_the_textbook_posterior_of_the_standard_process(noise: str) -> None:
+    """Ho et al. 2020, eq. 6-7; seed 0."""
+    process = process_under(StandardProcess, noise, 50)
+    betas = process.schedule.betas()
+    # From the logarithm: 1 - abar loses five digits where betas are 4e-6 (karras).
+    log_abar = torch.cat([torch.zeros(1).double(), torch.log1p(-betas).cumsum(0)])
+    abar, noise_left = log_abar.exp(), -torch.expm1(log_abar)
+    x_0, x_t = torch.randn(2, 50, 3, generator=torch.Generator().manual_seed(0)).double()
+    t = torch.arange(1, 51)
+    mean, std = process.condition(x_0, x_t, t - 1, t)
+    of_x_0 = abar[t - 1].sqrt() * betas / noise_left[t]
+    of_x_t = (1 - betas).sqrt() * noise_left[t - 1] / noise_left[t]
+    expected = of_x_0[:, None] * x_0 + of_x_t[:, None] * x_t
+    torch.testing.assert_close(mean, expected, rtol=1e-12, atol=1e-12)
+    # std is the root of a difference.
+    variance = noise_left[t - 1] / noise_left[t] * betas
+    torch.testing.assert_close(std.flatten().square(), variance, rtol=1e-12, atol=1e-14)
+    upper = process.upper_variance(t - 1, t)
+    torch.testing.assert_close(upper, betas, rtol=1e-12, atol=1e-14)  # Ho et al. 2020, sec. 3.2
+
+
+@every_chain
+def test_a_chain_that_has_added_no_noise_is_its_data(
+    process_type: type[AutoregressiveProcess],
+) -> None:
+    process = process_type(Betas([0.0, 0.0, 0.5]))
+    x = torch.full((1, 1), 0.3).double()
+    for s, t in ((0, 1), (1, 2), (0, 2), (2, 3)):
+        mean, std = process.condition(x, x, s, t)
+        assert torch.equal(mean, x)
+        assert (std == 0).all()
+
+
+@every_noise
+@every_chain
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 50, 1000])
+def test_informative_steps_end_at_the_log_snr_floor(
+    process_type: type[AutoregressiveProcess], noise: str, num_steps: int
+) -> None:
+    process = process_under(process_type, noise, num_steps)
+    last = process.informative_steps(floor=-12)
+    assert 1 <= last <= num_steps
+    assert (process.log_snr(torch.arange(last)) > -12).all()
+    assert last == num_steps or process.log_snr(last) <= -12
+
+
+@every_noise
+@every_chain
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 50, 1000])
+def test_informative_time_takes_every_informative_step_equally_often(
+    process_type: type[AutoregressiveProcess], noise: str, num_steps: int
+) -> None:
+    process = process_under(process_type, noise, num_steps)
+    last = process.informative_steps(LOG_SNR_FLOOR)
+    fraction = (torch.arange(3 * last) + 0.5) / (3 * last)
+    t = process.informative_time(fraction)
+    assert torch.equal(t, torch.arange(1, last + 1).repeat_interleave(3))
+
+
+@pytest.mark.parametrize("noise", ["linear", "cosine", "hybrid"])
+@every_chain
+def test_chains_of_4000_steps_are_made_quickly_and_without_a_table_of_covariances(
+    process_type: type[AutoregressiveProcess], noise: str
+) -> None:
+    """128 MB that training never asks for. Made in 30 ms; 1 s leaves room for a busy machine."""
+    schedule = build("noise", noise, num_steps=4000)
+    start = time.perf_counter()
+    process = process_type(schedule)
+    t = torch.arange(4001)
+    process.marginal(t)
+    process.log_snr(t)
+    process.informative_time(torch.rand(8, dtype=torch.float64))
+    process.diffuse(torch.zeros(2, 1), torch.tensor([1, 4000]), torch.zeros(2, 1))
+    _ = process.axis, process.prior_std
+    assert time.perf_counter() - start < 1
+    assert "_covariances" not in vars(process)
+
+
+@every_chain
+def test_covariances_are_made_once(process_type: type[AutoregressiveProcess]) -> None:
+    process = process_type(build("noise", "linear", num_steps=20))
+    assert "_covariances" not in vars(process)
+    process.conditional(3, 7)
+    table = vars(process)["_covariances"]
+    assert table.shape == (21, 21)
+    process.upper_variance(3, 9)
+    assert vars(process)["_covariances"] is table
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 2), (6, 1), (5, 0), (5, 1, 1)])
+def test_weights_of_another_shape_are_refused_in_one_line(shape: tuple[int, ...]) -> None:
+    class Misshapen(AutoregressiveProcess):
+        def weights(self, r: Tensor) -> Tensor:
+            return torch.ones(shape, dtype=torch.float64)
+
+    with pytest.raises(ValueError, match=r"weights must be \(T, p\) with T = 5, got") as error:
+        Misshapen(Betas([0.1] * 5))
+    assert str(error.value).endswith(str(shape))

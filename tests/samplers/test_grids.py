@@ -1,0 +1,132 @@
+"""Laws of the grids in conf/sampler/grid, for every process, schedule and length of chain."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm_lightning.processes.axis import MIN_FALL, TimeAxis
+from ddpm_lightning.processes.continuous import VariancePreservingProcess
+from ddpm_lightning.processes.median import MedianProcess
+from ddpm_lightning.processes.standard import StandardProcess
+from ddpm_lightning.samplers.grids.base import Grid
+from tests.problems import build, options
+from tests.samplers.shared import every_chain, every_noise, every_process, process_of
+
+GRIDS: dict[str, Grid] = {name: build("sampler/grid", name) for name in options("sampler/grid")}
+every_grid = pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+
+
+def usable(axis: TimeAxis) -> Tensor:
+    """All usable steps of a chain: its longest grid."""
+    return GRIDS["uniform_t"].times(axis, int(axis.num_steps)).flip(0)[1:]
+
+
+def test_median_hybrid_is_walked_two_steps_at_a_time() -> None:
+    strides = usable(process_of(MedianProcess, "hybrid").axis).diff()
+    assert strides.max() <= 3  # 3 once, where the two curves cross
+    assert (strides == 2).sum() >= len(strides) - 2
+
+
+@every_noise
+def test_pairs_of_the_median_chain_stop_before_every_step_that_adds_noise(noise: str) -> None:
+    """The log-SNR of a pair never rises, and stays where a step adds no noise."""
+    process = process_of(MedianProcess, noise)
+    steps = usable(process.state_axis)
+    assert (process.state_axis.log_snr(steps).diff() <= -MIN_FALL).all()
+    noisy = (process.schedule.betas() > 1e-6).nonzero().flatten() + 1
+    within = noisy[(noisy > steps[0]) & (noisy <= steps[-1])]
+    assert torch.isin(within - 1, steps).all()
+
+
+def test_times_of_equal_log_snr_are_refused() -> None:
+    axis = process_of(VariancePreservingProcess, "linear").axis
+    with pytest.raises(ValueError, match="log-SNR does not fall") as error:
+        axis.select(torch.tensor([1.0, 1.0], dtype=torch.float64))
+    assert "\n" not in str(error.value)
+
+
+@every_grid
+@every_noise
+@every_process
+def test_grid_falls_to_data_while_log_snr_rises(grid: Grid, process_type: type, noise: str) -> None:
+    for num_steps in (1, 2, 3, 1000):
+        process = process_of(process_type, noise, num_steps)
+        axis = process.axis
+        available = 50 if process_type is VariancePreservingProcess else int(axis.num_steps)
+        for num_intervals in {1, 2, 7, available}:
+            if num_intervals > available:
+                continue
+            times = grid.times(axis, num_intervals)
+            assert len(times) == num_intervals + 1
+            assert (times.diff() < 0).all()
+            assert (axis.log_snr(times[:-1]).diff() > 0).all()
+            assert (process.log_snr(times[:-1]).diff() > 0).all()
+            assert times[-1] == 0
+            assert float(times[0]) == pytest.approx(axis.last, rel=1e-9)
+            assert times.is_floating_point() == (process_type is VariancePreservingProcess)
+
+
+@every_grid
+@every_noise
+@every_chain
+def test_longest_grid_walks_every_usable_step(grid: Grid, process_type: type, noise: str) -> None:
+    """And a longer one is refused, in one line that says what there is."""
+    axis = process_of(process_type, noise).axis
+    available = int(axis.num_steps)
+    assert torch.equal(grid.times(axis, available).flip(0)[1:], usable(axis))
+    with pytest.raises(ValueError, match=f"more than the {available} steps") as error:
+        grid.times(axis, available + 1)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("process_type", [StandardProcess, MedianProcess])
+@every_grid
+def test_times_of_a_chain_are_the_usable_steps_closest_to_those_wanted(
+    grid: Grid, process_type: type
+) -> None:
+    """Where the grid is coarse enough not to ask for one step twice."""
+    axis = process_of(process_type, "hybrid").axis
+    wanted = grid.wanted(axis, 5)
+    steps = usable(axis)
+    closest = (steps[:, None] - wanted).abs().min(0).values
+    chosen = grid.times(axis, 5).flip(0)[1:]
+    assert torch.equal((chosen - wanted).abs(), closest)
+
+
+@every_noise
+def test_uniform_t_strides_evenly(noise: str) -> None:
+    process = process_of(VariancePreservingProcess, noise)
+    strides = GRIDS["uniform_t"].times(process.axis, 37).diff()
+    torch.testing.assert_close(strides, strides[0].expand(37), rtol=1e-9, atol=0)
+
+
+@every_noise
+def test_quadratic_strides_evenly_in_the_root_of_t(noise: str) -> None:
+    process = process_of(VariancePreservingProcess, noise)
+    strides = GRIDS["quadratic"].times(process.axis, 37).sqrt().diff()
+    torch.testing.assert_close(strides, strides[0].expand(37), rtol=1e-9, atol=0)
+
+
+@every_noise
+def test_uniform_log_snr_strides_evenly_from_the_floor_to_the_cleanest_time(noise: str) -> None:
+    process = process_of(VariancePreservingProcess, noise)
+    times = GRIDS["uniform_log_snr"].times(process.axis, 37)[:-1]
+    strides = process.log_snr(times).diff()
+    torch.testing.assert_close(strides, strides[0].expand(36), rtol=1e-6, atol=0)
+    assert float(times[-1]) == pytest.approx(process.axis.first)
+
+
+@every_noise
+@pytest.mark.parametrize("rho", [1.0, 7.0])
+def test_karras_strides_evenly_in_a_root_of_the_noise_level(rho: float, noise: str) -> None:
+    process = process_of(VariancePreservingProcess, noise)
+    times = build("sampler/grid", "karras", rho=rho).times(process.axis, 37)[:-1]
+    strides = (-process.log_snr(times) / (2 * rho)).exp().diff()
+    torch.testing.assert_close(strides, strides[0].expand(36), rtol=1e-6, atol=0)
+    assert float(times[-1]) == pytest.approx(process.axis.first)
+
+
+@pytest.mark.parametrize("rho", [0.0, -7.0])
+def test_karras_refuses_a_root_that_is_not_positive(rho: float) -> None:
+    with pytest.raises(ValueError, match="rho must be positive, got"):
+        build("sampler/grid", "karras", rho=rho)

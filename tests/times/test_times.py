@@ -1,0 +1,155 @@
+"""Laws of time sampling: which noise levels are trained, and how evenly."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
+from ddpm_lightning.processes.continuous import VariancePreservingProcess
+from ddpm_lightning.times.base import TimeSampling
+from tests.problems import CHAINS, PROCESSES, ThirdOrderProcess, build, options, process_under
+
+every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
+every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
+every_noise = pytest.mark.parametrize("noise", options("noise"))
+every_times = pytest.mark.parametrize("name", options("times"))
+
+STRATIFIED = [name for name in options("times") if build("times", name).stratified]
+
+
+def draws(name: str, process: GaussianProcess, batch_size: int, num_batches: int = 1) -> Tensor:
+    """(num_batches, batch_size); seed 0 of torch's global generator."""
+    torch.manual_seed(0)
+    sampling: TimeSampling = build("times", name)
+    return torch.stack([sampling.draw(process, batch_size) for _ in range(num_batches)])
+
+
+def fraction_of(process: GaussianProcess, t: Tensor) -> Tensor:
+    """Where t lies between data and the end of what is informative; the middle of a whole step."""
+    end = process.informative_time(torch.tensor([0.0, 1 - 1e-12], dtype=torch.float64)).max()
+    return (t - 0.5) / end if isinstance(end.item(), int) else 1 - t / end
+
+
+@every_noise
+@every_process
+@every_times
+def test_times_lie_above_data_and_within_what_is_informative(
+    name: str, process_type: type[GaussianProcess], noise: str
+) -> None:
+    for num_steps in (1, 2, 3, 50, 1000):
+        process = process_under(process_type, noise, num_steps)
+        t = draws(name, process, 100, 2)
+        end = process.informative_time(torch.tensor([0.0, 1 - 1e-12], dtype=torch.float64)).max()
+        assert t.shape == (2, 100)
+        assert t.dtype == end.dtype
+        assert ((t > 0) & (t <= end)).all()
+        log_snr = process.log_snr(t)
+        assert log_snr.isfinite().all()
+        # No step but the last has fallen below the floor.
+        assert (log_snr[t < end] >= LOG_SNR_FLOOR).all()
+
+
+@every_noise
+@every_chain
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 50, 1000])
+def test_uniform_quantiles_are_the_informative_steps_in_turn(
+    process_type: type[GaussianProcess], noise: str, num_steps: int
+) -> None:
+    process = process_under(process_type, noise, num_steps)
+    last = int(process.informative_time(torch.tensor([1 - 1e-12], dtype=torch.float64)))
+    fraction = (torch.arange(2 * last, dtype=torch.float64) + 0.5) / (2 * last)
+    t = build("times", "uniform_t").times(process, fraction)
+    assert torch.equal(t, torch.arange(1, last + 1).repeat_interleave(2))
+
+
+def test_uniform_steps_are_drawn_equally_often() -> None:
+    """16,000 independent draws over 10 steps: 1,600 each, with a standard error of 38."""
+    t = draws("uniform_t", process_under(CHAINS[1], "karras", 10), 8, 2000)
+    counts = torch.bincount(t.flatten(), minlength=11)
+    assert counts[0] == 0
+    assert (counts[1:] - 1600).abs().max() < 5 * 38
+
+
+def test_stratified_steps_are_drawn_equally_often() -> None:
+    """As many draws, closer to even: slices of 8 over 10 steps."""
+    t = draws("stratified", process_under(CHAINS[1], "karras", 10), 8, 2000)
+    counts = torch.bincount(t.flatten(), minlength=11)
+    assert counts[0] == 0
+    assert (counts[1:] - 1600).abs().max() < 5 * 38
+
+
+def test_uniform_times_are_uniform_on_the_continuous_process() -> None:
+    """Kolmogorov-Smirnov: 20,000 draws are within 1.95 / sqrt(n) of even but once in 1000."""
+    process = process_under(VariancePreservingProcess, "cosine")
+    t = draws("uniform_t", process, 20_000).flatten().sort().values / process.axis.last
+    even = torch.arange(1, 20_001) / 20_000
+    assert (t - even).abs().max() < 1.95 / 20_000**0.5
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 8, 50])
+@every_process
+def test_stratified_draws_visit_every_slice_once(
+    process_type: type[GaussianProcess], batch_size: int
+) -> None:
+    """400 steps (the informative ones of this chain): slices of whole steps where they divide."""
+    process = process_under(process_type, "linear", 400)
+    t = draws("stratified", process, batch_size, 20)
+    slices = (fraction_of(process, t) * batch_size).floor().sort(1).values
+    end = process.informative_time(torch.tensor([0.0, 1 - 1e-12], dtype=torch.float64)).max()
+    assert float(end) == 400
+    assert torch.equal(slices.long(), torch.arange(batch_size).expand(20, batch_size))
+
+
+@pytest.mark.parametrize("name", STRATIFIED)
+@pytest.mark.parametrize("batch_size", [3, 16])
+def test_stratified_quantiles_are_drawn_one_from_each_slice(name: str, batch_size: int) -> None:
+    """On the continuous process, whose quantiles are invertible."""
+    process = process_under(VariancePreservingProcess, "linear")
+    sampling = build("times", name)
+    t = draws(name, process, batch_size, 10)
+    edges = sampling.times(process, torch.arange(batch_size + 1).double() / batch_size)
+    ascending = edges.sort().values
+    for batch in t:
+        counts = torch.histogram(batch, ascending).hist
+        assert torch.equal(counts, torch.ones(batch_size).double())
+
+
+@every_noise
+@every_process
+def test_uniform_log_snr_is_flat_as_far_as_the_steps_of_the_chain_allow(
+    process_type: type[GaussianProcess], noise: str
+) -> None:
+    """The share of draws below any level is that of the interval, within the widest gap between
+    two usable steps, and 20,000 stratified draws add 1 / 20,000.
+    """
+    process = process_under(process_type, noise)
+    axis = process.axis
+    ends = torch.tensor([axis.last, axis.first], dtype=torch.float64)
+    low, high = axis.log_snr(ends).tolist()
+    level = axis.log_snr(draws("uniform_log_snr", process, 20_000).flatten()).sort().values
+    even = low + (torch.arange(20_000) + 0.5) / 20_000 * (high - low)
+    steps = getattr(axis, "steps", torch.linspace(axis.first, axis.last, 100_000).double())
+    gap = float(axis.log_snr(steps).diff().abs().max()) if len(steps) > 1 else 0.0
+    assert (level - even).abs().max() <= gap / 2 + (high - low) / 20_000 + 1e-9
+
+
+@pytest.mark.parametrize("noise", ["linear", "cosine"])
+def test_uniform_log_snr_is_the_same_law_for_processes_matched_in_log_snr(noise: str) -> None:
+    """The median chain and the standard one under its matched schedule: level by level."""
+    word = f"noise@noise.process.schedule={noise}"
+    median = process_under(CHAINS[1], noise)
+    matched = CHAINS[0](build("noise", "matched", word))
+    levels = [
+        process.axis.log_snr(draws("uniform_log_snr", process, 500).flatten())
+        for process in (median, matched)
+    ]
+    # Both take the usable steps closest to the same levels.
+    torch.testing.assert_close(*levels, rtol=0, atol=1e-6)
+
+
+@every_times
+def test_draws_follow_the_global_seed(name: str) -> None:
+    process = process_under(CHAINS[0], "linear")
+    assert torch.equal(draws(name, process, 16), draws(name, process, 16))
+    torch.manual_seed(1)
+    assert not torch.equal(build("times", name).draw(process, 16), draws(name, process, 16)[0])

@@ -1,0 +1,106 @@
+"""The module is wiring: the loss gets the clips at the times that were drawn, on any process."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm_lightning.data.clip import to_float
+from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.losses.base import Loss
+from ddpm_lightning.networks.unet3d import UNet3D
+from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.training.module import DiffusionModule
+from tests.problems import PROCESSES, ThirdOrderProcess, build, options, process_under
+
+every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
+every_loss = pytest.mark.parametrize("loss", options("loss"))
+every_times = pytest.mark.parametrize("times", options("times"))
+
+
+def module(process: GaussianProcess, loss: Loss, times: str = "uniform_t") -> DiffusionModule:
+    torch.manual_seed(0)
+    return DiffusionModule(
+        process,
+        network=UNet3D(1, loss.num_outputs, 16, [1], 1, 1, [False], 8),
+        objective=build("objective", "velocity"),
+        loss=loss,
+        times=build("times", times),
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
+        data_std=0.5,
+        warmup_steps=1,
+        cooldown=0.0,
+        val_draws=1,
+    )
+
+
+def batch() -> Batch:
+    """Four clips of three frames, 4 x 4; seed 0."""
+    generator = torch.Generator().manual_seed(0)
+    clips = torch.randint(256, (4, 3, 4, 4, 1), generator=generator, dtype=torch.uint8)
+    return Batch(clips, torch.arange(4))
+
+
+class Recorder(Loss):
+    """Keeps what it was given, and answers 1, 2, 3, 4."""
+
+    def __call__(self, denoiser: Denoiser, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        self.given = denoiser, x_0, t, noise
+        return torch.arange(1.0, 1.0 + len(x_0))
+
+
+@every_times
+@every_process
+def test_the_loss_is_asked_at_the_drawn_times_and_averaged(
+    process_type: type[GaussianProcess], times: str
+) -> None:
+    process = process_under(process_type, "cosine", 50)
+    recorder = Recorder()
+    model = module(process, recorder, times)
+    drawn: list[Tensor] = []
+    draw = model.times.draw
+    model.times.draw = lambda *given: drawn.append(draw(*given)) or drawn[-1]  # type: ignore
+    assert float(model.training_step(batch(), 0)) == 2.5
+    denoiser, x_0, t, noise = recorder.given
+    assert denoiser is model.denoiser
+    assert denoiser.process is process
+    assert torch.equal(x_0, to_float(batch().clip))
+    assert torch.equal(t, drawn[0])
+    assert noise.shape == x_0.shape
+    assert noise.dtype == torch.float32
+
+
+@every_loss
+@every_process
+def test_a_few_steps_lower_every_loss(process_type: type[GaussianProcess], loss: str) -> None:
+    """On one batch at fixed times and noise, and every parameter's gradient stays finite."""
+    process = process_under(process_type, "cosine", 50)
+    model = module(process, build("loss", loss))
+    x_0 = to_float(batch().clip)
+    t, noise = torch.tensor([5, 20, 35, 45]), torch.randn_like(x_0)
+    optimizer = model.make_optimizer(model.denoiser.parameters())
+    values = []
+    for _ in range(12):
+        value = model.loss(model.denoiser, x_0, t, noise).mean()
+        optimizer.zero_grad()
+        value.backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+        optimizer.step()
+        values.append(float(value))
+    assert min(values[-3:]) < 0.9 * values[0]
+
+
+@every_loss
+def test_validation_measures_the_same_error_under_every_loss(loss: str) -> None:
+    """val/loss is the plain one on the objective's target: runs with other losses compare."""
+    process = process_under(PROCESSES[0], "cosine", 50)
+    model = module(process, build("loss", loss))
+    model.on_validation_epoch_start()
+    model.validation_step(batch(), 0)
+    means = model._val_losses.mean()
+    # A network starts at 0, with one output or two: the loss is the mean square of v.
+    assert 0.3 < means["loss"] < 2
+    expected = module(process, build("loss", "simple"))
+    expected.on_validation_epoch_start()
+    expected.validation_step(batch(), 0)
+    assert means == pytest.approx(expected._val_losses.mean(), rel=1e-6)
