@@ -4,12 +4,14 @@
 
 50 evaluations of a network that answers at once, on clips of 4x3x16x64x64, one CPU thread. Both
 sides are given the noise prediction, clip x_0 to [-1, 1] and draw their own noise; they take turns,
-and the fastest of all rounds counts. Times include the network's input scaling on our side, which
-diffusers leaves to the caller. Then, how long a process's tables take.
+and the median of all rounds counts: fresh memory, and with it the system, decides much of it. Times
+include the network's input scaling on our side, which diffusers leaves to the caller. Then, how
+long a process's tables take.
 """
 
 import time
 from collections.abc import Callable
+from statistics import median
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
@@ -29,7 +31,7 @@ from ddpm_lightning.samplers.thresholding import StaticThresholding
 
 SHAPE = (4, 3, 16, 64, 64)
 EVALUATIONS = 50
-ROUNDS = 7
+ROUNDS = 15
 
 
 class Instant(nn.Module):
@@ -68,15 +70,15 @@ def linear() -> LinearSchedule:
 
 
 @torch.no_grad()
-def fastest(contenders: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Seconds of one call each, the least of all rounds."""
-    seconds = dict.fromkeys(contenders, float("inf"))
+def typical(contenders: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Seconds of one call each, the median of all rounds."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(ROUNDS):
         for name, run in contenders.items():
             start = time.perf_counter()
             run()
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
-    return seconds
+            seconds[name].append(time.perf_counter() - start)
+    return {name: median(values) for name, values in seconds.items()}
 
 
 def main() -> None:
@@ -92,12 +94,12 @@ def main() -> None:
     }
     print(f"{'sampler':12}{'ours':>10}{'diffusers':>12}{'ratio':>8}   ms a step")
     for name, (sampler, peer) in pairs.items():
-        seconds = fastest({"ours": ours(sampler), "theirs": peer})
+        seconds = typical({"ours": ours(sampler), "theirs": peer})
         a, b = (1000 * seconds[side] / EVALUATIONS for side in ("ours", "theirs"))
         print(f"{name:12}{a:10.2f}{b:12.2f}{a / b:8.2f}")
-    noise = fastest({"noise": lambda: torch.randn(SHAPE)})["noise"]
+    noise = typical({"noise": lambda: torch.randn(SHAPE)})["noise"]
     print(f"{'(noise alone)':12}{1000 * noise:9.2f}\n")
-    tables = fastest(
+    tables = typical(
         {
             "standard": lambda: StandardProcess(linear()),
             "median": lambda: MedianProcess(linear()),

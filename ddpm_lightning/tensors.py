@@ -1,5 +1,6 @@
 """The seam between coefficients, float64 on the CPU, and clips: cast here, once."""
 
+import torch
 from torch import Tensor
 
 
@@ -14,10 +15,15 @@ def expand(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient.reshape(-1, *[1] * (x.dim() - 1))
 
 
-def combine(a: Tensor | float, x: Tensor, b: Tensor | float, y: Tensor) -> Tensor:
-    """a x + b y, with coefficients as in `expand` or numbers; two passes where they are scalars."""
+def combine(
+    a: Tensor | float, x: Tensor, b: Tensor | float, y: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """a x + b y, with coefficients as in `expand` or numbers; two passes where they are scalars.
+
+    Scalar coefficients may be given a tensor to write the result into.
+    """
     if isinstance(b, Tensor) and b.dim():
         assert isinstance(a, Tensor)
         return expand(a, x) * x + expand(b, x) * y
-    product = (expand(a, x) if isinstance(a, Tensor) else a) * x
-    return product.add_(y, alpha=float(b))
+    factor = expand(a, x) if isinstance(a, Tensor) else torch.tensor(a, dtype=x.dtype)
+    return torch.mul(x, factor, out=out).add_(y, alpha=float(b))

@@ -4,7 +4,7 @@
     alpha_t = exp(-1/2 int_0^t beta),   sigma_t^2 = 1 - alpha_t^2
 
 with alpha from the schedule: in closed form (linear, cosine), or interpolated between the steps of
-the standard chain, which it meets at whole t.
+the standard chain, which it meets at whole t that noise follows.
 """
 
 from functools import cached_property

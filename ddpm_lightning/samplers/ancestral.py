@@ -14,7 +14,7 @@ from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
 from ddpm_lightning.samplers.thresholding import Thresholding
 from ddpm_lightning.samplers.walk import Point, Walk
-from ddpm_lightning.tensors import combine, expand
+from ddpm_lightning.tensors import expand
 
 
 class AncestralSampler(Sampler):
@@ -43,7 +43,7 @@ class AncestralSampler(Sampler):
         if not there.sigma:
             return x_0
         of_x_t, of_x_0, lower = walk.process.conditional(there.t, here.t)
-        mean = combine(of_x_t, x, of_x_0, x_0)
+        mean = walk.combine(of_x_t, x, of_x_0, x_0)
         share = self.variance if self.variance is not None else learned
         if share is None:
             raise ValueError(

@@ -31,6 +31,7 @@ class Sampler(ABC):
 
     order: int  # of convergence, as an ODE solver
     stochastic: bool
+    looks_back = 1  # estimates of x_0 that a step uses, its own included
 
     def __init__(self, num_evaluations: int, grid: Grid, thresholding: Thresholding) -> None:
         if num_evaluations < 1:
@@ -82,11 +83,13 @@ class Sampler(ABC):
             x: (B, ...), or what `start` gives.
             draw: fresh N(0, I) noise like a clip.
         """
-        walk = Walk(denoiser, self.thresholding.apply, draw, callback)
+        walk = Walk(denoiser, self.thresholding.apply, draw, callback, self.looks_back)
         points = [Point.at(denoiser.process, t) for t in times]
-        for here, there in pairwise(points):
+        for number, (here, there) in enumerate(pairwise(points)):
             walk.open_step(here)
-            x = self.step(walk, x, here, there)
+            before, x = x, self.step(walk, x, here, there)
+            if number and before is not x:  # the first state is the caller's
+                walk.close_step(before)
         if callback and not points[-1].sigma:
             callback(State(0, x, x))
         return x

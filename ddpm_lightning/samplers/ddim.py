@@ -16,7 +16,6 @@ from ddpm_lightning.samplers.grids.base import Grid
 from ddpm_lightning.samplers.inversion import invert
 from ddpm_lightning.samplers.thresholding import Thresholding
 from ddpm_lightning.samplers.walk import Estimator, Point, Walk
-from ddpm_lightning.tensors import combine
 
 
 class DDIMSampler(Sampler):
@@ -38,10 +37,10 @@ class DDIMSampler(Sampler):
         if not there.sigma:
             return x_0
         if not self.stochastic:
-            return flow_step(x, x_0, here, there)
+            return flow_step(walk, x, x_0, here, there)
         std = self.eta * sqrt(walk.process.conditional(there.t, here.t).variance)
-        still = flow_step(x, x_0, here, there, kept=sqrt(max(there.sigma**2 - std**2, 0.0)))
-        return still.add_(walk.draw(), alpha=std)
+        kept = sqrt(max(there.sigma**2 - std**2, 0.0))
+        return flow_step(walk, x, x_0, here, there, kept).add_(walk.draw(), alpha=std)
 
     @torch.no_grad()
     def invert(self, denoiser: Estimator, x: Tensor, tolerance: float = 1e-5) -> Tensor:
@@ -54,8 +53,8 @@ class DDIMSampler(Sampler):
 
 
 def flow_step(
-    x: Tensor, x_0: Tensor, here: Point, there: Point, kept: float | None = None
+    walk: Walk, x: Tensor, x_0: Tensor, here: Point, there: Point, kept: float | None = None
 ) -> Tensor:
     """alpha_s D + kept z, where kept is sigma_s: along the flow, with D as it is at `here`."""
     of_x = (there.sigma if kept is None else kept) / here.sigma
-    return combine(of_x, x, there.alpha - of_x * here.alpha, x_0)
+    return walk.combine(of_x, x, there.alpha - of_x * here.alpha, x_0)

@@ -23,6 +23,7 @@ class DPMpp3MSampler(Sampler):
     """One network call a step, two in the first: 50 evaluations walk 49 intervals."""
 
     order = 3
+    looks_back = 3
     stochastic = False
 
     @property
@@ -39,7 +40,7 @@ class DPMpp3MSampler(Sampler):
             return x_0
         nodes = list(walk.past)
         if len(nodes) == 1:
-            walk.estimate(flow_step(x, x_0, here, there), there)
+            walk.estimate(flow_step(walk, x, x_0, here, there), there)
             nodes.append(walk.past.popleft())
         return integrate(x, nodes, here, there)
 

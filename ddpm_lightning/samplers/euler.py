@@ -17,4 +17,4 @@ class EulerSampler(ChurnSampler):
 
     def step(self, walk: Walk, x: Tensor, here: Point, there: Point) -> Tensor:
         x, here = self.churned(walk, x, here)
-        return flow_step(x, walk.estimate(x, here), here, there)
+        return flow_step(walk, x, walk.estimate(x, here), here, there)

@@ -28,7 +28,7 @@ class HeunSampler(ChurnSampler):
     def step(self, walk: Walk, x: Tensor, here: Point, there: Point) -> Tensor:
         x, here = self.churned(walk, x, here)
         x_0 = walk.estimate(x, here)
-        x_s = flow_step(x, x_0, here, there)
+        x_s = flow_step(walk, x, x_0, here, there)
         if not there.sigma:
             return x_s
         x_0_s = walk.estimate(x_s, there)

@@ -13,7 +13,9 @@ from torch import Tensor
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
 from ddpm_lightning.samplers.thresholding import Thresholding
-from ddpm_lightning.samplers.walk import MEMORY, Past, Point, Walk
+from ddpm_lightning.samplers.walk import Past, Point, Walk
+
+MAX_ORDER = 3  # of the predictor
 
 
 class UniPCSampler(Sampler):
@@ -25,14 +27,15 @@ class UniPCSampler(Sampler):
     """
 
     stochastic = False
+    looks_back = MAX_ORDER
 
     def __init__(
         self, num_evaluations: int, grid: Grid, thresholding: Thresholding, predictor_order: int
     ) -> None:
         super().__init__(num_evaluations, grid, thresholding)
-        if not 1 <= predictor_order <= MEMORY:
+        if not 1 <= predictor_order <= MAX_ORDER:
             raise ValueError(
-                f"predictor_order must be 1, 2 or {MEMORY}, got {predictor_order}; 2 is customary"
+                f"predictor_order must be 1, 2 or {MAX_ORDER}, got {predictor_order}; 2 is usual"
             )
         self.predictor_order = predictor_order
         self.order = predictor_order + 1

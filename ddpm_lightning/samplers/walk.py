@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ddpm_lightning.denoiser import Estimate
 from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
+from ddpm_lightning.tensors import combine
 
 Draw = Callable[[], Tensor]
-MEMORY = 3  # estimates that a multistep method looks back on
 
 
 class Estimator(Protocol):
@@ -78,18 +78,30 @@ class Walk:
         limit: Callable[[Tensor], Tensor],
         draw: Draw,
         callback: Callable[[State], None] | None,
+        looks_back: int,
     ) -> None:
         self.process = denoiser.process
         self.draw = draw
-        self.past: deque[Past] = deque(maxlen=MEMORY)
+        self.past: deque[Past] = deque(maxlen=looks_back)
         self._denoiser = denoiser
         self._limit = limit
         self._callback = callback
         self._unseen: Point | None = None
+        self._spare: Tensor | None = None
 
     def open_step(self, here: Point) -> None:
         """The next estimate is the one that the callback sees."""
         self._unseen = here
+
+    def close_step(self, x: Tensor) -> None:
+        """The state x, of ours, is left behind; where nobody saw it, its memory is used again."""
+        seen = self._callback or any(past.x_0 is x for past in self.past)
+        self._spare = None if seen else x
+
+    def combine(self, a: Tensor | float, x: Tensor, b: Tensor | float, y: Tensor) -> Tensor:
+        """a x + b y for the next state: fresh memory costs more than the arithmetic."""
+        out, self._spare = self._spare, None
+        return combine(a, x, b, y, out if out is not None and out.shape == x.shape else None)
 
     def estimate(self, x: Tensor, point: Point) -> Tensor:
         """x_0 (B, ...) from x at the point, within the range that thresholding allows."""
