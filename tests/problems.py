@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
@@ -33,6 +34,12 @@ PROCESSES: list[type[GaussianProcess]] = [*CHAINS, VariancePreservingProcess]
 def options(group: str) -> list[str]:
     """Names of the members of a conf group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def noises() -> list[Any]:
+    """All schedules as parameters; those beyond three that tell most of the story are slow."""
+    story = ("linear", "cosine", "hybrid")
+    return [n if n in story else pytest.param(n, marks=pytest.mark.slow) for n in options("noise")]
 
 
 @cache

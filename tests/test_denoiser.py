@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from ddpm_lightning.denoiser import MAX_LOG_SNR, Denoiser
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
-from tests.problems import PROCESSES, FixedOutput, build, options, process_under
+from tests.problems import PROCESSES, FixedOutput, build, noises, options, process_under
 
 SHAPE = (4, 1, 2, 3, 3)
 
 every_process = pytest.mark.parametrize("process_type", PROCESSES)
-every_noise = pytest.mark.parametrize("noise", options("noise"))
+every_noise = pytest.mark.parametrize("noise", noises())
 every_objective = pytest.mark.parametrize("objective", options("objective"))
 
 

@@ -15,12 +15,12 @@ from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.processes.state import state_law
 from ddpm_lightning.samplers.noise import per_sample_generators
 from tests.likelihood.problems import STD, TRUTH, gaussian, representative
-from tests.problems import CHAINS, PROCESSES, build, options
+from tests.problems import CHAINS, PROCESSES, build, noises, options
 
 BOUNDS = ["variational", "pair"]
 
 every_process = pytest.mark.parametrize("process_type", PROCESSES)
-every_noise = pytest.mark.parametrize("noise", options("noise"))
+every_noise = pytest.mark.parametrize("noise", noises())
 every_bound = pytest.mark.parametrize("name", BOUNDS)
 every_grid = pytest.mark.parametrize("grid", options("sampler/grid"))
 

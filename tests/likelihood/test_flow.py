@@ -10,10 +10,10 @@ from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.likelihood.base import BIN_WIDTH
 from ddpm_lightning.samplers.noise import per_sample_generators
 from tests.likelihood.problems import STD, TRUTH, density_nats, gaussian, representative
-from tests.problems import PROCESSES, FixedOutput, build, options, trimodal
+from tests.problems import PROCESSES, FixedOutput, build, noises, options, trimodal
 
 every_process = pytest.mark.parametrize("process_type", PROCESSES)
-every_noise = pytest.mark.parametrize("noise", options("noise"))
+every_noise = pytest.mark.parametrize("noise", noises())
 every_solver = pytest.mark.parametrize("solver", options("likelihood/solver"))
 every_probe = pytest.mark.parametrize("probe", options("likelihood/probe"))
 

@@ -7,7 +7,7 @@ from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from tests.losses.shared import LOSSES, SHAPE, Affine, data_and_noise, denoiser, outputs_of
-from tests.problems import PROCESSES, ThirdOrderProcess, build, options, process_under
+from tests.problems import PROCESSES, ThirdOrderProcess, build, noises, options, process_under
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
 every_objective = pytest.mark.parametrize("objective", options("objective"))
@@ -54,7 +54,7 @@ def test_losses_and_gradients_are_finite_under_hybrid_noise(
 
 @every_loss
 @pytest.mark.parametrize("process_type", PROCESSES)
-@pytest.mark.parametrize("noise", options("noise"))
+@pytest.mark.parametrize("noise", noises())
 def test_losses_and_gradients_are_finite_under_every_schedule(
     process_type: type[GaussianProcess], noise: str, name: str
 ) -> None:

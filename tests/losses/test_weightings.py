@@ -8,7 +8,7 @@ from ddpm_lightning.losses.base import WeightedLoss
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from tests.losses.shared import LOSSES, data_and_noise, denoiser
-from tests.problems import PROCESSES, build, options, process_under
+from tests.problems import PROCESSES, build, noises, options, process_under
 
 WEIGHTED = [name for name in LOSSES if isinstance(build("loss", name), WeightedLoss)]
 
@@ -64,7 +64,7 @@ def test_edm_takes_data_std_from_the_model() -> None:
 
 
 @every_process
-@pytest.mark.parametrize("noise", options("noise"))
+@pytest.mark.parametrize("noise", noises())
 def test_edm_weighs_the_karras_target_evenly(
     process_type: type[GaussianProcess], noise: str
 ) -> None:

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.noise.base import NoiseSchedule
-from tests.problems import Betas, build, options
+from tests.problems import Betas, build, noises, options
 
 CLOSED_FORMS = ["cosine", "linear"]
 NUM_STEPS = [1, 2, 3, 50, 1000]
 
 INTERPOLATED = [name for name in options("noise") if name not in CLOSED_FORMS]
 
-every_noise = pytest.mark.parametrize("name", options("noise"))
+every_noise = pytest.mark.parametrize("name", noises())
 
 
 def chain_log_alpha(schedule: NoiseSchedule) -> Tensor:

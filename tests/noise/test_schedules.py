@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from tests.problems import build, composed, options
+from tests.problems import build, composed, noises, options
 
 NUM_STEPS = [1, 2, 3, 50, 1000]
 
-every_noise = pytest.mark.parametrize("name", options("noise"))
+every_noise = pytest.mark.parametrize("name", noises())
 
 
 @every_noise

@@ -10,7 +10,7 @@ from ddpm_lightning.noise.base import betas_from_log_snr
 from ddpm_lightning.noise.matched import MatchedSchedule
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import PROCESSES, Betas, build, options, process_under
+from tests.problems import PROCESSES, Betas, build, noises, process_under
 
 INSIDE = ["linear", "cosine", "scaled_linear"]
 
@@ -93,7 +93,7 @@ def test_snr_shift_is_undone_by_the_opposite_shift() -> None:
     torch.testing.assert_close(log_snr(back)[:-1], expected[:-1], rtol=1e-10, atol=1e-9)
 
 
-@pytest.mark.parametrize("noise", options("noise"))
+@pytest.mark.parametrize("noise", noises())
 @pytest.mark.parametrize("process_type", PROCESSES)
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 50, 1000])
 def test_matched_has_the_running_minimum_of_the_log_snr_of_any_process(

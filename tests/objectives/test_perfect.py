@@ -8,10 +8,18 @@ from torch import Tensor
 
 from ddpm_lightning.denoiser import MAX_LOG_SNR, Denoiser
 from ddpm_lightning.processes.base import GaussianProcess
-from tests.problems import PROCESSES, FixedOutput, ThirdOrderProcess, build, options, process_under
+from tests.problems import (
+    PROCESSES,
+    FixedOutput,
+    ThirdOrderProcess,
+    build,
+    noises,
+    options,
+    process_under,
+)
 
 every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
-every_noise = pytest.mark.parametrize("noise", options("noise"))
+every_noise = pytest.mark.parametrize("noise", noises())
 every_objective = pytest.mark.parametrize("objective", options("objective"))
 
 

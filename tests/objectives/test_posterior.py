@@ -14,14 +14,14 @@ from tests.problems import (
     FixedOutput,
     ThirdOrderProcess,
     build,
-    options,
+    noises,
     process_under,
 )
 
 NUM_STEPS = 50
 
 every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
-every_noise = pytest.mark.parametrize("noise", options("noise"))
+every_noise = pytest.mark.parametrize("noise", noises())
 
 
 def problem(process: GaussianProcess) -> tuple[Tensor, Tensor, Tensor, Tensor]:

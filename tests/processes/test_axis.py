@@ -5,13 +5,13 @@ import torch
 
 from ddpm_lightning.processes.axis import MIN_FALL, DiscreteAxis
 from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
-from tests.problems import CHAINS, PROCESSES, Betas, ThirdOrderProcess, options, process_under
+from tests.problems import CHAINS, PROCESSES, Betas, ThirdOrderProcess, noises, process_under
 
 LENGTHS = [1, 2, 3, 50, 1000]
 
 every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
 every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
-every_noise = pytest.mark.parametrize("noise", options("noise"))
+every_noise = pytest.mark.parametrize("noise", noises())
 every_length = pytest.mark.parametrize("num_steps", LENGTHS)
 
 
@@ -89,8 +89,9 @@ def test_before_comes_to_data_in_as_many_steps_as_the_axis_has(
     t, count = torch.tensor([axis.last], dtype=torch.float64), 0
     while t > 0:
         s = axis.before(t)
-        assert (s < t).all()
+        assert ((s >= 0) & (s < t)).all()
         t, count = s, count + 1
+    assert t == 0
     assert count - 1 < axis.num_steps + 1e-9 <= count + 1e-6
 
 

@@ -11,7 +11,7 @@ from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.base import LOG_SNR_FLOOR
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import CHAINS, Betas, ThirdOrderProcess, build, options, process_under
+from tests.problems import CHAINS, Betas, ThirdOrderProcess, build, noises, process_under
 
 WEIGHTS = {
     StandardProcess: [1.0],
@@ -20,7 +20,7 @@ WEIGHTS = {
 }
 
 every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
-every_noise = pytest.mark.parametrize("noise", options("noise"))
+every_noise = pytest.mark.parametrize("noise", noises())
 
 
 def test_the_weights_of_every_chain_are_written_down_here() -> None:

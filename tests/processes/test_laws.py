@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
-from tests.problems import PROCESSES, Betas, ThirdOrderProcess, build, options, process_under
+from tests.problems import PROCESSES, Betas, ThirdOrderProcess, build, noises, process_under
 
 LENGTHS = [1, 2, 3, 50, 1000]
 
 every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
-every_noise = pytest.mark.parametrize("noise", options("noise"))
+every_noise = pytest.mark.parametrize("noise", noises())
 
 
 def steps(process: GaussianProcess) -> Tensor:

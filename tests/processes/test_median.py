@@ -5,9 +5,9 @@ import torch
 
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import Betas, options, process_under
+from tests.problems import Betas, noises, process_under
 
-every_noise = pytest.mark.parametrize("noise", options("noise"))
+every_noise = pytest.mark.parametrize("noise", noises())
 
 
 def median(noise: str, num_steps: int = 1000) -> MedianProcess:

@@ -5,7 +5,7 @@ import pytest
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import CHAINS, PROCESSES, Betas, build, options
+from tests.problems import CHAINS, PROCESSES, Betas, build, noises
 
 
 def test_median_hybrid_is_reported_with_its_known_figures() -> None:
@@ -48,7 +48,7 @@ def test_a_prior_that_misses_the_data_is_warned_of() -> None:
 
 
 @pytest.mark.parametrize("process_type", PROCESSES)
-@pytest.mark.parametrize("noise", options("noise"))
+@pytest.mark.parametrize("noise", noises())
 @pytest.mark.parametrize("num_steps", [1, 2, 1000])
 def test_every_combination_is_described(process_type: type, noise: str, num_steps: int) -> None:
     found = describe(process_type(build("noise", noise, num_steps=num_steps)), data_std=0.5)

@@ -7,11 +7,11 @@ from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.processes.state import state_conditional, state_law
-from tests.problems import CHAINS, PROCESSES, Betas, ThirdOrderProcess, options, process_under
+from tests.problems import CHAINS, PROCESSES, Betas, ThirdOrderProcess, noises, process_under
 
 every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
 every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
-every_noise = pytest.mark.parametrize("noise", options("noise"))
+every_noise = pytest.mark.parametrize("noise", noises())
 
 
 @every_noise

@@ -13,14 +13,14 @@ from torch import Tensor
 from ddpm_lightning.processes.base import GaussianProcess, Time
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Draw, Point
-from tests.problems import CHAINS, PROCESSES, Mixture, build, options
+from tests.problems import CHAINS, PROCESSES, Mixture, build, noises, options
 
 NOISES = ["linear", "cosine", "hybrid"]  # gentle, steep at the end, and not monotone
 
 every_sampler = pytest.mark.parametrize("name", options("sampler"))
 every_process = pytest.mark.parametrize("process_type", PROCESSES)
 every_chain = pytest.mark.parametrize("process_type", CHAINS)
-every_noise = pytest.mark.parametrize("noise", options("noise"))
+every_noise = pytest.mark.parametrize("noise", noises())
 telling_noises = pytest.mark.parametrize("noise", NOISES)
 
 

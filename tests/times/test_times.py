@@ -7,11 +7,19 @@ from torch import Tensor
 from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
 from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.times.base import TimeSampling
-from tests.problems import CHAINS, PROCESSES, ThirdOrderProcess, build, options, process_under
+from tests.problems import (
+    CHAINS,
+    PROCESSES,
+    ThirdOrderProcess,
+    build,
+    noises,
+    options,
+    process_under,
+)
 
 every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
 every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
-every_noise = pytest.mark.parametrize("noise", options("noise"))
+every_noise = pytest.mark.parametrize("noise", noises())
 every_times = pytest.mark.parametrize("name", options("times"))
 
 STRATIFIED = [name for name in options("times") if build("times", name).stratified]
