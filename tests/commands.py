@@ -13,6 +13,8 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 import evaluate
+import ingest
+import inspect_data
 import sample
 import train
 from ddpm_lightning.data.gif import encode
@@ -23,6 +25,8 @@ COMMANDS = {
     "train": (train.main, "config"),
     "sample": (sample.main, "sample"),
     "evaluate": (evaluate.main, "evaluate"),
+    "ingest": (ingest.main, "ingest"),
+    "inspect_data": (inspect_data.main, "inspect_data"),
 }
 
 # The smallest run that does everything the default does.

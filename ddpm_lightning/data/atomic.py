@@ -1,12 +1,43 @@
-"""Folders that appear whole or not at all, even when several processes write the same one."""
+"""Files and folders that appear whole or not at all, also when several processes write the same."""
 
+import contextlib
 import errno
+import os
+import secrets
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
+
+
+class WriteRefused(OSError):  # noqa: N818 - it is one more OSError
+    """The disk is full, read-only or broken; str() is one line with the path and the bytes."""
+
+    reason: str
+    num_bytes: int | None
+
+
+def write_file(path: Path, parts: Iterable[bytes | memoryview], num_bytes: int) -> None:
+    """Make path hold the parts, num_bytes in all; what was there stays until they are on the disk.
+
+    Raises WriteRefused.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())  # else a crash could leave a renamed file without content
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _refused(path, error.errno, error.strerror, num_bytes) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_folder(
@@ -16,7 +47,7 @@ def write_folder(
 
     Whatever lies at folder and is not valid is deleted. When another process was first with a
     valid folder, that one stays. An exception in write leaves everything as it was.
-    Raises OSError, with one line naming the folder, when the disk refuses.
+    Raises WriteRefused.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -27,13 +58,32 @@ def write_folder(
             write(content)
             while not _renamed(content, folder) and not is_valid(folder):
                 _move_aside(folder, temporary, is_valid)
+            _sync_folder(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+    except WriteRefused as error:  # the temporary folder's name would say nothing
+        raise _refused(folder, error.errno, error.reason, error.num_bytes) from error
     except OSError as error:
-        raise OSError(
-            error.errno,
-            f"cannot write {folder}: {error.strerror}; free some space or choose another folder",
-        ) from error
+        raise _refused(folder, error.errno, error.strerror) from error
+
+
+def _refused(
+    path: Path, code: int | None, reason: str | None, num_bytes: int | None = None
+) -> WriteRefused:
+    needs = f"; {num_bytes:,} bytes are needed" if num_bytes is not None else ""
+    advice = "free some space or choose another folder"
+    error = WriteRefused(code, f"cannot write {path}: {reason}{needs}; {advice}")
+    error.reason, error.num_bytes = str(reason), num_bytes
+    return error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Onto the disk itself, so that a rename survives a crash."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _renamed(content: Path, folder: Path) -> bool:

@@ -1,23 +1,31 @@
 """Clips: frames of a GIF at the training size and frame rate, and their form as tensors.
 
-Defines ClipFormat (the size and rate), resample (GIF frames -> uint8 clip), loop and window
-(clips of any length -> a fixed length), to_float and to_uint8 (bytes <-> [-1, 1]). Clips are
-(N, H, W, C); what networks see is (C, F, H, W). Files and caches are not known here.
+Defines ClipFormat (the size and rate), resample (GIF frames -> uint8 clip), to_float and to_uint8
+(bytes <-> [-1, 1]). Clips are (N, H, W, C); what networks see is (C, F, H, W). Files, stores and
+windows are not known here.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
+from scipy.sparse import csr_array
 
 from ddpm_lightning.data.gif_blocks import GifError
 
+if TYPE_CHECKING:
+    import torch  # which decoding needs nowhere: it would triple the memory of a decode worker
+
 MAX_CLIP_FRAMES = 4096
 
-_LUMA = np.array([[0.299], [0.587], [0.114]], dtype=np.float32)  # Rec. 601, on coded values
+_BAND_PIXELS = 2**20  # of the old image, as float32 at a time
+_SPARE = 20  # floats after each row: rows of a power of two miss the cache when transposed
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # Rec. 601, on coded values
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,8 @@ def resample(
     and no more than one large frame is held at a time.
 
     Args:
-        frames: at least one (frame (H, W, 3) uint8, duration_ms > 0), all of one size.
+        frames: at least one (frame (H, W, 3) uint8, duration_ms > 0), all of one size, as from
+            gif.frames; or from gif.canvases, which is faster.
         max_frames: the longest clip allowed; it bounds the memory that a long delay can claim.
     Returns:
         (N, height, width, channels) uint8.
@@ -78,51 +87,53 @@ def resize(frame: np.ndarray, clip_format: ClipFormat) -> np.ndarray:
     """Cover the box, keeping the aspect ratio, and cut the centre: (H, W, 3) -> (h, w, C) uint8.
 
     Every new pixel is the mean of the old image over the square it covers. For whole factors that
-    is the block mean; enlarging, it is nearest neighbour with mixed edges.
+    is the block mean; enlarging, it is nearest neighbour with mixed edges. A fourth channel of the
+    frame is ignored.
     """
-    height, width, _ = frame.shape
+    height, width, num_channels = frame.shape
     scale = min(height / clip_format.height, width / clip_format.width)  # old pixels per new one
-    # einsum rather than @: products this small lose more to threads than they gain.
-    cells, weights = _area_weights(height, clip_format.height, scale)
-    rows = np.einsum("hk,hkxc->hxc", weights, frame[cells])  # (h, W, 3)
-    cells, weights = _area_weights(width, clip_format.width, scale)
-    small = np.einsum("wk,hwkc->hwc", weights, rows[:, cells])  # (h, w, 3)
+    (columns,) = _area_bands(width, clip_format.width, scale, 1)
+    num_bands = min(clip_format.height, 1 + height * width // _BAND_PIXELS)
+    length = columns.size * num_channels
+    rows = np.empty((clip_format.height, length + _SPARE), dtype=np.float32)[:, :length]
+    np.concatenate(
+        [
+            band.weights @ frame[band.old, columns.old].astype(np.float32).reshape(band.size, -1)
+            for band in _area_bands(height, clip_format.height, scale, num_bands)
+        ],
+        out=rows,
+    )
+    narrow = rows.reshape(-1, columns.size, num_channels)[..., :3].transpose(1, 2, 0)  # (W, 3, h)
+    small = columns.weights @ narrow.reshape(columns.size, -1)
+    small = small.reshape(clip_format.width, 3, clip_format.height)
     if clip_format.channels == 1:
-        small = small @ _LUMA
-    resized: np.ndarray = np.rint(small).astype(np.uint8)
+        small = np.einsum("c,wch->wh", _LUMA, small)[:, None]
+    resized = np.rint(small).astype(np.uint8).transpose(2, 0, 1)
     return np.ascontiguousarray(resized)
 
 
+class _Band(NamedTuple):
+    """Some new pixels are weights (new, size) @ the old pixels in a range of that size."""
+
+    old: slice
+    size: int
+    weights: csr_array  # single-threaded, and each new pixel needs few of the old
+
+
 @lru_cache(maxsize=64)
-def _area_weights(old: int, new: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which old pixels (new, K) each new pixel, scale old ones long, covers, and their shares."""
+def _area_bands(old: int, new: int, scale: float, num_bands: int) -> list[_Band]:
+    """The means over scale old pixels each, centred, as so many runs of new pixels."""
     edges = (old - new * scale) / 2 + scale * np.arange(new + 1)[:, None]
-    cells = np.floor(edges[:-1]).astype(np.int64) + np.arange(math.ceil(scale) + 1)
-    overlap = np.minimum(edges[1:], cells + 1) - np.maximum(edges[:-1], cells)
-    shares = np.maximum(overlap, 0)
+    pixels = np.arange(old)
+    shares = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)  # (new, old)
+    shares = np.maximum(shares, 0)
     shares = (shares / shares.sum(1, keepdims=True)).astype(np.float32)
-    return np.clip(cells, 0, old - 1), shares
-
-
-def loop(clip: np.ndarray, num_frames: int) -> np.ndarray:
-    """The clip itself if it is long enough, else the clip played again from its start."""
-    if len(clip) >= num_frames:
-        return clip
-    return clip[np.arange(num_frames) % len(clip)]
-
-
-def window(clip: np.ndarray, num_frames: int, start: int | None = None) -> np.ndarray:
-    """num_frames frames (num_frames, H, W, C) from start on, or from the middle for None.
-
-    A clip shorter than num_frames is looped first. Raises ValueError for a start outside.
-    """
-    clip = loop(clip, num_frames)
-    last = len(clip) - num_frames
-    if start is None:
-        start = last // 2
-    if not 0 <= start <= last:
-        raise ValueError(f"start must lie in [0, {last}] for {num_frames} frames, got {start}")
-    return clip[start : start + num_frames]
+    bands = []
+    for part in np.array_split(shares, num_bands):
+        used = np.flatnonzero(part.any(axis=0))
+        covered = slice(used[0], used[-1] + 1)
+        bands.append(_Band(covered, covered.stop - covered.start, csr_array(part[:, covered])))
+    return bands
 
 
 def to_float(clip: torch.Tensor) -> torch.Tensor:
@@ -132,4 +143,4 @@ def to_float(clip: torch.Tensor) -> torch.Tensor:
 
 def to_uint8(clip: torch.Tensor) -> torch.Tensor:
     """Float (..., C, F, H, W) -> uint8 (..., F, H, W, C), clamped and rounded; undoes to_float."""
-    return ((clip.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(-4, -1)
+    return ((clip.float() + 1) * 127.5).round().clamp(0, 255).byte().movedim(-4, -1)

@@ -1,77 +1,110 @@
-"""Windows of cached clips as a torch dataset, and which clips train and which validate."""
+"""Windows of stored clips, a batch at a time, with everything random keyed by the sample's number.
 
-import logging
+What a sample shows is a function of the seed, its clip and its number in the stream: not of the
+worker, the batch or the restart that asks for it.
+"""
+
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ddpm_lightning.data.cache import ClipCache, split
-from ddpm_lightning.data.clip import window
+from ddpm_lightning.data.draws import uniform
+from ddpm_lightning.data.sampler import Sample
+from ddpm_lightning.data.store import ClipStore, DamagedClip
+from ddpm_lightning.data.windows import Windows
 
-_log = logging.getLogger(__name__)
+_START, _SPEED, _FLIP, _CAPTION, _NUM_LANES = range(5)
+_MAX_SUBSTITUTES = 100
 
 
 class Batch(NamedTuple):
-    """clip: (B, F, H, W, C) uint8; index: (B,) int64, positions in the dataset.
+    """clip: (B, F, H, W, C) uint8; index: (B,) int64, positions in the dataset; caption: B of them.
 
-    A single item of the dataset has no B.
+    A clip without captions has the empty one.
     """
 
     clip: torch.Tensor
     index: torch.Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls
+    caption: list[str]
 
 
 class ClipDataset(Dataset[Batch]):
-    """num_frames frames of each chosen clip; shorter clips are looped.
+    """A window of each chosen clip.
+
+    A damaged clip is replaced by another one, chosen by the sample's number; the store counts it.
 
     Args:
-        indices: positions in the cache; dataset item i is clip indices[i].
-        random_window: start anywhere, drawn from torch's global generator (as loaders seed it in
-            every worker), instead of in the middle.
+        indices: positions in the store; dataset item i is clip indices[i].
+        flip: mirror half of the samples, left to right.
+        seed: of all that is random.
     """
 
     def __init__(
-        self, cache: ClipCache, indices: Sequence[int], num_frames: int, random_window: bool
+        self,
+        store: ClipStore,
+        indices: Sequence[int],
+        windows: Windows,
+        *,
+        flip: bool = False,
+        seed: int = 0,
     ) -> None:
-        self.cache = cache
+        self.store = store
         self.indices = list(indices)
-        self.num_frames = num_frames
-        self.random_window = random_window
+        self.windows = windows
+        self.flip = flip
+        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, i: int) -> Batch:
-        clip = self.cache.clip(self.indices[i])
-        start = None
-        if self.random_window:
-            num_starts = max(1, len(clip) - self.num_frames + 1)
-            start = int(torch.randint(num_starts, ()))
-        chosen = torch.tensor(window(clip, self.num_frames, start))  # copies: the file is read-only
-        return Batch(chosen, torch.tensor(i))
+        """A batch of one, for sample number i."""
+        return self.__getitems__([Sample(i, i)])
 
+    def __getitems__(self, samples: Sequence[Sample]) -> Batch:
+        numbers = np.array([sample.number for sample in samples])
+        draws = uniform(self.seed, numbers, _NUM_LANES)
+        shape = (len(samples), self.windows.num_frames, *self.store.shape)
+        shown = np.empty(shape, dtype=np.uint8)
+        clips = torch.from_numpy(shown)  # the same memory
+        index, caption = [], []
+        for row, sample in enumerate(samples):
+            i, clip = self._clip(sample)
+            entry = self.store.entries[self.indices[i]]
+            start, speed = draws[row, _START], draws[row, _SPEED]
+            frames = self.windows.frames(entry.shots, len(clip), start, speed)
+            np.take(clip, frames, axis=0, out=shown[row], mode="clip")  # raise would copy twice
+            if self.flip and draws[row, _FLIP] < 0.5:
+                clips[row] = clips[row].flip(-2)  # NumPy takes ten times as long
+            index.append(i)
+            captions = entry.captions or ("",)
+            caption.append(captions[int(draws[row, _CAPTION] * len(captions))])
+        return Batch(clips, torch.tensor(index), caption)
 
-def train_val_indices(cache: ClipCache, val_fraction: float) -> tuple[list[int], list[int]]:
-    """Positions in the cache that train and that validate, by cache.split.
+    def shards(self) -> list[int]:
+        """The shard of every item, for the sampler."""
+        return [self.store.shard(i) for i in self.indices]
 
-    A side that would be empty gets all clips instead, with a warning.
-    Raises ValueError if val_fraction lies outside [0, 1].
-    """
-    if not 0 <= val_fraction <= 1:
-        raise ValueError(f"val_fraction must lie in [0, 1], got {val_fraction}")
-    sides: dict[str, list[int]] = {"train": [], "val": []}
-    for i, entry in enumerate(cache.entries):
-        sides[split(entry.sha256, val_fraction)].append(i)
-    everything = list(range(len(cache)))
-    for name, side in sides.items():
-        if not side:
-            _log.warning(
-                "val_fraction=%g leaves no %s clip among %d: the %s side uses all of them",
-                val_fraction,
-                name,
-                len(cache),
-                name,
-            )
-    return sides["train"] or everything, sides["val"] or everything
+    def digest(self) -> str:
+        """Of which clips these are, and in which order."""
+        contents = "".join(self.store.entries[i].sha256 for i in self.indices)
+        return hashlib.sha256(contents.encode()).hexdigest()
+
+    def _clip(self, sample: Sample) -> tuple[int, np.ndarray]:
+        """The item shown for a sample, its own one unless that is damaged, and its clip."""
+        i = sample.item
+        for attempt in range(_MAX_SUBSTITUTES):
+            try:
+                return i, self.store.clip(self.indices[i])
+            except DamagedClip as error:
+                cause = error
+                lanes = uniform(self.seed, np.array([sample.number]), _NUM_LANES + attempt + 1)
+                i = int(lanes[0, -1] * len(self))
+        raise ValueError(
+            f"{_MAX_SUBSTITUTES} clips drawn in a row are damaged (the last one: {cause}); "
+            "delete the folder, and it is made again"
+        )

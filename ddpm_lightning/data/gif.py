@@ -1,4 +1,4 @@
-"""GIF bytes to frames, composited on white; the way back, encode, is re-exported here.
+"""GIF bytes to frames, composited on white; walk and the way back, encode, are re-exported here.
 
 FFmpeg (through PyAV) decodes the LZW data of one image at a time, handed to it as a GIF of its
 own with the format fixed, so nothing is probed and no frame can be dropped. The structure comes
@@ -15,7 +15,6 @@ from typing import NamedTuple
 import av
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
-from av.video.frame import VideoFrame
 
 from ddpm_lightning.data.gif_blocks import (
     DEFAULT_LIMITS,
@@ -34,13 +33,15 @@ __all__ = [
     "Frames",
     "GifError",
     "Limits",
+    "canvases",
     "decode",
     "durations_ms",
     "encode",
     "frames",
+    "walk",
 ]
 
-_PIXEL = np.dtype("<u4")  # blue, green, red, alpha in memory
+_PIXEL = np.dtype("<u4")  # red, green, blue, alpha in memory
 _WHITE = 0xFFFFFFFF
 _OPAQUE_BLACK = 0xFF000000
 _CLEAR, _RESTORE = 2, 3
@@ -58,7 +59,8 @@ def frames(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[np.nd
 
     Raises GifError: at once when the structure is at fault, while iterating when an image is.
     """
-    return _composite(walk(data, limits))
+    shown = canvases(walk(data, limits))
+    return ((np.ascontiguousarray(canvas[..., :3]), duration_ms) for canvas, duration_ms in shown)
 
 
 def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Frames:
@@ -72,23 +74,36 @@ def durations_ms(data: bytes, limits: Limits = DEFAULT_LIMITS) -> list[int]:
     return [image.duration_ms for image in walk(data, limits).images]
 
 
-def _composite(structure: Structure) -> Iterator[tuple[np.ndarray, int]]:
+def canvases(structure: Structure) -> Iterator[tuple[np.ndarray, int]]:
+    """Like frames, but yields (canvas (H, W, 4) uint8, duration_ms) and copies nothing.
+
+    The fourth channel is always 255, and the next frame is painted into the same array. Images
+    that are not asked for are not decoded.
+    """
     decoder = VideoCodecContext.create("gif", "r")
     decoder.thread_count = 1
     canvas = np.full((structure.height, structure.width), _WHITE, dtype=_PIXEL)
+    shown = canvas.view(np.uint8).reshape(*canvas.shape, 4)
     for image in structure.images:
-        pixels, key = _decode_image(decoder, image)
         box = np.s_[image.top : image.top + image.height, image.left : image.left + image.width]
         region = canvas[box]  # a view, clipped to the canvas
         before = region.copy() if image.disposal == _RESTORE else region
-        pixels = pixels[: region.shape[0], : region.shape[1]]
-        np.copyto(region, pixels, where=True if key is None else pixels != key)
-        bytes_of = canvas.view(np.uint8).reshape(*canvas.shape, 4)
-        yield np.ascontiguousarray(bytes_of[..., 2::-1]), image.duration_ms
+        _paint(region, *_decode_image(decoder, image))
+        yield shown, image.duration_ms
         if image.disposal == _CLEAR:
             region[...] = _WHITE
         elif image.disposal == _RESTORE:
             region[...] = before
+
+
+def _paint(region: np.ndarray, pixels: np.ndarray, key: int | None) -> None:
+    pixels = pixels[: region.shape[0], : region.shape[1]]
+    if key is None:
+        region[...] = pixels
+    else:  # without a branch: under a dithered mask, a branch a pixel takes 8 times as long
+        change = pixels - region  # modulo 2^32
+        change *= pixels != key
+        region += change
 
 
 def _decode_image(decoder: VideoCodecContext, image: ImageBlock) -> tuple[np.ndarray, int | None]:
@@ -107,31 +122,33 @@ def _decode_image(decoder: VideoCodecContext, image: ImageBlock) -> tuple[np.nda
     )
     try:
         (frame,) = decoder.decode(av.Packet(packet))
-        pixels = _pixels(frame)
+        (plane,) = frame.planes
+    except MemoryError:
+        raise
     except Exception as error:  # PyAV raises many kinds, some of them not its own
         raise GifError("corrupt", f"an image does not decode ({type(error).__name__})") from error
+    buffer = memoryview(plane)
+    rows = np.frombuffer(buffer, _PIXEL).reshape(-1, plane.line_size // _PIXEL.itemsize)
+    pixels = rows[: image.height, : image.width]
     # FFmpeg leaves pixels that the LZW data never reached fully transparent.
-    if pixels.shape != size[::-1] or pixels.min() < _OPAQUE_BLACK:
+    if (frame.width, frame.height) != size or pixels.min() < _OPAQUE_BLACK:
         raise GifError("corrupt", "the data of an image end before its last pixel")
     return pixels, key
-
-
-def _pixels(frame: VideoFrame) -> np.ndarray:
-    packed = np.ascontiguousarray(frame.to_ndarray(format="bgra"))  # (H, W, 4)
-    return packed.view(_PIXEL)[..., 0]
 
 
 @lru_cache(maxsize=8)
 def _marked_palette(palette: bytes, transparent: int | None) -> tuple[bytes, int | None]:
     """256 colours, black where the file gives none, and the pixel value meaning "transparent".
 
-    That index gets a colour which the palette does not use, so that transparent pixels can be told
+    Red and blue change places, so that what FFmpeg calls BGRA is RGBA in memory. The transparent
+    index gets a colour which the palette does not use, so that transparent pixels can be told
     from opaque ones, and both from pixels that were never decoded.
     """
-    padded = palette.ljust(768, b"\0")
+    swapped = bytearray(palette.ljust(768, b"\0"))
+    swapped[0::3], swapped[2::3] = swapped[2::3], swapped[0::3]
     if transparent is None:
-        return padded, None
-    used = {padded[i : i + 3] for i in range(0, 768, 3)}
-    unused = next(c for c in (i.to_bytes(3, "big") for i in range(257)) if c not in used)
-    marked = padded[: 3 * transparent] + unused + padded[3 * transparent + 3 :]
-    return marked, _OPAQUE_BLACK | int.from_bytes(unused, "big")
+        return bytes(swapped), None
+    # 768 bytes have 766 substrings of 3, so one of 767 is missing.
+    unused = next(c for c in (i.to_bytes(3, "big") for i in range(767)) if c not in swapped)
+    swapped[3 * transparent : 3 * transparent + 3] = unused
+    return bytes(swapped), _OPAQUE_BLACK | int.from_bytes(unused, "big")

@@ -18,6 +18,7 @@ Cause = Literal[
     "too_large",  # beyond Limits
     "too_short",  # lasts less than wanted
     "too_long",  # lasts longer than wanted, or than one clip may hold
+    "still",  # shows one picture only, at the size and frame rate of the clips
     "duplicate",  # the same bytes as a GIF already taken
 ]
 
@@ -43,12 +44,14 @@ class Limits:
     """What one file may cost. Checked against its block structure, before decoding.
 
     max_pixels bounds the sum over images of max(canvas area, image area): a few kilobytes can
-    otherwise ask for minutes of compositing or for gigabytes of memory.
+    otherwise ask for minutes of compositing or for gigabytes of memory. max_side holds for the
+    canvas and for every image.
     """
 
     max_bytes: int = 32 * 2**20
     max_pixels: int = 100_000_000
     max_frames: int = 10_000
+    max_side: int = 65_535
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -109,8 +112,14 @@ class _Reader:
         return self.take(1)[0]
 
     def skip_sub_blocks(self) -> None:
-        while size := self.byte():
-            self.take(size)
+        position = self.position
+        try:
+            while size := self.data[position]:
+                position += 1 + size
+        except IndexError:
+            position = len(self.data)
+        self.position = position
+        self.take(1)  # the terminator, if the data did not end before it
 
     def palette(self, flags: int) -> bytes:
         """The colour table that a descriptor's flags announce; empty without one."""
@@ -131,6 +140,7 @@ def walk(data: bytes, limits: Limits) -> Structure:
     width, height, flags = struct.unpack("<HHBxx", reader.take(7))
     if not width or not height:
         raise GifError("corrupt", f"the canvas is {width}x{height} pixels")
+    _check_sides(width, height, limits)
     shared_palette = reader.palette(flags)
     images: list[ImageBlock] = []
     pixels = 0
@@ -145,6 +155,7 @@ def walk(data: bytes, limits: Limits) -> Structure:
             image = _image(reader, shared_palette, *control)
             control = (0, 0, None)
             images.append(image)
+            _check_sides(image.width, image.height, limits)
             pixels += max(width * height, image.width * image.height)
             if pixels > limits.max_pixels or len(images) > limits.max_frames:
                 raise GifError(
@@ -157,6 +168,11 @@ def walk(data: bytes, limits: Limits) -> Structure:
     if not images:
         raise GifError("no_frames", "a whole file without an image")
     return Structure(width, height, tuple(images))
+
+
+def _check_sides(width: int, height: int, limits: Limits) -> None:
+    if max(width, height) > limits.max_side:
+        raise GifError("too_large", f"{width}x{height} pixels, at most {limits.max_side} a side")
 
 
 def _graphic_control(reader: _Reader) -> tuple[int, int, int | None]:

@@ -16,7 +16,7 @@ from ddpm_lightning.run.checkpoint import find_run, load_denoisers
 from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import user_errors
-from ddpm_lightning.training.datamodule import ClipDataModule
+from ddpm_lightning.training.datamodule import StoreDataModule
 
 
 def evaluate_run(cfg: DictConfig) -> None:
@@ -27,9 +27,10 @@ def evaluate_run(cfg: DictConfig) -> None:
     device = choose_device(config["device"])
     overrides = {k: v for k, v in config["data"].items() if v is not None}
     node = {**run.config["data"], **overrides}
+    node |= {"frozen": True} if "frozen" in node else {}  # measuring fetches nothing
     check({"data": node})
     with user_errors("data"):
-        data: ClipDataModule = instantiate(node, _convert_="all")
+        data: StoreDataModule = instantiate(node, _convert_="all")
         data.load()
     denoisers, step = load_denoisers(run)
     results = {

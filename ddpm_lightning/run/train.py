@@ -35,7 +35,7 @@ from ddpm_lightning.run.config import Node, check, resolved
 from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
-from ddpm_lightning.training.datamodule import ClipDataModule
+from ddpm_lightning.training.datamodule import StoreDataModule
 from ddpm_lightning.training.module import DiffusionModule
 
 log = logging.getLogger(__name__)
@@ -72,10 +72,10 @@ def train(cfg: DictConfig) -> None:
             finish(trainer, run_dir)
 
 
-def build(config: Node) -> tuple[ClipDataModule, DiffusionModule]:
+def build(config: Node) -> tuple[StoreDataModule, DiffusionModule]:
     """Data module and module; UserError where a value is refused or clips do not fit."""
     with user_errors("data"):
-        data: ClipDataModule = instantiate(config["data"], _convert_="all")
+        data: StoreDataModule = instantiate(config["data"], _convert_="all")
     with user_errors("model"):
         module: DiffusionModule = instantiate(config["model"], _convert_="all")
         form = data.format
@@ -219,6 +219,5 @@ def quiet() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*Experiment logs directory .* exists and is not empty.*",
         ".*The dirpath has changed from.*",  # on resuming: a new run has a directory of its own
-        ".*your dataloader is not resumable.*",  # the next epoch's order is drawn anew
     ):
         warnings.filterwarnings("ignore", message)

@@ -1,53 +1,70 @@
-"""The data module: a source of GIFs -> cached clips -> batches of uint8 (B, F, H, W, C)."""
+"""Data modules: GIFs -> cached clips -> batches of uint8 (B, F, H, W, C).
+
+ClipDataModule takes GIFs that lie on this machine, UrlDataModule a list of URLs; both make a store
+of clips, and all that follows is the same.
+"""
 
 import logging
-import time
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ddpm_lightning.data.cache import ClipCache, build
+from ddpm_lightning.data.build import build
 from ddpm_lightning.data.clip import ClipFormat
-from ddpm_lightning.data.dataset import Batch, ClipDataset, train_val_indices
+from ddpm_lightning.data.dataset import ClipDataset
+from ddpm_lightning.data.ingest.background import Background
+from ddpm_lightning.data.ingest.decode import Recipe
+from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
+from ddpm_lightning.data.ingest.shots import ShotMode
+from ddpm_lightning.data.ingest.urls import UrlList
+from ddpm_lightning.data.loader import ClipLoader
+from ddpm_lightning.data.sampler import GlobalSampler, InOrder, Sampler
 from ddpm_lightning.data.sources.base import Source
+from ddpm_lightning.data.split import train_val_indices
+from ddpm_lightning.data.store import ClipStore
+from ddpm_lightning.data.windows import Windows
 
 log = logging.getLogger(__name__)
 
 
-class ClipDataModule(pl.LightningDataModule):
-    """Clips of one format from one source, split by content.
+class StoreDataModule(pl.LightningDataModule, ABC):
+    """Clips of one format from a store, split by content.
 
     Args:
-        source: makes the source from `path`.
-        path: where the source's GIFs lie.
         size: of a frame in pixels, one number for squares or [height, width].
         num_frames, fps: of a clip; GIFs are resampled by their own clock, short ones loop.
         channels: 1 for grey, 3 for colour.
         min_seconds, max_seconds: GIFs of another duration are skipped; None sets no limit.
+        shots: which shots of a GIF a training window may see, see ingest.shots.
         val_fraction: share of the GIFs held out, chosen by a hash of their content.
         cache_path: where decoded clips are kept.
         batch_size: clips per device and step.
         num_workers: processes that load batches; 0 is usually fastest, clips are memory-mapped.
+        flip, fps_jitter: of training samples, see ClipDataset and Windows.
+        seed: of the order of training samples and of what is random in them.
     """
 
     def __init__(
         self,
-        source: Callable[[str], Source],
-        path: str,
         size: int | list[int],
         num_frames: int,
         fps: float,
         channels: int,
         min_seconds: float | None,
         max_seconds: float | None,
+        shots: ShotMode,
         val_fraction: float,
         cache_path: str,
         batch_size: int,
         num_workers: int,
+        flip: bool,
+        fps_jitter: float,
+        seed: int,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -60,18 +77,78 @@ class ClipDataModule(pl.LightningDataModule):
                 "0 validates on the training clips"
             )
         self.format = clip_format(size, num_frames, fps, channels)
-        self.source = source(path)
         self.min_seconds, self.max_seconds = min_seconds, max_seconds
         self.val_fraction = val_fraction
         self.cache_path = Path(cache_path)
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.cache: ClipCache | None = None
+        self.windows = Windows(num_frames, random=True, fps_jitter=fps_jitter, shots=shots)
+        self.flip = flip
+        self.seed = seed
+        self.store: ClipStore | None = None
+
+    @abstractmethod
+    def open_store(self) -> ClipStore:
+        """The store with clips in it; made, or filled far enough, if need be."""
 
     def load(self) -> None:
-        """Decodes what is not cached yet and splits it; called once, before anything else."""
-        if self.cache is not None:
+        """Opens the store and splits it; called once, before anything else."""
+        if self.store is not None:
             return
+        self.store = self.open_store()
+        self._split(self.store)
+        log.info("%s", self.store.summary())
+        log.info("%d clips to train on, %d to validate on", len(self.train_set), len(self.val_set))
+
+    def grow(self) -> bool:
+        """Takes in clips that have arrived since; whether there are any."""
+        return False
+
+    def _split(self, store: ClipStore) -> None:
+        train, val = train_val_indices(store.entries, self.val_fraction)
+        self.train_set = ClipDataset(store, train, self.windows, flip=self.flip, seed=self.seed)
+        self.val_set = ClipDataset(store, val, replace(self.windows, random=False))
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many GIFs were left out, by cause."""
+        return dict(self.store.skipped) if self.store else {}
+
+    def setup(self, stage: str) -> None:
+        self.load()
+
+    def train_dataloader(self) -> ClipLoader:
+        sampler: Sampler
+        if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
+            sampler = InOrder(len(self.train_set), self.batch_size, *self._rank())
+        else:
+            shards = self.train_set.shards()
+            sampler = GlobalSampler(shards, self.batch_size, self.seed, *self._rank())
+        return ClipLoader(self.train_set, sampler, self.num_workers)
+
+    def val_dataloader(self) -> ClipLoader:
+        sampler = InOrder(len(self.val_set), self.batch_size, *self._rank())
+        return ClipLoader(self.val_set, sampler, self.num_workers)
+
+    def _rank(self) -> tuple[int, int]:
+        """This process's number, and how many train together."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+class ClipDataModule(StoreDataModule):
+    """Clips of the GIFs of a source on this machine.
+
+    Args:
+        source: makes the source from `path`.
+        path: where the source's GIFs lie.
+        options: see StoreDataModule.
+    """
+
+    def __init__(self, source: Callable[[str], Source], path: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.source = source(path)
+
+    def open_store(self) -> ClipStore:
         # Shown only where decoding takes longer than a second: not for a cache that is there.
         with tqdm(desc="decoding", unit="GIF", delay=1, leave=False) as bar:
 
@@ -79,7 +156,7 @@ class ClipDataModule(pl.LightningDataModule):
                 bar.total = total
                 bar.update(done - bar.n)
 
-            self.cache = build(
+            return build(
                 self.source,
                 self.format,
                 self.cache_path,
@@ -87,34 +164,63 @@ class ClipDataModule(pl.LightningDataModule):
                 max_seconds=self.max_seconds,
                 progress=progress,
             )
-        train, val = train_val_indices(self.cache, self.val_fraction)
-        self.train_set = ClipDataset(self.cache, train, self.format.num_frames, random_window=True)
-        self.val_set = ClipDataset(self.cache, val, self.format.num_frames, random_window=False)
-        log.info("%s", self.cache.summary())
-        log.info("%d clips to train on, %d to validate on", len(train), len(val))
 
-    @property
-    def skipped(self) -> dict[str, int]:
-        """How many GIFs were left out, by cause."""
-        return dict(self.cache.skipped) if self.cache else {}
 
-    def setup(self, stage: str) -> None:
-        self.load()
+class UrlDataModule(StoreDataModule):
+    """Clips of the GIFs of a list of URLs, which are fetched as needed while training goes on.
 
-    def train_dataloader(self) -> "TimedDataLoader":
-        return TimedDataLoader(
-            self.train_set,
-            batch_size=self.batch_size,
-            shuffle=True,
-            drop_last=len(self.train_set) >= self.batch_size,
-            **self._workers(),
+    Args:
+        path: of the list, or any address that fsspec knows.
+        splits: lists that choose from it, such as TGIF's train.txt.
+        limits: of fetching.
+        min_clips: training begins when as many are there; clips that come later join at the ends
+            of epochs.
+        frozen: train on what is there, in a fixed order, and fetch nothing.
+        options: see StoreDataModule.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        splits: list[str],
+        limits: FetchLimits,
+        min_clips: int,
+        frozen: bool,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if min_clips < 1:
+            raise ValueError(f"min_clips must be at least 1, got {min_clips}")
+        form = self.format
+        recipe = Recipe(
+            form.height, form.width, form.fps, form.channels, self.min_seconds, self.max_seconds
         )
+        self.urls = UrlList(path, splits, recipe, self.cache_path)
+        self.limits = limits
+        self.min_clips, self.frozen = min_clips, frozen
+        self._background: Background | None = None
 
-    def val_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(self.val_set, batch_size=self.batch_size, **self._workers())
+    def open_store(self) -> ClipStore:
+        if self.frozen or self.urls.is_complete():
+            return self.urls.store()
+        if self._rank()[1] > 1:
+            raise ValueError(
+                "with several devices all of them must see the same clips: run python ingest.py "
+                "first, or add data.frozen=true to train on those that are there"
+            )
+        self._background = Background(self.urls, self.limits)
+        return self._background.first_clips(self.min_clips)
 
-    def _workers(self) -> dict[str, Any]:
-        return {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+    def grow(self) -> bool:
+        if self.store is None or not self._background or not self.store.refresh():
+            return False
+        self._split(self.store)
+        log.info("%d clips to train on", len(self.train_set))
+        return True
+
+    def teardown(self, stage: str) -> None:
+        if self._background:
+            self._background.stop()
 
 
 def clip_format(
@@ -126,21 +232,3 @@ def clip_format(
         raise ValueError(f"size takes one number or [height, width], got {sides}")
     height, width = sides
     return ClipFormat(height, width, num_frames, fps, channels)
-
-
-class TimedDataLoader(DataLoader[Batch]):
-    """A loader that knows for how long its consumer has waited for batches, in wait_seconds."""
-
-    wait_seconds = 0.0
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        batches = super().__iter__()
-        while True:
-            start = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            finally:
-                self.wait_seconds += time.perf_counter() - start
-            yield batch

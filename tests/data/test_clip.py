@@ -1,10 +1,10 @@
-"""Clips: the GIF's own clock, the area filter, windows, and bytes to floats and back."""
+"""Clips: the GIF's own clock, the area filter, and bytes to floats and back."""
 
 import numpy as np
 import pytest
 import torch
 
-from ddpm_lightning.data.clip import ClipFormat, loop, resample, resize, to_float, to_uint8, window
+from ddpm_lightning.data.clip import ClipFormat, resample, resize, to_float, to_uint8
 from ddpm_lightning.data.gif import GifError
 
 
@@ -93,22 +93,6 @@ def test_grey_is_rec_601_luma():
     frame = np.zeros((2, 2, 3), np.uint8) + np.array([100, 200, 50], np.uint8)
     small = resize(frame, tiny(1, channels=1))
     np.testing.assert_array_equal(small, round(0.299 * 100 + 0.587 * 200 + 0.114 * 50))
-
-
-def test_loop_plays_again_from_the_start():
-    clip = np.arange(3)[:, None, None, None]
-    assert loop(clip, 8).ravel().tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
-    assert loop(clip, 3) is clip
-    assert loop(clip, 2) is clip
-
-
-def test_window_is_centred_or_starts_where_asked():
-    clip = np.arange(10)[:, None, None, None]
-    assert window(clip, 4).ravel().tolist() == [3, 4, 5, 6]
-    assert window(clip, 4, 6).ravel().tolist() == [6, 7, 8, 9]
-    assert window(clip, 12).ravel().tolist() == [*range(10), 0, 1]
-    with pytest.raises(ValueError, match=r"start must lie in \[0, 6\] for 4 frames, got 7"):
-        window(clip, 4, 7)
 
 
 def test_floats_and_bytes_are_inverse():

@@ -1,76 +1,218 @@
-"""The dataset: windows, batches from worker processes, and the two sides of the split."""
+"""The dataset: windows, what is random in a sample, captions, and the two sides of the split."""
 
 import logging
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from lightning.fabric.utilities.apply_func import move_data_to_device
 
-from ddpm_lightning.data.cache import build
-from ddpm_lightning.data.clip import ClipFormat
-from ddpm_lightning.data.dataset import Batch, ClipDataset, train_val_indices
-from ddpm_lightning.data.sources.folder import GifFolder
-from tests.data.shared import noise_clip, noise_gif
+from ddpm_lightning.data.dataset import Batch, ClipDataset
+from ddpm_lightning.data.sampler import Sample
+from ddpm_lightning.data.shards import Entry, Header, bin_name, create, write_shard
+from ddpm_lightning.data.split import train_val_indices
+from ddpm_lightning.data.store import ClipStore
+from ddpm_lightning.data.windows import Windows
+from tests.data.stores import SHAPE, clip_of, write_store
+
+CENTRED = Windows(4, random=False)
+ANYWHERE = Windows(4, random=True)
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Clips of 3 to 12 frames, seeds 3 to 12; the key tells both."""
-    path = tmp_path_factory.mktemp("gifs")
-    for seed in range(3, 13):
-        (path / f"{seed:02d}.gif").write_bytes(noise_gif(seed, seed))
-    return build(GifFolder(path), ClipFormat(6, 7, 4, 10), path / "cache")
+def store(tmp_path_factory):
+    """Clip i has 3 + i % 10 frames and i % 4 captions."""
+    return ClipStore(write_store(tmp_path_factory.mktemp("store")))
 
 
-def test_items_are_centred_windows_of_the_chosen_clips(cache):
-    dataset = ClipDataset(cache, [9, 0, 4], num_frames=4, random_window=False)
+def samples(items, first=0):
+    return [Sample(item, first + k) for k, item in enumerate(items)]
+
+
+@pytest.fixture
+def counting(tmp_path):
+    """A function that makes a store of one clip whose frame k is k everywhere but in its columns,
+    which add 0, 40, 80, ..."""
+
+    def make(length, shots=(0,)):
+        create(tmp_path, Header(SHAPE, 10.0, "tests"))
+        clip = np.zeros((length, *SHAPE), np.uint8) + np.arange(length)[:, None, None, None]
+        clip = (clip + 40 * np.arange(SHAPE[1])[:, None]).astype(np.uint8)
+        write_shard(tmp_path, 0, [clip], [Entry("a", "0" * 64, shots=shots)], {})
+        return ClipStore(tmp_path)
+
+    return make
+
+
+def frames_shown(dataset, count):
+    """(count, F) frames of the counting clip, for samples 0 .. count - 1."""
+    return dataset.__getitems__(samples([0] * count)).clip[:, :, 0, 0, 0].numpy()
+
+
+def test_a_batch_holds_centred_windows_of_the_chosen_clips(store):
+    dataset = ClipDataset(store, [9, 0, 4], CENTRED)
     assert len(dataset) == 3
-    expected = [noise_clip(12, 12)[4:8], noise_clip(3, 3)[[0, 1, 2, 0]], noise_clip(7, 7)[1:5]]
-    for i, frames in enumerate(expected):
-        item = dataset[i]
-        assert item.clip.dtype == torch.uint8
-        assert item.index.dtype == torch.int64
-        assert item.index == i
-        np.testing.assert_array_equal(item.clip, frames)
+    batch = dataset.__getitems__(samples([0, 1, 2, 0]))
+    assert (batch.clip.dtype, batch.index.dtype) == (torch.uint8, torch.int64)
+    assert batch.index.tolist() == [0, 1, 2, 0]
+    expected = [clip_of(9)[4:8], clip_of(0)[[0, 1, 2, 0]], clip_of(4)[1:5], clip_of(9)[4:8]]
+    np.testing.assert_array_equal(batch.clip, expected)
+    alone = dataset[2]
+    assert torch.equal(alone.clip[0], batch.clip[2])
 
 
-def test_random_windows_start_everywhere_and_follow_the_seed(cache):
-    """Seed 0; 200 draws miss one of 9 starts with probability 5e-10."""
-    dataset = ClipDataset(cache, [9], num_frames=4, random_window=True)
-    windows = {noise_clip(12, 12)[start : start + 4].tobytes(): start for start in range(9)}
-
-    def draw(count):
-        torch.manual_seed(0)
-        return [windows[dataset[0].clip.numpy().tobytes()] for _ in range(count)]
-
-    starts = draw(200)
-    assert set(starts) == set(range(9))
-    assert draw(20) == starts[:20]
-    looped = ClipDataset(cache, [0], num_frames=4, random_window=True)[0].clip
-    np.testing.assert_array_equal(looped, noise_clip(3, 3)[[0, 1, 2, 0]])
+def test_windows_start_everywhere_alike(counting):
+    """9 starts, 1,800 draws: 200 each, with a standard deviation of 13."""
+    dataset = ClipDataset(counting(12), [0], ANYWHERE)
+    shown = frames_shown(dataset, 1800)
+    assert (np.diff(shown) == 1).all()
+    counts = np.bincount(shown[:, 0], minlength=9)
+    assert len(counts) == 9
+    assert abs(counts - 200).max() < 5 * 14
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_loaders_collate_items_into_a_batch(cache, num_workers):
-    dataset = ClipDataset(cache, range(10), num_frames=4, random_window=False)
-    batches = list(DataLoader(dataset, batch_size=5, num_workers=num_workers))
-    assert [type(batch) for batch in batches] == [Batch, Batch]
-    assert batches[1].clip.shape == (5, 4, 6, 7, 3)
-    assert batches[1].index.tolist() == [5, 6, 7, 8, 9]
-    torch.testing.assert_close(batches[1].clip[0], dataset[5].clip)
+def test_short_clips_loop(counting):
+    dataset = ClipDataset(counting(3), [0], Windows(8, random=True))
+    assert (frames_shown(dataset, 5) == [0, 1, 2, 0, 1, 2, 0, 1]).all()
+    still = ClipDataset(counting(1), [0], Windows(3, random=True, fps_jitter=1.0))
+    assert (frames_shown(still, 5) == 0).all()
 
 
-def test_dataset_pickles_without_its_clips(cache):
-    dataset = ClipDataset(cache, range(10), num_frames=4, random_window=False)
+def test_what_a_sample_shows_depends_on_its_number_and_the_seed_alone(store):
+    """Not on the batch it comes in, nor on what was drawn before or by torch."""
+    windows = Windows(3, random=True, fps_jitter=0.5)
+    dataset = ClipDataset(store, range(10), windows, flip=True, seed=5)
+    wanted = dataset.__getitems__(samples(list(range(10)) * 3))
+    torch.manual_seed(9)
+    copy = pickle.loads(pickle.dumps(dataset))
+    for k in (17, 3, 29):
+        batch = copy.__getitems__([Sample(k % 10, k)])
+        assert torch.equal(batch.clip[0], wanted.clip[k])
+        assert batch.caption[0] == wanted.caption[k]
+    later = dataset.__getitems__(samples(list(range(10)) * 3, first=30))
+    other = ClipDataset(store, range(10), windows, flip=True, seed=6)
+    assert not torch.equal(later.clip, wanted.clip)
+    assert not torch.equal(other.__getitems__(samples(list(range(10)) * 3)).clip, wanted.clip)
+
+
+def test_half_of_the_samples_are_mirrored_exactly(counting):
+    """1,000 draws: 500 +- 5 x 16."""
+    dataset = ClipDataset(counting(4), [0], CENTRED, flip=True)
+    clips = dataset.__getitems__(samples([0] * 1000)).clip
+    plain = torch.from_numpy(ClipStore(dataset.store.addresses).clip(0).copy())
+    mirrored = (clips == plain.flip(2)).flatten(1).all(1)
+    assert ((clips == plain).flatten(1).all(1) != mirrored).all()
+    assert 420 < int(mirrored.sum()) < 580
+
+
+def test_jitter_plays_up_to_its_factor_faster_or_slower(counting):
+    """Speeds are spread evenly on the log scale: half of 1,000 are above 1, +- 5 x 16."""
+    dataset = ClipDataset(counting(40), [0], Windows(16, random=True, fps_jitter=0.5))
+    shown = frames_shown(dataset, 1000)
+    steps = np.diff(shown, axis=1)
+    assert set(np.unique(steps)) == {0, 1, 2}
+    covered = shown[:, -1] - shown[:, 0]
+    assert covered.min() == 10  # floor(15 / 1.5)
+    assert covered.max() in (21, 22)  # below 15 x 1.5
+    assert 420 < int((covered >= 15).sum()) < 580
+
+
+@pytest.mark.parametrize(
+    ("shots", "allowed"),
+    [
+        ("any", {*range(17)}),
+        ("first", {0, 1, 2}),
+        ("longest", {*range(6, 11)}),
+        ("within", {0, 1, 2, *range(6, 11), *range(14, 17)}),
+    ],
+)
+def test_windows_stay_in_the_shots_that_are_allowed(counting, shots, allowed):
+    """Shots of 6, 8 and 6 frames; 500 draws miss one of 17 starts with probability 1e-12."""
+    store = counting(20, shots=(0, 6, 14))
+    dataset = ClipDataset(store, [0], Windows(4, random=True, shots=shots))
+    assert set(frames_shown(dataset, 500)[:, 0].tolist()) == allowed
+    centre = ClipDataset(store, [0], Windows(4, random=False, shots=shots))
+    assert int(frames_shown(centre, 1)[0, 0]) in allowed
+
+
+def test_a_shot_that_is_too_short_is_looped_not_left(counting):
+    store = counting(10, shots=(0, 3, 8))
+    dataset = ClipDataset(store, [0], Windows(7, random=True, shots="within"))
+    assert (frames_shown(dataset, 20) == [3, 4, 5, 6, 7, 3, 4]).all()
+
+
+def test_captions_ride_along(store):
+    """A clip's captions alternate by sample; one without any has the empty caption. 300 draws of
+    3: 100 +- 5 x 8."""
+    dataset = ClipDataset(store, range(10), CENTRED)
+    assert dataset.__getitems__(samples([4, 1])).caption == ["", "clip 1, sentence 0"]
+    counts = Counter(dataset.__getitems__(samples([3] * 300)).caption)
+    assert set(counts) == {f"clip 3, sentence {k}" for k in range(3)}
+    assert min(counts.values()) > 60
+
+
+def test_lightning_moves_a_batch_with_its_captions(store):
+    batch = ClipDataset(store, range(10), CENTRED).__getitems__(samples([1, 2]))
+    moved = move_data_to_device(batch, torch.device("meta"))
+    assert type(moved) is Batch
+    assert moved.clip.device.type == moved.index.device.type == "meta"
+    assert moved.caption == batch.caption
+
+
+def test_a_damaged_clip_is_replaced_by_another_and_logged(tmp_path, caplog):
+    write_store(tmp_path)
+    file = tmp_path / bin_name(0)
+    file.write_bytes(b"\0\1\2" + file.read_bytes()[3:])  # clip 0
+    dataset = ClipDataset(ClipStore(tmp_path), range(10), CENTRED)
+    batch = dataset.__getitems__(samples([0] * 50))
+    assert 0 not in batch.index
+    assert len(set(batch.index.tolist())) > 5
+    for clip, i in zip(batch.clip, batch.index.tolist(), strict=True):
+        number = dataset.indices[i]
+        assert torch.equal(clip, ClipDataset(dataset.store, [number], CENTRED)[0].clip[0])
+    again = ClipDataset(ClipStore(tmp_path), range(10), CENTRED).__getitems__(samples([0] * 50))
+    assert torch.equal(again.index, batch.index)
+    assert "damaged shard" in caplog.text
+    assert len(dataset.store.damage) == 1
+
+
+def test_nothing_but_damage_is_a_clear_stop(tmp_path):
+    write_store(tmp_path, num_clips=3)
+    file = tmp_path / bin_name(0)
+    file.write_bytes(bytes(file.stat().st_size))
+    with pytest.raises(ValueError, match=r"100 clips drawn in a row are damaged .*0\.bin is dam"):
+        ClipDataset(ClipStore(tmp_path), range(3), CENTRED)[0]
+
+
+def test_it_pickles_without_its_clips(store):
+    dataset = ClipDataset(store, range(10), CENTRED)
     pickled = pickle.dumps(dataset)
     assert len(pickled) < 1000
     assert torch.equal(pickle.loads(pickled)[3].clip, dataset[3].clip)
 
 
-def test_the_two_sides_share_all_clips(cache, caplog):
-    train, val = train_val_indices(cache, 0.5)
+def test_the_digest_tells_other_clips_and_orders(store):
+    digests = {ClipDataset(store, chosen, CENTRED).digest() for chosen in ([1, 2], [2, 1], [1])}
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_frames": 0}, "num_frames must be at least 1, got 0"),
+        ({"fps_jitter": -0.1}, r"fps_jitter must lie in \[0, 1\], got -0.1"),
+        ({"shots": "best"}, "shots must be any, first, longest or within, got best"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Windows(**({"num_frames": 4, "random": True} | arguments))
+
+
+def test_the_two_sides_share_all_clips(store, caplog):
+    train, val = train_val_indices(store.entries, 0.5)
     assert train
     assert val
     assert sorted(train + val) == list(range(10))
@@ -78,9 +220,9 @@ def test_the_two_sides_share_all_clips(cache, caplog):
 
 
 @pytest.mark.parametrize(("fraction", "empty"), [(0.0, "val"), (1.0, "train")])
-def test_an_empty_side_uses_all_clips_and_says_so_once(cache, fraction, empty, caplog):
+def test_an_empty_side_uses_all_clips_and_says_so_once(store, fraction, empty, caplog):
     with caplog.at_level(logging.WARNING):
-        train, val = train_val_indices(cache, fraction)
+        train, val = train_val_indices(store.entries, fraction)
     assert train == val == list(range(10))
     assert [record.message for record in caplog.records] == [
         f"val_fraction={fraction:g} leaves no {empty} clip among 10: "
@@ -88,6 +230,6 @@ def test_an_empty_side_uses_all_clips_and_says_so_once(cache, fraction, empty, c
     ]
 
 
-def test_a_fraction_outside_is_named(cache):
+def test_a_fraction_outside_is_named(store):
     with pytest.raises(ValueError, match=r"val_fraction must lie in \[0, 1\], got 1.5"):
-        train_val_indices(cache, 1.5)
+        train_val_indices(store.entries, 1.5)

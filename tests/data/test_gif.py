@@ -3,6 +3,7 @@
 import io
 import pickle
 import time
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -131,6 +132,28 @@ def test_frames_come_one_at_a_time_and_stay_as_they_were():
     assert duration_ms == 50
 
 
+def test_canvases_are_the_frames_without_copies(monkeypatch):
+    """And those that nobody asks for are not decoded."""
+    data = gif_bytes((8, 9), random_images(seed=1, disposal=3))
+    shown = []
+    arrays = set()
+    for canvas, _ in gif.canvases(gif.walk(data, Limits())):
+        shown.append(canvas[..., :3].copy())
+        arrays.add(canvas.ctypes.data)
+        np.testing.assert_array_equal(canvas[..., 3], 255)
+    np.testing.assert_array_equal(shown, decode(data).frames)
+    assert len(arrays) == 1
+
+    decoded = []
+    decode_image = gif._decode_image
+    monkeypatch.setattr(
+        "ddpm_lightning.data.gif._decode_image",
+        lambda *given: decoded.append(given) or decode_image(*given),
+    )
+    assert len(list(islice(gif.canvases(gif.walk(data, Limits())), 2))) == 2
+    assert len(decoded) == 2
+
+
 def test_every_cut_of_a_gif_is_refused():
     data = noise_gif(seed=2)
     causes = {cause_of(data[:end]) for end in range(6, len(data))}
@@ -208,6 +231,8 @@ def test_limits_hold_exactly():
     assert cause_of(data, max_bytes=len(data) - 1) == "too_large"
     assert cause_of(data, max_pixels=59) == "too_large"
     assert cause_of(data, max_frames=4) == "too_large"
+    assert len(decode(data, Limits(max_side=4)).frames) == 5
+    assert cause_of(data, max_side=3) == "too_large"
     with pytest.raises(ValueError, match="max_frames must be at least 1, got 0"):
         Limits(max_frames=0)
 

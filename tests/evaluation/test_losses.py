@@ -18,13 +18,13 @@ from ddpm_lightning.evaluation.losses import (
 )
 from ddpm_lightning.evaluation.report import table
 from ddpm_lightning.processes.base import GaussianProcess
-from tests.problems import PROCESSES, FixedOutput, build, options, process_under
+from tests.problems import PROCESSES, FixedOutput, build, noises, options, process_under
 
 SHAPE = (1, 2, 4, 4)
 NUM_CLIPS = 20
 
 every_process = pytest.mark.parametrize("process_type", PROCESSES)
-every_noise = pytest.mark.parametrize("noise", options("noise"))
+every_noise = pytest.mark.parametrize("noise", noises())
 
 
 def make(process: GaussianProcess, objective: str = "epsilon") -> Denoiser:
@@ -38,7 +38,10 @@ def clips() -> Tensor:
 
 
 def batches(batch_size: int) -> Iterator[Batch]:
-    yield from map(Batch, clips().split(batch_size), torch.arange(NUM_CLIPS).split(batch_size))
+    for clip, index in zip(
+        clips().split(batch_size), torch.arange(NUM_CLIPS).split(batch_size), strict=True
+    ):
+        yield Batch(clip, index, [""] * len(clip))
 
 
 @every_process

@@ -65,8 +65,13 @@ def test_option_composes_and_builds(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_gifs(tmp_path / "gifs")
-    takes_path = group == "experiment" or option == "gif_folder"
-    path = ["data.path=gifs"] if takes_path else ["data.source.num_clips=20"]
+    (tmp_path / "list.txt").write_text("https://example.com/a.gif\n")
+    if option in ("tgif", "gif_urls"):
+        path = ["data.path=list.txt"]
+    elif group == "experiment" or option == "gif_folder":
+        path = ["data.path=gifs"]
+    else:
+        path = ["data.source.num_clips=20"]
     config = composed(tmp_path / "run", f"{group}={option}", *SMALL, *path)
     if group == "trainer":
         config["trainer"] |= {"accelerator": "cpu", "devices": 1, "precision": "32-true"}

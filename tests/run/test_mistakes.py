@@ -139,7 +139,7 @@ def test_a_mistake_in_a_real_process_prints_no_traceback(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate"])
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "ingest", "inspect_data"])
 def test_help_explains_with_examples(command: str, tmp_path: Path) -> None:
     result = spawn(tmp_path, command, "--help")
     assert result.code == 0, result.err

@@ -4,14 +4,16 @@ alone.
 
 import copy
 import time
+from collections.abc import Sequence
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.data.loader import ClipLoader
+from ddpm_lightning.data.sampler import InOrder, Sample
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.losses.simple import SimpleLoss
 from ddpm_lightning.networks.unet3d import UNet3D
@@ -21,7 +23,6 @@ from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.times.uniform_t import UniformTime
 from ddpm_lightning.training.callbacks.ema import EMA
 from ddpm_lightning.training.callbacks.throughput import Throughput
-from ddpm_lightning.training.datamodule import TimedDataLoader
 from ddpm_lightning.training.module import StandardDiffusion
 
 
@@ -45,20 +46,22 @@ def module() -> StandardDiffusion:
     )
 
 
-class SlowClips(Dataset[Batch]):
-    """Eight random clips; each takes `seconds` to read."""
+class SlowClips:
+    """Random clips; each takes `seconds` to read."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
 
-    def __len__(self) -> int:
-        return 8
+    def __getitems__(self, samples: Sequence[Sample]) -> Batch:
+        time.sleep(len(samples) * self.seconds)
+        index = torch.tensor([sample.item for sample in samples])
+        generator = torch.Generator().manual_seed(int(index.sum()))
+        shape = (len(samples), 4, 8, 8, 1)
+        clip = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        return Batch(clip, index, [""] * len(samples))
 
-    def __getitem__(self, i: int) -> Batch:
-        time.sleep(self.seconds)
-        generator = torch.Generator().manual_seed(i)
-        clip = torch.randint(0, 256, (4, 8, 8, 1), dtype=torch.uint8, generator=generator)
-        return Batch(clip, torch.tensor(i))
+    def digest(self) -> str:
+        return "the same"
 
 
 def fit(model: pl.LightningModule, seconds: float = 0.0, **settings: object) -> pl.Trainer:
@@ -73,7 +76,7 @@ def fit(model: pl.LightningModule, seconds: float = 0.0, **settings: object) -> 
         log_every_n_steps=4,
         **settings,  # type: ignore[arg-type]
     )
-    trainer.fit(model, TimedDataLoader(SlowClips(seconds), batch_size=2))
+    trainer.fit(model, ClipLoader(SlowClips(seconds), InOrder(num_clips=8, batch_size=2)))
     return trainer
 
 
@@ -122,13 +125,15 @@ def test_without_the_callback_inference_uses_raw_weights() -> None:
 
 
 def test_data_wait_is_the_share_of_time_spent_in_the_loader() -> None:
-    # Reading a batch takes 2 x 0.1 s, a step of the tiny network less. Only bounds are stated:
-    # machines differ, but a wait of 0.2 s cannot be hidden.
+    # Reading a batch takes 2 x 0.1 s. Steps hide a part of it, but not of the first one's.
     trainer = fit(module(), seconds=0.1, callbacks=[Throughput()], max_epochs=1)
     wait = float(trainer.callback_metrics["train/data_wait"])
     rate = float(trainer.callback_metrics["train/clips_per_s"])
-    assert 0.3 < wait < 1
-    assert rate < 1.1 * 2 / 0.2  # sleep may end a little early
+    seconds = 8 / rate
+    waited = trainer.train_dataloader.wait_seconds
+    assert waited > 0.19  # sleep may end a little early
+    assert wait == pytest.approx(waited / seconds, rel=1e-4)  # metrics are float32
+    assert wait < 1
 
 
 def test_gradient_norm_is_that_of_all_gradients() -> None:

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from ddpm_lightning.plots.films import ReverseFilm, save_grid
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import per_sample_generators
-from ddpm_lightning.training.datamodule import ClipDataModule
+from ddpm_lightning.training.datamodule import StoreDataModule
 from ddpm_lightning.training.loggers import log_gif
 from ddpm_lightning.training.module import DiffusionModule
 
@@ -67,7 +67,7 @@ class SampleGrid(pl.Callback):
     ) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(pl_module, DiffusionModule)
-        assert isinstance(data, ClipDataModule)
+        assert isinstance(data, StoreDataModule)
         denoiser, form = pl_module.inference_denoiser, data.format
         states = ReverseFilm()
         was_training = denoiser.training

@@ -1,0 +1,139 @@
+"""From a source of GIFs to a clip store: every GIF once, at the training size and frame rate.
+
+A store is a folder named by a hash of what determines it, so another size, rate, filter or source
+gets its own; it appears whole or not at all.
+"""
+
+import hashlib
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ddpm_lightning.data import gif
+from ddpm_lightning.data.atomic import write_folder
+from ddpm_lightning.data.clip import ClipFormat, resample
+from ddpm_lightning.data.shards import Entry, Header, create, finish, write_shard
+from ddpm_lightning.data.sources.base import Source
+from ddpm_lightning.data.store import ClipStore, counts
+
+_VERSION = 2  # raise it when the same GIF would give other bytes
+_SHARD_BYTES = 2**26  # a shard is written when its clips have as many
+
+_log = logging.getLogger(__name__)
+
+
+def build(
+    source: Source,
+    clip_format: ClipFormat,
+    directory: Path,
+    *,
+    min_seconds: float | None = None,
+    max_seconds: float | None = None,
+    limits: gif.Limits = gif.DEFAULT_LIMITS,
+    progress: Callable[[int, int], None] | None = None,
+) -> ClipStore:
+    """Open the source's store below directory; make it first if it is missing or damaged.
+
+    Args:
+        min_seconds, max_seconds: GIFs that last less, or more, are skipped.
+        progress: called with (keys done, keys in all) after each GIF.
+    Raises ValueError if no GIF is usable, OSError naming the folder if it cannot be written.
+    """
+    # num_frames is not part of it: windows are cut when clips are read.
+    identity = {
+        "version": _VERSION,
+        "size": (clip_format.height, clip_format.width, clip_format.channels),
+        "fps": clip_format.fps,
+        "seconds": (min_seconds, max_seconds),
+        "limits": astuple(limits),
+        "source": source.fingerprint(),
+    }
+    name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    folder = Path(directory) / name
+    if folder.exists():
+        try:
+            return _opened(folder)
+        except (ValueError, OSError) as error:
+            _log.warning("rebuilding a damaged clip store: %s", error)
+
+    job = _Job(source, clip_format, limits, min_seconds or 0.0, max_seconds or math.inf)
+    write_folder(folder, lambda temporary: job.write(temporary, progress), _is_valid)
+    return _opened(folder)
+
+
+@dataclass(frozen=True)
+class _Job:
+    source: Source
+    clip_format: ClipFormat
+    limits: gif.Limits
+    min_seconds: float
+    max_seconds: float
+
+    def write(self, folder: Path, progress: Callable[[int, int], None] | None) -> None:
+        form = self.clip_format
+        shape = (form.height, form.width, form.channels)
+        create(folder, Header(shape, form.fps, self.source.describe()))
+        seen: dict[str, str] = {}  # content hash -> key
+        causes: Counter[str] = Counter()
+        clips: list[np.ndarray] = []
+        entries: list[Entry] = []
+        skipped: dict[str, str] = {}
+        number = 0
+        keys = self.source.keys()
+        for done, key in enumerate(keys, start=1):
+            try:
+                data = self.source.read(key)
+                content = hashlib.sha256(data).hexdigest()
+                if content in seen:
+                    raise gif.GifError("duplicate", f"the same as {seen[content]}")
+                clip, seconds = self._load(data)
+            except gif.GifError as error:
+                skipped[key] = error.cause
+                causes[error.cause] += 1
+                _log.debug("skipped %s: %s", key, error)
+            else:
+                seen[content] = key
+                clips.append(clip)
+                entries.append(Entry(key, content, seconds=seconds))
+            if sum(clip.nbytes for clip in clips) >= _SHARD_BYTES:
+                write_shard(folder, number, clips, entries, skipped)
+                clips, entries, skipped, number = [], [], {}, number + 1
+            if progress:
+                progress(done, len(keys))
+        if not seen:
+            raise ValueError(
+                f"no usable GIF in {self.source.describe()}: {len(keys):,} files, "
+                f"{counts(causes)}; give other files, or widen min_seconds and max_seconds"
+            )
+        write_shard(folder, number, clips, entries, skipped)
+        finish(folder)
+
+    def _load(self, data: bytes) -> tuple[np.ndarray, float]:
+        seconds = sum(gif.durations_ms(data, self.limits)) / 1000
+        if seconds < self.min_seconds:
+            raise gif.GifError("too_short", f"{seconds:g} s, wanted at least {self.min_seconds:g}")
+        if seconds > self.max_seconds:
+            raise gif.GifError("too_long", f"{seconds:g} s, wanted at most {self.max_seconds:g}")
+        return resample(gif.frames(data, self.limits), self.clip_format), seconds
+
+
+def _opened(folder: Path) -> ClipStore:
+    """Raises ValueError if anything in it is damaged."""
+    store = ClipStore(folder)
+    if store.damage:
+        raise ValueError("; ".join(f"{shard}: {cause}" for shard, cause in store.damage.items()))
+    return store
+
+
+def _is_valid(folder: Path) -> bool:
+    try:
+        _opened(folder)
+    except (ValueError, OSError):
+        return False
+    return True

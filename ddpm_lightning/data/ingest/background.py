@@ -1,0 +1,94 @@
+"""An ingest beside a training run: a process of its own, which ends when the run does."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from ddpm_lightning.data.gif_blocks import Limits
+from ddpm_lightning.data.ingest.decode import Recipe
+from ddpm_lightning.data.ingest.driver import run
+from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
+from ddpm_lightning.data.ingest.urls import UrlList
+from ddpm_lightning.data.store import ClipStore
+
+SECONDS_BETWEEN_LOOKS = 0.5
+LOG = "ingest.log"
+
+log = logging.getLogger(__name__)
+
+
+class Background:
+    """Ingests the whole list as one part, from now on until it is done or stopped."""
+
+    def __init__(self, urls: UrlList, limits: FetchLimits) -> None:
+        self._urls = urls
+        log.info("%s", urls.report.describe())
+        settings = {
+            "address": urls.address,
+            "splits": urls.splits,
+            "recipe": asdict(urls.recipe),
+            "cache_path": str(urls.cache_path),
+            "limits": asdict(limits),
+        }
+        urls.directory.mkdir(parents=True, exist_ok=True)
+        self._log = urls.directory / LOG
+        with self._log.open("ab") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, json.dumps(settings)],
+                stdin=subprocess.PIPE,  # it ends when this end of the pipe is gone
+                stdout=file,
+                stderr=file,
+            )
+
+    def first_clips(self, min_clips: int) -> ClipStore:
+        """The store, as soon as it holds so many clips, or all there are.
+
+        Raises ValueError, in one line, when the ingest ends without any.
+        """
+        log.info("ingesting %s; training starts with %d clips", self._urls.address, min_clips)
+        while True:
+            ended = self._process.poll() is not None
+            store = self._urls.store() if self._urls.parts() else None
+            if store is not None and (len(store) >= min_clips or (ended and len(store))):
+                return store
+            if ended:
+                reason = store.summary() if store is not None else self._last_line()
+                raise ValueError(f"ingesting {self._urls.address} gave no clip: {reason}")
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def stop(self) -> None:
+        """What is stored stays; the next ingest goes on."""
+        self._process.terminate()
+        self._process.wait()
+
+    def _last_line(self) -> str:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "no reason was given"
+
+
+def main(settings: str) -> None:
+    """The process: ingests until it is done, or nobody holds the other end of its input."""
+    given = json.loads(settings)
+    recipe = Recipe(**given["recipe"] | {"limits": Limits(**given["recipe"]["limits"])})
+    urls = UrlList(given["address"], given["splits"], recipe, Path(given["cache_path"]))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    limits = FetchLimits(**given["limits"])
+    try:
+        run(urls.job(0, 1, limits, None), "none", wait=False, tell=lambda news: None)
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+
+
+def _end_with_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)  # returns at the end of the file
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,105 @@
+"""One GIF, checked and decoded: its bytes to a clip at the training size and frame rate.
+
+Defines Recipe (everything that determines the clip), Decoded (the clip and what is known about
+it) and decode_clip. Nothing here bounds time or memory: pool does.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ddpm_lightning.data import gif
+from ddpm_lightning.data.clip import MAX_CLIP_FRAMES, ClipFormat, resample
+from ddpm_lightning.data.gif_blocks import GifError, Limits, walk
+from ddpm_lightning.data.ingest.shots import find_shots
+
+FETCHED_LIMITS = Limits(max_pixels=400_000_000, max_frames=2_000, max_side=4096)
+
+_VERSION = 1  # raise it when the same GIF would give another clip or other shots
+_FILTER = "area"
+_MAX_CLIP_BYTES = 64 * 2**20  # a worker holds several copies
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The form of all clips of a cache, and which GIFs it takes.
+
+    Args:
+        height, width, fps, channels: see ClipFormat.
+        min_seconds, max_seconds: GIFs that last less, or more, are refused; None: no bound.
+        limits: GIFs that claim more are refused before anything is decoded.
+    Raises ValueError for sizes and rates that cannot be.
+    """
+
+    height: int
+    width: int
+    fps: float
+    channels: int = 3
+    min_seconds: float | None = None
+    max_seconds: float | None = None
+    limits: Limits = FETCHED_LIMITS
+
+    def __post_init__(self) -> None:
+        _ = self.clip_format  # refuses what a size or rate cannot be
+
+    @property
+    def clip_format(self) -> ClipFormat:
+        """For one frame: clips keep all of theirs."""
+        return ClipFormat(self.height, self.width, 1, self.fps, self.channels)
+
+    def digest(self) -> str:
+        """16 hexadecimal digits that name the cache: another recipe, another cache."""
+        identity = {"version": _VERSION, "filter": _FILTER} | asdict(self)
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+
+class Decoded(NamedTuple):
+    """A usable GIF. shots are the frames of the clip at which a shot starts, 0 first."""
+
+    clip: np.ndarray  # (N, height, width, channels) uint8, N >= 2
+    seconds: float
+    sha256: str  # of the file
+    shots: tuple[int, ...]
+    width: int  # of the GIF
+    height: int
+    num_gif_frames: int
+    fps: float  # of the GIF, on average
+    motion: float  # mean absolute change from frame to frame of the clip, in levels, 0 to 255
+
+
+def decode_clip(data: bytes, recipe: Recipe) -> Decoded:
+    """Check a GIF file and make a clip of all of it.
+
+    Raises GifError: what walk and canvases refuse, and too_short, too_long, still.
+    """
+    structure = walk(data, recipe.limits)
+    seconds = sum(image.duration_ms for image in structure.images) / 1000
+    if seconds < (recipe.min_seconds or 0):
+        raise GifError("too_short", f"{seconds:g} s, wanted at least {recipe.min_seconds:g}")
+    if seconds > (recipe.max_seconds or math.inf):
+        raise GifError("too_long", f"{seconds:g} s, wanted at most {recipe.max_seconds:g}")
+    room = _MAX_CLIP_BYTES // (recipe.height * recipe.width * recipe.channels)
+    canvases = gif.canvases(structure)
+    clip = resample(canvases, recipe.clip_format, min(MAX_CLIP_FRAMES, max(1, room)))
+    changes = [_change(clip[k - 1], clip[k]) for k in range(1, len(clip))]
+    if not any(changes):
+        raise GifError("still", f"{len(structure.images)} images, which all show the same")
+    return Decoded(
+        clip=clip,
+        seconds=seconds,
+        sha256=hashlib.sha256(data).hexdigest(),
+        shots=find_shots(clip),
+        width=structure.width,
+        height=structure.height,
+        num_gif_frames=len(structure.images),
+        fps=len(structure.images) / seconds,
+        motion=sum(changes) / len(changes),
+    )
+
+
+def _change(before: np.ndarray, after: np.ndarray) -> float:
+    return float(np.abs(np.subtract(before, after, dtype=np.int16)).mean())

@@ -1,0 +1,188 @@
+"""An ingest: URLs of a list are fetched, decoded and stored, and every one is accounted for.
+
+Defines Job (what to ingest and where to), and run, which does it in one process with decode workers
+beside it. It may be killed at any moment and run again: the ledger says what is left.
+"""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ddpm_lightning.data.atomic import write_file
+from ddpm_lightning.data.ingest.blocks import Blocks
+from ddpm_lightning.data.ingest.decode import Decoded, Recipe
+from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
+from ddpm_lightning.data.ingest.ledger import Ledger, LedgerRow
+from ddpm_lightning.data.ingest.lists import Item
+from ddpm_lightning.data.ingest.pool import DecodePool, Failure
+from ddpm_lightning.data.ingest.spool import Spool
+from ddpm_lightning.data.shards import Header
+
+if TYPE_CHECKING:
+    from ddpm_lightning.data.ingest.fetch import Fetched
+
+REPORT = "ingest.json"
+MAX_HELD = 128 * 2**20  # bytes that wait for a decode worker
+SECONDS_BETWEEN_NEWS = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One part of an ingest.
+
+    Args:
+        items: of the part, in the order of the list.
+        directory: of the part: ledger, spool, shards and manifest.
+        source: what messages call the list.
+        block_size: URLs to a shard.   num_parts: over which the list is dealt.
+        num_workers: decode processes; None: one for every processor.
+    """
+
+    items: Sequence[Item]
+    directory: Path
+    source: str
+    recipe: Recipe
+    limits: FetchLimits = field(default_factory=FetchLimits)
+    block_size: int = 256
+    num_parts: int = 1
+    num_workers: int | None = None
+
+
+@dataclass
+class News:
+    """How far an ingest is."""
+
+    num_urls: int = 0
+    num_settled: int = 0  # in this run or before
+    num_fetched: int = 0  # in this run
+    num_bytes: int = 0  # in this run
+    seconds: float = 0.0  # of this run
+    causes: Counter[str] = field(default_factory=Counter)  # clips, and failures by cause
+    complete: bool = False
+
+
+def run(job: Job, retry: str, wait: bool, tell: Callable[[News], None]) -> News:
+    """Ingest what is left of a job, and write ingest.json beside its shards.
+
+    Args:
+        retry: "transient" to try again what may have recovered, else "none".
+        wait: for another process that ingests the same part, instead of raising ValueError.
+        tell: is given the news every half second, and at the end.
+    Raises ValueError and OSError in one line; what is stored stays.
+    """
+    with Ledger(job.directory / "ledger.db", wait=wait) as ledger:
+        ledger.add(job.items)
+        ledger.retry(retry)
+        news = asyncio.run(_Ingest(job, ledger, tell).run())
+    content = json.dumps(vars(news) | {"causes": dict(news.causes.most_common())}, indent=1)
+    write_file(job.directory / REPORT, [content.encode() + b"\n"], len(content) + 1)
+    return news
+
+
+class _Ingest:
+    def __init__(self, job: Job, ledger: Ledger, tell: Callable[[News], None]) -> None:
+        self._job, self._ledger, self._tell = job, ledger, tell
+        form = job.recipe
+        self._spool = Spool(job.directory / "spool")
+        header = Header((form.height, form.width, form.channels), form.fps, job.source)
+        self._blocks = Blocks(
+            ledger, self._spool, job.directory, header, job.block_size * job.num_parts
+        )
+        self._news = News(num_urls=ledger.counts().total())
+        self._held = 0  # bytes
+        self._moved = asyncio.Event()  # something was settled
+        self._all_settled = False
+
+    async def run(self) -> News:
+        from ddpm_lightning.data.ingest.fetch import Fetcher
+
+        start = time.monotonic()
+        reporter = asyncio.create_task(self._report(start))
+        try:
+            async with (
+                Fetcher(self._job.limits) as self._fetcher,
+                DecodePool(self._job.recipe, self._job.num_workers) as self._pool,
+                asyncio.TaskGroup() as group,
+            ):
+                group.create_task(self._write())
+                await self._fetch_all()
+                self._all_settled = True
+        except BaseExceptionGroup as group_error:
+            raise _first(group_error) from None
+        finally:
+            reporter.cancel()
+        self._news.complete = self._blocks.finish()
+        self._update(start)
+        return self._news
+
+    async def _fetch_all(self) -> None:
+        slots = asyncio.Semaphore(self._job.limits.concurrency)
+        async with asyncio.TaskGroup() as group:
+            for row in self._ledger.rows("new"):
+                await slots.acquire()
+                while self._held > MAX_HELD:
+                    self._moved.clear()
+                    await self._moved.wait()
+                task = group.create_task(self._one(row))
+                task.add_done_callback(lambda _: slots.release())
+
+    async def _one(self, row: LedgerRow) -> None:
+        fetched = await self._fetcher.fetch(row.url)
+        self._news.num_fetched += 1
+        self._news.num_bytes += fetched.num_bytes
+        outcome: Decoded | Failure | Fetched = fetched
+        if fetched.data is not None:
+            self._held += len(fetched.data)
+            outcome = await self._pool.decode(fetched.data)
+            self._held -= len(fetched.data)
+        record = partial(
+            self._ledger.record, row.url, tries=fetched.tries, num_bytes=fetched.num_bytes
+        )
+        if isinstance(outcome, Decoded):
+            self._spool.put(row.url, outcome)
+            record("decoded", sha256=outcome.sha256)
+        else:
+            record(
+                "failed",
+                cause=outcome.cause,
+                transient=outcome.transient,
+                detail=outcome.detail,
+            )
+        self._blocks.settled(row)
+        self._moved.set()
+
+    async def _write(self) -> None:
+        """Shards appear as their blocks are complete."""
+        done = False
+        while not done:
+            done = self._all_settled
+            await self._blocks.write_ready()
+            if not done:
+                await asyncio.sleep(SECONDS_BETWEEN_NEWS / 5)
+
+    async def _report(self, start: float) -> None:
+        while True:
+            self._update(start)
+            await asyncio.sleep(SECONDS_BETWEEN_NEWS)
+
+    def _update(self, start: float) -> None:
+        counts = self._ledger.counts()
+        self._news.seconds = time.monotonic() - start
+        self._news.num_settled = sum(n for (state, _), n in counts.items() if state != "new")
+        self._news.causes = Counter()
+        for (state, cause), count in counts.items():
+            if state != "new":
+                self._news.causes[cause or "clips"] += count
+        self._tell(self._news)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What went wrong; the others are its consequences."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

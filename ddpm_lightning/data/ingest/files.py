@@ -1,0 +1,57 @@
+"""Whole small files by address: a local path, or whatever fsspec can open.
+
+An address with :// (file://, memory://, https://, s3://) goes through fsspec, which the extra
+`tgif` installs; a plain path needs nothing.
+"""
+
+from importlib import import_module
+from typing import Any, BinaryIO
+
+_MAX_BYTES = 2**30
+_CHUNK_BYTES = 2**20
+_TGIF_EXTRA = "pip install ddpm_lightning[tgif]"
+
+
+def read_file(address: str) -> bytes:
+    """The bytes at an address, all of them.
+
+    Raises ValueError, in one line, when there is no such file, when it cannot be read to its end,
+    when it exceeds 1 GiB, and when a package is missing.
+    """
+    remote = "://" in address
+    opener = optional_module("fsspec", address, _TGIF_EXTRA).open if remote else open
+    try:
+        with opener(address, "rb") as file:
+            data = _read(file)
+    except ImportError as error:  # fsspec is here, what it needs for this address is not
+        raise ValueError(f"{address} cannot be opened: {one_line(error)}; {_TGIF_EXTRA}") from error
+    except Exception as error:  # each of fsspec's file systems raises its own kinds
+        why = error.__cause__ or error  # HTTP calls whatever stops a connection "not found"
+        if isinstance(why, FileNotFoundError):
+            raise ValueError(f"{address} does not exist; give a path or an address") from error
+        raise ValueError(f"{address} cannot be read: {one_line(why)}") from error
+    if len(data) > _MAX_BYTES:
+        raise ValueError(f"{address} has more than {_MAX_BYTES:,} bytes; split it")
+    return data
+
+
+def optional_module(name: str, address: str, install: str) -> Any:
+    """A module that not every installation has; a ValueError says for which file it is needed."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ValueError(f"{address} needs the package {name}; {install}") from error
+
+
+def _read(file: BinaryIO) -> bytes:
+    chunks = []
+    size = 0
+    while size <= _MAX_BYTES and (chunk := file.read(_CHUNK_BYTES)):  # may return less than asked
+        chunks.append(chunk)
+        size += len(chunk)
+    return b"".join(chunks)
+
+
+def one_line(error: BaseException) -> str:
+    """The kind of an error and its message, whatever line breaks that has."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,0 +1,83 @@
+"""The spool: decoded clips that wait until their block is complete, a file each.
+
+A file holds a line of JSON, with the checksum of the clip, and the clip's bytes. It appears whole,
+but is not forced onto the disk: what a power loss takes is fetched again.
+"""
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ddpm_lightning.data.ingest.decode import Decoded
+
+
+class Spooled(NamedTuple):
+    """What a shard needs of a clip (N, H, W, C) uint8."""
+
+    clip: np.ndarray
+    sha256: str
+    seconds: float
+    shots: tuple[int, ...]
+    width: int  # of the GIF
+    height: int
+    gif_fps: float
+
+
+class Spool:
+    """A folder of clips by URL."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def put(self, url: str, decoded: Decoded) -> None:
+        header = {
+            "shape": decoded.clip.shape,
+            "crc32": zlib.crc32(decoded.clip.data),
+            "sha256": decoded.sha256,
+            "seconds": decoded.seconds,
+            "shots": decoded.shots,
+            "width": decoded.width,
+            "height": decoded.height,
+            "gif_fps": decoded.fps,
+        }
+        path = self._path(url)
+        temporary = path.with_name(f".{path.name}")
+        with temporary.open("wb") as file:
+            file.write(json.dumps(header).encode() + b"\n")
+            file.write(decoded.clip.data)
+        os.replace(temporary, path)
+
+    def get(self, url: str) -> Spooled | None:
+        """None where there is none, or not all of it."""
+        try:
+            line, content = self._path(url).read_bytes().split(b"\n", 1)
+            header = json.loads(line)
+            clip = np.frombuffer(content, np.uint8).reshape(header["shape"])
+        except (OSError, ValueError, KeyError):
+            return None
+        if zlib.crc32(content) != header["crc32"]:
+            return None
+        known = {name: header[name] for name in Spooled._fields[1:]}
+        return Spooled(clip, **known | {"shots": tuple(header["shots"])})
+
+    def holds(self, url: str) -> bool:
+        return self._path(url).exists()
+
+    def keep(self, urls: Iterable[str]) -> None:
+        """Remove all files but those of these URLs."""
+        kept = {self._path(url) for url in urls}
+        for path in set(self.directory.iterdir()) - kept:
+            path.unlink()
+
+    def drop(self, url: str) -> None:
+        self._path(url).unlink(missing_ok=True)
+
+    def _path(self, url: str) -> Path:
+        return self.directory / hashlib.sha256(url.encode()).hexdigest()[:32]

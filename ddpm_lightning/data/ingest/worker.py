@@ -1,0 +1,84 @@
+"""A decode worker: a process that turns GIFs into clips until its standard input ends.
+
+It can be killed at any moment, and is: see pool. It limits its own memory, and dies by itself when
+a GIF takes too long and nobody is left to kill it. First it writes READY. Then, for each file, it
+reads a length and so many bytes, and writes the length of a JSON object, the object, and the bytes
+of the clip if there is one. Not pickles: what has read a hostile file is not trusted that far.
+"""
+
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from ddpm_lightning.data.gif_blocks import GifError, Limits
+from ddpm_lightning.data.ingest.decode import Recipe, decode_clip
+
+READY = b"decode worker ready\n"
+LENGTH = struct.Struct("<Q")
+OUT_OF_MEMORY = 77  # the exit status that says so
+
+_GRACE_SECONDS = 2  # the pool comes first, and can say why
+
+
+def main(settings: str) -> None:
+    """Serve; settings is a JSON object with recipe, seconds and memory (in bytes)."""
+    given = json.loads(settings)
+    recipe = Recipe(**given["recipe"] | {"limits": Limits(**given["recipe"]["limits"])})
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # where a library may print
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pool
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit_memory(given["memory"])
+    answers.write(READY)
+    answers.flush()
+    while header := sys.stdin.buffer.read(LENGTH.size):
+        data = sys.stdin.buffer.read(*LENGTH.unpack(header))
+        signal.setitimer(signal.ITIMER_REAL, given["seconds"] + _GRACE_SECONDS)
+        try:
+            answer, clip = _answer(data, recipe)
+        except MemoryError:
+            os._exit(OUT_OF_MEMORY)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _write(answers, answer, clip)
+
+
+def _limit_memory(memory: int) -> None:
+    """Refuse allocations that would make this process larger than memory, where Linux allows it.
+
+    Only address space can be limited, so what is mapped but not resident now comes on top.
+    """
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        mapped, resident = map(int, statm.read_text().split()[:2])  # pages
+        space = memory + (mapped - resident) * resource.getpagesize()
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (space, hard))
+
+
+def _answer(data: bytes, recipe: Recipe) -> tuple[dict[str, object], np.ndarray | None]:
+    """What Decoded holds, with the clip apart, or a cause and a detail."""
+    try:
+        decoded = decode_clip(data, recipe)
+    except GifError as error:
+        return {"cause": error.cause, "detail": error.message}, None
+    answer = decoded._asdict()
+    return answer | {"clip": decoded.clip.shape}, decoded.clip
+
+
+def _write(answers: BinaryIO, answer: dict[str, object], clip: np.ndarray | None) -> None:
+    text = json.dumps(answer).encode()
+    answers.write(LENGTH.pack(len(text)) + text)
+    if clip is not None:
+        answers.write(clip.data)
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,222 @@
+"""The loader: batches of a dataset in a sampler's order, fetched ahead of their consumer.
+
+A thread fetches them: copying out of a memory map takes no interpreter lock worth sharing, and
+processes would have to copy every batch once more. They are there for datasets that compute.
+"""
+
+import logging
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.data.sampler import Cursor, Sample, Sampler
+
+_log = logging.getLogger(__name__)
+
+
+class BatchedDataset(Protocol):
+    """A dataset that gives a batch whole."""
+
+    def __getitems__(self, samples: list[Sample]) -> Batch: ...
+
+    def digest(self) -> str:
+        """Changes when the samples mean other data."""
+
+
+class ClipLoader:
+    """Epochs of len(sampler) batches; each goes on where the last one stopped.
+
+    The state counts delivered batches, not fetched ones, so a run resumed from it gets exactly the
+    batches that the first run did not get. wait_seconds: for how long the consumer has waited.
+
+    Args:
+        num_workers: processes that fetch instead of a thread.
+        prefetch: batches held ready, for each worker if there are workers.
+    Raises, where a batch is asked for, what fetching it raised, or RuntimeError with the process
+    and the signal when a worker process was killed.
+    """
+
+    def __init__(
+        self, dataset: BatchedDataset, sampler: Sampler, num_workers: int = 0, prefetch: int = 4
+    ) -> None:
+        if num_workers < 0 or prefetch < 1:
+            raise ValueError(
+                f"num_workers must be 0 or more and prefetch at least 1, got {num_workers} "
+                f"and {prefetch}"
+            )
+        self.dataset = dataset
+        self.order = sampler  # Lightning exchanges what is called sampler
+        self.num_workers, self.prefetch = num_workers, prefetch
+        self.wait_seconds = 0.0
+        self._delivered = 0  # batches of this epoch
+        self._skip = 0  # batches of the next epoch that an earlier run has had
+        self._ahead: _Ahead | None = None
+        self._ahead_at = Cursor()
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        skip, self._skip = self._skip, 0
+        if not skip:
+            self.order.begin()
+        for delivered in range(skip + 1, len(self) + 1):
+            started = time.perf_counter()
+            try:
+                batch = self._next()
+            finally:
+                self.wait_seconds += time.perf_counter() - started
+            self._delivered = delivered
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers: the cursor, the batches of this epoch, and the digest of the data."""
+        return {
+            **self.order.state_dict(),
+            "batch": self._delivered % len(self),
+            "data": self.dataset.digest(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the last batch that was delivered; with other data, with a new pass."""
+        cursor = {name: state[name] for name in Cursor._fields}
+        if state["data"] == self.dataset.digest():
+            self._delivered = self._skip = state["batch"] % len(self)
+        else:
+            _log.warning("the clips are not those of the checkpoint: a new pass over them begins")
+            cursor |= {"epoch": state["epoch"] + 1, "position": 0}
+            self._delivered = self._skip = 0
+        self.order.load_state_dict(cursor)
+
+    def renew(self, shards: Sequence[int]) -> None:
+        """The dataset has other clips now, in these shards: a new pass over all of them.
+
+        To be called between epochs.
+        """
+        self.close()  # worker processes hold the dataset as it was
+        self.order.renew(shards)
+
+    def close(self) -> None:
+        """Stop fetching ahead; the next batch starts it again."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+    def _next(self) -> Batch:
+        if self._ahead_at != self.order.cursor:  # loaded, or begun anew
+            self.close()
+        if self._ahead is None:
+            make = _Workers if self.num_workers else _InThread
+            self._ahead = make(self)
+        try:
+            batch = next(self._ahead)
+        except BaseException:
+            self.close()  # nothing more would come
+            raise
+        self._ahead_at = self.order.cursor = self.order.after(self.order.cursor)
+        return batch
+
+
+class _Ahead(ABC):
+    """Batches from the loader's cursor on, without end."""
+
+    @abstractmethod
+    def __next__(self) -> Batch: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+class _InThread(_Ahead):
+    def __init__(self, loader: ClipLoader) -> None:
+        self._queue: Queue[Batch | BaseException] = Queue(loader.prefetch)
+        self._stop = Event()
+        device = torch.cuda.current_device() if torch.cuda.is_available() else None
+        order = loader.order
+        arguments = (loader.dataset, order, order.cursor, self._queue, self._stop, device)
+        self._thread = Thread(target=_fetch, args=arguments, name="clip-loader", daemon=True)
+        self._thread.start()
+        weakref.finalize(self, self._stop.set)  # the thread does not know self, so self can go
+
+    def __next__(self) -> Batch:
+        found = self._queue.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def _fetch(
+    dataset: BatchedDataset,
+    sampler: Sampler,
+    cursor: Cursor,
+    queue: "Queue[Batch | BaseException]",
+    stop: Event,
+    device: int | None,
+) -> None:
+    found: Batch | BaseException
+    if device is not None:
+        torch.cuda.set_device(device)  # a thread begins on device 0, whatever its parent uses
+    while not stop.is_set():
+        try:
+            found = dataset.__getitems__(sampler.samples(cursor))
+            if device is not None:
+                found = found._replace(clip=found.clip.pin_memory())
+        except BaseException as error:  # the consumer's to handle
+            found = error
+        cursor = sampler.after(cursor)
+        while not stop.is_set():
+            try:
+                queue.put(found, timeout=0.1)
+                break
+            except Full:
+                continue
+        if isinstance(found, BaseException):
+            return
+
+
+class _Workers(_Ahead):
+    """Processes, which torch feeds, watches and ends."""
+
+    def __init__(self, loader: ClipLoader) -> None:
+        assert isinstance(loader.dataset, Dataset)
+        self._batches: Any = iter(
+            DataLoader(
+                loader.dataset,
+                batch_sampler=_plan(loader.order),
+                collate_fn=_whole,
+                num_workers=loader.num_workers,
+                prefetch_factor=loader.prefetch,
+                pin_memory=torch.cuda.is_available(),
+                generator=torch.Generator(),  # else it would draw from the training's randomness
+            )
+        )
+
+    def __next__(self) -> Batch:
+        batch: Batch = next(self._batches)
+        return batch
+
+    def close(self) -> None:
+        self._batches._shutdown_workers()  # left to the garbage collector, it can take seconds
+
+
+def _plan(sampler: Sampler) -> Iterator[list[Sample]]:
+    cursor = sampler.cursor
+    while True:
+        yield sampler.samples(cursor)
+        cursor = sampler.after(cursor)
+
+
+def _whole(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,149 @@
+"""Where the parts of a store lie: a local folder, or any address that fsspec knows.
+
+Shards at another place (s3://, https://, memory://) are brought to a local folder when they are
+first used, and checked on the way. A place knows files, not clips.
+"""
+
+import contextlib
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ddpm_lightning.data.atomic import write_file
+from ddpm_lightning.data.shards import mark_name
+
+_CHUNK_BYTES = 2**22
+
+
+class Place(ABC):
+    """A folder with the files of one part; str() is its address."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """A small file. Raises FileNotFoundError, OSError or ValueError."""
+
+    @abstractmethod
+    def size(self, name: str) -> int:
+        """Of a file in bytes. Raises FileNotFoundError, OSError or ValueError."""
+
+    @abstractmethod
+    def local(self, name: str, num_bytes: int, sha256: str) -> Path:
+        """A local file with that content. Raises OSError, ValueError if it arrives otherwise."""
+
+    @abstractmethod
+    def mark(self, number: int, cause: str) -> None:
+        """Leave word that a shard's content is not what it should be; silent where it cannot be."""
+
+    @abstractmethod
+    def marked(self, number: int) -> str | None:
+        """The cause that was left, if any."""
+
+
+class LocalPlace(Place):
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def read(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+    def size(self, name: str) -> int:
+        return (self.folder / name).stat().st_size
+
+    def local(self, name: str, num_bytes: int, sha256: str) -> Path:
+        return self.folder / name
+
+    def mark(self, number: int, cause: str) -> None:
+        with contextlib.suppress(OSError):
+            (self.folder / mark_name(number)).write_text(cause + "\n")
+
+    def marked(self, number: int) -> str | None:
+        try:
+            return (self.folder / mark_name(number)).read_text(errors="replace").strip()
+        except FileNotFoundError:
+            return None
+
+
+class RemotePlace(Place):
+    """Files are copied to a folder of their own below copies, named by the address."""
+
+    def __init__(self, address: str, copies: Path) -> None:
+        import fsspec  # type: ignore[import-untyped]
+
+        self.address = address.rstrip("/")
+        self._files: Any
+        try:
+            self._files, self._folder = fsspec.core.url_to_fs(self.address)
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"{address} cannot be opened: {error}") from error
+        self._copies = copies / hashlib.sha256(self.address.encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        return self.address
+
+    def read(self, name: str) -> bytes:
+        with self._reading(name):
+            data: bytes = self._files.cat_file(self._at(name))
+        return data
+
+    def size(self, name: str) -> int:
+        with self._reading(name):
+            return int(self._files.size(self._at(name)))
+
+    def local(self, name: str, num_bytes: int, sha256: str) -> Path:
+        copy = self._copies / f"{sha256[:16]}-{name}"
+        if not copy.is_file() or copy.stat().st_size != num_bytes:
+            self._copies.mkdir(parents=True, exist_ok=True)
+            write_file(copy, self._checked(name, sha256), num_bytes)
+        return copy
+
+    def mark(self, number: int, cause: str) -> None:
+        for copy in self._copies.glob(f"*-shard-{number:05d}.bin"):  # fetched again next time
+            copy.unlink(missing_ok=True)
+
+    def marked(self, number: int) -> str | None:
+        return None
+
+    def _checked(self, name: str, sha256: str) -> Iterator[bytes]:
+        digest = hashlib.sha256()
+        with self._reading(name):
+            file = self._files.open(self._at(name), "rb")
+        with file:
+            while True:
+                with self._reading(name):
+                    chunk = file.read(_CHUNK_BYTES)
+                if not chunk:
+                    break
+                digest.update(chunk)
+                yield chunk
+        if digest.hexdigest() != sha256:
+            raise ValueError(f"{self.address}/{name} is not what its manifest says")
+
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each of fsspec's file systems raises its own kinds
+            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+            raise ValueError(f"{self.address}/{name} cannot be read: {reason}") from error
+
+    def _at(self, name: str) -> str:
+        return f"{self._folder.rstrip('/')}/{name}"
+
+
+def place(address: str | Path, copies: Path | None) -> Place:
+    """Of an address; copies is the folder for what is not local."""
+    text = str(address)
+    if "://" not in text:
+        return LocalPlace(Path(text))
+    if text.startswith("file://"):
+        return LocalPlace(Path(text.removeprefix("file://")))
+    if copies is None:
+        raise ValueError(f"{text} is not a local folder; give one in which its shards can be kept")
+    return RemotePlace(text, copies)

@@ -1,0 +1,184 @@
+"""Samplers: which clips make the next batch, as pure functions of a cursor.
+
+GlobalSampler is for training: an endless stream of samples, addressed by how many came before.
+Sample `position` of pass `epoch` is clip P(seed, epoch)[position], with P a permutation of all
+clips, and global batch k is samples k n .. (k + 1) n - 1, also across the end of a pass. So a run
+that is resumed anywhere, on any number of devices, goes on with the same samples; only which device
+gets which sample of a global batch depends on their number. InOrder is for validation.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from ddpm_lightning.data.draws import permutation
+
+_permutation = lru_cache(maxsize=4)(permutation)
+
+
+class Sample(NamedTuple):
+    """A dataset's item, and how many samples were drawn before it."""
+
+    item: int
+    number: int
+
+
+class Cursor(NamedTuple):
+    """A place in the stream: the pass, the samples drawn in it, and the samples drawn in all."""
+
+    epoch: int = 0
+    position: int = 0
+    drawn: int = 0
+
+
+class Sampler(ABC):
+    """A stream of batches; every rank gets a batch from every global batch, all of one size.
+
+    cursor: where the stream stands; whoever consumes batches moves it on with `after`.
+    """
+
+    def __init__(self, batch_size: int, rank: int, world_size: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.batch_size = batch_size
+        self.rank, self.world_size = rank, world_size
+        self.cursor = Cursor()
+
+    @property
+    def global_batch_size(self) -> int:
+        return self.batch_size * self.world_size
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches in an epoch, the same on every rank."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """A new epoch begins: move the cursor, if an epoch begins at a certain place."""
+
+    @abstractmethod
+    def samples(self, cursor: Cursor) -> list[Sample]:
+        """This rank's share of the global batch at the cursor."""
+
+    @abstractmethod
+    def after(self, cursor: Cursor) -> Cursor:
+        """The cursor behind that global batch."""
+
+    @abstractmethod
+    def renew(self, shards: Sequence[int]) -> None:
+        """There are other clips now, in these shards: a new pass over all of them."""
+
+    def state_dict(self) -> dict[str, int]:
+        return self.cursor._asdict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.cursor = Cursor(**state)
+
+
+class GlobalSampler(Sampler):
+    """The endless shuffled stream.
+
+    Args:
+        shards: the shard of every clip; rank r of n owns the shards s with s % n == r, and gets
+            their samples as far as even batches allow.
+        batch_size: of one rank.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[int],
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(batch_size, rank, world_size)
+        self.seed = seed
+        self._set(shards)
+
+    def __len__(self) -> int:
+        return max(1, len(self._shards) // self.global_batch_size)
+
+    def begin(self) -> None:
+        pass  # a pass ends where it ends
+
+    def samples(self, cursor: Cursor) -> list[Sample]:
+        epoch, position, _ = cursor
+        parts: list[np.ndarray] = []
+        lacking = self.global_batch_size
+        while lacking:
+            order = _permutation(self.seed, epoch, len(self._shards))
+            parts.append(order[position : position + lacking])
+            lacking -= len(parts[-1])
+            epoch, position = epoch + 1, 0
+        clips = np.concatenate(parts)
+        places = self._share(self._shards[clips] % self.world_size)
+        return [Sample(int(clips[place]), cursor.drawn + int(place)) for place in places]
+
+    def after(self, cursor: Cursor) -> Cursor:
+        passes, position = divmod(cursor.position + self.global_batch_size, len(self._shards))
+        drawn = cursor.drawn + self.global_batch_size
+        return Cursor(cursor.epoch + passes, position, drawn)
+
+    def renew(self, shards: Sequence[int]) -> None:
+        self._set(shards)
+        self.cursor = Cursor(self.cursor.epoch + 1, 0, self.cursor.drawn)
+
+    def _set(self, shards: Sequence[int]) -> None:
+        if not len(shards):
+            raise ValueError("there is no clip to train on; give other data")
+        self._shards = np.asarray(shards, dtype=np.int64)
+
+    def _share(self, owners: np.ndarray) -> np.ndarray:
+        """The places in the global batch that fall to this rank, ascending.
+
+        Args:
+            owners: (global_batch_size,) the rank that owns each sample.
+        """
+        own = [np.flatnonzero(owners == rank) for rank in range(self.world_size)]
+        spare = np.sort(np.concatenate([places[self.batch_size :] for places in own]))
+        lacking = [max(0, self.batch_size - len(places)) for places in own]
+        first = sum(lacking[: self.rank])
+        taken = spare[first : first + lacking[self.rank]]
+        return np.sort(np.concatenate([own[self.rank][: self.batch_size], taken]))
+
+
+class InOrder(Sampler):
+    """Every clip once, in order; the last batch may be smaller.
+
+    With several ranks, the clips from the first on are repeated until the last batch is even.
+    """
+
+    def __init__(self, num_clips: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(batch_size, rank, world_size)
+        self._set(num_clips)
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_clips / self.global_batch_size)
+
+    def begin(self) -> None:
+        self.cursor = Cursor()
+
+    def samples(self, cursor: Cursor) -> list[Sample]:
+        left = self.num_clips - cursor.position
+        share = min(self.batch_size, math.ceil(left / self.world_size))
+        first = cursor.position + self.rank
+        clips = [(first + k * self.world_size) % self.num_clips for k in range(share)]
+        return [Sample(clip, clip) for clip in clips]
+
+    def after(self, cursor: Cursor) -> Cursor:
+        position = cursor.position + self.global_batch_size
+        return Cursor(0, position, position) if position < self.num_clips else Cursor()
+
+    def renew(self, shards: Sequence[int]) -> None:
+        self._set(len(shards))
+        self.cursor = Cursor()
+
+    def _set(self, num_clips: int) -> None:
+        if not num_clips:
+            raise ValueError("there is no clip to validate on; give other data")
+        self.num_clips = num_clips

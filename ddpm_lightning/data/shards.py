@@ -1,0 +1,279 @@
+"""Shards: many clips in one file, its description beside it, and the manifest that lists them.
+
+A part of a store is a folder with
+
+    shard-00000.bin    the frames of its clips, one after another, (frames, H, W, C) uint8
+    shard-00000.json   its entries, the keys that were skipped and why, the sha256 of the .bin
+    manifest.json      the form of all clips, and for every shard the sha256 of both files
+    shard-00000.damaged    only where a reader found that shard 0 must be written again
+
+and nothing depends on when it was written. Each file appears whole, the manifest last, so a reader
+sees finished shards only. The JSON files begin with the sha256 of all that follows, so a flipped
+bit in any file is found. One process at a time writes to a part; that is the caller's to ensure.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddpm_lightning.data.atomic import write_file
+
+MANIFEST = "manifest.json"
+
+_FORMAT = 1  # of these files; raise it when they change
+_SEAL = b'{"sha256": "%s",'
+_SEAL_BYTES = len(_SEAL % (b"0" * 64))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One clip.
+
+    shard, offset (its first frame in the shard), num_frames and crc32 are filled in by write_shard.
+    """
+
+    key: str
+    sha256: str  # of the GIF
+    shard: int = 0
+    offset: int = 0
+    num_frames: int = 0
+    seconds: float = 0.0  # how long the GIF lasts
+    crc32: int = 0  # of the clip's bytes
+    captions: tuple[str, ...] = ()
+    shots: tuple[int, ...] = (0,)  # frames at which a shot starts
+    width: int = 0  # of the GIF in pixels; 0 where nobody asked
+    height: int = 0
+    gif_fps: float = 0.0  # of the GIF, on average
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the clips of a store share: shape (H, W, C), frames a second, and whence they come."""
+
+    shape: tuple[int, int, int]
+    fps: float
+    source: str
+
+    def __str__(self) -> str:
+        return f"{'x'.join(map(str, self.shape))} at {self.fps:g} a second from {self.source}"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A shard in the manifest: the size and sha256 of its .bin, and the sha256 of its .json."""
+
+    number: int
+    num_clips: int
+    num_bytes: int
+    sha256: str
+    index_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A part's header and shards by number; complete: no more will come."""
+
+    header: Header
+    shards: tuple[Listing, ...] = ()
+    complete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What a shard's .json holds; sha256 is that of the .bin."""
+
+    number: int
+    header: Header
+    sha256: str
+    entries: tuple[Entry, ...]
+    skipped: dict[str, str]
+
+
+def bin_name(number: int) -> str:
+    return f"shard-{number:05d}.bin"
+
+
+def index_name(number: int) -> str:
+    return f"shard-{number:05d}.json"
+
+
+def mark_name(number: int) -> str:
+    return f"shard-{number:05d}.damaged"
+
+
+def create(directory: Path, header: Header) -> Manifest:
+    """The part's manifest; the folder and a manifest without shards are made where there is none.
+
+    Also removes the temporary files of a writer that was killed. Raises ValueError if the part
+    holds clips of another form or its manifest is damaged (see recover), WriteRefused.
+    """
+    try:
+        found = read_manifest(directory)
+    except FileNotFoundError:
+        found = Manifest(header)
+        directory.mkdir(parents=True, exist_ok=True)
+        _write_manifest(directory, found)
+    if found.header != header:
+        raise ValueError(
+            f"{directory} holds clips of {found.header}, not of {header}; choose another folder"
+        )
+    for pattern in (".shard-*", f".{MANIFEST}.*"):
+        for path in directory.glob(pattern):
+            path.unlink(missing_ok=True)
+    return found
+
+
+def write_shard(
+    directory: Path,
+    number: int,
+    clips: Sequence[np.ndarray],
+    entries: Sequence[Entry],
+    skipped: Mapping[str, str],
+) -> Listing:
+    """Add shard number to a part that create has made, or replace it.
+
+    Args:
+        clips: one (N, H, W, C) uint8 an entry; none at all makes a shard that only counts.
+        entries: all but where a clip lies, which is filled in.
+        skipped: key -> cause, of the GIFs that would have been in this shard.
+    Raises WriteRefused; the manifest is then what it was.
+    """
+    manifest = read_manifest(directory)
+    placed: list[Entry] = []
+    parts: list[memoryview] = []
+    digest = hashlib.sha256()
+    offset = 0
+    for clip, entry in zip(clips, entries, strict=True):
+        if clip.dtype != np.uint8 or clip.shape[1:] != manifest.header.shape or not len(clip):
+            raise ValueError(
+                f"{entry.key}: a clip of {clip.dtype} {clip.shape} does not fit into {directory}, "
+                f"which holds uint8 (N, *{manifest.header.shape})"
+            )
+        parts.append(np.ascontiguousarray(clip).data)
+        digest.update(parts[-1])
+        crc32 = zlib.crc32(parts[-1])
+        placed.append(
+            replace(entry, shard=number, offset=offset, num_frames=len(clip), crc32=crc32)
+        )
+        offset += len(clip)
+    num_bytes = sum(part.nbytes for part in parts)
+    index = _seal(
+        "shard",
+        {
+            "number": number,
+            **asdict(manifest.header),
+            "bin_sha256": digest.hexdigest(),
+            "entries": [asdict(entry) for entry in placed],
+            "skipped": dict(skipped),
+        },
+    )
+    listing = Listing(number, len(placed), num_bytes, digest.hexdigest(), _sha256(index))
+    write_file(directory / bin_name(number), parts, num_bytes)
+    write_file(directory / index_name(number), [index], len(index))
+    _write_manifest(directory, _with(manifest, listing))
+    (directory / mark_name(number)).unlink(missing_ok=True)
+    return listing
+
+
+def finish(directory: Path) -> None:
+    """Mark a part as complete: no shard will be added."""
+    _write_manifest(directory, replace(read_manifest(directory), complete=True))
+
+
+def recover(directory: Path, header: Header) -> Manifest:
+    """Write the manifest anew from the shards that are whole and have that header.
+
+    For a part whose manifest is damaged or lists damaged shards. Every byte is read. The part is
+    not complete afterwards; shards that are missing from the manifest are to be written again.
+    """
+    manifest = Manifest(header)
+    for path in sorted(directory.glob("shard-*.json")):
+        try:
+            data = path.read_bytes()
+            index = parse_index(data, str(path))
+            number = int(path.stem.removeprefix("shard-"))
+            content = directory / bin_name(number)
+            with content.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            num_bytes = content.stat().st_size
+        except (ValueError, OSError):
+            continue
+        if (digest, number, header) == (index.sha256, index.number, index.header):
+            (directory / mark_name(number)).unlink(missing_ok=True)
+            count = len(index.entries)
+            manifest = _with(manifest, Listing(number, count, num_bytes, digest, _sha256(data)))
+    _write_manifest(directory, manifest)
+    return manifest
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Raises ValueError if it is damaged, FileNotFoundError if there is none."""
+    path = directory / MANIFEST
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(data: bytes, path: str) -> Manifest:
+    """Of manifest.json. Raises ValueError, naming path, unless it is as it was written."""
+    content = _unseal("manifest", data, path)
+    shards = tuple(Listing(**shard) for shard in content["shards"])
+    return Manifest(_header(content), shards, content["complete"])
+
+
+def parse_index(data: bytes, path: str) -> Index:
+    """Of a shard's .json. Raises ValueError, naming path, unless it is as it was written."""
+    content = _unseal("shard", data, path)
+    entries = tuple(
+        Entry(**{**entry, "captions": tuple(entry["captions"]), "shots": tuple(entry["shots"])})
+        for entry in content["entries"]
+    )
+    return Index(
+        content["number"], _header(content), content["bin_sha256"], entries, content["skipped"]
+    )
+
+
+def _header(content: dict[str, Any]) -> Header:
+    height, width, channels = content["shape"]
+    return Header((height, width, channels), content["fps"], content["source"])
+
+
+def _with(manifest: Manifest, listing: Listing) -> Manifest:
+    others = [shard for shard in manifest.shards if shard.number != listing.number]
+    shards = tuple(sorted([*others, listing], key=lambda shard: shard.number))
+    return replace(manifest, shards=shards)
+
+
+def _write_manifest(directory: Path, manifest: Manifest) -> None:
+    content = {
+        **asdict(manifest.header),
+        "complete": manifest.complete,
+        "shards": [asdict(shard) for shard in manifest.shards],
+    }
+    data = _seal("manifest", content)
+    write_file(directory / MANIFEST, [data], len(data))
+
+
+def _seal(kind: str, content: dict[str, Any]) -> bytes:
+    content = {"kind": kind, "format": _FORMAT, **content}
+    body = json.dumps(content, indent=1).encode()[1:]  # without its opening brace
+    return _SEAL % _sha256(body).encode() + body
+
+
+def _unseal(kind: str, data: bytes, path: str) -> dict[str, Any]:
+    seal, body = data[:_SEAL_BYTES], data[_SEAL_BYTES:]
+    if seal != _SEAL % _sha256(body).encode():
+        raise ValueError(f"{path} is damaged (its checksum differs); recover or delete the folder")
+    content: dict[str, Any] = json.loads(b"{" + body)
+    found = content["kind"], content["format"]
+    if found != (kind, _FORMAT):
+        raise ValueError(f"{path} holds {found}, not {kind, _FORMAT}; it is of another program")
+    return content
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

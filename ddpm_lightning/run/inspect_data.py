@@ -1,0 +1,28 @@
+"""python inspect_data.py: an HTML page about stored clips, with nothing to serve or to download."""
+
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from ddpm_lightning.plots.data_page import data_page
+from ddpm_lightning.run.config import check, resolved
+from ddpm_lightning.run.errors import user_errors
+from ddpm_lightning.training.datamodule import StoreDataModule
+
+
+def inspect_data(cfg: DictConfig) -> None:
+    """Writes the page and prints where it is."""
+    config = resolved(cfg)
+    node = config["data"]
+    node |= {"frozen": True} if "frozen" in node else {}  # looking fetches nothing
+    check(config)
+    with user_errors("data"):
+        data: StoreDataModule = instantiate(node, _convert_="all")
+        store = data.open_store()
+        page = data_page(store, str(config["data"]["path"]), config["num_samples"], config["seed"])
+    with user_errors("output"):
+        output = Path(config["output"])
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(page)
+    print(f"{store.summary()}\n  page           {output}")

@@ -1,0 +1,1 @@
+"""Tests of ddpm_lightning.data.ingest."""

@@ -1,0 +1,42 @@
+"""A process that ingests a list from a server on loopback until it is done, or somebody kills it.
+
+python -m tests.data.ingest.ingester DIRECTORY BASE_URL NUM_URLS: every fifth URL is one of the
+server's GIFs, the others are dead. Prints "ready", then its last news.
+"""
+
+import sys
+from pathlib import Path
+
+from ddpm_lightning.data.ingest.decode import Recipe
+from ddpm_lightning.data.ingest.driver import Job, run
+from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
+from ddpm_lightning.data.ingest.lists import Item
+
+LIMITS = FetchLimits(
+    allow_loopback=True, pause_s=0, backoff_s=0.001, retry_after_cap_s=0.01, deadline_s=5
+)
+RECIPE = Recipe(8, 8, 10.0)
+
+
+def names(num_urls):
+    return [f"{i}.gif" if i % 5 == 0 else f"status/404?{i}" for i in range(num_urls)]
+
+
+def job(directory, urls, **options):
+    items = [Item(i, url, f"{i:05d}.gif", (f"number {i}",)) for i, url in enumerate(urls)]
+    options = {"block_size": 20, "num_workers": 1, "limits": LIMITS, **options}
+    return Job(items, Path(directory), "a list", RECIPE, **options)
+
+
+def ingest(directory, urls, retry="none", **options):
+    return run(job(directory, urls, **options), retry, wait=False, tell=lambda news: None)
+
+
+def main(directory, base, num_urls):
+    print("ready", flush=True)
+    news = ingest(directory, [base + name for name in names(int(num_urls))])
+    print(news.num_settled, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,207 @@
+"""Whole ingests, from a real server to a store: what arrives, what is counted, what survives."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddpm_lightning.data.gif import encode
+from ddpm_lightning.data.ingest.driver import REPORT, run
+from ddpm_lightning.data.ingest.ledger import Ledger
+from ddpm_lightning.data.shards import MANIFEST, bin_name, mark_name
+from ddpm_lightning.data.store import ClipStore
+from tests.data.ingest.ingester import ingest, job, names
+from tests.data.ingest.server import GifServer
+
+ROOT = Path(__file__).parents[3]
+
+
+def gif(seed, num_frames=4):
+    frames = np.random.default_rng(seed).integers(0, 256, (num_frames, 12, 12, 3), np.uint8)
+    return encode(frames, [100] * num_frames)
+
+
+@pytest.fixture
+def server():
+    with GifServer({f"{i}.gif": gif(i) for i in range(0, 400, 5)}) as server:
+        yield server
+
+
+def manifest(directory):
+    return (directory / MANIFEST).read_bytes()
+
+
+def test_dead_links_are_counted_and_the_rest_is_stored(tmp_path, server):
+    urls = [server.url(name) for name in names(100)]
+    news = ingest(tmp_path, urls)
+    assert news.complete
+    assert dict(news.causes) == {"clips": 20, "http_404": 80}
+    store = ClipStore(tmp_path)
+    assert [entry.key for entry in store.entries] == [f"{i:05d}.gif" for i in range(0, 100, 5)]
+    assert [entry.captions for entry in store.entries[:2]] == [("number 0",), ("number 5",)]
+    assert store.skipped == {"http_404": 80}
+    assert store.clip(3).shape == (4, 8, 8, 3)
+    report = json.loads((tmp_path / REPORT).read_text())
+    assert report["causes"] == {"http_404": 80, "clips": 20}
+    assert report["complete"]
+
+
+def test_a_finished_ingest_fetches_nothing_again(tmp_path, server):
+    urls = [server.url(name) for name in names(40)]
+    ingest(tmp_path, urls)
+    before, asked = manifest(tmp_path), len(server.requests)
+    news = ingest(tmp_path, urls, retry="transient")
+    assert (news.num_fetched, news.complete) == (0, True)
+    assert manifest(tmp_path) == before
+    assert len(server.requests) == asked
+
+
+def test_every_failure_has_its_own_cause(tmp_path, server):
+    server.gifs |= {
+        "page": b"<html>gone</html>",
+        "still.gif": gif(1, num_frames=1),
+        "cut.gif": gif(2)[:-40],
+        "copy.gif": gif(0),
+    }
+    paths = ["0.gif", "page", "still.gif", "cut.gif", "copy.gif", "status/410", "status/403"]
+    news = ingest(tmp_path, [server.url(path) for path in paths])
+    skipped = ClipStore(tmp_path).skipped_keys
+    assert skipped["00001.gif"] == "not_a_gif"
+    assert skipped["00002.gif"] == "still"
+    assert skipped["00004.gif"] == "duplicate"
+    assert skipped["00005.gif"] == "http_410"
+    assert skipped["00006.gif"] == "http_403"
+    assert len(skipped) == 6
+    assert news.causes["clips"] == 1
+    assert news.complete
+
+
+def test_only_what_may_have_recovered_is_tried_again(tmp_path, server):
+    """The block is written again: with what came back, and with what it held."""
+    paths = ["0.gif", "flaky/500/4/5.gif", "status/404", "10.gif"]
+    urls = [server.url(path) for path in paths]
+    first = ingest(tmp_path, urls)
+    assert first.causes["clips"] == 2
+    asked = server.counts()
+    assert ingest(tmp_path, urls).num_fetched == 0
+    second = ingest(tmp_path, urls, retry="transient")
+    assert (second.num_fetched, second.causes["clips"]) == (1, 3)
+    store = ClipStore(tmp_path)
+    assert [entry.key for entry in store.entries] == ["00000.gif", "00001.gif", "00003.gif"]
+    assert [len(store.clip(i)) for i in range(3)] == [4, 4, 4]
+    again = server.counts() - asked
+    assert set(again) == {"/flaky/500/4/5.gif"}
+
+
+def test_a_longer_list_adds_what_is_new(tmp_path, server):
+    urls = [server.url(name) for name in names(60)]
+    ingest(tmp_path, urls[:30])
+    news = ingest(tmp_path, urls)
+    assert (news.num_fetched, news.complete) == (30, True)
+    assert len(ClipStore(tmp_path)) == 12
+
+
+def test_parts_share_a_list_and_read_as_one(tmp_path, server):
+    urls = [server.url(name) for name in names(60)]
+    parts = [tmp_path / str(part) for part in range(3)]
+    whole = job(tmp_path, urls)
+    for part, folder in enumerate(parts):
+        share = replace(whole, items=whole.items[part::3], directory=folder, num_parts=3)
+        assert run(share, "none", wait=False, tell=lambda news: None).complete
+    assert len(server.requests) == 60
+    keys = sorted(entry.key for entry in ClipStore(parts).entries)
+    assert keys == [f"{i:05d}.gif" for i in range(0, 60, 5)]
+
+
+def test_a_damaged_shard_is_fetched_again(tmp_path, server):
+    urls = [server.url(name) for name in names(60)]
+    ingest(tmp_path, urls)
+    before = manifest(tmp_path)
+    content = bytearray((tmp_path / bin_name(1)).read_bytes())
+    content[100] ^= 1
+    (tmp_path / bin_name(1)).write_bytes(content)
+    ClipStore(tmp_path).verify()
+    assert (tmp_path / mark_name(1)).exists()
+    news = ingest(tmp_path, urls)
+    assert news.num_fetched == 4  # the shard's clips; the dead are known to be dead
+    assert manifest(tmp_path) == before
+    assert not ClipStore(tmp_path).verify()
+
+
+def test_a_lost_spool_file_is_fetched_again(tmp_path, server):
+    """As after a power loss: the ledger knows of a clip that is not there."""
+    urls = [server.url(name) for name in names(20)]
+    ingest(tmp_path / "whole", urls)
+    with Ledger(tmp_path / "cut" / "ledger.db") as ledger:
+        ledger.add(job(tmp_path, urls).items)
+        ledger.record(urls[0], "decoded", sha256="0" * 64)
+        ledger.record(urls[5], "stored", sha256="1" * 64)
+    news = ingest(tmp_path / "cut", urls)
+    assert news.num_fetched == 20
+    assert manifest(tmp_path / "cut") == manifest(tmp_path / "whole")
+
+
+def test_a_second_ingester_is_refused_by_name(tmp_path, server):
+    with (
+        Ledger(tmp_path / "ledger.db"),
+        pytest.raises(ValueError, match=str(os.getpid())) as error,
+    ):
+        ingest(tmp_path, [server.url("0.gif")])
+    assert "\n" not in str(error.value)
+
+
+def killed_at_random(directory, server, num_urls, num_kills, seed):
+    """Kills the ingest so often with SIGKILL, then lets it end."""
+    rng = random.Random(seed)
+    command = [sys.executable, "-m", "tests.data.ingest.ingester"]
+    arguments = [str(directory), server.url(""), str(num_urls)]
+    for _ in range(num_kills):
+        process = subprocess.Popen(
+            [*command, *arguments], cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
+        )
+        process.stdout.readline()
+        time.sleep(rng.uniform(0.0, 1.5))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    ended = subprocess.run(
+        [*command, *arguments],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split()[-1] == str(num_urls)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_kills", [5, pytest.param(50, marks=pytest.mark.long)])
+def test_a_killed_ingest_ends_with_the_store_of_an_undisturbed_one(tmp_path, server, num_kills):
+    """Seed 0. Refetched is what was in flight: at most `concurrency` URLs a kill."""
+    num_urls = 400
+    killed_at_random(tmp_path / "killed", server, num_urls, num_kills, seed=0)
+    asked = len(server.requests)
+    ingest(tmp_path / "whole", [server.url(name) for name in names(num_urls)])
+    assert manifest(tmp_path / "killed") == manifest(tmp_path / "whole")
+    assert asked <= num_urls + num_kills * 128
+    assert not list((tmp_path / "killed" / "spool").iterdir())
+
+
+@pytest.mark.slow
+def test_thousands_of_dead_links_take_little_memory_and_time(tmp_path, server):
+    start = time.monotonic()
+    news = ingest(tmp_path, [server.url(name) for name in names(2000)])
+    assert news.complete
+    assert news.causes["clips"] == 80
+    assert news.causes["http_404"] == 1920
+    assert time.monotonic() - start < 60

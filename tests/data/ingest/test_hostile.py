@@ -1,0 +1,188 @@
+"""Broken, odd and hostile files through real workers: a clip of every block, or a cause.
+
+Never a crash, never more time or memory than the budget.
+"""
+
+import asyncio
+import io
+import struct
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ddpm_lightning.data.gif_blocks import walk
+from ddpm_lightning.data.ingest.decode import FETCHED_LIMITS, Decoded, Recipe
+from ddpm_lightning.data.ingest.pool import Budget, DecodePool
+from tests.data.shared import SHARED, gif_bytes, noise_gif, shared_gifs
+
+SLACK_S = 2  # both processors may be busy with other things
+LOST = {"decode_timeout", "decode_memory", "decoder_crashed"}
+
+
+@dataclass
+class Workers:
+    """One pool in a loop of its own, for tests that are not coroutines."""
+
+    runner: asyncio.Runner
+    pool: DecodePool
+    causes: Counter = field(default_factory=Counter)
+    slowest: float = 0.0
+
+    def decode(self, data):
+        start = time.monotonic()
+        result = self.runner.run(self.pool.decode(data))
+        self.slowest = max(self.slowest, time.monotonic() - start)
+        self.causes["decoded" if isinstance(result, Decoded) else result.cause] += 1
+        return result
+
+    def peak_bytes(self):
+        """The most memory that a worker living now has held."""
+        pids = [worker._process.pid for worker in self.pool._workers if worker._process]
+        status = "".join(Path(f"/proc/{pid}/status").read_text() for pid in pids)
+        peaks = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")]
+        return max(peaks, default=0) * 1024
+
+
+@pytest.fixture
+def workers():
+    with asyncio.Runner() as runner:
+        pool = DecodePool(Recipe(height=64, width=64, fps=8), num_workers=1)
+        found = Workers(runner, pool)
+        found.decode(b"")  # starts the worker, whose time is not that of a file
+        found.slowest, found.causes = 0.0, Counter()
+        yield found
+        runner.run(pool.__aexit__(None, None, None))
+
+
+def assert_within_budget(workers):
+    assert not LOST & workers.causes.keys()
+    assert workers.slowest < Budget().seconds + SLACK_S
+    assert workers.peak_bytes() <= Budget().memory
+
+
+@pytest.mark.slow
+def test_hostile_files_give_every_block_or_a_cause(workers):
+    paths = shared_gifs("hostile")
+    table = (SHARED / "hostile" / "hostile.tsv").read_text().splitlines()
+    names = table[0].split("\t")
+    rows = [dict(zip(names, line.split("\t"), strict=False)) for line in table[1:]]
+    blocks = {row["file"]: int(row["frames_in_blocks"]) for row in rows}
+    for path in paths:
+        result = workers.decode(path.read_bytes())
+        if isinstance(result, Decoded):
+            assert result.num_gif_frames == blocks[path.name], path.name
+        else:
+            assert "\n" not in result.detail
+    assert_within_budget(workers)
+    assert workers.causes.total() == len(paths)
+    assert workers.causes["decoded"] >= 90
+
+
+def solid_gif(num_frames, side):
+    """num_frames black images of side x side pixels, in a few kilobytes each."""
+    image_module = pytest.importorskip("PIL.Image")
+    file = io.BytesIO()
+    image_module.new("P", (side, side)).save(file, "GIF")
+    (image,) = walk(file.getvalue(), FETCHED_LIMITS).images
+    head = struct.pack("<6sHHBxx", b"GIF89a", side, side, 0x80) + bytes(6)
+    block = struct.pack("<BHHHHB", 0x2C, 0, 0, side, side, 0) + image.data
+    return head + num_frames * block + b"\x3b"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_frames", "side"), [(25, 4000), (2000, 447)])
+def test_the_largest_files_allowed_stay_within_memory_and_time(workers, num_frames, side):
+    """400 megapixels: a still, or a timeout where the machine is busy."""
+    data = solid_gif(num_frames, side)
+    assert workers.decode(data).cause in {"still", "decode_timeout"}
+    assert workers.slowest < Budget().seconds + SLACK_S
+    assert workers.peak_bytes() <= Budget().memory
+    assert workers.decode(data[:-1]).cause == "truncated"
+
+
+def holes_gif():
+    """Every disposal, transparency, a patch that leaves the canvas."""
+    generator = np.random.default_rng(0)
+    images = [
+        {
+            "indices": generator.integers(0, 4, (6, 5)),
+            "left": 2 * k,
+            "disposal": k,
+            "transparent": 3,
+        }
+        for k in range(4)
+    ]
+    return gif_bytes((9, 7), images)
+
+
+SEEDS = [holes_gif(), noise_gif(seed=0, num_frames=3), noise_gif(seed=1, num_frames=12)]
+SEEDS.append(gif_bytes((3, 2), [{"indices": [[k, 1, 2]] * 2} for k in range(3)], header=b"GIF87a"))
+
+WORDS = [b"\x00", b"\xff", b"\x3b", b"\x2c", b"\x21\xf9\x04", b"\x21\xff\x0b", b"\xff\xff", b"\x0c"]
+MUTATION = st.tuples(
+    st.sampled_from(["flip", "overwrite", "insert", "delete", "repeat", "cut"]),
+    st.integers(6, 2**16),  # where, modulo the length; seldom in the signature
+    st.integers(1, 40),  # how many bytes
+    st.one_of(st.sampled_from(WORDS), st.binary(min_size=1, max_size=4)),
+)
+
+
+def mutate(data, mutations):
+    for kind, where, size, word in mutations:
+        place = where % (len(data) + 1)
+        before, after = data[:place], data[place:]
+        if kind == "flip" and after:
+            data = before + bytes([after[0] ^ 1 << size % 8]) + after[1:]
+        elif kind == "overwrite":
+            data = before + word + after[len(word) :]
+        elif kind == "insert":
+            data = before + word + after
+        elif kind == "delete":
+            data = before + after[size:]
+        elif kind == "repeat":
+            data = before + after[:size] * 3 + after[size:]
+        elif kind == "cut":
+            data = before
+    return data
+
+
+def check_mutants(workers, count):
+    @settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.sampled_from(SEEDS), st.lists(MUTATION, min_size=1, max_size=4))
+    def every_block_or_a_cause(seed, mutations):
+        data = mutate(seed, mutations)
+        result = workers.decode(data)
+        if isinstance(result, Decoded):
+            assert result.num_gif_frames == len(walk(data, FETCHED_LIMITS).images)
+            assert len(result.clip) >= 2
+        else:
+            assert result.cause not in {"decoder_crashed", "decode_memory"}
+            assert "\n" not in result.detail
+
+    every_block_or_a_cause()
+    assert_within_budget(workers)
+    assert workers.causes.total() >= count
+    assert workers.causes["decoded"] > count / 20  # not all of them were broken beyond use
+    assert len(workers.causes) >= 5
+
+
+@pytest.mark.slow
+def test_500_mutated_gifs_give_every_block_or_a_cause(workers):
+    check_mutants(workers, 500)
+
+
+@pytest.mark.long
+def test_10000_mutated_gifs_give_every_block_or_a_cause(workers):
+    check_mutants(workers, 10_000)

@@ -1,0 +1,91 @@
+"""The lock: one process at a time, and free the moment that process ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from threading import Timer
+
+import pytest
+
+from ddpm_lightning.data.ingest.ledger import Ledger
+from ddpm_lightning.data.ingest.lock import ProcessLock
+
+HOLD = (
+    "import os, sys, time; from pathlib import Path\n"
+    "from ddpm_lightning.data.ingest.lock import ProcessLock\n"
+    "lock = ProcessLock(Path(sys.argv[1]))\n"
+)
+
+
+@pytest.fixture
+def holding(tmp_path):
+    """Start a process that holds tmp_path/lock; the process and what it printed."""
+    processes = []
+
+    def start(code="print(os.getpid(), flush=True)\n"):
+        command = [sys.executable, "-c", HOLD + code + "time.sleep(60)\n", str(tmp_path / "lock")]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return processes[-1], processes[-1].stdout.readline().strip()
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_the_second_process_is_told_who_is_first(holding, tmp_path):
+    process, pid = holding()
+    with pytest.raises(
+        ValueError, match=f"is in use by process {pid} on .*; wait for its end"
+    ) as e:
+        ProcessLock(tmp_path / "lock")
+    assert "\n" not in str(e.value)
+    process.kill()
+    process.wait()
+    ProcessLock(tmp_path / "lock").release()
+
+
+def test_a_waiting_process_gets_the_lock_when_the_first_ends(holding, tmp_path):
+    process, _ = holding()
+    Timer(0.3, process.kill).start()
+    start_s = time.monotonic()
+    ProcessLock(tmp_path / "lock", wait=True).release()
+    assert 0.2 < time.monotonic() - start_s < 5
+
+
+def test_a_forked_worker_does_not_keep_the_lock_of_its_killed_parent(holding, tmp_path):
+    process, worker = holding(
+        "if not (worker := os.fork()): time.sleep(60)\nprint(worker, flush=True)\n"
+    )
+    process.kill()
+    process.wait()
+    os.kill(int(worker), 0)  # it lives
+    ProcessLock(tmp_path / "lock").release()
+    os.kill(int(worker), signal.SIGKILL)
+
+
+def test_one_process_does_not_get_the_lock_twice(tmp_path):
+    lock = ProcessLock(tmp_path / "lock")
+    for _ in range(2):  # the refusal does not free it
+        with pytest.raises(ValueError, match=f"is in use by this process \\({os.getpid()}\\)"):
+            ProcessLock(tmp_path / "lock")
+    done = subprocess.run(
+        [sys.executable, "-c", HOLD, str(tmp_path / "lock")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"is in use by process {os.getpid()} on" in done.stderr
+    lock.release()
+    ProcessLock(tmp_path / "lock").release()
+
+
+def test_a_ledger_has_one_writer(tmp_path):
+    with Ledger(tmp_path / "ledger.db"):
+        with pytest.raises(ValueError, match=f"{tmp_path} is in use by this process"):
+            Ledger(tmp_path / "ledger.db")
+        Ledger(tmp_path / "ledger.db", read_only=True).close()
+    Ledger(tmp_path / "ledger.db").close()

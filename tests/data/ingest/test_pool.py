@@ -1,0 +1,200 @@
+"""The decode pool: real workers that are killed, stopped and starved, and what their GIFs get."""
+
+import asyncio
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddpm_lightning.data.ingest.decode import Decoded, Recipe, decode_clip
+from ddpm_lightning.data.ingest.pool import Budget, DecodePool, Failure
+from tests.data.shared import gif_bytes, noise_gif
+
+RECIPE = Recipe(height=8, width=8, fps=10)
+GIF = noise_gif(seed=0)
+
+
+def pooled(steps, num_workers=1, budget=None):
+    """What the coroutine steps(pool) returns, given a pool that works."""
+
+    async def main():
+        async with DecodePool(RECIPE, num_workers, budget or Budget()) as pool:
+            assert isinstance(await pool.decode(GIF), Decoded)
+            return await steps(pool)
+
+    return asyncio.run(main())
+
+
+def pids(pool):
+    return [worker._process.pid for worker in pool._workers if worker._process]
+
+
+def is_alive(pid):
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def huge_gif(num_images=2):
+    """A few hundred bytes that take 64 MiB for the canvas alone."""
+    images = [{"indices": [[k % 3]], "disposal": 3, "transparent": 3} for k in range(num_images)]
+    return gif_bytes((4096, 4096), images)
+
+
+def test_a_pool_decodes_like_a_call():
+    gifs = [noise_gif(seed, num_frames=3 + seed) for seed in range(8)] + [GIF[:-1], b""]
+
+    async def steps(pool):
+        return await asyncio.gather(*map(pool.decode, gifs))
+
+    *decoded, cut, empty = pooled(steps, num_workers=2)
+    for data, theirs in zip(gifs, decoded, strict=False):
+        ours = decode_clip(data, RECIPE)
+        np.testing.assert_array_equal(ours.clip, theirs.clip)
+        assert ours._replace(clip=None) == theirs._replace(clip=None)
+    assert (cut.cause, empty.cause) == ("truncated", "not_a_gif")
+    assert not cut.transient
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_crashed_worker_is_replaced_and_its_gif_has_a_cause(number):
+    async def steps(pool):
+        (pid,) = pids(pool)
+        os.kill(pid, signal.SIGSTOP)
+        broken = asyncio.create_task(pool.decode(GIF))
+        await asyncio.sleep(0.1)
+        os.kill(pid, number)
+        os.kill(pid, signal.SIGCONT)
+        return await broken, await pool.decode(GIF), pid, pids(pool)
+
+    broken, after, pid, new_pids = pooled(steps)
+    assert broken.cause == "decoder_crashed"
+    assert f"signal {number}" in broken.detail
+    assert broken.transient
+    assert isinstance(after, Decoded)
+    assert pid not in new_pids
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_killed_and_replaced():
+    async def steps(pool):
+        (pid,) = pids(pool)
+        os.kill(pid, signal.SIGSTOP)
+        start = time.monotonic()
+        hung = await pool.decode(GIF)
+        return hung, time.monotonic() - start, await pool.decode(GIF), is_alive(pid)
+
+    hung, seconds, after, alive = pooled(steps, budget=Budget(seconds=0.3))
+    assert hung == Failure("decode_timeout", "killed after 0.3 s")
+    assert 0.3 <= seconds < 2
+    assert isinstance(after, Decoded)
+    assert not alive
+
+
+@pytest.mark.slow
+def test_more_memory_than_the_budget_is_refused():
+    async def steps(pool):
+        return await pool.decode(huge_gif()), await pool.decode(GIF)
+
+    failure, after = pooled(steps, budget=Budget(memory=160 * 2**20))
+    assert failure.cause == "decode_memory"
+    assert not failure.transient
+    assert isinstance(after, Decoded)
+
+
+def test_a_worker_that_outgrows_its_budget_is_killed():
+    """Its own limit is lifted from outside, so that only the pool's watch is left."""
+
+    async def steps(pool):
+        (pid,) = pids(pool)
+        _, hard = resource.prlimit(pid, resource.RLIMIT_AS)
+        resource.prlimit(pid, resource.RLIMIT_AS, (hard, hard))
+        return await pool.decode(huge_gif(num_images=20)), is_alive(pid)
+
+    failure, alive = pooled(steps, budget=Budget(memory=120 * 2**20))
+    assert failure.cause == "decode_memory"
+    assert "at most 125829120" in failure.detail
+    assert not alive
+
+
+def test_a_worker_that_died_idle_costs_no_gif():
+    async def steps(pool):
+        os.kill(*pids(pool), signal.SIGKILL)
+        await asyncio.sleep(0.2)
+        return await pool.decode(GIF)
+
+    assert isinstance(pooled(steps), Decoded)
+
+
+@pytest.mark.slow
+def test_a_cancelled_decode_leaves_a_working_pool():
+    async def steps(pool):
+        (pid,) = pids(pool)
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pool.decode(GIF), 0.1)
+        return await pool.decode(GIF), is_alive(pid)
+
+    after, alive = pooled(steps)
+    assert isinstance(after, Decoded)
+    assert not alive
+
+
+@pytest.mark.slow
+def test_no_worker_outlives_the_context():
+    started = []
+
+    async def steps(pool):
+        started.extend(pids(pool))
+        raise RuntimeError("something else went wrong")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        pooled(steps)
+    assert started
+    assert not any(map(is_alive, started))
+
+
+def test_workers_that_cannot_start_are_no_fault_of_the_gif(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="a decode worker did not start"):
+        pooled(None)
+
+
+def test_impossible_budgets_are_refused():
+    with pytest.raises(ValueError, match=r"budget.seconds must be positive, got 0"):
+        Budget(seconds=0)
+
+
+ORPHANS = """
+import asyncio, os, signal
+from tests.data.ingest.test_pool import GIF, DecodePool, RECIPE, pids
+
+async def main():
+    async with DecodePool(RECIPE, 2) as pool:
+        await asyncio.gather(pool.decode(GIF), pool.decode(GIF))
+        print(*pids(pool), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_when_their_pool_is_killed():
+    command = [sys.executable, "-c", ORPHANS]
+    root = Path(__file__).parents[3]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, cwd=root, check=False)
+    orphans = [int(pid) for pid in ended.stdout.split()]
+    assert len(orphans) == 2
+    deadline = time.monotonic() + 5
+    while any(map(is_alive, orphans)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_alive, orphans))

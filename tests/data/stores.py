@@ -1,0 +1,35 @@
+"""Small clip stores, made without GIFs."""
+
+import hashlib
+
+import numpy as np
+
+from ddpm_lightning.data.shards import Entry, Header, create, write_shard
+
+SHAPE = (4, 5, 3)
+HEADER = Header(SHAPE, 10.0, "tests")
+
+
+def clip_of(number):
+    """3 to 12 frames of noise; the number is the seed."""
+    generator = np.random.default_rng(number)
+    return generator.integers(0, 256, (3 + number % 10, *SHAPE), dtype=np.uint8)
+
+
+def entry_of(number):
+    sha256 = hashlib.sha256(str(number).encode()).hexdigest()
+    captions = tuple(f"clip {number}, sentence {k}" for k in range(number % 4))
+    return Entry(f"{number}.gif", sha256, seconds=number / 10, captions=captions, shots=(0, 2))
+
+
+def write_numbers(folder, shard, numbers, skipped=None):
+    clips, entries = [clip_of(n) for n in numbers], [entry_of(n) for n in numbers]
+    return write_shard(folder, shard, clips, entries, skipped or {})
+
+
+def write_store(folder, num_clips=10, clips_per_shard=4):
+    """Shards of consecutive numbers; clip i of the store is clip_of(i)."""
+    create(folder, HEADER)
+    for shard, first in enumerate(range(0, num_clips, clips_per_shard)):
+        write_numbers(folder, shard, range(first, min(first + clips_per_shard, num_clips)))
+    return folder

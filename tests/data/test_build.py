@@ -1,0 +1,218 @@
+"""Stores of local sources: built once, rebuilt when they must be, every skipped file counted."""
+
+import logging
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+
+from ddpm_lightning.data.build import build
+from ddpm_lightning.data.clip import ClipFormat
+from ddpm_lightning.data.gif import Limits, encode
+from ddpm_lightning.data.shards import bin_name, index_name
+from ddpm_lightning.data.sources.folder import GifFolder
+from ddpm_lightning.data.split import split
+from ddpm_lightning.data.store import DamagedClip
+from tests.data.shared import noise_clip, noise_gif
+
+FORMAT = ClipFormat(height=6, width=7, num_frames=4, fps=10)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three clips of 5, 6 and 7 frames at 10 a second, seeds 0 to 2."""
+    path = tmp_path / "gifs"
+    path.mkdir()
+    for seed in range(3):
+        (path / f"{seed}.gif").write_bytes(noise_gif(seed, 5 + seed))
+    return path
+
+
+def build_in(folder, **arguments):
+    arguments = {"clip_format": FORMAT, "directory": folder.parent / "cache"} | arguments
+    return build(GifFolder(folder), **arguments)
+
+
+def folder_of(store):
+    (address,) = store.addresses
+    return address
+
+
+def state(store):
+    return {path.name: path.stat().st_mtime_ns for path in folder_of(store).iterdir()}
+
+
+def test_a_store_holds_every_clip_exactly(folder):
+    calls = []
+    store = build_in(folder, progress=lambda done, total: calls.append((done, total)))
+    assert len(store) == 3
+    assert store.complete
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+    for seed, entry in enumerate(store.entries):
+        np.testing.assert_array_equal(store.clip(seed), noise_clip(seed, 5 + seed))
+        assert (entry.key, entry.num_frames) == (f"{seed}.gif", 5 + seed)
+        assert entry.seconds == pytest.approx(0.5 + 0.1 * seed)
+    assert store.summary() == f"3 clips from {folder}"
+
+
+def test_shards_are_written_as_clips_come(folder, monkeypatch):
+    """A clip has 5 to 7 frames of 126 bytes: two of them fill a shard of 1,000."""
+    monkeypatch.setattr("ddpm_lightning.data.build._SHARD_BYTES", 1000)
+    (folder / "0 first.gif").touch()
+    (folder / "9 last.gif").touch()
+    store = build_in(folder)
+    assert [store.shard(i) for i in range(3)] == [0, 0, 1]
+    assert store.skipped_keys == {"0 first.gif": "not_a_gif", "9 last.gif": "not_a_gif"}
+    np.testing.assert_array_equal(store.clip(2), noise_clip(2, 7))
+
+
+def test_a_store_is_reused_without_decoding(folder, monkeypatch):
+    before = state(build_in(folder))
+    monkeypatch.setattr("ddpm_lightning.data.build.resample", None)
+    longer_windows = ClipFormat(height=6, width=7, num_frames=16, fps=10)
+    assert state(build_in(folder, clip_format=longer_windows)) == before
+
+
+def test_a_store_is_built_again_when_a_file_changes(folder):
+    first = build_in(folder)
+    (folder / "1.gif").write_bytes(noise_gif(9, 8))
+    second = build_in(folder)
+    assert folder_of(second) != folder_of(first)
+    np.testing.assert_array_equal(second.clip(1), noise_clip(9, 8))
+
+
+def test_other_formats_and_filters_get_their_own_store(folder):
+    stores = [
+        build_in(folder),
+        build_in(folder, clip_format=ClipFormat(3, 3, 4, 10)),
+        build_in(folder, clip_format=ClipFormat(6, 7, 4, 5)),
+        build_in(folder, clip_format=ClipFormat(6, 7, 4, 10, channels=1)),
+        build_in(folder, min_seconds=0.6),
+        build_in(folder, limits=Limits(max_frames=6)),
+    ]
+    assert len({folder_of(store) for store in stores}) == 6
+    assert [store.shape for store in stores[1:4]] == [(3, 3, 3), (6, 7, 3), (6, 7, 1)]
+    assert [store.clip(0).shape[1:] for store in stores[1:4]] == [(3, 3, 3), (6, 7, 3), (6, 7, 1)]
+    assert stores[2].fps == 5
+
+
+DAMAGES = {
+    "short clips": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "no clips": lambda path: path.unlink(),
+    "no description": lambda path: path.unlink(),
+    "half a description": lambda path: path.write_bytes(path.read_bytes()[:50]),
+    "another description": lambda path: path.write_text("[1]"),
+    "no manifest": lambda path: path.unlink(),
+    "half a manifest": lambda path: path.write_bytes(path.read_bytes()[:50]),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_store_is_rebuilt_with_a_warning(folder, name, caplog):
+    first = build_in(folder)
+    files = {path: path.read_bytes() for path in folder_of(first).iterdir()}
+    kinds = {"clips": bin_name(0), "description": index_name(0), "manifest": "manifest.json"}
+    DAMAGES[name](folder_of(first) / kinds[name.split()[-1]])
+    with caplog.at_level(logging.WARNING):
+        build_in(folder)
+    assert {path: path.read_bytes() for path in folder_of(first).iterdir()} == files
+    assert "rebuilding a damaged clip store" in caplog.text
+    assert list(folder_of(first).parent.iterdir()) == [folder_of(first)]
+
+
+def test_a_flipped_bit_is_noticed_when_it_is_read_and_mended_by_the_next_build(folder, caplog):
+    store = build_in(folder)
+    file = folder_of(store) / bin_name(0)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:9] + bytes([whole[9] ^ 4]) + whole[10:])
+    store = build_in(folder)  # opening reads no clip
+    with pytest.raises(DamagedClip, match=r"0\.gif in .*shard-00000\.bin is damaged"):
+        store.clip(0)
+    assert "damaged shard" in caplog.text
+    np.testing.assert_array_equal(store.clip(1), noise_clip(1, 6))  # the others are as they were
+    assert "damaged shards 1" in store.summary()
+    again = build_in(folder)
+    assert "rebuilding a damaged clip store" in caplog.text
+    assert file.read_bytes() == whole
+    assert again.damage == {}
+
+
+def test_unusable_gifs_are_counted_by_cause(folder):
+    whole = noise_gif(0)
+    (folder / "copy.gif").write_bytes(whole)
+    (folder / "cut.gif").write_bytes(whole[:-9])
+    (folder / "page.gif").write_bytes(b"<html>")
+    (folder / "empty.gif").touch()
+    (folder / "short.gif").write_bytes(noise_gif(5, 1, 20))
+    (folder / "long.gif").write_bytes(noise_gif(6, 2, 5000))
+    store = build_in(folder, min_seconds=0.1, max_seconds=9)
+    assert len(store) == 3
+    assert store.skipped_keys == {
+        "copy.gif": "duplicate",
+        "cut.gif": "truncated",
+        "empty.gif": "not_a_gif",
+        "long.gif": "too_long",
+        "page.gif": "not_a_gif",
+        "short.gif": "too_short",
+    }
+    assert store.summary().startswith(f"3 clips from {folder}; skipped 6: 2 not_a_gif, 1 ")
+
+
+def test_a_delay_beyond_what_a_clip_may_hold_is_skipped(folder):
+    (folder / "still.gif").write_bytes(encode(noise_clip(0, 1), [655350]))
+    assert build_in(folder).skipped == {"too_long": 1}
+
+
+def test_no_usable_gif_is_one_line_with_the_counts(tmp_path):
+    (tmp_path / "a.gif").touch()
+    (tmp_path / "b.gif").write_bytes(noise_gif(0)[:-1])
+    cache = tmp_path / "cache"
+    with pytest.raises(ValueError, match=r"no usable GIF in .*: 2 files, 1 not_a_gif, 1 truncated"):
+        build(GifFolder(tmp_path), FORMAT, cache)
+    assert list(cache.iterdir()) == []
+
+
+def test_an_unwritable_folder_is_an_error_that_names_it(folder):
+    (folder.parent / "cache").touch()
+    with pytest.raises(
+        OSError, match=rf"cannot write {folder.parent / 'cache'}.*; free some space"
+    ):
+        build_in(folder)
+
+
+def _build(folder):
+    store = build_in(folder)
+    return [store.clip(i).tobytes() for i in range(len(store))]
+
+
+@pytest.mark.slow
+def test_processes_that_build_the_same_store_agree(folder):
+    for seed in range(3, 40):
+        (folder / f"{seed}.gif").write_bytes(noise_gif(seed))
+    with get_context("spawn").Pool(2) as pool:
+        first, *others = pool.map(_build, [folder] * 4, chunksize=1)
+    assert len(first) == 40
+    assert all(other == first for other in others)
+    assert len(list((folder.parent / "cache").iterdir())) == 1
+
+
+def test_split_is_stable_monotone_and_fair():
+    """1,000 hashes: a fraction of 0.1 gives 100 +- 5 standard errors of 9.5."""
+    hashes = [np.random.default_rng(seed).bytes(32).hex() for seed in range(1000)]
+    val = {content for content in hashes if split(content, 0.1) == "val"}
+    assert 52 < len(val) < 148
+    assert val <= {content for content in hashes if split(content, 0.2) == "val"}
+    assert {split(content, 0) for content in hashes} == {"train"}
+    assert {split(content, 1) for content in hashes} == {"val"}
+
+
+def test_adding_files_moves_no_clip_to_the_other_side(folder):
+    def sides():
+        return {entry.key: split(entry.sha256, 0.5) for entry in build_in(folder).entries}
+
+    before = sides()
+    for seed in range(3, 9):
+        (folder / f"{seed - 9}.gif").write_bytes(noise_gif(seed))
+    after = sides()
+    assert len(after) == 9
+    assert before.items() <= after.items()

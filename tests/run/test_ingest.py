@@ -1,0 +1,114 @@
+"""python ingest.py, inspect_data.py, and train.py on a list of URLs, from a real server."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.commands import TINY, Call, assert_user_error, newest_run, spawn, write_gifs
+from tests.data.ingest.server import GifServer
+
+NUM_GIFS = 12
+FORM = ["data.size=8", "data.num_frames=4", "data.channels=1"]
+LOCAL = ["data.limits.allow_loopback=true", "data.limits.pause_s=0"]
+WORDS = ["data=gif_urls", "data.path=list.tsv", *FORM, *LOCAL]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[GifServer]:
+    """Serves GIFs, of which list.tsv names each one and a dead link beside it."""
+    folder = write_gifs(tmp_path / "served", NUM_GIFS)
+    gifs = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with GifServer(gifs) as server:
+        rows = [f"{server.url(n)}\tnumber {n}\n{server.url('status/404')}?{n}\n" for n in gifs]
+        (tmp_path / "list.tsv").write_text("".join(rows))
+        yield server
+
+
+def report(folder: Path) -> dict[str, object]:
+    (path,) = (folder / "data" / "cache").rglob("ingest.json")
+    found: dict[str, object] = json.loads(path.read_text())
+    return found
+
+
+def test_what_was_fetched_is_told_stored_and_shown(
+    server: GifServer, call: Call, tmp_path: Path
+) -> None:
+    result = call("ingest", *WORDS)
+    assert result.code == 0, result.err
+    for words in ("24 URLs", "clips", "12", "http_404"):
+        assert words in result.out
+    assert report(tmp_path)["causes"] == {"clips": 12, "http_404": 12}
+    again = call("ingest", *WORDS)
+    assert again.code == 0, again.err
+    assert report(tmp_path)["num_fetched"] == 0
+
+    shown = call("inspect_data", *WORDS, "num_samples=5")
+    assert shown.code == 0, shown.err
+    page = (tmp_path / "outputs" / "data.html").read_text()
+    assert page.count("data:image/gif;base64,") == 5
+    for words in ("12 clips of 8x8 pixels", "http_404", "number", "width of the GIFs"):
+        assert words in page
+    assert "http://" not in page  # nothing to be downloaded
+
+
+def test_a_part_is_ingested_alone_and_all_parts_are_read(
+    server: GifServer, call: Call, tmp_path: Path
+) -> None:
+    for part in range(2):
+        result = call("ingest", *WORDS, "ingest.num_parts=2", f"ingest.part={part}")
+        assert result.code == 0, result.err
+    assert len(list((tmp_path / "data" / "cache").rglob("manifest.json"))) == 2
+    shown = call("inspect_data", *WORDS)
+    assert "12 clips" in shown.out
+
+
+@pytest.mark.slow
+def test_training_starts_on_the_first_clips_and_fetches_beside(
+    server: GifServer, tmp_path: Path
+) -> None:
+    tiny = [word for word in TINY if not word.startswith("data")]
+    words = [*WORDS, "data.min_clips=3", "data.batch_size=2", "data.val_fraction=0.3"]
+    result = spawn(tmp_path, "train", *tiny, *words, "logger=csv", "trainer.max_steps=20")
+    assert result.code == 0, result.err
+    assert "12 http_404" in result.out + result.err
+    assert json.loads((newest_run(tmp_path) / "status.json").read_text())["status"] == "finished"
+    assert spawn(tmp_path, "evaluate", "checkpoint=last").code == 0
+    frozen = spawn(tmp_path, "train", *tiny, *words, "logger=csv", "data.frozen=true")
+    assert frozen.code == 0, frozen.err
+
+
+def test_nothing_to_train_on_is_said_in_a_line(call: Call, server: GifServer) -> None:
+    tiny = [word for word in TINY if not word.startswith("data")]
+    frozen = call("train", *tiny, *WORDS, "logger=csv", "data.frozen=true")
+    assert_user_error(frozen, "nothing of list.tsv is ingested", "python ingest.py")
+
+
+@pytest.mark.slow
+def test_a_list_of_dead_links_is_said_in_a_line(
+    call: Call, server: GifServer, tmp_path: Path
+) -> None:
+    (tmp_path / "list.tsv").write_text(f"{server.url('status/404')}\n{server.url('status/410')}\n")
+    tiny = [word for word in TINY if not word.startswith("data")]
+    result = call("train", *tiny, *WORDS, "logger=csv")
+    assert_user_error(result, "list.tsv gave no clip", "1 http_404", "1 http_410")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["data.path=gone.tsv"], ["gone.tsv"]),
+        (["ingest.part=3"], ["part must lie in [0, num_parts), got 3 of 1"]),
+        (["ingest.retry=all"], ["retry must be none or transient, got all"]),
+        (["data.limits.per_host=0"], ["per_host must be at least 1, got 0"]),
+        (["data.min_clips=0"], ["min_clips must be at least 1, got 0"]),
+        (["data.shots=some"], ["shots"]),
+        (["data=gif_folder", "data.path=served"], ["data must be a list of URLs"]),
+    ],
+)
+def test_mistakes_are_explained(
+    words: list[str], expected: list[str], call: Call, server: GifServer
+) -> None:
+    given = [] if words[0] == "data=gif_folder" else WORDS
+    assert_user_error(call("ingest", *given, *words), *expected)
