@@ -22,7 +22,7 @@ MAX_LOG_SNR = 20.0
 
 class Estimate(NamedTuple):
     """What a denoiser says of x: x_0 (B, ...), and, where the network has learned it, where between
-    the conditional and the upper one the reverse step's log-variance lies: 0 to 1, like x_0.
+    the conditional and the upper one the reverse step's log-variance lies, 0 to 1 for each value.
     """
 
     x_0: Tensor
@@ -44,7 +44,7 @@ class Denoiser(nn.Module):
         self, network: nn.Module, process: GaussianProcess, objective: Objective, data_std: float
     ) -> None:
         super().__init__()
-        if data_std <= 0:
+        if not data_std > 0:
             raise ValueError(f"data_std must be positive, got {data_std}; 0.5 suits natural clips")
         self.network = network
         self.process = process
@@ -111,7 +111,11 @@ class Denoiser(nn.Module):
         if torch.is_grad_enabled():
             return None
         last = self._input
-        if last is None or (last.shape, last.dtype, last.device) != (x.shape, x.dtype, x.device):
+        if (
+            last is None
+            or _kind(last) != _kind(x)
+            or last.is_inference() != torch.is_inference_mode_enabled()
+        ):
             self._input = last = torch.empty_like(x)
         return last
 
@@ -135,6 +139,10 @@ class Denoiser(nn.Module):
             )
         output, variance = output.chunk(2, dim=1)
         return output, torch.sigmoid(variance)
+
+
+def _kind(x: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return x.shape, x.dtype, x.device
 
 
 def _bounded(alpha: Tensor, sigma: Tensor) -> Marginal:

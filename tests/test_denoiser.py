@@ -1,6 +1,7 @@
 """The denoiser's contract with its network, its process and its callers."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -253,6 +254,20 @@ def test_answers_of_another_shape_are_refused_in_one_line(channels: int) -> None
         denoiser.denoise(normal(*SHAPE), 3)
     assert f"twice the channels, got (4, {channels}, 2, 3, 3)" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("first", [torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize("second", [torch.inference_mode, torch.no_grad])
+def test_denoising_without_gradients_may_take_turns_with_inference_mode(
+    first: Callable[[], AbstractContextManager[None]],
+    second: Callable[[], AbstractContextManager[None]],
+) -> None:
+    denoiser = make(process_under(PROCESSES[0], "linear"))
+    x = normal(*SHAPE)
+    expected = denoiser.denoise(x, 500)
+    for mode in (first, second):
+        with mode():
+            torch.testing.assert_close(denoiser.denoise(x, 500), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("data_std", [0.0, -1.0])

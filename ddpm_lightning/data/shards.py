@@ -186,6 +186,11 @@ def finish(directory: Path) -> None:
     _write_manifest(directory, replace(read_manifest(directory), complete=True))
 
 
+def reopen(directory: Path) -> None:
+    """Mark a part as not complete: shards will be added, or written again."""
+    _write_manifest(directory, replace(read_manifest(directory), complete=False))
+
+
 def recover(directory: Path, header: Header) -> Manifest:
     """Write the manifest anew from the shards that are whole and have that header.
 

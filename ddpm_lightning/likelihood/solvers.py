@@ -53,7 +53,7 @@ class RungeKutta45Solver(Solver):
     """
 
     def __init__(self, tolerance: float) -> None:
-        if tolerance <= 0:
+        if not tolerance > 0:
             raise ValueError(f"tolerance must be positive, got {tolerance}; 1e-5 is customary")
         self.tolerance = tolerance
 

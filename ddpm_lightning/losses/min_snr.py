@@ -9,7 +9,7 @@ class MinSNRLoss(WeightedLoss):
     """min(SNR, gamma)."""
 
     def __init__(self, gamma: float) -> None:
-        if gamma <= 0:
+        if not gamma > 0:
             raise ValueError(f"gamma must be positive, got {gamma}; 5 is customary")
         self.gamma = gamma
 

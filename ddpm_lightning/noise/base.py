@@ -85,7 +85,7 @@ def check_max_beta(max_beta: float) -> None:
 
 def check_offset(offset: float) -> None:
     """Of the cosine curve, and of those made like it."""
-    if offset < 0:
+    if not offset >= 0:
         raise ValueError(f"offset must be 0 or more, got {offset}; 0.008 is customary")
 
 

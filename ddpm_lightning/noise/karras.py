@@ -22,7 +22,7 @@ class KarrasSchedule(NoiseSchedule):
                 f"noise levels need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}; "
                 "0.002 and 80 are customary"
             )
-        if rho <= 0:
+        if not rho > 0:
             raise ValueError(f"rho must be positive, got {rho}; 7 is customary")
         check_max_beta(max_beta)
         self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
@@ -30,5 +30,8 @@ class KarrasSchedule(NoiseSchedule):
 
     def betas(self) -> Tensor:
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
-        levels = torch.linspace(low, high, self.num_steps, dtype=torch.float64).pow(self.rho)
+        # counted down, so that a chain of one step has sigma_max
+        levels = (
+            torch.linspace(high, low, self.num_steps, dtype=torch.float64).pow(self.rho).flip(0)
+        )
         return betas_from_log_snr(-2 * levels.log(), self.max_beta)

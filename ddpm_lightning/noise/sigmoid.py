@@ -24,7 +24,7 @@ class SigmoidSchedule(NoiseSchedule):
         super().__init__(num_steps)
         if not start < end:
             raise ValueError(f"start must be less than end, got {start} and {end}; -3 and 3, say")
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature}; 1 is customary")
         check_max_beta(max_beta)
         self.start, self.end = start, end

@@ -13,7 +13,7 @@ from ddpm_lightning.noise.wrapper import ScheduleWrapper
 
 
 class ZeroTerminalSNRSchedule(ScheduleWrapper):
-    """The given schedule, shifted and stretched so that nothing of x_0 is left at T."""
+    """The given schedule, shifted and stretched so that almost nothing of x_0 is left at T."""
 
     def __init__(self, num_steps: int, schedule: NoiseSchedule, max_beta: float) -> None:
         super().__init__(num_steps, schedule)

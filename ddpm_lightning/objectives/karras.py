@@ -14,7 +14,7 @@ class KarrasObjective(Objective):
     """F is of unit variance at every noise level; data_std is s_d."""
 
     def __init__(self, data_std: float) -> None:
-        if data_std <= 0:
+        if not data_std > 0:
             raise ValueError(f"data_std must be positive, got {data_std}; 0.5 suits natural clips")
         self.data_std = data_std
 

@@ -7,9 +7,9 @@ is a displacement from r x_t in the step's own unit:
     E[u | x_t, x_0] = r x_t + beta_t / (r sigma_t) F,   F = (alpha_t x_0 - (1 - sigma_t^2) x_t) /
     sigma_t
 
-Since alpha_t = r alpha_u on every such chain, r and beta_t drop out of F, and with them the process
-and the step: F is well scaled also where a step adds no noise. `loss=vlb` weighs its error as the
-Kullback-Leibler divergence between the two reverse Gaussians does.
+Since alpha_t = r alpha_u on chains whose weights sum to r, r and beta_t drop out of F, and with
+them the process and the step: F is well scaled also where a step adds no noise. `loss=vlb` weighs
+its error as the Kullback-Leibler divergence between the two reverse Gaussians does.
 """
 
 from torch import Tensor

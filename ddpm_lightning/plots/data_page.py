@@ -97,7 +97,7 @@ def _table(counts: Counter[str]) -> str:
 def _histogram(title: str, values: Sequence[float]) -> str:
     """An SVG of the values up to their 99th percentile."""
     array = np.asarray(values, dtype=np.float64)
-    low, high = array.min(), max(np.quantile(array, 0.99), array.min() + 1e-9)
+    low, high = array.min(), max(np.quantile(array, 0.99), array.min() + 1)
     counts, _ = np.histogram(array.clip(low, high), BINS, (low, high))
     tallest = counts.max()
     bars = "".join(

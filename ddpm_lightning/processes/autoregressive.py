@@ -100,7 +100,11 @@ class AutoregressiveProcess(GaussianProcess, ABC):
         return table[past:, past:].contiguous()
 
     def _step(self, t: Time) -> Tensor:
-        return torch.as_tensor(t, device="cpu").long()
+        t = torch.as_tensor(t, device="cpu")
+        step = t.long()
+        if t.numel() and (step.min() < 0 or step.max() > self.num_steps or (step != t).any()):
+            raise ValueError(f"t must be a whole number in 0..{self.num_steps}, got {t.tolist()}")
+        return step
 
 
 def _marginals(weights: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from ddpm_lightning.processes.base import (
 
 
 class VariancePreservingProcess(GaussianProcess):
-    """Whole t are the steps of a chain with the same schedule; all times between are its own."""
+    """Its unit of time is a step of the chain with the same schedule."""
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         super().__init__(schedule)

@@ -25,6 +25,8 @@ Node = dict[str, Any]
 
 # The keys that no constructor owns.
 Seed = typing.Annotated[int, Field(ge=0, lt=2**32)]
+
+
 TOP_LEVEL: dict[str, Any] = {
     "seed": Seed,
     "ckpt_path": str | None,

@@ -24,5 +24,5 @@ def inspect_data(cfg: DictConfig) -> None:
     with user_errors("output"):
         output = Path(config["output"])
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(page)
+        output.write_text(page, encoding="utf-8")
     print(f"{store.summary()}\n  page           {output}")

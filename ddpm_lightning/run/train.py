@@ -60,6 +60,7 @@ def train(cfg: DictConfig) -> None:
     run_dir = Path(config["run_dir"])
     with recorded(run_dir, config):
         trainer = build_trainer(config, run_dir)  # before GIFs are decoded: it may be refused
+        data.trainer = trainer  # which knows of other ranks
         with user_errors("data"):
             data.load()
         with user_errors("logger"):  # which starts here

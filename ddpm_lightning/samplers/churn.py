@@ -1,15 +1,16 @@
 """Churn (Karras et al. 2022, alg. 2): noise is added before a step, which then removes more of it.
 
-The noise level r = sigma / alpha rises to r (1 + gamma) with gamma = min(churn / num_evaluations,
+The noise level r = sigma / alpha rises to r (1 + gamma) with gamma = min(churn / intervals,
 sqrt(2) - 1) where churn_min <= r <= churn_max; the added noise has standard deviation churn_noise
 times what that takes.
 """
 
-from math import sqrt
+from math import exp, sqrt
 
 import torch
 from torch import Tensor
 
+from ddpm_lightning.processes.base import LOG_SNR_FLOOR
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
 from ddpm_lightning.samplers.thresholding import Thresholding
@@ -50,7 +51,8 @@ class ChurnSampler(Sampler):
         """x with noise added, and the point that it then stands for."""
         if not self.churn or not self.churn_min <= here.ratio <= self.churn_max:
             return x, here
-        gamma = min(self.churn / self.num_intervals, sqrt(2) - 1)
+        room = exp(-LOG_SNR_FLOOR / 2) / here.ratio - 1  # the network knows nothing below the floor
+        gamma = max(0.0, min(self.churn / self.num_intervals, sqrt(2) - 1, room))
         added = here.sigma * sqrt((1 + gamma) ** 2 - 1)
         noisier = torch.add(x, walk.draw(), alpha=self.churn_noise * added)
         return noisier, here._replace(sigma=here.sigma * (1 + gamma))

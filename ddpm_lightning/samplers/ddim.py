@@ -2,7 +2,7 @@
 
     x_s = alpha_s D + sigma_s z,   z = (x_t - alpha_t D) / sigma_t.
 
-eta > 0 replaces part of z by fresh noise; eta = 1 is ancestral sampling, for every process, because
+eta > 0 replaces part of z by fresh noise; eta = 1 is ancestral sampling where C[s, t] >= 0, because
 sigma_s^2 minus the conditional variance of x_s is (C[s, t] / sigma_t)^2.
 """
 

@@ -28,7 +28,7 @@ class DPMpp2MSampler(Sampler):
         self, num_evaluations: int, grid: Grid, thresholding: Thresholding, eta: float
     ) -> None:
         super().__init__(num_evaluations, grid, thresholding)
-        if eta < 0:
+        if not eta >= 0:
             raise ValueError(f"eta must be 0 or more, got {eta}; 0 is the ODE, 1 the SDE")
         self.eta = eta
         self.stochastic = eta > 0

@@ -50,6 +50,6 @@ class DynamicThresholding(Thresholding):
 
 
 def _positive(bound: float) -> float:
-    if bound <= 0:
+    if not bound > 0:
         raise ValueError(f"bound must be positive, got {bound}; clips lie in [-1, 1]")
     return bound

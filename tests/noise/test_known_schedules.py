@@ -179,6 +179,6 @@ def test_karras_noise_levels_are_those_of_equation_5(num_steps: int) -> None:
     )
 
 
-def test_karras_of_one_step_has_the_lowest_level() -> None:
+def test_karras_of_one_step_has_the_highest_level() -> None:
     alpha, sigma = StandardProcess(build("noise", "karras", num_steps=1)).marginal(1)
-    assert float(sigma / alpha) == pytest.approx(0.002, rel=1e-10)
+    assert float(sigma / alpha) == pytest.approx(80.0, rel=1e-3)  # but for max_beta

@@ -101,6 +101,7 @@ def test_a_list_of_dead_links_is_said_in_a_line(
         (["data.path=gone.tsv"], ["gone.tsv"]),
         (["ingest.part=3"], ["part must lie in [0, num_parts), got 3 of 1"]),
         (["ingest.retry=all"], ["retry must be none or transient, got all"]),
+        (["ingest.num_workers=-1"], ["num_workers must be at least 1, or null"]),
         (["data.limits.per_host=0"], ["per_host must be at least 1, got 0"]),
         (["data.min_clips=0"], ["min_clips must be at least 1, got 0"]),
         (["data.shots=some"], ["shots"]),

@@ -6,6 +6,8 @@ URLs, not of the order in which they arrived or of how often the ingest was kill
 """
 
 import asyncio
+import hashlib
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from ddpm_lightning.data.ingest.spool import Spool
 from ddpm_lightning.data.shards import (
     Entry,
     Header,
+    Index,
+    Listing,
     bin_name,
     create,
     finish,
@@ -24,8 +28,11 @@ from ddpm_lightning.data.shards import (
     parse_index,
     read_manifest,
     recover,
+    reopen,
     write_shard,
 )
+
+LOST = "lost"  # a clip that was decoded, and is not there any more: fetched again next time
 
 
 class Blocks:
@@ -40,21 +47,28 @@ class Blocks:
     ) -> None:
         self._ledger, self._spool = ledger, spool
         self._directory, self._span = directory, span
-        written = _opened(directory, header)
-        damaged = {n for n in written if (directory / mark_name(n)).exists()}
-        self._written = written - damaged
+        self._written: set[int] = set()
         self._seen: dict[str, str] = {}  # content -> key, of all written clips
-        for number in sorted(self._written):
-            for entry in self._index(number):
-                self._seen.setdefault(entry.sha256, entry.key)
+        self._causes: dict[str, str] = {}  # key -> cause, as the written shards have it
+        for listing in _listings(directory, header):
+            index = _sound_index(directory, listing)
+            if index is not None:
+                self._written.add(listing.number)
+                self._causes |= index.skipped
+                for entry in index.entries:
+                    self._seen.setdefault(entry.sha256, entry.key)
         self._reconcile()
         self._unsettled: Counter[int] = Counter()
         self._waiting: set[int] = set()
+        self._lost = 0
         for row in ledger.rows():
             block = self.block(row)
             self._unsettled[block] += row.state == "new"
-            if self._unsettled[block] or block not in self._written:
+            told = self._causes.get(row.key) == row.cause
+            if row.state in ("new", "decoded") or not told or block not in self._written:
                 self._waiting.add(block)
+        if self._waiting:
+            reopen(directory)
 
     def block(self, row: LedgerRow) -> int:
         return row.position // self._span
@@ -76,9 +90,10 @@ class Blocks:
 
     def finish(self) -> bool:
         """Mark the part as complete if it is; say whether."""
-        if not self._waiting:
+        complete = not self._waiting and not self._lost
+        if complete:
             finish(self._directory)
-        return not self._waiting
+        return complete
 
     def _reconcile(self) -> None:
         """What the ledger says of clips holds only as far as they are there."""
@@ -88,6 +103,7 @@ class Blocks:
             if not self._spool.holds(row.url):
                 (found if self._is_written(row) else lost).append(row.url)
         lost += [r.url for r in self._ledger.rows("stored") if self.block(r) not in self._written]
+        lost += [r.url for r in self._ledger.rows("failed") if r.cause == LOST]
         self._ledger.mark(found, "stored")
         self._ledger.mark(lost, "new")
         self._spool.keep(row.url for row in self._ledger.rows("decoded"))
@@ -110,8 +126,9 @@ class Blocks:
                 entry, clip = kept[row.key]
             else:
                 spooled = self._spool.get(row.url)
-                if spooled is None:  # damaged since; the next ingest fetches it again
-                    self._fail(row, "lost", skipped)
+                if spooled is None:  # damaged since
+                    self._fail(row, LOST, skipped)
+                    self._lost += 1
                     continue
                 known = spooled._asdict()
                 clip = known.pop("clip")
@@ -129,27 +146,39 @@ class Blocks:
             self._spool.drop(row.url)
 
     def _fail(self, row: LedgerRow, cause: str, skipped: dict[str, str]) -> None:
-        self._ledger.record(row.url, "failed", cause=cause, transient=cause == "lost")
+        self._ledger.record(row.url, "failed", cause=cause, transient=cause == LOST)
         skipped[row.key] = cause
 
-    def _index(self, number: int) -> tuple[Entry, ...]:
-        path = self._directory / index_name(number)
-        return parse_index(path.read_bytes(), str(path)).entries
-
     def _clips(self, number: int) -> dict[str, tuple[Entry, np.ndarray]]:
-        """Of a shard that is written again, because some of its failures were tried again."""
+        """Of a shard that is written again, without those that are not as they were written."""
+        path = self._directory / index_name(number)
+        entries = parse_index(path.read_bytes(), str(path)).entries
         content = np.fromfile(self._directory / bin_name(number), np.uint8)
-        shape = read_manifest(self._directory).header.shape
-        frames = content.reshape(-1, *shape)
-        return {e.key: (e, frames[e.offset : e.offset + e.num_frames]) for e in self._index(number)}
+        frames = content.reshape(-1, *read_manifest(self._directory).header.shape)
+        clips = {e.key: (e, frames[e.offset : e.offset + e.num_frames]) for e in entries}
+        return {k: (e, c) for k, (e, c) in clips.items() if zlib.crc32(c.data) == e.crc32}
 
 
-def _opened(directory: Path, header: Header) -> set[int]:
-    """Numbers of the shards that are there; a damaged manifest is made again from them."""
+def _listings(directory: Path, header: Header) -> tuple[Listing, ...]:
+    """The shards that are there; a damaged manifest is made again from them."""
     try:
         read_manifest(directory)
     except FileNotFoundError:
         pass
     except ValueError:
         recover(directory, header)
-    return {shard.number for shard in create(directory, header).shards}
+    return create(directory, header).shards
+
+
+def _sound_index(directory: Path, listing: Listing) -> Index | None:
+    """None for a shard that is to be written again: marked, missing, or not what is listed."""
+    path = directory / index_name(listing.number)
+    try:
+        data = path.read_bytes()
+        num_bytes = (directory / bin_name(listing.number)).stat().st_size
+        index = parse_index(data, str(path))
+    except (OSError, ValueError):
+        return None
+    marked = (directory / mark_name(listing.number)).exists()
+    listed = (listing.index_sha256, listing.num_bytes)
+    return None if marked or (hashlib.sha256(data).hexdigest(), num_bytes) != listed else index

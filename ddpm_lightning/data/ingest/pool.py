@@ -74,6 +74,10 @@ class DecodePool:
     def __init__(
         self, recipe: Recipe, num_workers: int | None = None, budget: Budget = DEFAULT_BUDGET
     ) -> None:
+        if num_workers is not None and num_workers < 1:
+            raise ValueError(
+                f"num_workers must be at least 1, or null for one a processor, got {num_workers}"
+            )
         num_workers = num_workers or os.cpu_count() or 1
         self._workers = [_Worker(recipe, budget) for _ in range(num_workers)]
         self._idle: asyncio.LifoQueue[_Worker] = asyncio.LifoQueue()

@@ -49,10 +49,18 @@ class Spool:
         }
         path = self._path(url)
         temporary = path.with_name(f".{path.name}")
-        with temporary.open("wb") as file:
-            file.write(json.dumps(header).encode() + b"\n")
-            file.write(decoded.clip.data)
-        os.replace(temporary, path)
+        try:
+            with temporary.open("wb") as file:
+                file.write(json.dumps(header).encode() + b"\n")
+                file.write(decoded.clip.data)
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise OSError(
+                error.errno,
+                f"cannot write {path}: {error.strerror}; {decoded.clip.nbytes:,} bytes are needed; "
+                "free some space or choose another folder",
+            ) from error
 
     def get(self, url: str) -> Spooled | None:
         """None where there is none, or not all of it."""

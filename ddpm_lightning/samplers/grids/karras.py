@@ -14,7 +14,7 @@ class KarrasGrid(Grid):
     """rho = 1 spreads the noise levels evenly, more puts more of them near the data."""
 
     def __init__(self, rho: float) -> None:
-        if rho <= 0:
+        if not rho > 0:
             raise ValueError(f"rho must be positive, got {rho}; 7 is customary")
         self.rho = rho
 

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from ddpm_lightning.data.gif import encode
+from ddpm_lightning.data.ingest.decode import decode_clip
 from ddpm_lightning.data.ingest.driver import REPORT, run
 from ddpm_lightning.data.ingest.ledger import Ledger
-from ddpm_lightning.data.shards import MANIFEST, bin_name, mark_name
+from ddpm_lightning.data.ingest.spool import Spool
+from ddpm_lightning.data.shards import MANIFEST, bin_name, index_name, mark_name
 from ddpm_lightning.data.store import ClipStore
-from tests.data.ingest.ingester import ingest, job, names
+from tests.data.ingest.ingester import RECIPE, ingest, job, names
 from tests.data.ingest.server import GifServer
 
 ROOT = Path(__file__).parents[3]
@@ -134,6 +136,50 @@ def test_a_damaged_shard_is_fetched_again(tmp_path, server):
     assert news.num_fetched == 4  # the shard's clips; the dead are known to be dead
     assert manifest(tmp_path) == before
     assert not ClipStore(tmp_path).verify()
+
+
+def test_a_retried_clip_survives_a_kill_before_its_shard_is_written_again(tmp_path, server):
+    """As after a kill: the ledger says decoded, the clip is in the spool, its shard is without."""
+    urls = [server.url(path) for path in ("0.gif", "flaky/500/4/5.gif", "10.gif")]
+    ingest(tmp_path, urls)
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        assert ledger.retry("transient") == 1
+        Spool(tmp_path / "spool").put(urls[1], decode_clip(gif(5), RECIPE))
+        ledger.record(urls[1], "decoded", sha256="0" * 64)
+    news = ingest(tmp_path, urls)
+    assert (news.num_fetched, news.complete) == (0, True)
+    assert [entry.key for entry in ClipStore(tmp_path).entries] == [
+        "00000.gif",
+        "00001.gif",
+        "00002.gif",
+    ]
+
+
+@pytest.mark.parametrize("name", [bin_name(1), index_name(1)])
+def test_a_shard_that_is_not_what_is_listed_is_made_again(name, tmp_path, server):
+    """As after a kill between a shard's files and the manifest, or a file cut by the disk."""
+    urls = [server.url(path) for path in names(60)]
+    ingest(tmp_path, urls)
+    before = manifest(tmp_path)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:50])
+    assert ingest(tmp_path, urls).complete
+    assert manifest(tmp_path) == before
+    assert len(ClipStore(tmp_path)) == 12
+
+
+def test_wrong_bytes_are_not_given_a_right_checksum(tmp_path, server):
+    """A shard is written again for another clip's sake, while one of its own has rotted."""
+    urls = [server.url(path) for path in ("0.gif", "flaky/500/4/5.gif", "10.gif")]
+    ingest(tmp_path, urls)
+    content = bytearray((tmp_path / bin_name(0)).read_bytes())
+    content[7] ^= 1
+    (tmp_path / bin_name(0)).write_bytes(content)
+    news = ingest(tmp_path, urls, retry="transient")
+    assert not news.complete  # the rotten clip is lost, and known to be
+    assert ingest(tmp_path, urls).complete
+    store = ClipStore(tmp_path)
+    assert len(store) == 3
+    assert not store.verify()
 
 
 def test_a_lost_spool_file_is_fetched_again(tmp_path, server):
