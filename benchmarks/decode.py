@@ -1,6 +1,6 @@
 """Raw GIF bytes to 16 frames of 64x64 uint8: processor time beside two ways with Pillow.
 
-    python benchmarks/decode.py [FOLDER]
+    python benchmarks/decode.py FOLDER
 
 ours           the structure of the whole file checked, the first 16 frames decoded, composited on
                white and area-filtered
@@ -11,8 +11,8 @@ all frames     as video-diffusion-pytorch's Dataset does it (lucidrains, 0.7.0):
 first 16       the same, stopping after 16 frames, which are kept as bytes
 first 16, box  the same with Pillow's fastest way to these pixels: box filter and cut in one call
 
-FOLDER (by default ../shared/gifs/video) holds real GIFs; those of fewer than 16 frames are left
-out. The synthetic ones are 250 to 500 pixels wide, 40 and 80 frames, moving and dithered to 256
+FOLDER holds real GIFs; those of fewer than 16 frames are left out. The
+synthetic ones are 250 to 500 pixels wide, 40 and 80 frames, moving and dithered to 256
 colours. The four take turns on each file, one thread each, and the fastest of their rounds counts;
 figures are ratios to ours: the median over files and, in brackets, that of the summed times.
 """
@@ -159,8 +159,9 @@ def report(name: str, gifs: list[bytes]) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    beside = Path(__file__).parents[2] / "shared" / "gifs" / "video"
-    files = real(Path(sys.argv[1]) if len(sys.argv) > 1 else beside)
+    if len(sys.argv) != 2:
+        sys.exit("python benchmarks/decode.py FOLDER: a folder of real GIFs must be given")
+    files = real(Path(sys.argv[1]))
     print(f"{'':34}{'files':>6}{'ours, ms':>9}" + "".join(f"{name:>18}" for name in list(WAYS)[1:]))
     report("real", [data for _, data in files])
     report(f"real, {LONG} frames and more", [data for count, data in files if count >= LONG])
