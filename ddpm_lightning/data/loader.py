@@ -8,7 +8,7 @@ import logging
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any, Protocol
@@ -30,6 +30,9 @@ class BatchedDataset(Protocol):
     def digest(self) -> str:
         """Changes when the samples mean other data."""
 
+    def shards(self) -> list[int]:
+        """The shard of every item."""
+
 
 class ClipLoader:
     """Epochs of len(sampler) batches; each goes on where the last one stopped.
@@ -40,12 +43,19 @@ class ClipLoader:
     Args:
         num_workers: processes that fetch instead of a thread.
         prefetch: batches held ready, for each worker if there are workers.
+        grow: asked before each epoch for the dataset with clips that have arrived, None if there
+            are none; a new pass over all of them then begins.
     Raises, where a batch is asked for, what fetching it raised, or RuntimeError with the process
     and the signal when a worker process was killed.
     """
 
     def __init__(
-        self, dataset: BatchedDataset, sampler: Sampler, num_workers: int = 0, prefetch: int = 4
+        self,
+        dataset: BatchedDataset,
+        sampler: Sampler,
+        num_workers: int = 0,
+        prefetch: int = 4,
+        grow: Callable[[], BatchedDataset | None] | None = None,
     ) -> None:
         if num_workers < 0 or prefetch < 1:
             raise ValueError(
@@ -55,6 +65,7 @@ class ClipLoader:
         self.dataset = dataset
         self.order = sampler  # Lightning exchanges what is called sampler
         self.num_workers, self.prefetch = num_workers, prefetch
+        self._grow = grow
         self.wait_seconds = 0.0
         self._delivered = 0  # batches of this epoch
         self._skip = 0  # batches of the next epoch that an earlier run has had
@@ -67,6 +78,8 @@ class ClipLoader:
     def __iter__(self) -> Iterator[Batch]:
         skip, self._skip = self._skip, 0
         if not skip:
+            if self._grow is not None and (grown := self._grow()) is not None:
+                self._renew(grown)
             self.order.begin()
         for delivered in range(skip + 1, len(self) + 1):
             started = time.perf_counter()
@@ -96,19 +109,16 @@ class ClipLoader:
             self._delivered = self._skip = 0
         self.order.load_state_dict(cursor)
 
-    def renew(self, shards: Sequence[int]) -> None:
-        """The dataset has other clips now, in these shards: a new pass over all of them.
-
-        To be called between epochs.
-        """
-        self.close()  # worker processes hold the dataset as it was
-        self.order.renew(shards)
-
     def close(self) -> None:
         """Stop fetching ahead; the next batch starts it again."""
         if self._ahead is not None:
             self._ahead.close()
             self._ahead = None
+
+    def _renew(self, dataset: BatchedDataset) -> None:
+        self.close()  # worker processes hold the dataset as it was
+        self.dataset, self._delivered = dataset, 0
+        self.order.renew(dataset.shards())
 
     def _next(self) -> Batch:
         if self._ahead_at != self.order.cursor:  # loaded, or begun anew
@@ -204,8 +214,19 @@ class _Workers(_Ahead):
         )
 
     def __next__(self) -> Batch:
-        batch: Batch = next(self._batches)
+        try:
+            batch: Batch = next(self._batches)
+        except (ConnectionError, EOFError) as error:  # torch looked while it was not quite gone
+            raise RuntimeError(self._who_ended()) from error
         return batch
+
+    def _who_ended(self) -> str:
+        for worker in self._batches._workers:
+            worker.join(1)
+            if (status := worker.exitcode) not in (None, 0):
+                how = f"was killed by signal {-status}" if status < 0 else f"exited with {status}"
+                return f"DataLoader worker (pid {worker.pid}) {how}"
+        return "a DataLoader worker went away"
 
     def close(self) -> None:
         self._batches._shutdown_workers()  # left to the garbage collector, it can take seconds

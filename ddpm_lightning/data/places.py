@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_lightning.data.atomic import write_file
-from ddpm_lightning.data.shards import mark_name
+from ddpm_lightning.data.shards import MANIFEST, mark_name
 
 _CHUNK_BYTES = 2**22
 
@@ -72,14 +72,8 @@ class RemotePlace(Place):
     """Files are copied to a folder of their own below copies, named by the address."""
 
     def __init__(self, address: str, copies: Path) -> None:
-        import fsspec  # type: ignore[import-untyped]
-
         self.address = address.rstrip("/")
-        self._files: Any
-        try:
-            self._files, self._folder = fsspec.core.url_to_fs(self.address)
-        except (ImportError, ValueError) as error:
-            raise ValueError(f"{address} cannot be opened: {error}") from error
+        self._files, self._folder = _opened(self.address)
         self._copies = copies / hashlib.sha256(self.address.encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
@@ -130,11 +124,12 @@ class RemotePlace(Place):
         except FileNotFoundError:
             raise
         except Exception as error:  # each of fsspec's file systems raises its own kinds
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise ValueError(f"{self.address}/{name} cannot be read: {reason}") from error
+            raise ValueError(
+                f"{self.address}/{name} cannot be read: {_first_line(error)}"
+            ) from error
 
     def _at(self, name: str) -> str:
-        return f"{self._folder.rstrip('/')}/{name}"
+        return f"{self._folder}/{name}"
 
 
 def place(address: str | Path, copies: Path | None) -> Place:
@@ -147,3 +142,38 @@ def place(address: str | Path, copies: Path | None) -> Place:
     if copies is None:
         raise ValueError(f"{text} is not a local folder; give one in which its shards can be kept")
     return RemotePlace(text, copies)
+
+
+def find_parts(address: str) -> list[str]:
+    """Addresses of the parts of a store: the folder itself, or the folders in it, with a manifest.
+
+    Raises ValueError if there are none, or the place cannot be read.
+    """
+    files, folder = _opened(address.rstrip("/"))
+    try:
+        found = [f"{folder}/{MANIFEST}"] if files.exists(f"{folder}/{MANIFEST}") else []
+        found = found or sorted(files.glob(f"{folder}/*/{MANIFEST}"))
+    except Exception as error:  # each of fsspec's file systems raises its own kinds
+        raise ValueError(f"{address} cannot be read: {_first_line(error)}") from error
+    if not found:
+        raise ValueError(
+            f"{address} holds no clip store, neither {MANIFEST} nor */{MANIFEST}; give the folder "
+            "that python ingest.py names at its end"
+        )
+    folders = [path.removesuffix(f"/{MANIFEST}") for path in found]
+    return [str(files.unstrip_protocol(folder)) for folder in folders]
+
+
+def _opened(address: str) -> tuple[Any, str]:
+    """A file system of fsspec's, and the path in it. Raises ValueError."""
+    import fsspec  # type: ignore[import-untyped]
+
+    try:
+        files, path = fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{address} cannot be opened: {error}") from error
+    return files, path.rstrip("/")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -58,7 +58,8 @@ class ClipStore:
     """The clips of all parts, in the order in which their shards were opened.
 
     entries: list of Entry.   skipped_keys: key -> cause.   damage: shard -> what is wrong with it.
-    complete: whether no part will grow.   It pickles as its addresses.
+    sources: what the clips are from.   complete: whether no part will grow.
+    It pickles as its addresses.
 
     Args:
         addresses: one or many folders, or fsspec addresses, that hold a part each.
@@ -84,7 +85,7 @@ class ClipStore:
         self.complete = False
         self._places = [place(address, copies) for address in self.addresses]
         self._header: Header | None = None
-        self._sources: dict[str, None] = {}  # a set that keeps its order
+        self.sources: list[str] = []
         self._shards: list[_Shard] = []
         self._shard_of: list[int] = []  # of every entry, in _shards
         self._state = bytearray()  # of every entry
@@ -188,7 +189,7 @@ class ClipStore:
 
     def summary(self) -> str:
         """One line: how many clips, from where, what was skipped and what is damaged."""
-        line = f"{len(self):,} clips from {', '.join(self._sources)}"
+        line = f"{len(self):,} clips from {', '.join(self.sources)}"
         if self.skipped:
             line += f"; skipped {self.skipped.total():,}: {counts(self.skipped)}"
         if self.damage:
@@ -207,7 +208,8 @@ class ClipStore:
             self._header = header
         if (header.shape, header.fps) != (self._header.shape, self._header.fps):
             raise ValueError(f"{place} holds {header}, another part {self._header}; give one form")
-        self._sources[header.source] = None
+        if header.source not in self.sources:
+            self.sources.append(header.source)
         return manifest
 
     def _open(self, place: Place, listing: Listing) -> None:

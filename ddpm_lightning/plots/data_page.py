@@ -7,12 +7,14 @@ import base64
 import html
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from statistics import median
 
 import numpy as np
 
 from ddpm_lightning.data.gif import encode
-from ddpm_lightning.data.store import ClipStore
+from ddpm_lightning.data.shards import Entry
+from ddpm_lightning.data.store import ClipStore, DamagedClip
 from ddpm_lightning.plots.films import frame_ms
 
 BINS = 24
@@ -33,13 +35,13 @@ figure { margin: 0 } figcaption { font-size: .85rem; color: #555 }
 def data_page(store: ClipStore, title: str, num_samples: int, seed: int) -> str:
     """HTML of the whole store, with a contact sheet of num_samples clips drawn by the seed.
 
-    Raises ValueError for a store without clips.
+    Damaged clips are passed over, and named. Raises ValueError for a store without clips.
     """
     entries = store.entries
     if not entries:
         raise ValueError(f"{title} holds no clip: {store.summary()}")
-    chosen = np.random.default_rng(seed).permutation(len(entries))[:num_samples]
-    clips = [store.clip(int(i)) for i in chosen]
+    shown = _drawn(store, num_samples, seed)
+    clips = [clip for _, clip in shown]
     charts = [
         _histogram("duration, seconds", [e.seconds for e in entries]),
         _histogram("frames of a clip", [e.num_frames for e in entries]),
@@ -60,10 +62,8 @@ def data_page(store: ClipStore, title: str, num_samples: int, seed: int) -> str:
         f"{sum(e.seconds for e in entries) / 3600:,.2f} hours",
         f"{store.skipped.total():,} GIFs were left out",
     ]
-    sheet = [
-        _sample(clip, store.fps, f"{entries[i].key}", entries[i].captions)
-        for clip, i in zip(clips, chosen.tolist(), strict=True)
-    ]
+    facts += [f"damaged: {shard}, {cause}" for shard, cause in store.damage.items()]
+    sheet = [_sample(clip, store.fps, entry.key, entry.captions) for entry, clip in shown]
     parts = [
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>",
         f"<style>{STYLE}</style><h1>{html.escape(title)}</h1>",
@@ -77,6 +77,19 @@ def data_page(store: ClipStore, title: str, num_samples: int, seed: int) -> str:
         "</div></html>",
     ]
     return "\n".join(parts)
+
+
+def _drawn(store: ClipStore, num_samples: int, seed: int) -> list[tuple[Entry, np.ndarray]]:
+    """Clips drawn without repetition, as many of those asked for as are sound."""
+    drawn: list[tuple[Entry, np.ndarray]] = []
+    for i in np.random.default_rng(seed).permutation(len(store)).tolist():
+        if len(drawn) == num_samples:
+            break
+        with suppress(DamagedClip):
+            drawn.append((store.entries[i], store.clip(i)))
+    if not drawn:
+        raise ValueError(f"no clip is sound: {store.summary()}")
+    return drawn
 
 
 def motion(clip: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from ddpm_lightning.run.errors import UserError
@@ -46,6 +46,14 @@ TOP_LEVEL: dict[str, Any] = {
     "trainer": Node,
     "callbacks": Node,
     "logger": Node,
+    "ingest": Node,
+}
+INGEST: dict[str, Any] = {
+    "part": NonNegativeInt,
+    "num_parts": PositiveInt,
+    "num_workers": PositiveInt | None,
+    "retry": typing.Literal["none", "transient"],
+    "wait": bool,
 }
 
 
@@ -64,6 +72,8 @@ def check(config: Node) -> None:
     """UserError unless top-level values, and every node with a _target_, have the right types."""
     for key in TOP_LEVEL.keys() & config.keys():
         _check_type(key, config[key], TOP_LEVEL[key])
+    for key, value in config.get("ingest", {}).items():
+        _check_type(f"ingest.{key}", value, INGEST[key])
     # The model last: a wrong noise.num_steps is then named as such, not as a part of the model.
     for where, node in sorted(_targets(config, ""), key=lambda item: item[0].startswith("model")):
         _check_node(where, node)

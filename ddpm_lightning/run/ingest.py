@@ -30,7 +30,7 @@ def ingest(cfg: DictConfig) -> None:
         news = run(job, options["retry"], options["wait"], table.show)
     table.close()
     print(describe(news))
-    print(f"  report         {job.directory / REPORT}")
+    print(f"  report         {job.directory / REPORT}\n  store          {job.directory.parent}")
     if not news.complete:
         raise UserError("some URLs are left; run the same command again")
 
@@ -69,4 +69,7 @@ def describe(news: News) -> str:
     )
     if left:
         first += f", {left / 60:,.0f} min left"
-    return "\n".join([first, *(f"  {name:<20} {n:>9,}" for name, n in news.causes.most_common())])
+    lines = [f"  {name:<20} {n:>9,}" for name, n in news.causes.most_common()]
+    if news.num_unlisted:
+        lines.append(f"  {news.num_unlisted:,} of them are not in the list any more; they stay")
+    return "\n".join([first, *lines])

@@ -20,7 +20,7 @@ def inspect_data(cfg: DictConfig) -> None:
     with user_errors("data"):
         data: StoreDataModule = instantiate(node, _convert_="all")
         store = data.open_store()
-        page = data_page(store, str(config["data"]["path"]), config["num_samples"], config["seed"])
+        page = data_page(store, ", ".join(store.sources), config["num_samples"], config["seed"])
     with user_errors("output"):
         output = Path(config["output"])
         output.parent.mkdir(parents=True, exist_ok=True)

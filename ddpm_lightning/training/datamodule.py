@@ -1,12 +1,12 @@
 """Data modules: GIFs -> cached clips -> batches of uint8 (B, F, H, W, C).
 
 ClipDataModule takes GIFs that lie on this machine, UrlDataModule a list of URLs; both make a store
-of clips, and all that follows is the same.
+of clips. StoredDataModule takes a store that is there. All that follows is the same.
 """
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
 from ddpm_lightning.data.ingest.shots import ShotMode
 from ddpm_lightning.data.ingest.urls import UrlList
 from ddpm_lightning.data.loader import ClipLoader
-from ddpm_lightning.data.sampler import GlobalSampler, InOrder, Sampler
+from ddpm_lightning.data.places import find_parts
+from ddpm_lightning.data.sampler import GlobalSampler, InOrder
 from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.split import train_val_indices
 from ddpm_lightning.data.store import ClipStore
@@ -42,7 +43,7 @@ class StoreDataModule(pl.LightningDataModule, ABC):
         min_seconds, max_seconds: GIFs of another duration are skipped; None sets no limit.
         shots: which shots of a GIF a training window may see, see ingest.shots.
         val_fraction: share of the GIFs held out, chosen by a hash of their content.
-        cache_path: where decoded clips are kept.
+        cache_path: a local folder, where decoded clips are kept.
         batch_size: clips per device and step.
         num_workers: processes that load batches; 0 is usually fastest, clips are memory-mapped.
         flip, fps_jitter: of training samples, see ClipDataset and Windows.
@@ -76,6 +77,11 @@ class StoreDataModule(pl.LightningDataModule, ABC):
                 f"val_fraction must lie in [0, 1), got {val_fraction}; "
                 "0 validates on the training clips"
             )
+        if "://" in cache_path:
+            raise ValueError(
+                f"cache_path must be a local folder, got {cache_path}; clips that are stored "
+                "elsewhere are read with data=clip_store"
+            )
         self.format = clip_format(size, num_frames, fps, channels)
         self.min_seconds, self.max_seconds = min_seconds, max_seconds
         self.val_fraction = val_fraction
@@ -96,16 +102,19 @@ class StoreDataModule(pl.LightningDataModule, ABC):
         if self.store is not None:
             return
         self.store = self.open_store()
-        self._split(self.store)
+        self._split(self.store, len(self.store))
         log.info("%s", self.store.summary())
         log.info("%d clips to train on, %d to validate on", len(self.train_set), len(self.val_set))
 
-    def grow(self) -> bool:
-        """Takes in clips that have arrived since; whether there are any."""
-        return False
+    def grow(self) -> ClipDataset | None:
+        """The training set with the clips that have arrived since; None if there are none."""
+        return None
 
-    def _split(self, store: ClipStore) -> None:
-        train, val = train_val_indices(store.entries, self.val_fraction)
+    def _split(self, store: ClipStore, num_first: int) -> None:
+        """Clips that came after the first ones do not join the validation set."""
+        train, _ = train_val_indices(store.entries, self.val_fraction)
+        _, val = train_val_indices(store.entries[:num_first], self.val_fraction)
+        self.num_first = num_first
         self.train_set = ClipDataset(store, train, self.windows, flip=self.flip, seed=self.seed)
         self.val_set = ClipDataset(store, val, replace(self.windows, random=False))
 
@@ -118,13 +127,12 @@ class StoreDataModule(pl.LightningDataModule, ABC):
         self.load()
 
     def train_dataloader(self) -> ClipLoader:
-        sampler: Sampler
         if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
-            sampler = InOrder(len(self.train_set), self.batch_size, *self._rank())
-        else:
-            shards = self.train_set.shards()
-            sampler = GlobalSampler(shards, self.batch_size, self.seed, *self._rank())
-        return ClipLoader(self.train_set, sampler, self.num_workers)
+            in_order = InOrder(len(self.train_set), self.batch_size, *self._rank())
+            return ClipLoader(self.train_set, in_order, self.num_workers)
+        shards = self.train_set.shards()
+        sampler = GlobalSampler(shards, self.batch_size, self.seed, *self._rank())
+        return ClipLoader(self.train_set, sampler, self.num_workers, grow=self.grow)
 
     def val_dataloader(self) -> ClipLoader:
         sampler = InOrder(len(self.val_set), self.batch_size, *self._rank())
@@ -166,23 +174,50 @@ class ClipDataModule(StoreDataModule):
             )
 
 
+class StoredDataModule(StoreDataModule):
+    """Clips that are stored already: what an ingest has made, here or on another machine.
+
+    Args:
+        path: a folder, or any address that fsspec knows, that holds a store or its parts.
+        options: see StoreDataModule; size, fps and channels are those of the stored clips. Shards
+            that are not local are copied to cache_path when they are first used.
+    """
+
+    def __init__(self, path: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.path = path
+
+    def open_store(self) -> ClipStore:
+        store = ClipStore(find_parts(self.path), copies=self.cache_path / "copies")
+        form = self.format
+        wanted = (form.height, form.width, form.channels), form.fps
+        if (store.shape, store.fps) != wanted:
+            height, width, channels = store.shape
+            raise ValueError(
+                f"{self.path} holds clips of {width}x{height} pixels, {channels} channels, "
+                f"{store.fps:g} a second; give data.size=[{height},{width}] "
+                f"data.channels={channels} data.fps={store.fps:g}"
+            )
+        return store
+
+
 class UrlDataModule(StoreDataModule):
     """Clips of the GIFs of a list of URLs, which are fetched as needed while training goes on.
 
     Args:
-        path: of the list, or any address that fsspec knows.
+        list: a path, or any address that fsspec knows.
         splits: lists that choose from it, such as TGIF's train.txt.
         limits: of fetching.
-        min_clips: training begins when as many are there; clips that come later join at the ends
-            of epochs.
+        min_clips: training begins when as many are there; clips that come later join the training
+            set at the ends of epochs.
         frozen: train on what is there, in a fixed order, and fetch nothing.
         options: see StoreDataModule.
     """
 
     def __init__(
         self,
-        path: str,
-        splits: list[str],
+        list: str,
+        splits: Sequence[str],
         limits: FetchLimits,
         min_clips: int,
         frozen: bool,
@@ -195,28 +230,55 @@ class UrlDataModule(StoreDataModule):
         recipe = Recipe(
             form.height, form.width, form.fps, form.channels, self.min_seconds, self.max_seconds
         )
-        self.urls = UrlList(path, splits, recipe, self.cache_path)
+        self.urls = UrlList(list, splits, recipe, self.cache_path)
         self.limits = limits
         self.min_clips, self.frozen = min_clips, frozen
         self._background: Background | None = None
 
     def open_store(self) -> ClipStore:
-        if self.frozen or self.urls.is_complete():
-            return self.urls.store()
+        store = self.urls.store() if self.frozen else self.urls.finished_store()
+        if store is not None:
+            return store
         if self._rank()[1] > 1:
             raise ValueError(
                 "with several devices all of them must see the same clips: run python ingest.py "
                 "first, or add data.frozen=true to train on those that are there"
             )
+        if (self.urls.num_parts or 1) > 1:
+            raise ValueError(
+                f"some of the {self.urls.num_parts} parts in {self.urls.directory} are not "
+                "finished: run python ingest.py for them, or add data.frozen=true to train on "
+                "what is there"
+            )
         self._background = Background(self.urls, self.limits)
         return self._background.first_clips(self.min_clips)
 
-    def grow(self) -> bool:
-        if self.store is None or not self._background or not self.store.refresh():
-            return False
-        self._split(self.store)
+    def grow(self) -> ClipDataset | None:
+        if self._background:
+            self._background.check()
+        if self.store is None or self.frozen or not self.store.refresh():
+            return None
+        self._split(self.store, self.num_first)
         log.info("%d clips to train on", len(self.train_set))
-        return True
+        return self.train_set
+
+    def state_dict(self) -> dict[str, Any]:
+        """The shards in use, so that a resumed run goes on with the same clips, in their order."""
+        if self.store is None:
+            return {}
+        shards = [[part, shard] for part, shard in self.store.snapshot]
+        return {"shards": shards, "num_first": self.num_first}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.store is None or not state:
+            return
+        snapshot = tuple((part, shard) for part, shard in state["shards"])
+        try:
+            self.store = ClipStore(self.store.addresses, snapshot)
+        except ValueError as error:  # the loader, too, sees that these are other clips
+            log.warning("not the clips of the checkpoint: %s", error)
+        else:
+            self._split(self.store, state["num_first"])
 
     def teardown(self, stage: str) -> None:
         if self._background:

@@ -67,8 +67,8 @@ def test_option_composes_and_builds(
     write_gifs(tmp_path / "gifs")
     (tmp_path / "list.txt").write_text("https://example.com/a.gif\n")
     if option in ("tgif", "gif_urls"):
-        path = ["data.path=list.txt"]
-    elif group == "experiment" or option == "gif_folder":
+        path = ["data.list=list.txt"]
+    elif group == "experiment" or option in ("gif_folder", "clip_store"):
         path = ["data.path=gifs"]
     else:
         path = ["data.source.num_clips=20"]

@@ -12,7 +12,7 @@ from tests.data.ingest.server import GifServer
 NUM_GIFS = 12
 FORM = ["data.size=8", "data.num_frames=4", "data.channels=1"]
 LOCAL = ["data.limits.allow_loopback=true", "data.limits.pause_s=0"]
-WORDS = ["data=gif_urls", "data.path=list.tsv", *FORM, *LOCAL]
+WORDS = ["data=gif_urls", "data.list=list.tsv", *FORM, *LOCAL]
 
 
 @pytest.fixture
@@ -98,10 +98,14 @@ def test_a_list_of_dead_links_is_said_in_a_line(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["data.path=gone.tsv"], ["gone.tsv"]),
+        (["data.list=gone.tsv"], ["gone.tsv"]),
         (["ingest.part=3"], ["part must lie in [0, num_parts), got 3 of 1"]),
-        (["ingest.retry=all"], ["retry must be none or transient, got all"]),
-        (["ingest.num_workers=-1"], ["num_workers must be at least 1, or null"]),
+        (["ingest.part=x"], ["ingest.part='x'", "integer"]),
+        (["ingest.num_parts=0"], ["ingest.num_parts=0", "greater than 0"]),
+        (["ingest.wait=perhaps"], ["ingest.wait='perhaps'", "boolean"]),
+        (["data.cache_path=s3://bucket/clips"], ["local folder", "data=clip_store"]),
+        (["ingest.retry=all"], ["ingest.retry='all'", "'none' or 'transient'"]),
+        (["ingest.num_workers=-1"], ["ingest.num_workers=-1", "greater than 0"]),
         (["data.limits.per_host=0"], ["per_host must be at least 1, got 0"]),
         (["data.min_clips=0"], ["min_clips must be at least 1, got 0"]),
         (["data.shots=some"], ["shots"]),

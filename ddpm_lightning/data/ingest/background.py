@@ -18,13 +18,17 @@ from ddpm_lightning.data.ingest.urls import UrlList
 from ddpm_lightning.data.store import ClipStore
 
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_WORDS = 10
 LOG = "ingest.log"
 
 log = logging.getLogger(__name__)
 
 
 class Background:
-    """Ingests the whole list as one part, from now on until it is done or stopped."""
+    """Ingests the whole list as one part, from now on until it is done or stopped.
+
+    Where another process does so already, this one takes over when that ends.
+    """
 
     def __init__(self, urls: UrlList, limits: FetchLimits) -> None:
         self._urls = urls
@@ -38,7 +42,9 @@ class Background:
         }
         urls.directory.mkdir(parents=True, exist_ok=True)
         self._log = urls.directory / LOG
+        self._ended = False
         with self._log.open("ab") as file:
+            self._log_start = file.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, json.dumps(settings)],
                 stdin=subprocess.PIPE,  # it ends when this end of the pipe is gone
@@ -52,15 +58,48 @@ class Background:
         Raises ValueError, in one line, when the ingest ends without any.
         """
         log.info("ingesting %s; training starts with %d clips", self._urls.address, min_clips)
+        store: ClipStore | None = None
+        next_word = time.monotonic() + SECONDS_BETWEEN_WORDS
         while True:
             ended = self._process.poll() is not None
-            store = self._urls.store() if self._urls.parts() else None
+            store = self._look(store)
             if store is not None and (len(store) >= min_clips or (ended and len(store))):
+                self.check()
                 return store
             if ended:
                 reason = store.summary() if store is not None else self._last_line()
                 raise ValueError(f"ingesting {self._urls.address} gave no clip: {reason}")
+            if time.monotonic() >= next_word:
+                log.info("%d of %d clips are in", len(store) if store else 0, min_clips)
+                next_word += SECONDS_BETWEEN_WORDS
             time.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def check(self) -> None:
+        """Says, once, that the ingest has ended, and why."""
+        status = self._process.poll()
+        if status is None or self._ended:
+            return
+        self._ended = True
+        if status:
+            log.warning(
+                "the ingest beside this run ended too early: %s; training goes on with what is "
+                "there, and python ingest.py fetches the rest",
+                self._last_line(),
+            )
+        else:
+            log.info("the ingest beside this run has ended")
+
+    def _look(self, store: ClipStore | None) -> ClipStore | None:
+        """What is there by now; None while nothing is, or while it is being mended."""
+        if store is not None:
+            store.refresh()
+        elif self._urls.parts():
+            try:
+                return self._urls.store()
+            except ValueError:
+                if self._process.poll() is not None:
+                    raise
+        return store
 
     def stop(self) -> None:
         """What is stored stays; the next ingest goes on."""
@@ -68,8 +107,10 @@ class Background:
         self._process.wait()
 
     def _last_line(self) -> str:
-        lines = self._log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "no reason was given"
+        with self._log.open("rb") as file:
+            file.seek(self._log_start)
+            lines = file.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"exit status {self._process.returncode}"
 
 
 def main(settings: str) -> None:
@@ -80,7 +121,7 @@ def main(settings: str) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limits = FetchLimits(**given["limits"])
     try:
-        run(urls.job(0, 1, limits, None), "none", wait=False, tell=lambda news: None)
+        run(urls.job(0, 1, limits, None), "none", wait=True, tell=lambda news: None)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
 

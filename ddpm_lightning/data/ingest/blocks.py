@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import zlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,36 +48,35 @@ class Blocks:
     ) -> None:
         self._ledger, self._spool = ledger, spool
         self._directory, self._span = directory, span
-        self._written: set[int] = set()
+        self._stored: dict[int, dict[str, Entry]] = {}  # of written blocks: key -> a sound clip
         self._seen: dict[str, str] = {}  # content -> key, of all written clips
         self._causes: dict[str, str] = {}  # key -> cause, as the written shards have it
+        self._waiting: set[int] = set()
         for listing in _listings(directory, header):
             index = _sound_index(directory, listing)
-            if index is not None:
-                self._written.add(listing.number)
-                self._causes |= index.skipped
-                for entry in index.entries:
-                    self._seen.setdefault(entry.sha256, entry.key)
+            if index is None:
+                continue
+            number = listing.number
+            entries = {entry.key: entry for entry in index.entries}
+            if (directory / mark_name(number)).exists():  # some of its clips are not as written
+                entries = {key: entry for key, (entry, _) in self._clips(number).items()}
+                self._waiting.add(number)
+            self._stored[number] = entries
+            self._causes |= index.skipped
+            for entry in entries.values():
+                self._seen.setdefault(entry.sha256, entry.key)
         self._reconcile()
         self._unsettled: Counter[int] = Counter()
-        self._waiting: set[int] = set()
         self._lost = 0
         for row in ledger.rows():
-            block = self.block(row)
-            self._unsettled[block] += row.state == "new"
-            told = self._causes.get(row.key) == row.cause
-            if row.state in ("new", "decoded") or not told or block not in self._written:
-                self._waiting.add(block)
+            self._unsettled[self.block(row)] += row.state == "new"
+            if not self._is_told(row):
+                self._waiting.add(self.block(row))
         if self._waiting:
             reopen(directory)
 
     def block(self, row: LedgerRow) -> int:
         return row.position // self._span
-
-    @property
-    def num_clips(self) -> int:
-        """In written shards."""
-        return len(self._seen)
 
     def settled(self, row: LedgerRow) -> None:
         """A row that was new has failed or is in the spool."""
@@ -102,17 +102,29 @@ class Blocks:
         for row in self._ledger.rows("decoded"):
             if not self._spool.holds(row.url):
                 (found if self._is_written(row) else lost).append(row.url)
-        lost += [r.url for r in self._ledger.rows("stored") if self.block(r) not in self._written]
-        lost += [r.url for r in self._ledger.rows("failed") if r.cause == LOST]
+        lost += [row.url for row in self._ledger.rows("stored") if self._entry(row) is None]
+        lost += [row.url for row in self._ledger.rows("failed") if row.cause == LOST]
         self._ledger.mark(found, "stored")
         self._ledger.mark(lost, "new")
         self._spool.keep(row.url for row in self._ledger.rows("decoded"))
 
+    def _entry(self, row: LedgerRow) -> Entry | None:
+        """Of a row's clip in its shard."""
+        return self._stored.get(self.block(row), {}).get(row.key)
+
     def _is_written(self, row: LedgerRow) -> bool:
         return row.sha256 is not None and self._seen.get(row.sha256) == row.key
 
+    def _is_told(self, row: LedgerRow) -> bool:
+        """Whether its shard says of a row what the ledger says."""
+        if row.state == "stored":
+            entry = self._entry(row)
+            return entry is not None and entry.captions == row.captions
+        is_written = self.block(row) in self._stored
+        return row.state == "failed" and is_written and self._causes.get(row.key) == row.cause
+
     async def _write(self, number: int) -> None:
-        kept = self._clips(number) if number in self._written else {}
+        kept = self._clips(number) if number in self._stored else {}
         rows = list(self._ledger.rows(start=number * self._span, stop=(number + 1) * self._span))
         clips: list[np.ndarray] = []
         entries: list[Entry] = []
@@ -124,6 +136,7 @@ class Blocks:
                 continue
             if row.key in kept:
                 entry, clip = kept[row.key]
+                entry = replace(entry, captions=row.captions)
             else:
                 spooled = self._spool.get(row.url)
                 if spooled is None:  # damaged since
@@ -141,7 +154,7 @@ class Blocks:
             stored.append(row.url)
         await asyncio.to_thread(write_shard, self._directory, number, clips, entries, skipped)
         self._ledger.mark(stored, "stored")
-        self._written.add(number)
+        self._stored[number] = {entry.key: entry for entry in entries}
         for row in rows:
             self._spool.drop(row.url)
 
@@ -171,7 +184,7 @@ def _listings(directory: Path, header: Header) -> tuple[Listing, ...]:
 
 
 def _sound_index(directory: Path, listing: Listing) -> Index | None:
-    """None for a shard that is to be written again: marked, missing, or not what is listed."""
+    """None for a shard that is missing, or not what is listed."""
     path = directory / index_name(listing.number)
     try:
         data = path.read_bytes()
@@ -179,6 +192,5 @@ def _sound_index(directory: Path, listing: Listing) -> Index | None:
         index = parse_index(data, str(path))
     except (OSError, ValueError):
         return None
-    marked = (directory / mark_name(listing.number)).exists()
     listed = (listing.index_sha256, listing.num_bytes)
-    return None if marked or (hashlib.sha256(data).hexdigest(), num_bytes) != listed else index
+    return index if (hashlib.sha256(data).hexdigest(), num_bytes) == listed else None

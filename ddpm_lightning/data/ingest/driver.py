@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 REPORT = "ingest.json"
 MAX_HELD = 128 * 2**20  # bytes that wait for a decode worker
+MAX_TASKS = 4096  # URLs under way, most of them waiting for their host's turn
 SECONDS_BETWEEN_NEWS = 0.5
 
 
@@ -64,6 +65,7 @@ class News:
     num_bytes: int = 0  # in this run
     seconds: float = 0.0  # of this run
     causes: Counter[str] = field(default_factory=Counter)  # clips, and failures by cause
+    num_unlisted: int = 0  # ingested before, and not in the list any more
     complete: bool = False
 
 
@@ -94,7 +96,8 @@ class _Ingest:
         self._blocks = Blocks(
             ledger, self._spool, job.directory, header, job.block_size * job.num_parts
         )
-        self._news = News(num_urls=ledger.counts().total())
+        num_urls = ledger.counts().total()
+        self._news = News(num_urls=num_urls, num_unlisted=num_urls - len(job.items))
         self._held = 0  # bytes
         self._moved = asyncio.Event()  # something was settled
         self._all_settled = False
@@ -106,7 +109,7 @@ class _Ingest:
         reporter = asyncio.create_task(self._report(start))
         try:
             async with (
-                Fetcher(self._job.limits) as self._fetcher,
+                Fetcher(self._job.limits, ready=self._room) as self._fetcher,
                 DecodePool(self._job.recipe, self._job.num_workers) as self._pool,
                 asyncio.TaskGroup() as group,
             ):
@@ -122,15 +125,18 @@ class _Ingest:
         return self._news
 
     async def _fetch_all(self) -> None:
-        slots = asyncio.Semaphore(self._job.limits.concurrency)
+        places = asyncio.Semaphore(MAX_TASKS)
         async with asyncio.TaskGroup() as group:
             for row in self._ledger.rows("new"):
-                await slots.acquire()
-                while self._held > MAX_HELD:
-                    self._moved.clear()
-                    await self._moved.wait()
+                await places.acquire()
                 task = group.create_task(self._one(row))
-                task.add_done_callback(lambda _: slots.release())
+                task.add_done_callback(lambda _: places.release())
+
+    async def _room(self) -> None:
+        """Waits while the decode workers have enough to do."""
+        while self._held > MAX_HELD:
+            self._moved.clear()
+            await self._moved.wait()
 
     async def _one(self, row: LedgerRow) -> None:
         fetched = await self._fetcher.fetch(row.url)

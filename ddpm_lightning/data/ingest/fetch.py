@@ -7,7 +7,7 @@ limit of bytes. Whether these are a GIF is not known here, only that they begin 
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -61,13 +61,17 @@ class Fetcher:
 
     Args:
         jitter: draws from [0, 1) which share of the longest back-off is waited.
+        ready: is awaited before every request, so that whoever takes the bytes can slow it down.
     """
 
     def __init__(
-        self, limits: FetchLimits | None = None, jitter: Callable[[], float] = random.random
+        self,
+        limits: FetchLimits | None = None,
+        jitter: Callable[[], float] = random.random,
+        ready: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._limits = limits or FetchLimits()
-        self._jitter = jitter
+        self._jitter, self._ready = jitter, ready
         self._hosts = Hosts(self._limits.per_host, self._limits.pause_s)
         self._slots = asyncio.Semaphore(self._limits.concurrency)
         self._memory = BodyMemory(self._limits.max_memory)
@@ -134,6 +138,8 @@ class Fetcher:
         """One request: a body, or the address to which the server sends us."""
         host = url.raw_host or ""
         async with self._hosts.turn(host), self._slots:
+            if self._ready:
+                await self._ready()
             with named():
                 async with (
                     job.clock.running(),

@@ -92,15 +92,17 @@ class Ledger:
     def add(self, items: Iterable[Item]) -> int:
         """Take up the items whose URLs are not there yet, all or none of them; their number.
 
-        A row never changes its position or key, whatever a later list says: a new item whose
-        position is not beyond those of all rows comes after them, and one whose key is taken gets
-        lists.hashed_key. Rows are what counts, then, not items.
+        A row gets the captions of the last list, but never changes its position or key, whatever
+        that says: a new item whose position is not beyond those of all rows comes after them, and
+        one whose key is taken gets lists.hashed_key. Rows are what counts, then, not items.
         """
         before = self._value("SELECT COUNT(*) FROM urls")
         with self._transaction():
             end = self._value("SELECT COALESCE(MAX(position), -1) + 1 FROM urls")
             for item in items:
-                if self._value("SELECT COUNT(*) FROM urls WHERE url = ?", item.url):
+                captions = json.dumps(item.captions, ensure_ascii=False)
+                known = "UPDATE urls SET captions = ? WHERE url = ?"
+                if self._db.execute(known, (captions, item.url)).rowcount:
                     continue
                 taken = self._value("SELECT COUNT(*) FROM urls WHERE key = ?", item.key)
                 position = max(item.position, end)
@@ -110,7 +112,7 @@ class Ledger:
                         position,
                         item.url,
                         hashed_key(item.url) if taken else item.key,
-                        json.dumps(item.captions, ensure_ascii=False),
+                        captions,
                     ),
                 )
                 end = position + 1

@@ -68,12 +68,12 @@ class Spool:
             line, content = self._path(url).read_bytes().split(b"\n", 1)
             header = json.loads(line)
             clip = np.frombuffer(content, np.uint8).reshape(header["shape"])
-        except (OSError, ValueError, KeyError):
+            if zlib.crc32(content) != header["crc32"]:
+                return None
+            known = {name: header[name] for name in Spooled._fields[1:]}
+            return Spooled(clip, **known | {"shots": tuple(header["shots"])})
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        if zlib.crc32(content) != header["crc32"]:
-            return None
-        known = {name: header[name] for name in Spooled._fields[1:]}
-        return Spooled(clip, **known | {"shots": tuple(header["shots"])})
 
     def holds(self, url: str) -> bool:
         return self._path(url).exists()

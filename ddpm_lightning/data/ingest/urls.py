@@ -1,6 +1,7 @@
 """A list of URLs as a store of clips: the folders of its parts, and the jobs that fill them."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,6 +15,8 @@ from ddpm_lightning.data.shards import MANIFEST
 from ddpm_lightning.data.store import ClipStore
 
 BLOCK_SIZE = 256
+
+log = logging.getLogger(__name__)
 
 
 class UrlList:
@@ -31,7 +34,7 @@ class UrlList:
     ) -> None:
         self.address, self.splits = address, tuple(splits)
         self.recipe = recipe
-        identity = "\0".join([address, *self.splits])
+        identity = "\0".join(map(_absolute, [address, *self.splits]))
         self.cache_path = Path(cache_path)
         name = re.sub(r"\W+", "-", Path(address).stem)[:40]
         digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
@@ -47,9 +50,17 @@ class UrlList:
         return self._read[1]
 
     def job(self, part: int, num_parts: int, limits: FetchLimits, num_workers: int | None) -> Job:
-        """Every num_parts-th URL, from number `part` on."""
+        """Every num_parts-th URL, from number `part` on.
+
+        Raises ValueError when there is no such part, or the list is dealt otherwise already.
+        """
         if not 0 <= part < num_parts:
             raise ValueError(f"part must lie in [0, num_parts), got {part} of {num_parts}")
+        if self.num_parts not in (None, num_parts):
+            raise ValueError(
+                f"num_parts must be {self.num_parts}, as it was for what {self.directory} holds, "
+                f"got {num_parts}; give that number, or delete the folder"
+            )
         return Job(
             items=self._read[0][part::num_parts],
             directory=self.directory / f"part-{part:04d}-of-{num_parts:04d}",
@@ -61,13 +72,34 @@ class UrlList:
             num_workers=num_workers,
         )
 
+    @property
+    def num_parts(self) -> int | None:
+        """Over how many parts the list was dealt; None before the first ingest.
+
+        Raises ValueError where it was dealt in several ways, whose clips would be counted twice.
+        """
+        found = {int(path.name[-4:]) for path in self.directory.glob("part-????-of-????")}
+        if len(found) > 1:
+            raise ValueError(
+                f"{self.directory} holds parts of {' and of '.join(map(str, sorted(found)))}; "
+                "delete those that are not to be read"
+            )
+        return next(iter(found), None)
+
     def parts(self) -> list[Path]:
         """Folders that hold a part of the store, however many machines filled them."""
         return sorted(path.parent for path in self.directory.glob(f"part-*/{MANIFEST}"))
 
-    def is_complete(self) -> bool:
-        """Whether nothing is left to be ingested."""
-        return bool(self.parts()) and self.store().complete
+    def finished_store(self) -> ClipStore | None:
+        """The store, where nothing is left to be ingested or to be mended."""
+        if self.num_parts is None or len(self.parts()) < self.num_parts:
+            return None
+        try:
+            store = self.store()
+        except ValueError as error:  # a manifest is damaged, which an ingest mends
+            log.warning("%s", error)
+            return None
+        return store if store.complete and not store.damage else None
 
     def store(self) -> ClipStore:
         """What is there by now. Raises ValueError where nothing is."""
@@ -77,4 +109,11 @@ class UrlList:
                 f"nothing of {self.address} is ingested at this size and frame rate yet; "
                 "run python ingest.py with the same data= first"
             )
+        if self.num_parts and len(parts) < self.num_parts:
+            log.warning("%d of %d parts of %s are here", len(parts), self.num_parts, self.address)
         return ClipStore(parts)
+
+
+def _absolute(address: str) -> str:
+    """However a file is spelt, it is the same list."""
+    return address if "://" in address else str(Path(address).resolve())

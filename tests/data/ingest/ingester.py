@@ -1,7 +1,7 @@
 """A process that ingests a list from a server on loopback until it is done, or somebody kills it.
 
-python -m tests.data.ingest.ingester DIRECTORY BASE_URL NUM_URLS: every fifth URL is one of the
-server's GIFs, the others are dead. Prints "ready", then its last news.
+python -m tests.data.ingest.ingester DIRECTORY BASE_URL NUM_URLS [wait]: every fifth URL is one of
+the server's GIFs, the others are dead. Prints "ready", then its last news.
 """
 
 import sys
@@ -28,13 +28,14 @@ def job(directory, urls, **options):
     return Job(items, Path(directory), "a list", RECIPE, **options)
 
 
-def ingest(directory, urls, retry="none", **options):
-    return run(job(directory, urls, **options), retry, wait=False, tell=lambda news: None)
+def ingest(directory, urls, retry="none", wait=False, **options):
+    return run(job(directory, urls, **options), retry, wait=wait, tell=lambda news: None)
 
 
-def main(directory, base, num_urls):
+def main(directory, base, num_urls, *words):
     print("ready", flush=True)
-    news = ingest(directory, [base + name for name in names(int(num_urls))])
+    urls = [base + name for name in names(int(num_urls))]
+    news = ingest(directory, urls, wait="wait" in words)
     print(news.num_settled, flush=True)
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ddpm_lightning.data.ingest.ledger import Ledger
 from ddpm_lightning.data.ingest.spool import Spool
 from ddpm_lightning.data.shards import MANIFEST, bin_name, index_name, mark_name
 from ddpm_lightning.data.store import ClipStore
-from tests.data.ingest.ingester import RECIPE, ingest, job, names
+from tests.data.ingest.ingester import LIMITS, RECIPE, ingest, job, names
 from tests.data.ingest.server import GifServer
 
 ROOT = Path(__file__).parents[3]
@@ -123,7 +124,7 @@ def test_parts_share_a_list_and_read_as_one(tmp_path, server):
     assert keys == [f"{i:05d}.gif" for i in range(0, 60, 5)]
 
 
-def test_a_damaged_shard_is_fetched_again(tmp_path, server):
+def test_of_a_damaged_shard_the_damaged_clip_alone_is_fetched_again(tmp_path, server):
     urls = [server.url(name) for name in names(60)]
     ingest(tmp_path, urls)
     before = manifest(tmp_path)
@@ -133,9 +134,58 @@ def test_a_damaged_shard_is_fetched_again(tmp_path, server):
     ClipStore(tmp_path).verify()
     assert (tmp_path / mark_name(1)).exists()
     news = ingest(tmp_path, urls)
-    assert news.num_fetched == 4  # the shard's clips; the dead are known to be dead
+    assert (news.num_fetched, news.complete) == (1, True)
     assert manifest(tmp_path) == before
     assert not ClipStore(tmp_path).verify()
+
+
+def test_the_sound_clips_of_a_damaged_shard_survive_their_links(tmp_path, server):
+    urls = [server.url(name) for name in names(20)]
+    ingest(tmp_path, urls)
+    content = bytearray((tmp_path / bin_name(0)).read_bytes())
+    content[0] ^= 1
+    (tmp_path / bin_name(0)).write_bytes(content)
+    ClipStore(tmp_path).verify()
+    server.gifs.clear()
+    news = ingest(tmp_path, urls)
+    assert dict(news.causes) == {"clips": 3, "http_404": 17}
+    store = ClipStore(tmp_path)
+    assert [entry.key for entry in store.entries] == ["00005.gif", "00010.gif", "00015.gif"]
+    assert not store.verify()
+
+
+def test_new_captions_reach_the_store_and_nothing_is_fetched(tmp_path, server):
+    urls = [server.url(name) for name in names(60)]
+    ingest(tmp_path, urls)
+    first = job(tmp_path, urls)
+    items = [
+        item._replace(captions=("another",)) if i == 25 else item
+        for i, item in enumerate(first.items)
+    ]
+    news = run(replace(first, items=items), "none", wait=False, tell=lambda news: None)
+    assert (news.num_fetched, news.complete) == (0, True)
+    captions = {entry.key: entry.captions for entry in ClipStore(tmp_path).entries}
+    assert captions.pop("00025.gif") == ("another",)
+    assert all(captions[key] == (f"number {int(key[:5])}",) for key in captions)
+
+
+def test_clips_that_the_list_no_longer_holds_stay_and_are_counted(tmp_path, server):
+    urls = [server.url(name) for name in names(60)]
+    assert ingest(tmp_path, urls).num_unlisted == 0
+    news = ingest(tmp_path, urls[:50])
+    assert (news.num_unlisted, news.num_fetched, news.complete) == (10, 0, True)
+    assert len(ClipStore(tmp_path)) == 12
+
+
+def test_a_host_that_closes_holds_up_nobody_else(tmp_path, server):
+    """Four URLs of a host that asks for a second's pause come first, then twenty of another."""
+    limits = replace(LIMITS, concurrency=2, per_host=1, retry_after_cap_s=1.0, max_tries=2)
+    closed = [server.url(f"status/503?retry_after=1&{i}", "localhost") for i in range(4)]
+    others = [server.url(f"{i}.gif") for i in range(0, 100, 5)]
+    news = ingest(tmp_path, closed + others, limits=limits)
+    assert dict(news.causes) == {"clips": 20, "http_503": 4}
+    times = server.times()
+    assert max(times["127.0.0.1"]) < sorted(times["localhost"])[2]
 
 
 def test_a_retried_clip_survives_a_kill_before_its_shard_is_written_again(tmp_path, server):
@@ -202,6 +252,25 @@ def test_a_second_ingester_is_refused_by_name(tmp_path, server):
     ):
         ingest(tmp_path, [server.url("0.gif")])
     assert "\n" not in str(error.value)
+
+
+def test_two_ingesters_of_one_list_fetch_every_url_once(tmp_path, server):
+    """Two processes: the second one waits for the first, then finds nothing left to do."""
+    command = [sys.executable, "-m", "tests.data.ingest.ingester"]
+    arguments = [str(tmp_path / "shared"), server.url(""), "400", "wait"]
+    processes = [
+        subprocess.Popen([*command, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in processes:
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        assert out.split()[-1] == "400"
+    assert set(Counter(request.path for request in server.requests).values()) == {1} | {320}
+    ingest(tmp_path / "alone", [server.url(name) for name in names(400)])
+    for name in (MANIFEST, bin_name(0)):
+        together, alone = (tmp_path / folder / name for folder in ("shared", "alone"))
+        assert together.read_bytes() == alone.read_bytes()
 
 
 def killed_at_random(directory, server, num_urls, num_kills, seed):

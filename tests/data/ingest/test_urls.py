@@ -1,0 +1,83 @@
+"""A list of URLs and the parts of its store: what is there, what is missing, what does not fit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ddpm_lightning.data.ingest.driver import run
+from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
+from ddpm_lightning.data.ingest.urls import UrlList
+from ddpm_lightning.data.shards import MANIFEST, bin_name
+from tests.data.ingest.ingester import LIMITS, RECIPE
+from tests.data.ingest.server import GifServer
+from tests.data.ingest.test_driver import gif
+
+NUM_GIFS = 6
+
+
+@pytest.fixture
+def server(tmp_path):
+    with GifServer({f"{i}.gif": gif(i) for i in range(NUM_GIFS)}) as server:
+        (tmp_path / "list.txt").write_text("".join(f"{server.url(n)}\n" for n in server.gifs))
+        yield server
+
+
+def urls_of(folder, address="list.txt", recipe=RECIPE):
+    return UrlList(str(folder / address), [], recipe, folder / "cache")
+
+
+def ingest(urls, part=0, num_parts=1):
+    job = urls.job(part, num_parts, LIMITS, num_workers=1)
+    assert run(job, "none", wait=False, tell=lambda news: None).complete
+
+
+def test_a_list_is_the_same_however_its_file_is_spelt(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = {
+        UrlList(address, [], RECIPE, Path("cache")).directory
+        for address in ("list.txt", "./list.txt", str(tmp_path / "x" / ".." / "list.txt"))
+    }
+    assert len(folders) == 1
+    others = [
+        UrlList("other/list.txt", [], RECIPE, Path("cache")),
+        UrlList("list.txt", ["train.txt"], RECIPE, Path("cache")),
+        UrlList("list.txt", [], replace(RECIPE, height=16), Path("cache")),
+        UrlList("https://a.b/list.txt", [], RECIPE, Path("cache")),
+    ]
+    assert len(folders | {urls.directory for urls in others}) == 5
+
+
+def test_a_missing_part_is_noticed(tmp_path, server, caplog):
+    urls = urls_of(tmp_path)
+    assert urls.finished_store() is None
+    for part in (0, 2):
+        ingest(urls, part, 3)
+    assert urls.num_parts == 3
+    assert urls.finished_store() is None
+    assert len(urls.store()) == 4
+    assert "2 of 3 parts" in caplog.text
+    ingest(urls, 1, 3)
+    assert len(urls.finished_store()) == NUM_GIFS
+
+
+def test_a_list_is_dealt_in_one_way(tmp_path, server):
+    urls = urls_of(tmp_path)
+    ingest(urls, 0, 2)
+    with pytest.raises(ValueError, match=r"num_parts must be 2.* got 3"):
+        urls.job(0, 3, FetchLimits(), None)
+    (urls.directory / "part-0000-of-0001").mkdir()
+    for refused in (urls.finished_store, lambda: urls.job(0, 2, FetchLimits(), None)):
+        with pytest.raises(ValueError, match="parts of 1 and of 2; delete"):
+            refused()
+
+
+@pytest.mark.parametrize("name", [MANIFEST, bin_name(0)])
+def test_a_damaged_store_is_not_finished_and_another_ingest_mends_it(name, tmp_path, server):
+    urls = urls_of(tmp_path)
+    ingest(urls)
+    path = urls.parts()[0] / name
+    path.write_bytes(path.read_bytes()[:-1])
+    assert urls.finished_store() is None
+    ingest(urls)
+    assert len(urls.finished_store()) == NUM_GIFS
