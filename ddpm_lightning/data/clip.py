@@ -8,7 +8,7 @@ windows are not known here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -46,6 +46,14 @@ class ClipFormat:
             raise ValueError(f"fps must be positive and finite, got {self.fps}")
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {self.channels}")
+
+
+def sides(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of a size that is one number, for squares, or both. Raises ValueError."""
+    both = [size, size] if isinstance(size, int) else list(size)
+    if len(both) != 2:
+        raise ValueError(f"size takes one number or [height, width], got {both}")
+    return both[0], both[1]
 
 
 def resample(

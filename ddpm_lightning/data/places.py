@@ -144,6 +144,16 @@ def place(address: str | Path, copies: Path | None) -> Place:
     return RemotePlace(text, copies)
 
 
+def local_folder(path: str) -> Path:
+    """Where files are to be written. Raises ValueError for an address."""
+    if "://" in path:
+        raise ValueError(
+            f"cache_path must be a local folder, got {path}; clips that are stored elsewhere are "
+            "read with data=clip_store"
+        )
+    return Path(path)
+
+
 def find_parts(address: str) -> list[str]:
     """Addresses of the parts of a store: the folder itself, or the folders in it, with a manifest.
 

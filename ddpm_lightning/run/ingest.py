@@ -2,25 +2,30 @@
 
 import shutil
 import sys
+from inspect import signature
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ddpm_lightning.data.ingest.driver import REPORT, News, run
+from ddpm_lightning.data.ingest.urls import IngestData
 from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.errors import UserError, user_errors
-from ddpm_lightning.training.datamodule import UrlDataModule
 
 
 def ingest(cfg: DictConfig) -> None:
     """Ingests one part, showing how far it is, and says what was stored and what was skipped."""
     config = resolved(cfg)
+    if "list" not in config["data"]:
+        raise UserError("data must be a list of URLs: data=tgif or data=gif_urls")
+    # Not the data module: it would bring torch along, ten times the memory of everything here.
+    wanted = signature(IngestData).parameters
+    config["data"] = {key: value for key, value in config["data"].items() if key in wanted}
+    config["data"]["_target_"] = f"{IngestData.__module__}.{IngestData.__qualname__}"
     check(config)
     options = config["ingest"]
     with user_errors("data"):
-        data = instantiate(config["data"], _convert_="all")
-        if not isinstance(data, UrlDataModule):
-            raise UserError("data must be a list of URLs: data=tgif or data=gif_urls")
+        data: IngestData = instantiate(config["data"], _convert_="all")
         print(data.urls.report.describe())
     with user_errors("ingest"):
         job = data.urls.job(

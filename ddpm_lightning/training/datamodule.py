@@ -8,14 +8,13 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from tqdm import tqdm
 
 from ddpm_lightning.data.build import build
-from ddpm_lightning.data.clip import ClipFormat
+from ddpm_lightning.data.clip import ClipFormat, sides
 from ddpm_lightning.data.dataset import ClipDataset
 from ddpm_lightning.data.ingest.background import Background
 from ddpm_lightning.data.ingest.decode import Recipe
@@ -23,7 +22,7 @@ from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
 from ddpm_lightning.data.ingest.shots import ShotMode
 from ddpm_lightning.data.ingest.urls import UrlList
 from ddpm_lightning.data.loader import ClipLoader
-from ddpm_lightning.data.places import find_parts
+from ddpm_lightning.data.places import find_parts, local_folder
 from ddpm_lightning.data.sampler import GlobalSampler, InOrder
 from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.split import train_val_indices
@@ -77,15 +76,10 @@ class StoreDataModule(pl.LightningDataModule, ABC):
                 f"val_fraction must lie in [0, 1), got {val_fraction}; "
                 "0 validates on the training clips"
             )
-        if "://" in cache_path:
-            raise ValueError(
-                f"cache_path must be a local folder, got {cache_path}; clips that are stored "
-                "elsewhere are read with data=clip_store"
-            )
         self.format = clip_format(size, num_frames, fps, channels)
         self.min_seconds, self.max_seconds = min_seconds, max_seconds
         self.val_fraction = val_fraction
-        self.cache_path = Path(cache_path)
+        self.cache_path = local_folder(cache_path)
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.windows = Windows(num_frames, random=True, fps_jitter=fps_jitter, shots=shots)
@@ -289,8 +283,4 @@ def clip_format(
     size: int | list[int], num_frames: int, fps: float, channels: int, **_: Any
 ) -> ClipFormat:
     """The format that a data configuration's keys ask for; what else they hold is passed over."""
-    sides = [size, size] if isinstance(size, int) else size
-    if len(sides) != 2:
-        raise ValueError(f"size takes one number or [height, width], got {sides}")
-    height, width = sides
-    return ClipFormat(height, width, num_frames, fps, channels)
+    return ClipFormat(*sides(size), num_frames, fps, channels)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ddpm_lightning.data.ingest.fetch import Fetched
 
 REPORT = "ingest.json"
-MAX_HELD = 128 * 2**20  # bytes that wait for a decode worker
+MAX_HELD = 32 * 2**20  # bytes that wait for a decode worker
 MAX_TASKS = 4096  # URLs under way, most of them waiting for their host's turn
 SECONDS_BETWEEN_NEWS = 0.5
 
@@ -151,7 +151,7 @@ class _Ingest:
             self._ledger.record, row.url, tries=fetched.tries, num_bytes=fetched.num_bytes
         )
         if isinstance(outcome, Decoded):
-            self._spool.put(row.url, outcome)
+            await asyncio.to_thread(self._spool.put, row.url, outcome)
             record("decoded", sha256=outcome.sha256)
         else:
             record(

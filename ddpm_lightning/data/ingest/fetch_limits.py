@@ -21,7 +21,7 @@ class FetchLimits:
     per_host: int = 4  # requests at one host at the same time
     pause_s: float = 0.05  # between the starts of two requests at one host
     concurrency: int = 128  # requests at the same time, all hosts together
-    max_memory: int = 256 * 2**20  # bytes of unfinished bodies; at most max_bytes more
+    max_memory: int = 64 * 2**20  # bytes of unfinished bodies; at most max_bytes more
     user_agent: str = "ddpm_lightning (fetches animated GIFs to train video models on)"
     allow_loopback: bool = False  # for tests only: URLs may reach servers on this machine
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from ddpm_lightning.data.clip import sides
 from ddpm_lightning.data.ingest.decode import Recipe
 from ddpm_lightning.data.ingest.driver import Job
 from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
 from ddpm_lightning.data.ingest.lists import Item, ListReport, read_list
+from ddpm_lightning.data.places import local_folder
 from ddpm_lightning.data.shards import MANIFEST
 from ddpm_lightning.data.store import ClipStore
 
@@ -112,6 +114,31 @@ class UrlList:
         if self.num_parts and len(parts) < self.num_parts:
             log.warning("%d of %d parts of %s are here", len(parts), self.num_parts, self.address)
         return ClipStore(parts)
+
+
+class IngestData:
+    """What an ingest takes from a data configuration: the list, where its clips go, and limits.
+
+    Args:
+        size, fps, channels, min_seconds, max_seconds: see Recipe; size is one number for squares.
+        list, splits, cache_path: see UrlList.
+    """
+
+    def __init__(
+        self,
+        list: str,
+        splits: Sequence[str],
+        limits: FetchLimits,
+        size: int | Sequence[int],
+        fps: float,
+        channels: int,
+        min_seconds: float | None,
+        max_seconds: float | None,
+        cache_path: str,
+    ) -> None:
+        recipe = Recipe(*sides(size), fps, channels, min_seconds, max_seconds)
+        self.urls = UrlList(list, splits, recipe, local_folder(cache_path))
+        self.limits = limits
 
 
 def _absolute(address: str) -> str:
