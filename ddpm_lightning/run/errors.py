@@ -1,4 +1,6 @@
-"""Mistakes a user can make, kept apart from our own: these end in a few lines and exit code 2."""
+"""How a command can end other than well: a user's mistake (exit code 2), a run that failed (1), a
+signal (128 + its number).
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +10,18 @@ from hydra.errors import InstantiationException
 
 class UserError(Exception):
     """What was given, what is allowed, what to do."""
+
+
+class RunFailed(Exception):  # noqa: N818 - it is one more way to end
+    """The cause in a line, and where its traceback is."""
+
+
+class Stopped(BaseException):
+    """A signal ended a run, after its checkpoint was written."""
+
+    def __init__(self, signal_number: int, message: str = "") -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
 
 
 @contextmanager
