@@ -1,14 +1,12 @@
 """Finding runs and loading what they learned: a run directory holds all that sampling needs.
 
-A run directory has config.yaml (resolved), checkpoints/last.ckpt and checkpoints/best.ckpt.
-Checkpoints are read with weights_only, and the configuration may name only classes that run.config
-allows.
+Checkpoints are checked against their checksums and read with weights_only, and the configuration
+may name only classes that run.config allows.
 """
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import yaml
 from hydra.utils import instantiate
 from torch import nn
@@ -16,6 +14,7 @@ from torch import nn
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.run.config import Node, check
 from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.training.checkpoint_io import DamagedCheckpoint, newest_valid, read
 from ddpm_lightning.training.module import DiffusionModule
 
 PREFIX = {"raw": "denoiser.", "ema": "ema_denoiser."}  # of weights in a checkpoint
@@ -58,9 +57,11 @@ def find_directory(given: str, outputs: Path) -> Path:
 
 
 def newest_checkpoint(directory: Path) -> Path | None:
-    """Of a run; None before its first."""
-    path = directory / "checkpoints" / "last.ckpt"
-    return path if path.is_file() else None
+    """The newest valid one of a run; None before its first."""
+    try:
+        return newest_valid(directory / "checkpoints")
+    except DamagedCheckpoint as e:
+        raise UserError(str(e)) from e
 
 
 def find_run(given: str, outputs: Path) -> Run:
@@ -88,14 +89,13 @@ def read_config(directory: Path) -> Node:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of ours, loaded on the CPU with weights_only; UserError for anything else."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # what torch raises for foreign bytes has many types
-        reason = next(iter(str(e).splitlines()), type(e).__name__)
-        raise UserError(f"{path} is damaged or not a checkpoint: {reason}") from e
-    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+        checkpoint = read(path)
+    except (DamagedCheckpoint, OSError) as e:
+        raise UserError(str(e)) from e
+    state = checkpoint.get("state_dict")
     if not isinstance(state, dict) or not any(key.startswith(PREFIX["raw"]) for key in state):
         raise UserError(f"{path} is not a checkpoint of ddpm_lightning: it holds no denoiser")
-    return dict(checkpoint)
+    return checkpoint
 
 
 def load_denoisers(run: Run) -> tuple[dict[str, Denoiser], int]:

@@ -134,10 +134,12 @@ def _with_status(directory: Path) -> Iterator[None]:
     record("running")
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as e:  # Lightning turns the first into the second
+    except (Stopped, KeyboardInterrupt, SystemExit) as e:  # Lightning exits after the second
         record("interrupted")
+        number = e.signal_number if isinstance(e, Stopped) else signal.SIGINT
         again = command([f"resume={relpath(directory)}"])
-        raise Stopped(signal.SIGINT, f"interrupted; go on with: {again}") from e
+        name = signal.Signals(number).name
+        raise Stopped(number, f"interrupted by {name}; go on with: {again}") from e
     except UserError as e:
         record("failed", str(e))
         raise

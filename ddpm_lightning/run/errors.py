@@ -7,6 +7,10 @@ from contextlib import contextmanager
 
 from hydra.errors import InstantiationException
 
+from ddpm_lightning.training.signals import Stopped
+
+__all__ = ["RunFailed", "Stopped", "UserError", "user_errors"]
+
 
 class UserError(Exception):
     """What was given, what is allowed, what to do."""
@@ -14,14 +18,6 @@ class UserError(Exception):
 
 class RunFailed(Exception):  # noqa: N818 - it is one more way to end
     """The cause in a line, and where its traceback is."""
-
-
-class Stopped(BaseException):
-    """A signal ended a run, after its checkpoint was written."""
-
-    def __init__(self, signal_number: int, message: str = "") -> None:
-        super().__init__(message)
-        self.signal_number = signal_number
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,10 +27,11 @@ from ddpm_lightning.run.checkpoint import check_resumable
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import Node, check
 from ddpm_lightning.run.directory import Start, create, logged, new_start, recorded
-from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.errors import Stopped, UserError, user_errors
 from ddpm_lightning.run.resume import resumed_start
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
+from ddpm_lightning.training.checkpoint_io import VerifiedCheckpointIO
 from ddpm_lightning.training.datamodule import StoreDataModule
 from ddpm_lightning.training.loggers import MetricsTable
 from ddpm_lightning.training.module import DiffusionModule
@@ -51,7 +52,8 @@ def train(job: Job) -> None:
     if start.checkpoint is not None:
         first_step = check_resumable(module, "ema" in config["callbacks"], start.checkpoint)
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-        with logged(start.directory):
+        # A rank that ends at a signal ends well: else rank 0 would be killed for it.
+        with logged(start.directory), suppress(Stopped):
             fit(start, data, module, first_step)
         return
     if start.is_new:
@@ -88,10 +90,13 @@ def fit(
     with user_errors("logger"):  # which starts here
         for logger in trainer.loggers:
             logger.log_hyperparams({**config, "skipped_gifs": data.skipped})
-    trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
-    if not config["trainer"].get("fast_dev_run"):
-        # Once more: max_steps need not be a multiple of the checkpoint interval.
-        trainer.save_checkpoint(directory / "checkpoints" / "last.ckpt", weights_only=False)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+    finally:
+        # Their threads fetch on: one that wakes while Python ends would abort the process.
+        for loader in (trainer.train_dataloader, trainer.val_dataloaders):
+            if loader is not None:
+                loader.close()
     return trainer
 
 
@@ -153,7 +158,11 @@ def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Traine
     accelerator = config["trainer"].get("accelerator", "auto")
     with user_errors(f"trainer.accelerator={accelerator} (auto takes what this machine has)"):
         trainer: pl.Trainer = instantiate(
-            config["trainer"], callbacks=callbacks, logger=loggers, _convert_="all"
+            config["trainer"],
+            callbacks=callbacks,
+            logger=loggers,
+            plugins=VerifiedCheckpointIO(),
+            _convert_="all",
         )
     if trainer.max_steps == -1 and trainer.max_epochs in (None, -1):
         raise UserError("the run has no end; set trainer.max_steps, which the learning rate needs")
