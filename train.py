@@ -1,16 +1,14 @@
 """Trains a video diffusion model on short animated GIFs; `python train.py --help` explains."""
 
-from omegaconf import DictConfig
-
-from ddpm_lightning.run.cli import run_command
+from ddpm_lightning.run.cli import Job, run_jobs
 
 
-def main(cfg: DictConfig) -> None:
+def main(job: Job) -> None:
     # Imported here: --help and mistakes on the command line need not wait for torch.
     from ddpm_lightning.run.train import train
 
-    train(cfg)
+    train(job)
 
 
 if __name__ == "__main__":
-    run_command(main, "config")
+    run_jobs(main, "config")

@@ -18,15 +18,15 @@ import inspect_data
 import sample
 import train
 from ddpm_lightning.data.gif import encode
-from ddpm_lightning.run.cli import run_command
+from ddpm_lightning.run.cli import run_command, run_jobs
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = {
-    "train": (train.main, "config"),
-    "sample": (sample.main, "sample"),
-    "evaluate": (evaluate.main, "evaluate"),
-    "ingest": (ingest.main, "ingest"),
-    "inspect_data": (inspect_data.main, "inspect_data"),
+    "train": lambda: run_jobs(train.main, "config"),
+    "sample": lambda: run_command(sample.main, "sample"),
+    "evaluate": lambda: run_command(evaluate.main, "evaluate"),
+    "ingest": lambda: run_command(ingest.main, "ingest"),
+    "inspect_data": lambda: run_command(inspect_data.main, "inspect_data"),
 }
 
 # The smallest run that does everything the default does.
@@ -83,12 +83,11 @@ def call_in(
     monkeypatch.chdir(folder)
 
     def call(command: str, *arguments: str) -> Result:
-        task, config_name = COMMANDS[command]
         monkeypatch.setattr(sys, "argv", [f"{command}.py", *arguments])
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
         code = 0
         try:
-            run_command(task, config_name)
+            COMMANDS[command]()
         except SystemExit as e:
             code = int(e.code or 0)
         finally:

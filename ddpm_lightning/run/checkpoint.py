@@ -1,14 +1,12 @@
 """Finding runs and loading what they learned: a run directory holds all that sampling needs.
 
-A run directory has config.yaml (resolved), checkpoints/last.ckpt and checkpoints/best.ckpt.
-Checkpoints are read with weights_only, and the configuration may name only classes that run.config
-allows.
+Checkpoints are checked against their checksums and read with weights_only, and the configuration
+may name only classes that run.config allows.
 """
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import yaml
 from hydra.utils import instantiate
 from torch import nn
@@ -16,6 +14,7 @@ from torch import nn
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.run.config import Node, check
 from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.training.checkpoint_io import DamagedCheckpoint, newest_valid, read
 from ddpm_lightning.training.module import DiffusionModule
 
 PREFIX = {"raw": "denoiser.", "ema": "ema_denoiser."}  # of weights in a checkpoint
@@ -31,8 +30,9 @@ class Run(NamedTuple):
     config: Node
 
 
-def find_checkpoint(given: str, outputs: Path) -> Path:
-    """The file meant by a run directory, a checkpoint file, or 'last': the newest in outputs."""
+def find_directory(given: str, outputs: Path) -> Path:
+    """The run directory meant by itself, by a checkpoint file in it, or by 'last': the one whose
+    last.ckpt is the newest in outputs."""
     if given == "last":
         found = sorted(outputs.rglob("checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
         if not found:
@@ -40,28 +40,42 @@ def find_checkpoint(given: str, outputs: Path) -> Path:
                 f"last: no run below {outputs}/ has a checkpoint yet; "
                 "train one first, or give a run directory"
             )
-        return found[-1]
+        return found[-1].parent.parent
     path = Path(given)
-    if path.is_dir():
-        path = path / "checkpoints" / "last.ckpt"
-    if not path.is_file():
+    if not path.exists():
         raise UserError(
-            f"{given}: no checkpoint there ({path} does not exist); "
+            f"{given}: no run or checkpoint there; "
             "give a run directory below outputs/, or a .ckpt file in one"
         )
-    return path
+    directory = path if path.is_dir() else path.absolute().parent.parent
+    if not (directory / "config.yaml").is_file():
+        raise UserError(
+            f"{given}: {directory / 'config.yaml'} does not exist, so this is not a run of "
+            "ddpm_lightning; a checkpoint must stay in its run directory"
+        )
+    return directory
+
+
+def newest_checkpoint(directory: Path) -> Path | None:
+    """The newest valid one of a run; None before its first."""
+    try:
+        return newest_valid(directory / "checkpoints")
+    except DamagedCheckpoint as e:
+        raise UserError(str(e)) from e
 
 
 def find_run(given: str, outputs: Path) -> Run:
     """The run that a checkpoint belongs to, with its configuration checked."""
-    checkpoint = find_checkpoint(given, outputs)
-    directory = checkpoint.resolve().parent.parent
+    directory = find_directory(given, outputs)
+    checkpoint = Path(given) if Path(given).is_file() else newest_checkpoint(directory)
+    if checkpoint is None:
+        raise UserError(f"{given}: no checkpoint there yet; train on with resume={directory}")
+    return Run(directory, checkpoint, read_config(directory))
+
+
+def read_config(directory: Path) -> Node:
+    """A run's configuration, checked."""
     file = directory / "config.yaml"
-    if not file.is_file():
-        raise UserError(
-            f"{given}: {file} does not exist, so this is not a run of ddpm_lightning; "
-            "a checkpoint must stay in its run directory"
-        )
     try:
         config = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as e:
@@ -69,20 +83,19 @@ def find_run(given: str, outputs: Path) -> Run:
     if not isinstance(config, dict) or not {"model", "data"} <= set(config):
         raise UserError(f"{file} is not the configuration of a run: it has no model or no data")
     check(config)
-    return Run(directory, checkpoint, config)
+    return config
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of ours, loaded on the CPU with weights_only; UserError for anything else."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # what torch raises for foreign bytes has many types
-        reason = next(iter(str(e).splitlines()), type(e).__name__)
-        raise UserError(f"{path} is damaged or not a checkpoint: {reason}") from e
-    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+        checkpoint = read(path)
+    except (DamagedCheckpoint, OSError) as e:
+        raise UserError(str(e)) from e
+    state = checkpoint.get("state_dict")
     if not isinstance(state, dict) or not any(key.startswith(PREFIX["raw"]) for key in state):
         raise UserError(f"{path} is not a checkpoint of ddpm_lightning: it holds no denoiser")
-    return dict(checkpoint)
+    return checkpoint
 
 
 def load_denoisers(run: Run) -> tuple[dict[str, Denoiser], int]:
@@ -104,20 +117,21 @@ def _load(run: Run, state: dict[str, Any]) -> Denoiser:
     return module.denoiser.eval()
 
 
-def check_same_experiment(old: Run, new: Node) -> None:
-    """UserError, naming the first difference, unless a new configuration continues an old one.
+def check_same_experiment(directory: Path, new: Node) -> None:
+    """UserError, naming the first difference, unless a new configuration continues a run's.
 
     The chain, the objective, the network and the form of the clips must be the same; how long and
     on what device it is trained, and what is logged, may change.
     """
-    kept = {"model": set(old.config["model"]) - {"optimizer", *SCHEDULE_KEYS}, "data": FORM_KEYS}
+    old = read_config(directory)
+    kept = {"model": set(old["model"]) - {"optimizer", *SCHEDULE_KEYS}, "data": FORM_KEYS}
     for group, keys in kept.items():
         for key in sorted(keys):
-            before, now = old.config[group].get(key), new[group].get(key)
+            before, now = old[group].get(key), new[group].get(key)
             if before != now:
                 raise UserError(
-                    f"{old.directory} was trained with {group}.{key}={before}, now it is {now};\n"
-                    f"to go on, repeat the words in {old.directory / 'command.txt'}"
+                    f"{directory} was trained with {group}.{key}={before}, now it is {now};\n"
+                    "leave that word away to go on with it"
                 )
 
 

@@ -1,6 +1,7 @@
-"""Runs a command under Hydra and turns users' mistakes into a few lines.
+"""Composes a command's configuration under Hydra and turns what goes wrong into a few lines.
 
-Exit codes: 0 done, 1 the run failed, 2 the command or its configuration was wrong, 130 interrupted.
+Exit codes: 0 done, 1 the run failed, 2 the command or its configuration was wrong, 128 + n ended by
+signal n: 130 by Ctrl-C, 143 by SIGTERM.
 """
 
 import os
@@ -8,52 +9,86 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from functools import wraps
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.errors import RunFailed, Stopped, UserError
 
 CONF = Path(__file__).parents[2] / "conf"
 OPTIONAL_GROUPS = ("experiment", "debug")  # null means none of them
 
 
+class Job(NamedTuple):
+    """One composed configuration.
+
+    words: of the command line that made it.
+    choices: the option of each group.
+    place: in a sweep: its directory and the job's number; None outside of one.
+    """
+
+    cfg: DictConfig
+    words: list[str]
+    choices: dict[str, str | None]
+    place: tuple[Path, int] | None
+
+
 def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     """Composes conf/{config_name}.yaml with the command line and hands it to task, once per job."""
-    # Hydra raises instead of printing its own summaries; set by hand, it asks for whole tracebacks.
-    given = os.environ.get("HYDRA_FULL_ERROR")
-    wants_traceback = given == "1"
-    mistakes: list[Exception] = []
+    run_jobs(lambda job: task(job.cfg), config_name)
 
-    def report(error: Exception) -> None:
-        if wants_traceback:
-            raise error
-        mistakes.append(error)
-        print(f"error: {describe(error)}", file=sys.stderr)
 
-    @wraps(task)
-    def job(cfg: DictConfig) -> None:
-        try:
-            with environment("HYDRA_FULL_ERROR", given):  # what the job starts inherits it
-                task(cfg)
-        except UserError as e:  # reported here, so that a sweep goes on with its other jobs
-            report(e)
+def run_jobs(task: Callable[[Job], None], config_name: str) -> None:
+    """The same for a task that asks for more than the configuration.
 
+    Exits with the highest code of all jobs; one that fails does not keep the others from running.
+    """
+    jobs: list[Job] = []
+    code = attempt(lambda: jobs.extend(composed(config_name)))
+    code = max([code, *(attempt(partial(task, job)) for job in jobs)])
+    if code:
+        sys.exit(code)
+
+
+def composed(config_name: str) -> list[Job]:
+    """The jobs that the command line asks for; only with -m there can be more than one."""
+    jobs: list[Job] = []
+
+    def collect(cfg: DictConfig) -> None:
+        own = HydraConfig.get()
+        is_sweep = own.mode == RunMode.MULTIRUN
+        place = (Path(own.sweep.dir), int(own.job.num)) if is_sweep else None
+        jobs.append(Job(cfg, list(own.overrides.task), dict(own.runtime.choices), place))
+
+    refuse_null_groups(sys.argv[1:])
+    with environment("HYDRA_FULL_ERROR", "1"):  # raise instead of printing summaries of its own
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(collect)()
+    return jobs
+
+
+def attempt(part: Callable[[], None]) -> int:
+    """Does it and returns the exit code; what went wrong is said on stderr, the cause last."""
     try:
-        refuse_null_groups(sys.argv[1:])
-        with environment("HYDRA_FULL_ERROR", "1"):
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
-    except (UserError, HydraException, OmegaConfBaseException) as e:
-        report(e)
+        part()
+    except (UserError, HydraException, OmegaConfBaseException, RunFailed) as e:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":  # set by hand, it asks for whole tracebacks
+            raise
+        print(f"error: {describe(e)}", file=sys.stderr)
+        return 1 if isinstance(e, RunFailed) else 2
+    except Stopped as e:
+        print(e, file=sys.stderr)
+        return 128 + e.signal_number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    if mistakes:
-        sys.exit(2)
+        return 130
+    return 0
 
 
 @contextmanager

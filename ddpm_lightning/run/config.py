@@ -29,7 +29,11 @@ Seed = typing.Annotated[int, Field(ge=0, lt=2**32)]
 
 TOP_LEVEL: dict[str, Any] = {
     "seed": Seed,
+    "resume": str | None,
     "ckpt_path": str | None,
+    "run_name": str | None,
+    "run_dir": str | None,
+    "run_id": str | None,
     "outputs_dir": str,
     "checkpoint": str,
     "num_samples": PositiveInt,

@@ -1,13 +1,23 @@
-"""Mistakes a user can make, kept apart from our own: these end in a few lines and exit code 2."""
+"""How a command can end other than well: a user's mistake (exit code 2), a run that failed (1), a
+signal (128 + its number).
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hydra.errors import InstantiationException
 
+from ddpm_lightning.training.signals import Stopped
+
+__all__ = ["RunFailed", "Stopped", "UserError", "user_errors"]
+
 
 class UserError(Exception):
     """What was given, what is allowed, what to do."""
+
+
+class RunFailed(Exception):  # noqa: N818 - it is one more way to end
+    """The cause in a line, and where its traceback is."""
 
 
 @contextmanager

@@ -2,75 +2,102 @@
 failed.
 """
 
-import json
 import logging
 import os
-import shlex
 import sys
-import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
-import yaml
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Estimate
 from ddpm_lightning.plots.curves import save_curves
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.report import describe
-from ddpm_lightning.run.checkpoint import check_resumable, check_same_experiment, find_run
-from ddpm_lightning.run.config import Node, check, resolved
-from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.checkpoint import check_resumable
+from ddpm_lightning.run.cli import Job
+from ddpm_lightning.run.config import Node, check
+from ddpm_lightning.run.directory import Start, create, logged, new_start, recorded
+from ddpm_lightning.run.errors import Stopped, UserError, user_errors
+from ddpm_lightning.run.resume import resumed_start
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
+from ddpm_lightning.training.checkpoint_io import VerifiedCheckpointIO
 from ddpm_lightning.training.datamodule import StoreDataModule
+from ddpm_lightning.training.loggers import MetricsTable
 from ddpm_lightning.training.module import DiffusionModule
 
 log = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig) -> None:
+def train(job: Job) -> None:
     """Builds everything the configuration names, trains, and says where to look."""
-    config = resolved(cfg)
+    given = job.cfg.ckpt_path
+    start = new_start(job) if given is None else resumed_start(str(given), job)
+    config = start.config
     check(config)
     quiet()
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data, module = build(config)
-    resume_from = None
-    if config["ckpt_path"] is not None:
-        run = find_run(str(config["ckpt_path"]), Path(config["outputs_dir"]))
-        check_same_experiment(run, config)
-        step = check_resumable(module, "ema" in config["callbacks"], run.checkpoint)
-        unseen = (config["seed"] + step) % 2**32  # not the draws of the first steps again
-        pl.seed_everything(unseen, workers=True, verbose=False)
-        resume_from = str(run.checkpoint)
-        log.info("resuming from %s, step %d", run.checkpoint, step)
-    run_dir = Path(config["run_dir"])
-    with recorded(run_dir, config):
-        trainer = build_trainer(config, run_dir)  # before GIFs are decoded: it may be refused
-        data.trainer = trainer  # which knows of other ranks
-        with user_errors("data"):
-            data.load()
-        with user_errors("logger"):  # which starts here
-            for logger in trainer.loggers:
-                logger.log_hyperparams({**config, "skipped_gifs": data.skipped})
-        trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
-        if not config["trainer"].get("fast_dev_run"):
-            # Once more: max_steps need not be a multiple of the checkpoint interval.
-            trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt", weights_only=False)
-            finish(trainer, run_dir)
+    first_step = 0
+    if start.checkpoint is not None:
+        first_step = check_resumable(module, "ema" in config["callbacks"], start.checkpoint)
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        # A rank that ends at a signal ends well: else rank 0 would be killed for it.
+        with logged(start.directory), suppress(Stopped):
+            fit(start, data, module, first_step)
+        return
+    if start.is_new:
+        start = create(start, is_named=job.cfg.run_dir is not None)
+    with recorded(start, job.words), finished_wandb():
+        if start.checkpoint is not None:
+            log.info("resuming from %s, step %d", start.checkpoint, first_step)
+        # Other ranks are started with the same words, as Lightning does it: they find all of it
+        # in the run directory, whatever has become of conf/ and of the time.
+        sys.argv[1:] = [f"resume={quoted(start.checkpoint or start.directory)}"]
+        trainer = fit(start, data, module, first_step, is_sweep=job.place is not None)
+        if not start.config["trainer"].get("fast_dev_run"):
+            finish(trainer, start.directory)
+
+
+def fit(
+    start: Start,
+    data: StoreDataModule,
+    module: DiffusionModule,
+    first_step: int,
+    is_sweep: bool = False,
+) -> pl.Trainer:
+    """Trains to the end."""
+    config, directory = start.config, start.directory
+    trainer = build_trainer(config, directory, first_step)  # before GIFs are decoded
+    if trainer.world_size > 1 and is_sweep:
+        raise UserError(
+            f"a sweep (-m) trains each job on one device, got {trainer.world_size}; "
+            "add trainer.devices=1, or start the jobs one by one"
+        )
+    data.trainer = trainer  # which knows of other ranks
+    with user_errors("data"):
+        data.load()
+    with user_errors("logger"):  # which starts here
+        for logger in trainer.loggers:
+            logger.log_hyperparams({**config, "skipped_gifs": data.skipped})
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+    finally:
+        # Their threads fetch on: one that wakes while Python ends would abort the process.
+        for loader in (trainer.train_dataloader, trainer.val_dataloaders):
+            if loader is not None:
+                loader.close()
+    return trainer
 
 
 def build(config: Node) -> tuple[StoreDataModule, DiffusionModule]:
@@ -113,77 +140,57 @@ def rehearse(sampler: Sampler, process: GaussianProcess, learned_variance: bool)
     sampler.walk(Blank(process, learned_variance), start, times[:2], draw)
 
 
-def build_trainer(config: Node, run_dir: Path) -> pl.Trainer:
-    """The trainer with callbacks and loggers; metrics.csv is always among them."""
+def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Trainer:
+    """The trainer with callbacks and loggers; metrics.csv is always among them.
+
+    Args:
+        first_step: at which training goes on; curves go on there too.
+    """
     with user_errors("callbacks"):
         callbacks = list(instantiate(config["callbacks"], _convert_="all").values())
     with user_errors("logger"):
         named = config["logger"]
         nodes = [named] if "_target_" in named else named.values()
-        loggers: list[Logger] = [instantiate(node, _convert_="all") for node in nodes]
-    loggers.append(CSVLogger(run_dir, name="", version="", flush_logs_every_n_steps=20))
+        loggers: list[Logger] = [
+            instantiate(node, **continued(node, first_step), _convert_="all") for node in nodes
+        ]
+    loggers.append(MetricsTable(run_dir, first_step, flush_logs_every_n_steps=20))
     accelerator = config["trainer"].get("accelerator", "auto")
     with user_errors(f"trainer.accelerator={accelerator} (auto takes what this machine has)"):
         trainer: pl.Trainer = instantiate(
-            config["trainer"], callbacks=callbacks, logger=loggers, _convert_="all"
+            config["trainer"],
+            callbacks=callbacks,
+            logger=loggers,
+            plugins=VerifiedCheckpointIO(),
+            _convert_="all",
         )
     if trainer.max_steps == -1 and trainer.max_epochs in (None, -1):
         raise UserError("the run has no end; set trainer.max_steps, which the learning rate needs")
-    if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise UserError(
-            f"a sweep (-m) trains each job on one device, got {trainer.world_size}; "
-            "add trainer.devices=1, or start the jobs one by one"
-        )
     return trainer
 
 
+def continued(node: Node, first_step: int) -> Node:
+    """What a logger needs to know to go on with its curves: W&B finds out by the run's id."""
+    is_tensorboard = str(node["_target_"]).endswith(".TensorBoardLogger")
+    return {"purge_step": first_step} if is_tensorboard and first_step else {}
+
+
+def quoted(path: Path) -> str:
+    """As a value on a command line of Hydra."""
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
 @contextmanager
-def recorded(run_dir: Path, config: Node) -> Iterator[None]:
-    """Writes config.yaml and status.json (running, then finished, failed or interrupted)."""
-    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-        yield
-        return
-    run_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        with (run_dir / "config.yaml").open("x") as file:
-            yaml.safe_dump(config, file, sort_keys=False)
-    except FileExistsError as e:
-        raise UserError(f"{run_dir} already holds a run; choose another hydra.run.dir") from e
-    (run_dir / "command.txt").write_text(command() + "\n")
-    started = time.time()
-
-    def record(status: str, error: str | None = None) -> None:
-        entry = {"status": status, "seconds": round(time.time() - started, 1), "error": error}
-        (run_dir / "status.json").write_text(json.dumps(entry, indent=2) + "\n")
-
-    record("running")
+def finished_wandb() -> Iterator[None]:
+    """Without finish() two jobs of a sweep become one W&B run."""
+    code = 1
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as e:  # Lightning turns the first into the second
-        record("interrupted")
-        _finish_wandb(exit_code=130)
-        if (run_dir / "checkpoints" / "last.ckpt").exists():
-            log.error("interrupted; go on with:\n%s ckpt_path=%s", command(), run_dir)
-        raise KeyboardInterrupt from e
-    except Exception as e:
-        record("failed", f"{type(e).__name__}: {e}")
-        _finish_wandb(exit_code=1)
-        log.error("%s is marked failed", run_dir)
-        raise
-    record("finished")
-    _finish_wandb(exit_code=0)
-
-
-def command() -> str:
-    """What starts this job, also one of a sweep, again."""
-    return shlex.join(["python", "train.py", *HydraConfig.get().overrides.task])
-
-
-def _finish_wandb(exit_code: int) -> None:
-    # Without finish() two jobs of a sweep become one W&B run.
-    wandb: Any = sys.modules.get("wandb")
-    if wandb is not None:
-        wandb.finish(exit_code=exit_code)
+        code = 0
+    finally:
+        wandb: Any = sys.modules.get("wandb")
+        if wandb is not None:
+            wandb.finish(exit_code=code)
 
 
 @rank_zero_only

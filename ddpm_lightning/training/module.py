@@ -80,6 +80,14 @@ class DiffusionModule(pl.LightningModule):
         return self.ema_denoiser or self.denoiser
 
     def on_train_start(self) -> None:
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, LambdaLR)
+        # A resumed run may be longer than the one that stopped: the rate is that of its own course.
+        groups = scheduler.optimizer.param_groups
+        for group, base, factor in zip(
+            groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+        ):
+            group["lr"] = base * factor(scheduler.last_epoch)
         if self.trainer.world_size > 1:  # every rank its own windows, steps and noise
             torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
 

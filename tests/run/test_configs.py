@@ -7,9 +7,8 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lightning.likelihood.base import Likelihood
 from ddpm_lightning.run.cli import CONF
@@ -30,11 +29,7 @@ SMALL = ["network.base_width=16", "network.head_width=8"]
 def unresolved(folder: Path, *overrides: str) -> DictConfig:
     """The configuration of a training command."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [*overrides, f"hydra.run.dir={folder}"], return_hydra_config=True)
-    with open_dict(cfg):
-        cfg.hydra.runtime.output_dir = str(folder)
-    HydraConfig.instance().set_config(cfg)
-    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+        return compose("config", [*overrides, f"run_dir={folder}"])
 
 
 def composed(folder: Path, *overrides: str) -> dict[str, Any]:

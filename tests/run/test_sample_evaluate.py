@@ -1,5 +1,6 @@
 """python sample.py and evaluate.py: all they need is in the run directory."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from ddpm_lightning.data.gif import decode
+from ddpm_lightning.training.checkpoint_io import write
 from tests.commands import TINY, Call, assert_user_error, newest_run
 
 
@@ -108,15 +110,15 @@ def test_a_missing_checkpoint_is_named(call: Call) -> None:
 
 
 def test_a_foreign_checkpoint_is_refused(call: Call, trained: Path, tmp_path: Path) -> None:
-    file = trained / "checkpoints" / "last.ckpt"
-    torch.save({"state_dict": {"layer.weight": torch.zeros(2)}}, file)
-    assert_user_error(call("sample", f"checkpoint={trained}"), "not a checkpoint of ddpm_lightning")
+    file = trained / "checkpoints" / "best.ckpt"
+    write({"state_dict": {"layer.weight": torch.zeros(2)}}, file)
+    assert_user_error(call("sample", f"checkpoint={file}"), "not a checkpoint of ddpm_lightning")
     for content in (b"GIF89a, really", b"", b"\x80\x02.", bytes(100)):
         file.write_bytes(content)
-        assert_user_error(call("sample", f"checkpoint={trained}"), "damaged or not a checkpoint")
+        assert_user_error(call("sample", f"checkpoint={file}"), "is damaged")
     lonely = tmp_path / "lonely" / "x.ckpt"
     lonely.parent.mkdir()
-    torch.save({}, lonely)
+    write({}, lonely)
     assert_user_error(call("sample", f"checkpoint={lonely}"), "not a run of ddpm_lightning")
 
 
@@ -125,8 +127,11 @@ def test_a_checkpoint_that_runs_code_is_refused(call: Call, trained: Path, tmp_p
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return Path.mkdir, (tmp_path / "attacked",)  # type: ignore[return-value]
 
-    torch.save({"state_dict": Attack()}, trained / "checkpoints" / "last.ckpt")
-    assert_user_error(call("sample", f"checkpoint={trained}"), "damaged or not a checkpoint")
+    file = trained / "checkpoints" / "best.ckpt"
+    torch.save({"state_dict": Attack()}, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    file.with_name("best.ckpt.sha256").write_text(f"{digest}  best.ckpt\n")
+    assert_user_error(call("sample", f"checkpoint={file}"), "is not a checkpoint")
     assert not (tmp_path / "attacked").exists()
 
 

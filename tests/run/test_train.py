@@ -4,6 +4,7 @@ combination.
 
 import json
 import signal
+import time
 from math import isfinite
 from pathlib import Path
 
@@ -14,13 +15,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ddpm_lightning.data.gif import decode
 from ddpm_lightning.plots.curves import read_metrics
+from ddpm_lightning.training.checkpoint_io import newest_valid, read
 from tests.commands import TINY, Call, newest_run, spawn, start, wait_for, write_gifs
 
 
 def test_a_run_leaves_config_checkpoints_pictures_and_curves(trained: Path) -> None:
     assert json.loads((trained / "status.json").read_text())["status"] == "finished"
     assert yaml.safe_load((trained / "config.yaml").read_text())["trainer"]["max_steps"] == 4
-    assert {path.name for path in (trained / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    names = {"best.ckpt", "last.ckpt", "step_00000002.ckpt", "step_00000004.ckpt"}
+    files = {path.name for path in (trained / "checkpoints").iterdir()}
+    assert files == names | {f"{name}.sha256" for name in names}
     assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
     grid = decode((trained / "samples" / "final.gif").read_bytes())
     assert len(grid.frames) == 4
@@ -64,26 +68,21 @@ def test_both_dashboards_receive_gifs_that_animate(call: Call, tmp_path: Path) -
     assert len(decode(media[-1].read_bytes()).frames) == 4
 
 
-def test_resuming_continues_steps_and_weights(call: Call, trained: Path, tmp_path: Path) -> None:
-    result = call("train", *TINY, "logger=csv", "trainer.max_steps=6", "ckpt_path=last")
+def test_resuming_continues_steps_and_optimizer(call: Call, trained: Path) -> None:
+    result = call("train", "resume=last", "trainer.max_steps=6")
     assert result.code == 0, result.err
-    resumed = newest_run(tmp_path)
-    assert resumed != trained
-    checkpoint = torch.load(resumed / "checkpoints" / "last.ckpt", weights_only=True)
+    checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 6
-    assert min(read_metrics(resumed / "metrics.csv")["train/loss"][0]) >= 4
     moments = checkpoint["optimizer_states"][0]["state"][0]
     assert moments["step"] == 6
 
 
-def test_resuming_at_the_last_step_keeps_every_weight(
-    call: Call, trained: Path, tmp_path: Path
-) -> None:
-    assert call("train", *TINY, "logger=csv", f"ckpt_path={trained}").code == 0
-    first = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
-    again = newest_run(tmp_path) / "checkpoints" / "last.ckpt"
-    second = torch.load(again, weights_only=True)
-    assert all(first["state_dict"][k].equal(v) for k, v in second["state_dict"].items())
+def test_resuming_at_the_last_step_keeps_every_weight(call: Call, trained: Path) -> None:
+    file = trained / "checkpoints" / "last.ckpt"
+    first = torch.load(file, weights_only=True)["state_dict"]
+    assert call("train", f"resume={trained}").code == 0
+    second = torch.load(file, weights_only=True)["state_dict"]
+    assert all(first[name].equal(tensor) for name, tensor in second.items())
 
 
 @pytest.mark.slow
@@ -124,7 +123,8 @@ def test_a_sweep_makes_one_finished_run_per_job(tmp_path: Path) -> None:
     assert {json.loads((r / "status.json").read_text())["status"] for r in runs} == {"finished"}
     configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
     assert len({(c["model"]["_target_"], c["noise"]["_target_"]) for c in configs}) == 4
-    commands = {(run / "command.txt").read_text().split(" data=")[0] for run in runs}
+    starts = [json.loads((run / "starts" / "01.json").read_text()) for run in runs]
+    commands = {start["command"].split(" data=")[0] for start in starts}
     assert "python train.py model=median noise=hybrid" in commands
     assert all(len(list(run.glob("wandb/offline-run-*"))) == 1 for run in runs)
 
@@ -177,19 +177,42 @@ def test_fast_dev_run_runs_everything_and_leaves_no_checkpoint(call: Call, tmp_p
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_says_so_and_keeps_its_last_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_last_step_and_says_how_to_go_on(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
     write_gifs(tmp_path / "gifs")
     words = [*TINY, "logger=csv", "trainer.max_steps=100000", "callbacks.samples.first_step=3"]
-    process = start(tmp_path, "train", *words, "trainer.val_check_interval=100000")
+    process = start(tmp_path, "train", *words, "trainer.val_check_interval=100000", "run_dir=out")
     try:
-        wait_for(lambda: list((tmp_path / "outputs").rglob("step_000003.gif")), seconds=120)
-        process.send_signal(signal.SIGINT)
+        wait_for(lambda: list(tmp_path.rglob("step_000003.gif")), seconds=120)
+        process.send_signal(number)
+        sent = time.monotonic()
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == code
+    assert time.monotonic() - sent < 30
     assert "Traceback" not in errors
-    run = newest_run(tmp_path)
-    assert json.loads((run / "status.json").read_text())["status"] == "interrupted"
-    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    assert checkpoint["global_step"] >= 3
+    last = errors.strip().splitlines()[-1]
+    assert last == f"interrupted by {number.name}; go on with: python train.py resume=out"
+    assert json.loads((tmp_path / "out" / "status.json").read_text())["status"] == "interrupted"
+    path = newest_valid(tmp_path / "out" / "checkpoints")
+    assert path is not None
+    assert read(path)["global_step"] >= 3
+    assert spawn(tmp_path, "train", "resume=out", "trainer.max_steps=3").code == 0
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(call: Call, trained: Path) -> None:
+    for name in ("last.ckpt", "step_00000004.ckpt"):
+        with (trained / "checkpoints" / name).open("r+b") as file:
+            file.seek(1000)
+            file.write(b"rot")
+    sampled = call("sample", "checkpoint=last", "num_samples=1")
+    assert sampled.code == 0, sampled.err
+    assert "(step 2, ema weights)" in sampled.out
+    result = call("train", "resume=last")
+    assert result.code == 0, result.err
+    assert "step_00000004.ckpt is damaged" in result.out
+    assert "step_00000002.ckpt, step 2" in result.out
+    assert read(trained / "checkpoints" / "last.ckpt")["global_step"] == 4

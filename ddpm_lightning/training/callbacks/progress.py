@@ -62,6 +62,14 @@ class RunProgress(ProgressBar):
         self._bar.update(trainer.global_step - self._bar.n)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._close()  # else its last line would follow the cause
+
+    def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
 

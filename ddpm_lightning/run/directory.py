@@ -1,0 +1,196 @@
+"""The run directory: made once, by one process, and all that a run leaves lies in it.
+
+config.yaml             resolved, plain YAML: what the run is
+composed.yaml           the same before ${...} were replaced, and the option of every group
+status.json             running, finished, failed or interrupted
+starts/01.json, .patch  of each start: command, code, packages, seed, machine
+train.log               what was said, with every traceback
+checkpoints/ samples/ metrics.csv tensorboard/ wandb/
+"""
+
+import json
+import logging
+import secrets
+import signal
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from os.path import relpath
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm_lightning.data.atomic import write_file
+from ddpm_lightning.data.ingest.lock import ProcessLock
+from ddpm_lightning.run.cli import Job
+from ddpm_lightning.run.config import Node, resolved
+from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, user_errors
+from ddpm_lightning.run.provenance import command, diff, provenance
+
+LOG = "train.log"
+_NAMED_BY = ("model", "noise", "data")  # groups whose options name a run
+
+log = logging.getLogger(__name__)
+
+
+class Start(NamedTuple):
+    """What is to be trained and where; the directory need not exist yet.
+
+    cfg: not resolved.   checkpoint: to go on from, None at the beginning of a run.
+    """
+
+    directory: Path
+    cfg: DictConfig
+    config: Node
+    choices: dict[str, str | None]
+    checkpoint: Path | None = None
+    is_new: bool = True
+
+    def at(self, directory: Path) -> "Start":
+        """The same run in another directory, absolute: W&B's own process lives elsewhere."""
+        directory = directory.absolute()
+        cfg = self.cfg.copy()
+        cfg.run_dir = str(directory)
+        return self._replace(directory=directory, cfg=cfg, config=resolved(cfg))
+
+
+def new_start(job: Job) -> Start:
+    """A run that begins, with a name, an id and a directory, unless these were given."""
+    cfg = job.cfg
+    if cfg.run_name is None:
+        cfg.run_name = "-".join(str(job.choices[group]) for group in _NAMED_BY)
+    if cfg.run_id is None:
+        cfg.run_id = secrets.token_hex(4)
+    start = Start(Path(), cfg, {}, job.choices)
+    if cfg.run_dir is not None:
+        return start.at(Path(cfg.run_dir))
+    if job.place is not None:
+        sweep, number = job.place
+        return start.at(sweep / f"{number}_{cfg.run_name}")
+    now = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    return start.at(Path(cfg.outputs_dir) / f"{now}_{cfg.run_name}")
+
+
+def create(start: Start, is_named: bool) -> Start:
+    """Makes the directory; UserError if it is there already or cannot be made.
+
+    Args:
+        is_named: by the user; else another name is taken where a run has begun in the same second.
+    """
+    base, number = start.directory, 1
+    with user_errors("the run directory"):
+        start.directory.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                start.directory.mkdir()
+            except FileExistsError:
+                if is_named:
+                    raise UserError(
+                        f"{relpath(base)} already exists; choose another run_dir, or go on with "
+                        f"that run: resume={relpath(base)}"
+                    ) from None
+                number += 1
+                start = start.at(base.with_name(f"{base.name}_{number}"))
+            else:
+                return start
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    data = text.encode()
+    write_file(path, [data], len(data))
+
+
+@contextmanager
+def recorded(start: Start, words: list[str]) -> Iterator[None]:
+    """A start's record: its files, its log, and status.json at its beginning and end.
+
+    Two processes cannot train in one directory: UserError. Raises RunFailed like `logged`.
+    """
+    directory = start.directory
+    with user_errors("the run directory"):
+        lock = ProcessLock(directory / ".lock")
+    try:
+        with user_errors("the run directory"):
+            _write_start(start, words)
+        with logged(directory), _with_status(directory):
+            yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _with_status(directory: Path) -> Iterator[None]:
+    started = time.time()
+
+    def record(status: str, error: str | None = None) -> None:
+        entry = {"status": status, "seconds": round(time.time() - started, 1), "error": error}
+        write_text(directory / "status.json", json.dumps(entry, indent=2) + "\n")
+
+    record("running")
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt, SystemExit) as e:  # Lightning exits after the second
+        record("interrupted")
+        number = e.signal_number if isinstance(e, Stopped) else signal.SIGINT
+        again = command([f"resume={relpath(directory)}"])
+        name = signal.Signals(number).name
+        raise Stopped(number, f"interrupted by {name}; go on with: {again}") from e
+    except UserError as e:
+        record("failed", str(e))
+        raise
+    except Exception as e:
+        record("failed", _cause(e))
+        raise
+    record("finished")
+
+
+@contextmanager
+def logged(directory: Path) -> Iterator[None]:
+    """All that is logged goes to the run's log as well; an exception with its traceback.
+
+    Raises RunFailed for what is not the user's mistake.
+    """
+    path = directory / LOG
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    except Exception as e:
+        with suppress(OSError), path.open("a") as file:  # the disk may be what failed
+            file.write(traceback.format_exc())
+        if isinstance(e, UserError):
+            raise
+        raise RunFailed(f"{_cause(e)} (its traceback is in {relpath(path)})") from e
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _cause(error: Exception) -> str:
+    """In one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _write_start(start: Start, words: list[str]) -> None:
+    directory = start.directory
+    composed = {
+        "choices": start.choices,
+        "config": OmegaConf.to_container(start.cfg, resolve=False),
+    }
+    write_text(directory / "config.yaml", yaml.safe_dump(start.config, sort_keys=False))
+    write_text(directory / "composed.yaml", yaml.safe_dump(composed, sort_keys=False))
+    starts = directory / "starts"
+    starts.mkdir(exist_ok=True)
+    number = len(list(starts.glob("*.json"))) + 1
+    found: dict[str, Any] = provenance(words, start.config)
+    write_text(starts / f"{number:02d}.json", json.dumps(found, indent=2) + "\n")
+    if patch := diff():
+        write_text(starts / f"{number:02d}.patch", patch)

@@ -1,0 +1,52 @@
+"""Where a start of a run came from: its command, code, packages, seed and machine.
+
+Nothing is read from the environment but its names of devices and ranks: no secret can end up here.
+"""
+
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import datetime
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from ddpm_lightning.run.config import Node
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(words: list[str]) -> str:
+    """What a user types to start this again."""
+    return shlex.join(["python", "train.py", *words])
+
+
+def provenance(words: list[str], config: Node) -> dict[str, Any]:
+    """Plain values; `git` is None where the code does not lie in a git checkout."""
+    revision = _git("rev-parse", "HEAD")
+    return {
+        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": command(words),
+        "seed": config["seed"],
+        "data_seed": config["data"].get("seed"),
+        "git": revision and {"revision": revision.strip(), "changed": bool(diff())},
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": dict(sorted((d.name, d.version) for d in distributions())),
+    }
+
+
+def diff() -> str:
+    """What the checkout holds beyond its revision: changed tracked files, as a patch."""
+    return _git("diff", "HEAD", "--no-color", "--no-ext-diff") or ""
+
+
+def _git(*words: str) -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):  # no git, no checkout
+        return None
+    return found.stdout.decode(errors="replace")

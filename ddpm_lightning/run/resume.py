@@ -1,0 +1,76 @@
+"""Going on with a run: its own stored configuration, with the values that the command changes.
+
+The words of the command change single values of what was composed when the run began, before
+interpolations, so what depends on them follows. Groups stay as they were.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm_lightning.run.checkpoint import check_same_experiment, find_directory, newest_checkpoint
+from ddpm_lightning.run.cli import CONF, Job
+from ddpm_lightning.run.config import check, resolved
+from ddpm_lightning.run.directory import Start
+from ddpm_lightning.run.errors import UserError
+
+_NOT_OF_THE_RUN = ("resume", "ckpt_path", "outputs_dir", "hydra")
+
+
+def resumed_start(given: str, job: Job) -> Start:
+    """The run meant by a directory, a checkpoint file or 'last', in its own directory.
+
+    It goes on from its newest checkpoint, or from the one that was given; from its beginning if it
+    has none yet.
+    """
+    outputs = Path(job.cfg.outputs_dir)
+    directory = find_directory(given, outputs)
+    checkpoint = Path(given) if Path(given).is_file() else newest_checkpoint(directory)
+    cfg, choices = _composed(directory)
+    for override in OverridesParser.create().parse_overrides(job.words):
+        _apply(override, cfg, choices, directory)
+    cfg.run_dir = str(directory.absolute())  # it may have been moved
+    start = Start(directory, cfg, resolved(cfg), choices, checkpoint, is_new=False)
+    check_same_experiment(directory, start.config)
+    return start
+
+
+def _composed(directory: Path) -> tuple[DictConfig, dict[str, str | None]]:
+    file = directory / "composed.yaml"
+    try:
+        found: dict[str, Any] = yaml.safe_load(file.read_text())
+        cfg, choices = OmegaConf.create(found["config"]), dict(found["choices"])
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as e:
+        raise UserError(f"{file} is missing or damaged, so {directory} cannot go on: {e}") from e
+    assert isinstance(cfg, DictConfig)
+    OmegaConf.set_struct(cfg, True)
+    check(resolved(cfg))
+    return cfg, choices
+
+
+def _apply(
+    override: Override, cfg: DictConfig, choices: dict[str, str | None], directory: Path
+) -> None:
+    key, value = override.key_or_group, override.value()
+    if key.split(".")[0] in _NOT_OF_THE_RUN:
+        return
+    if (CONF / key).is_dir():
+        name = f"{key}@{override.package}" if override.package else key
+        if str(choices.get(name)) != str(value):
+            raise UserError(
+                f"{directory} was trained with {name}={choices.get(name)}, now it is {value};\n"
+                "a resumed run keeps its groups, but single values of them can be set"
+            )
+    elif override.is_delete():
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        if node is None or name not in node:
+            raise UserError(f"~{key}: {directory} has no {key}")
+        OmegaConf.set_struct(node, False)
+        node.pop(name)
+    else:
+        OmegaConf.update(cfg, key, value, force_add=override.is_add() or override.is_force_add())

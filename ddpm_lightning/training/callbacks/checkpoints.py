@@ -1,0 +1,164 @@
+"""Saves what a run needs to go on, and ends it at a signal.
+
+A checkpoint is taken between two optimizer steps: after the validation that is due there, if any.
+"""
+
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
+
+from ddpm_lightning.training import checkpoint_io as files
+from ddpm_lightning.training.signals import SignalWatch, Stopped
+
+
+class Checkpoints(Checkpoint):
+    """step_*.ckpt, of which the newest few stay; last.ckpt, the newest; best.ckpt.
+
+    Args:
+        directory: for them.
+        every_n_steps: of the optimizer.
+        every_n_minutes: as well; null for never.
+        keep: how many of the newest stay; with two, one can be damaged.
+        monitor: the logged value that is least at the best.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        every_n_steps: int,
+        every_n_minutes: float | None,
+        keep: int,
+        monitor: str,
+    ) -> None:
+        if every_n_steps < 1 or keep < 1:
+            raise ValueError(
+                f"every_n_steps and keep must be at least 1, got {every_n_steps} and {keep}"
+            )
+        if every_n_minutes is not None and every_n_minutes <= 0:
+            raise ValueError(f"every_n_minutes must be positive or null, got {every_n_minutes}")
+        self.directory = Path(directory)
+        self.every_n_steps = every_n_steps
+        self.every_n_minutes = every_n_minutes
+        self.keep = keep
+        self.monitor = monitor
+        self._best = math.inf
+        self._is_due = self._is_stopping = self._is_validating = False
+        self._watch = SignalWatch()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._best = state_dict["best"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and self.directory.exists():
+            files.sweep(self.directory)
+        self._last_step = self._saved_step = trainer.global_step
+        self._saved_at = time.monotonic()
+        self._watch.install()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        step = trainer.global_step
+        if step == self._last_step:  # gradients still accumulate
+            return
+        self._last_step = step
+        is_late = self._has_waited_long()
+        self._is_stopping, is_late = _agreed(trainer, self._watch.received is not None, is_late)
+        self._is_due = (
+            is_late
+            or self._is_stopping
+            or step % self.every_n_steps == 0
+            or step == trainer.max_steps
+        )
+        if self._is_due and (self._is_stopping or not validation_follows(trainer)):
+            self._save(trainer)
+        if self._is_stopping:
+            self._stop()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._is_validating = not trainer.sanity_checking
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        if not self._is_validating:
+            return
+        self._is_stopping, _ = _agreed(trainer, self._watch.received is not None, False)
+        if self._is_stopping:
+            self._save(trainer)
+            self._stop()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._is_validating:
+            return
+        self._is_validating = False
+        score = float(trainer.callback_metrics.get(self.monitor, math.inf))
+        is_best = bool(trainer.strategy.broadcast(score < self._best))
+        if is_best:
+            self._best = score
+        if self._is_due or is_best:
+            self._save(trainer, is_best)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._saved_step != trainer.global_step:  # the run ended by its number of epochs
+            self._save(trainer)
+        self._watch.restore()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._watch.restore()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._is_validating:  # Lightning goes on with one at its first batch, if that is begun
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            progress["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            progress["current"] |= {"ready": 0, "started": 0, "processed": 0, "completed": 0}
+
+    def _has_waited_long(self) -> bool:
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return self.every_n_minutes is not None and minutes >= self.every_n_minutes
+
+    def _save(self, trainer: pl.Trainer, is_best: bool = False) -> None:
+        self._is_due = False
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        path = self.directory / files.STEP.format(trainer.global_step)
+        trainer.save_checkpoint(path, weights_only=False)
+        if trainer.is_global_zero:
+            files.link(path, files.LAST)
+            if is_best:
+                files.link(path, files.BEST)
+            for old in files.by_step(self.directory)[self.keep :]:
+                files.remove(old)
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+
+    def _stop(self) -> None:
+        raise Stopped(self._watch.received or signal.SIGTERM)
+
+
+def validation_follows(trainer: pl.Trainer) -> bool:
+    """Whether Lightning validates after this batch; asked in on_train_batch_end."""
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+
+
+def _agreed(trainer: pl.Trainer, *flags: bool) -> list[bool]:
+    """Each flag that any rank has; a single reduction as long as there is none."""
+    if trainer.world_size == 1:
+        return list(flags)
+    reduce = trainer.strategy.reduce_boolean_decision
+    if not reduce(any(flags), all=False):
+        return [False] * len(flags)
+    return [reduce(flag, all=False) for flag in flags]

@@ -1,0 +1,177 @@
+"""Checkpoint files: whole or not at all, checked against a checksum, loaded without running code.
+
+x.ckpt has x.ckpt.sha256 beside it, as `sha256sum` writes it; while x.ckpt is being replaced, that
+holds the old file's line as well as the new one's, so that either file is found valid whenever the
+process dies.
+"""
+
+import hashlib
+import io
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins import CheckpointIO
+
+from ddpm_lightning.data.atomic import write_file
+
+LAST, BEST, STEP = "last.ckpt", "best.ckpt", "step_{:08d}.ckpt"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+_log = logging.getLogger(__name__)
+
+
+class DamagedCheckpoint(ValueError):  # noqa: N818 - a state of a file
+    """The file is not what was written; str() names it and says why."""
+
+
+def write(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Raises WriteRefused, naming path and bytes, and leaves what was there, if it cannot be."""
+    buffer = io.BytesIO()
+    torch.save(plain(checkpoint), buffer)
+    data = buffer.getbuffer()
+    digest = hashlib.sha256(data).hexdigest()
+    _write_digests(path, [digest, *_digests(path)])
+    write_file(path, [data], len(data))
+    _write_digests(path, [digest])
+
+
+def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """What was written there. Raises DamagedCheckpoint, FileNotFoundError."""
+    data = verified(path)
+    try:
+        found = torch.load(io.BytesIO(data), map_location=map_location, weights_only=True)
+    except Exception as error:  # what torch raises for foreign bytes has many types
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DamagedCheckpoint(f"{path} is not a checkpoint: {reason}") from error
+    if not isinstance(found, dict):
+        raise DamagedCheckpoint(f"{path} is not a checkpoint: it holds a {type(found).__name__}")
+    return found
+
+
+def verified(path: Path) -> bytes:
+    """The file's bytes. Raises DamagedCheckpoint, FileNotFoundError."""
+    data = path.read_bytes()
+    digests = _digests(path)
+    if not digests:
+        raise DamagedCheckpoint(
+            f"{path} has no checksum beside it; if you trust it, write one: "
+            f"sha256sum {path.name} > {path.name}.sha256"
+        )
+    if hashlib.sha256(data).hexdigest() not in digests:
+        raise DamagedCheckpoint(f"{path} is damaged: its checksum is not that of {path}.sha256")
+    return data
+
+
+def link(path: Path, name: str) -> None:
+    """Makes the same checkpoint known under another name beside it, without a copy if possible."""
+    other = path.with_name(name)
+    temporary = path.with_name(f".{name}.{os.getpid()}")
+    digests = _digests(path)
+    _write_digests(other, [*digests, *_digests(other)])
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    try:
+        os.link(path, temporary)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, temporary)
+    temporary.replace(other)
+    _write_digests(other, digests)
+
+
+def remove(path: Path) -> None:
+    """The checkpoint first: a checksum alone is no checkpoint, and is swept away."""
+    path.unlink(missing_ok=True)
+    _sidecar(path).unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed process left half done. Nobody else may be writing there."""
+    for path in folder.glob(".*"):
+        path.unlink()
+    for path in folder.glob("*.ckpt.sha256"):
+        if not path.with_suffix("").exists():
+            path.unlink()
+
+
+def by_step(folder: Path) -> list[Path]:
+    """The numbered checkpoints, newest first."""
+    return sorted(folder.glob(STEP.replace("{:08d}", "*")), reverse=True)
+
+
+def newest_valid(folder: Path) -> Path | None:
+    """The newest checkpoint that is what was written; a warning for each newer one that is not.
+
+    None if there is no checkpoint. Raises DamagedCheckpoint if there are only damaged ones.
+    """
+    last, steps = folder / LAST, by_step(folder)
+    if last.exists() and not (steps and steps[0].samefile(last)):
+        steps.insert(0, last)
+    damage: list[DamagedCheckpoint] = []
+    for path in steps:
+        try:
+            verified(path)
+        except DamagedCheckpoint as error:
+            damage.append(error)
+            continue
+        for found in damage:
+            _log.warning("%s; taking %s instead", found, path)
+        return last if last.exists() and last.samefile(path) else path
+    if damage:
+        raise DamagedCheckpoint(f"no checkpoint in {folder} is whole: {damage[0]}")
+    return None
+
+
+def plain(value: Any) -> Any:
+    """The same in dicts, lists, tuples, tensors, strings and numbers. TypeError for all else."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [plain(item) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(f"a checkpoint holds plain containers and tensors, not {type(value).__name__}")
+
+
+class VerifiedCheckpointIO(CheckpointIO):
+    """Gives Lightning these files instead of its own."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write(checkpoint, Path(path))
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read(Path(path), map_location or "cpu")
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        remove(Path(path))
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _digests(path: Path) -> list[str]:
+    try:
+        words = _sidecar(path).read_text().split()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return []
+    return [word for word in words if _DIGEST.fullmatch(word)]
+
+
+def _write_digests(path: Path, digests: list[str]) -> None:
+    data = "".join(f"{digest}  {path.name}\n" for digest in dict.fromkeys(digests)).encode()
+    write_file(_sidecar(path), [data], len(data))

@@ -1,0 +1,49 @@
+"""Signals that end a run: noted when they come, obeyed where training can be left.
+
+Lightning's own handlers would end the process with exit code 0, or in the middle of a validation.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+
+class Stopped(BaseException):
+    """A signal ended a run, after its checkpoint was written."""
+
+    def __init__(self, signal_number: int, message: str = "") -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+class SignalWatch:
+    """From install() to restore(), `received` is the number of the first signal that came.
+
+    SIGINT and SIGTERM are watched, and SIGUSR1 in a SLURM job, which gets it before its time is up.
+    A second Ctrl-C ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Callable[..., Any] | int | None] = {}
+
+    def install(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python lets no other thread do it
+        watched = [signal.SIGINT, signal.SIGTERM]
+        if "SLURM_JOB_ID" in os.environ:
+            watched.append(signal.SIGUSR1)
+        self._before |= {number: signal.signal(number, self._note) for number in watched}
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = self.received or number

@@ -1,0 +1,193 @@
+"""The run directory: one run each, with all that made it, and resumed in place."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ddpm_lightning.plots.curves import read_metrics
+from tests.commands import (
+    ROOT,
+    TINY,
+    Call,
+    assert_user_error,
+    newest_run,
+    spawn,
+    start,
+    wait_for,
+    write_gifs,
+)
+
+# What train.py does to get a directory, without training in it.
+STARTER = """
+import sys, time
+from datetime import datetime
+from pathlib import Path
+from omegaconf import OmegaConf
+from ddpm_lightning.run import directory
+from ddpm_lightning.run.cli import Job
+
+class Noon(datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2030, 1, 1, 12)
+
+directory.datetime = Noon
+keys = {"run_name": None, "run_dir": None, "run_id": None, "outputs_dir": "outputs"}
+job = Job(OmegaConf.create(keys), [], {"model": "a", "noise": "b", "data": "c"}, None)
+Path(f"ready-{sys.argv[1]}").touch()
+while not Path("go").exists():
+    pass
+made = directory.create(directory.new_start(job), is_named=False)
+print(made.config["run_dir"], made.config["run_id"])
+"""
+
+
+@pytest.mark.slow
+def test_twenty_starts_in_one_second_get_twenty_directories(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", STARTER, str(number)],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PATH": ""},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(20)
+    ]
+    wait_for(lambda: len(list(tmp_path.glob("ready-*"))) == 20, seconds=120)
+    (tmp_path / "go").touch()
+    told = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 20
+    made = {str(path) for path in (tmp_path / "outputs").iterdir()}
+    assert {directory for directory, _ in told} == made
+    assert len(made) == 20
+    assert str(tmp_path / "outputs" / "2030-01-01_12-00-00_a-b-c") in made
+    assert len({run_id for _, run_id in told}) == 20
+
+
+def test_a_run_tells_where_it_came_from(trained: Path) -> None:
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    assert config["callbacks"]["checkpoints"]["directory"] == f"{config['run_dir']}/checkpoints"
+    (file,) = (trained / "starts").glob("*.json")
+    told = json.loads(file.read_text())
+    assert told["command"].startswith("python train.py data=gif_folder data.path=gifs")
+    assert (told["seed"], told["data_seed"]) == (0, 0)
+    assert told["packages"]["torch"] == torch.__version__.split("+")[0]
+    if told["git"] is not None:  # where the tests run from a checkout
+        assert re.fullmatch("[0-9a-f]{40}", told["git"]["revision"])
+        assert told["git"]["changed"] == file.with_suffix(".patch").exists()
+    assert "8 clips from gifs" in (trained / "train.log").read_text()
+
+
+@pytest.mark.parametrize("key", ["resume", "ckpt_path"])
+def test_resuming_goes_on_in_the_same_directory(key: str, call: Call, trained: Path) -> None:
+    before = read_metrics(trained / "metrics.csv")["train/loss"]
+    result = call("train", f"{key}=last", "trainer.max_steps=6")
+    assert result.code == 0, result.err
+    assert list(trained.parent.iterdir()) == [trained]
+    steps, losses = read_metrics(trained / "metrics.csv")["train/loss"]
+    assert steps[:4] == before[0]
+    assert losses[:4] == before[1]
+    assert len(steps) == len(set(steps)) == 6
+    assert yaml.safe_load((trained / "config.yaml").read_text())["trainer"]["max_steps"] == 6
+    assert json.loads((trained / "status.json").read_text())["status"] == "finished"
+    assert len(list((trained / "starts").glob("*.json"))) == 2
+
+
+def test_what_depends_on_a_changed_value_follows_it(call: Call, trained: Path) -> None:
+    words = ["trainer.max_steps=5", "optimizer.lr=0.5", "trainer.val_check_interval=3"]
+    assert call("train", f"resume={trained}", *words).code == 0
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    assert config["model"]["optimizer"]["lr"] == 0.5
+
+
+def test_a_run_without_a_checkpoint_begins_again_in_its_directory(
+    call: Call, trained: Path
+) -> None:
+    losses = read_metrics(trained / "metrics.csv")["train/loss"]
+    shutil.rmtree(trained / "checkpoints")
+    result = call("train", f"resume={trained}")
+    assert result.code == 0, result.err
+    assert read_metrics(trained / "metrics.csv")["train/loss"] == losses
+
+
+def test_a_half_written_row_of_metrics_is_dropped(call: Call, trained: Path) -> None:
+    with (trained / "metrics.csv").open("a") as file:
+        file.write("0,,3,1.5")
+    assert call("train", f"resume={trained}", "trainer.max_steps=6").code == 0
+    steps, _ = read_metrics(trained / "metrics.csv")["train/loss"]
+    assert len(steps) == len(set(steps)) == 6
+
+
+@pytest.mark.slow
+def test_dashboards_draw_one_curve(call: Call, tmp_path: Path) -> None:
+    assert call("train", *TINY).code == 0
+    run = newest_run(tmp_path)
+    assert call("train", "resume=last", "trainer.max_steps=6").code == 0
+    scalars = EventAccumulator(str(run / "tensorboard")).Reload().Scalars("train/loss")
+    assert [event.step for event in scalars] == list(range(6))
+    offline = [path.name for path in (run / "wandb").glob("offline-run-*")]
+    assert len({name.rsplit("-", 1)[1] for name in offline}) == 1  # the id
+
+
+@pytest.mark.slow
+def test_two_processes_never_train_in_one_directory(call: Call, trained: Path) -> None:
+    words = [f"resume={trained}", "trainer.max_steps=100000"]
+    process = start(trained.parents[1], "train", *words)
+    try:
+        wait_for((trained / "starts" / "02.json").exists, seconds=60)
+        result = call("train", f"resume={trained}")
+        assert_user_error(result, "is in use by process")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("model=median", ["trained with model=standard, now it is median"]),
+        ("trainer=gpu", ["trained with trainer=auto", "single values"]),
+        ("trainer.max_stesp=6", ["max_stesp"]),
+        ("data.fps=5", ["data.fps=10"]),
+        ("network.base_width=32", ["model.network"]),
+        ("~callbacks.emma", ["callbacks.emma"]),
+    ],
+)
+def test_what_would_make_it_another_run_is_refused(
+    word: str, expected: list[str], call: Call, trained: Path
+) -> None:
+    assert_user_error(call("train", f"resume={trained}", word), *expected)
+
+
+def test_words_that_change_nothing_may_be_repeated(call: Call, trained: Path) -> None:
+    assert call("train", *TINY, "logger=csv", f"resume={trained}").code == 0
+
+
+def test_a_run_is_resumed_where_it_was_moved_to(call: Call, trained: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.move(trained, tmp_path / "elsewhere"))
+    assert call("train", f"resume={moved}", "trainer.max_steps=6").code == 0
+    checkpoint = torch.load(moved / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 6
+
+
+@pytest.mark.slow
+def test_a_failure_ends_with_its_cause_and_leaves_its_traceback(tmp_path: Path) -> None:
+    write_gifs(tmp_path / "gifs")
+    words = [*TINY, "logger=csv", "run_dir=out", "callbacks.samples.directory=/proc/none"]
+    result = spawn(tmp_path, "train", *words)
+    assert result.code == 1
+    assert "Traceback" not in result.err
+    last = result.err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert last.endswith("(its traceback is in out/train.log)")
+    assert "Traceback" in (tmp_path / "out" / "train.log").read_text()
+    assert json.loads((tmp_path / "out" / "status.json").read_text())["status"] == "failed"
