@@ -40,9 +40,37 @@ class Job(NamedTuple):
     place: tuple[Path, int] | None
 
 
+class JobError(Exception):
+    """A job has failed, and has said why."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
-    """Composes conf/{config_name}.yaml with the command line and hands it to task, once per job."""
-    run_jobs(lambda job: task(job.cfg), config_name)
+    """Composes conf/{config_name}.yaml with the command line and hands it to task, once per job.
+
+    The jobs of a sweep run where its launcher puts them: one after another, or in other processes
+    and on other machines.
+    """
+    job = partial(_one_job, task, os.environ.get("HYDRA_FULL_ERROR"))
+    code = attempt(partial(_under_hydra, job, config_name))
+    if code:
+        sys.exit(code)
+
+
+def _one_job(task: Callable[[DictConfig], None], full_error: str | None, cfg: DictConfig) -> None:
+    with environment("HYDRA_FULL_ERROR", full_error):  # what the job starts inherits it
+        code = attempt(partial(task, cfg))
+    if code:
+        raise JobError(code)  # Hydra goes on with the other jobs of a sweep
+
+
+def _under_hydra(job: Callable[[DictConfig], None], config_name: str) -> None:
+    refuse_null_groups(sys.argv[1:])
+    with environment("HYDRA_FULL_ERROR", "1"):  # raise instead of printing summaries of its own
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
 
 
 def run_jobs(task: Callable[[Job], None], config_name: str) -> None:
@@ -67,9 +95,9 @@ def composed(config_name: str) -> list[Job]:
         place = (Path(own.sweep.dir), int(own.job.num)) if is_sweep else None
         jobs.append(Job(cfg, list(own.overrides.task), dict(own.runtime.choices), place))
 
-    refuse_null_groups(sys.argv[1:])
-    with environment("HYDRA_FULL_ERROR", "1"):  # raise instead of printing summaries of its own
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(collect)()
+    _under_hydra(collect, config_name)
+    if not jobs:  # they were composed in other processes
+        raise UserError("this command runs its jobs itself; leave hydra/launcher out")
     return jobs
 
 
@@ -77,6 +105,8 @@ def attempt(part: Callable[[], None]) -> int:
     """Does it and returns the exit code; what went wrong is said on stderr, the cause last."""
     try:
         part()
+    except JobError as e:
+        return e.code
     except (UserError, HydraException, OmegaConfBaseException, RunFailed) as e:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":  # set by hand, it asks for whole tracebacks
             raise
