@@ -41,7 +41,7 @@ class Job(NamedTuple):
 
 
 class JobError(Exception):
-    """A job has failed, and has said why."""
+    """A job in another process has failed, and has said why."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -54,17 +54,25 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     The jobs of a sweep run where its launcher puts them: one after another, or in other processes
     and on other machines.
     """
-    job = partial(_one_job, task, os.environ.get("HYDRA_FULL_ERROR"))
+    codes: list[int] = []
+    job = partial(_one_job, task, os.environ.get("HYDRA_FULL_ERROR"), os.getpid(), codes)
     code = attempt(partial(_under_hydra, job, config_name))
-    if code:
+    if code := max([code, *codes]):
         sys.exit(code)
 
 
-def _one_job(task: Callable[[DictConfig], None], full_error: str | None, cfg: DictConfig) -> None:
+def _one_job(
+    task: Callable[[DictConfig], None],
+    full_error: str | None,
+    main_process: int,
+    codes: list[int],
+    cfg: DictConfig,
+) -> None:
     with environment("HYDRA_FULL_ERROR", full_error):  # what the job starts inherits it
         code = attempt(partial(task, cfg))
-    if code:
-        raise JobError(code)  # Hydra goes on with the other jobs of a sweep
+    codes.append(code)
+    if code and os.getpid() != main_process:
+        raise JobError(code)  # which the launcher brings back
 
 
 def _under_hydra(job: Callable[[DictConfig], None], config_name: str) -> None:
