@@ -119,12 +119,12 @@ def spawn(folder: Path, command: str, *arguments: str, timeout: float = 300) -> 
         process.kill()
 
 
-def wait_for(condition: Callable[[], object], seconds: float) -> None:
+def wait_for(condition: Callable[[], object], seconds: float, every: float = 0.1) -> None:
     """Returns as soon as the condition holds; fails if it does not within the time."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 def newest_run(folder: Path) -> Path:

@@ -24,12 +24,13 @@ _MAX_SUBSTITUTES = 100
 class Batch(NamedTuple):
     """clip: (B, F, H, W, C) uint8; index: (B,) int64, positions in the dataset; caption: B of them.
 
-    A clip without captions has the empty one.
+    A clip without captions has the empty one. number: B of them, the samples drawn before each.
     """
 
     clip: torch.Tensor
     index: torch.Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     caption: list[str]
+    number: list[int]
 
 
 class ClipDataset(Dataset[Batch]):
@@ -83,7 +84,7 @@ class ClipDataset(Dataset[Batch]):
             index.append(i)
             captions = entry.captions or ("",)
             caption.append(captions[int(draws[row, _CAPTION] * len(captions))])
-        return Batch(clips, torch.tensor(index), caption)
+        return Batch(clips, torch.tensor(index), caption, numbers.tolist())
 
     def shards(self) -> list[int]:
         """The shard of every item, for the sampler."""

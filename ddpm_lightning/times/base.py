@@ -1,8 +1,7 @@
-"""What time sampling is: times for a batch, drawn on the CPU from torch's global generator."""
+"""What time sampling is: from uniform draws to the times of a batch."""
 
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor
 
 from ddpm_lightning.processes.base import GaussianProcess
@@ -12,18 +11,25 @@ class TimeSampling(ABC):
     """Draws one time per clip.
 
     Args:
-        stratified: one draw from each of B equal slices of the law, so that a batch always covers
-            it (low discrepancy, as in Kingma et al. 2021); else independent draws.
+        stratified: one draw from each of as many equal slices of the law as the whole batch has
+            samples, so that it always covers the law (low discrepancy, as in Kingma et al. 2021);
+            else independent draws.
     """
 
     def __init__(self, stratified: bool) -> None:
         self.stratified = stratified
 
-    def draw(self, process: GaussianProcess, batch_size: int) -> Tensor:
-        """(B,) times t > 0, down to the log-SNR floor."""
-        fraction = torch.rand(batch_size, dtype=torch.float64)
-        if self.stratified:
-            fraction = (torch.arange(batch_size) + fraction) / batch_size
+    def draw(
+        self, process: GaussianProcess, uniform: Tensor, place: Tensor, batch_size: int
+    ) -> Tensor:
+        """(B,) times t > 0, down to the log-SNR floor.
+
+        Args:
+            uniform: (B,) independent draws in [0, 1), float64.
+            place: (B,) of each in the whole batch, of which there may be parts on other devices.
+            batch_size: of the whole batch.
+        """
+        fraction = (place + uniform) / batch_size if self.stratified else uniform
         return self.times(process, fraction)
 
     @abstractmethod

@@ -25,7 +25,9 @@ from ddpm_lightning.objectives.base import Objective
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
+from ddpm_lightning.samplers.noise import noise_source
 from ddpm_lightning.times.base import TimeSampling
+from ddpm_lightning.training.randomness import StepDraws
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -44,6 +46,7 @@ class DiffusionModule(pl.LightningModule):
         warmup_steps: over which the learning rate rises linearly from 0.
         cooldown: share of all steps, at the end, over which it falls linearly to 0.
         val_draws: fixed (t, noise) pairs per validation clip.
+        seed: of the times and the noise that are trained at.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class DiffusionModule(pl.LightningModule):
         warmup_steps: int,
         cooldown: float,
         val_draws: int,
+        seed: int,
     ) -> None:
         super().__init__()
         if not 0 <= cooldown <= 1:
@@ -73,6 +77,7 @@ class DiffusionModule(pl.LightningModule):
         self.make_optimizer = optimizer
         self.warmup_steps, self.cooldown = warmup_steps, cooldown
         self.val_draws = val_draws
+        self.seed = seed
 
     @property
     def inference_denoiser(self) -> Denoiser:
@@ -88,14 +93,31 @@ class DiffusionModule(pl.LightningModule):
             groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
         ):
             group["lr"] = base * factor(scheduler.last_epoch)
-        if self.trainer.world_size > 1:  # every rank its own windows, steps and noise
-            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        num_parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        self.prepare_draws(batch, self.trainer.global_step, num_parts)
+
+    def prepare_draws(self, batch: Batch, step: int, num_parts: int = 1) -> None:
+        """Keys all that is random in the next training step.
+
+        Args:
+            step: of the optimizer.
+            num_parts: batches like this one that the optimizer step sees, on all devices.
+        """
+        self._draws = StepDraws(self.seed, step, batch.number)
+        self._num_parts = num_parts
+        torch.manual_seed(self._draws.seed())
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         x_0 = to_float(batch.clip)
-        t = self.times.draw(self.denoiser.process, len(x_0))
-        loss = self.loss(self.denoiser, x_0, t, torch.randn_like(x_0)).mean()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(x_0))
+        whole = len(x_0) * self._num_parts
+        place = torch.tensor(batch.number) % whole
+        t = self.times.draw(self.denoiser.process, self._draws.uniform(), place, whole)
+        noise = noise_source(x_0.shape, self._draws.generators(x_0.device), x_0.device)()
+        loss = self.loss(self.denoiser, x_0, t, noise).mean()
+        sync = self._num_parts > 1
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(x_0), sync_dist=sync)
         return loss
 
     def on_validation_epoch_start(self) -> None:

@@ -41,7 +41,7 @@ def batches(batch_size: int) -> Iterator[Batch]:
     for clip, index in zip(
         clips().split(batch_size), torch.arange(NUM_CLIPS).split(batch_size), strict=True
     ):
-        yield Batch(clip, index, [""] * len(clip))
+        yield Batch(clip, index, [""] * len(clip), index.tolist())
 
 
 @every_process

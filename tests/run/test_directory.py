@@ -159,6 +159,7 @@ def test_two_processes_never_train_in_one_directory(call: Call, trained: Path) -
         ("trainer.max_stesp=6", ["max_stesp"]),
         ("data.fps=5", ["data.fps=10"]),
         ("network.base_width=32", ["model.network"]),
+        ("seed=1", ["model.seed=0", "now it is 1"]),
         ("~callbacks.emma", ["callbacks.emma"]),
     ],
 )

@@ -26,10 +26,12 @@ STRATIFIED = [name for name in options("times") if build("times", name).stratifi
 
 
 def draws(name: str, process: GaussianProcess, batch_size: int, num_batches: int = 1) -> Tensor:
-    """(num_batches, batch_size); seed 0 of torch's global generator."""
-    torch.manual_seed(0)
+    """(num_batches, batch_size); seed 0."""
+    generator = torch.Generator().manual_seed(0)
+    uniform = torch.rand(num_batches, batch_size, dtype=torch.float64, generator=generator)
     sampling: TimeSampling = build("times", name)
-    return torch.stack([sampling.draw(process, batch_size) for _ in range(num_batches)])
+    place = torch.arange(batch_size)
+    return torch.stack([sampling.draw(process, row, place, batch_size) for row in uniform])
 
 
 def fraction_of(process: GaussianProcess, t: Tensor) -> Tensor:
@@ -156,8 +158,12 @@ def test_uniform_log_snr_is_the_same_law_for_processes_matched_in_log_snr(noise:
 
 
 @every_times
-def test_draws_follow_the_global_seed(name: str) -> None:
+def test_parts_of_a_batch_are_drawn_as_the_whole_is(name: str) -> None:
+    """Two devices, or two passes before a step, with every second sample each."""
     process = process_under(CHAINS[0], "linear")
-    assert torch.equal(draws(name, process, 16), draws(name, process, 16))
-    torch.manual_seed(1)
-    assert not torch.equal(build("times", name).draw(process, 16), draws(name, process, 16)[0])
+    sampling: TimeSampling = build("times", name)
+    uniform = torch.rand(8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    place = torch.arange(8)
+    whole = sampling.draw(process, uniform, place, 8)
+    for part in (place[::2], place[1::2]):
+        assert torch.equal(sampling.draw(process, uniform[part], part, 8), whole[part])

@@ -31,6 +31,7 @@ def module(process: GaussianProcess, loss: Loss, times: str = "uniform_t") -> Di
         warmup_steps=1,
         cooldown=0.0,
         val_draws=1,
+        seed=0,
     )
 
 
@@ -38,7 +39,7 @@ def batch() -> Batch:
     """Four clips of three frames, 4 x 4; seed 0."""
     generator = torch.Generator().manual_seed(0)
     clips = torch.randint(256, (4, 3, 4, 4, 1), generator=generator, dtype=torch.uint8)
-    return Batch(clip=clips, index=torch.arange(4), caption=4 * [""])
+    return Batch(clips, index=torch.arange(4), caption=4 * [""], number=[0, 1, 2, 3])
 
 
 class Recorder(Loss):
@@ -61,6 +62,7 @@ def test_the_loss_is_asked_at_the_drawn_times_and_averaged(
     drawn: list[Tensor] = []
     draw = model.times.draw
     model.times.draw = lambda *given: drawn.append(draw(*given)) or drawn[-1]  # type: ignore
+    model.prepare_draws(batch(), step=0)
     assert float(model.training_step(batch(), 0)) == 2.5
     denoiser, x_0, t, noise = recorder.given
     assert denoiser is model.denoiser
@@ -69,6 +71,38 @@ def test_the_loss_is_asked_at_the_drawn_times_and_averaged(
     assert torch.equal(t, drawn[0])
     assert noise.shape == x_0.shape
     assert noise.dtype == torch.float32
+
+
+def drawn_at(step: int, numbers: list[int], num_parts: int = 1) -> tuple[Tensor, Tensor, float]:
+    """t and noise of a step on samples with these numbers, and a draw of torch's own generator."""
+    recorder = Recorder()
+    model = module(process_under(PROCESSES[0], "cosine", 1000), recorder, "stratified")
+    samples = batch()._replace(clip=batch().clip[: len(numbers)], number=numbers)
+    model.prepare_draws(samples, step, num_parts)
+    other = float(torch.rand(()))
+    model.training_step(samples, 0)
+    return recorder.given[2], recorder.given[3], other
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to .self.log")
+def test_draws_depend_on_the_step_and_the_samples_numbers_alone() -> None:
+    torch.manual_seed(1)
+    t, noise, other = drawn_at(7, [8, 9, 10, 11])
+    torch.manual_seed(2)
+    again = drawn_at(7, [8, 9, 10, 11])
+    assert torch.equal(t, again[0])
+    assert torch.equal(noise, again[1])
+    assert other == again[2]
+    for first, second in ((8, 10), (9, 11)):  # two devices with two of the four samples each
+        part = drawn_at(7, [first, second], num_parts=2)
+        rows = [first - 8, second - 8]
+        assert torch.equal(part[0], t[rows])
+        assert torch.equal(part[1], noise[rows])
+    for step, numbers in ((8, [8, 9, 10, 11]), (7, [12, 13, 14, 15])):
+        changed = drawn_at(step, numbers)
+        assert not torch.equal(changed[0], t)
+        assert not any(torch.equal(a, b) for a, b in zip(changed[1], noise, strict=True))
+        assert changed[2] != other
 
 
 @every_loss

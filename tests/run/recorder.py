@@ -1,0 +1,26 @@
+"""train.py, which also writes a line for every training step: step, numbers, clips and loss."""
+
+import json
+from pathlib import Path
+
+from torch import Tensor
+
+import train
+from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.run.cli import run_jobs
+from ddpm_lightning.training.module import DiffusionModule
+
+_step = DiffusionModule.training_step
+
+
+def training_step(self: DiffusionModule, batch: Batch, batch_index: int) -> Tensor:
+    loss = _step(self, batch, batch_index)
+    row = [self.trainer.global_step, batch.number, batch.index.tolist(), loss.item().hex()]
+    with Path(f"steps-{self.global_rank}.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    return loss
+
+
+if __name__ == "__main__":
+    DiffusionModule.training_step = training_step  # type: ignore[method-assign]
+    run_jobs(train.main, "config")

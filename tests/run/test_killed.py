@@ -1,0 +1,135 @@
+"""Runs that are killed with kill -9 anywhere, and go on: to the bit what they would have been."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ddpm_lightning.plots.curves import read_metrics
+from ddpm_lightning.training.checkpoint_io import by_step, read
+from tests.commands import ROOT, TINY, wait_for, write_gifs
+from tests.training.test_resume import differences, kept
+
+SAVE_INTERVAL = 3
+WORDS = [
+    *TINY,
+    "logger=csv",
+    "run_dir=out",
+    f"callbacks.checkpoints.every_n_steps={SAVE_INTERVAL}",
+    "trainer.val_check_interval=7",
+    "data.batch_size=4",
+    "data.flip=true",
+    "data.fps_jitter=0.2",
+    "callbacks.samples.every_n_steps=11",
+]
+
+Row = tuple[int, list[int], list[int], str]
+
+
+def begin(folder: Path, *words: str) -> "subprocess.Popen[bytes]":
+    """train.py with a record of its steps, as a process whose output goes to a file."""
+    folder.mkdir(exist_ok=True)
+    if not (folder / "gifs").exists():
+        write_gifs(folder / "gifs", 13, num_frames=8)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment["TMPDIR"] = "/dev/shm"
+    with (folder / "output.txt").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "run" / "recorder.py"), *words],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=output,
+        )
+
+
+def complete(folder: Path, *words: str) -> None:
+    process = begin(folder, *words)
+    try:
+        assert process.wait(timeout=300) == 0, (folder / "output.txt").read_text()
+    finally:
+        process.kill()
+
+
+def rows(folder: Path, rank: int = 0) -> list[Row]:
+    path = folder / f"steps-{rank}.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []  # the last may be cut
+    return [tuple(json.loads(line)) for line in lines]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("num_kills", "num_steps"), [(5, 60), pytest.param(50, 500, marks=pytest.mark.long)]
+)
+def test_a_run_killed_again_and_again_is_the_same_to_the_bit(
+    num_kills: int, num_steps: int, tmp_path: Path
+) -> None:
+    words = [*WORDS, f"trainer.max_steps={num_steps}"]
+    complete(tmp_path / "whole", *words)
+    whole = rows(tmp_path / "whole")
+    assert [row[0] for row in whole] == list(range(num_steps))
+
+    rng, folder = random.Random(num_kills), tmp_path / "killed"
+    for kill in range(num_kills):
+        known = len(rows(folder))
+        process = begin(folder, *(words if kill == 0 else ["resume=out"]))
+        try:
+            if kill % 5 == 1:
+                saving = (folder / "out" / "checkpoints").glob
+                wait_for(lambda: list(saving(".step_*")), 120, every=0.0002)  # noqa: B023
+            else:
+                target = known + rng.randint(1, num_steps // num_kills - 1)
+                wait_for(lambda: len(rows(folder)) >= target, 120, every=0.001)  # noqa: B023
+                time.sleep(rng.uniform(0, 0.05))
+        finally:
+            process.kill()
+            process.wait()
+        reached = rows(folder)[-1][0]
+        saved = by_step(folder / "out" / "checkpoints")
+        last = int(saved[0].stem.removeprefix("step_")) if saved else 0
+        assert reached - last <= SAVE_INTERVAL
+    complete(folder, "resume=out")
+
+    for row in rows(folder):
+        assert row == whole[row[0]]
+    assert {row[0] for row in rows(folder)} == set(range(num_steps))
+    checkpoints = [tmp_path / name / "out" / "checkpoints" for name in ("whole", "killed")]
+    ends = [kept(read(path / "last.ckpt")) for path in checkpoints]
+    assert differences(*ends) == []
+    curves = [read_metrics(path.parent / "metrics.csv") for path in checkpoints]
+    for name in ("train/loss", "val/loss", "train/grad_norm", "lr-AdamW"):
+        assert curves[0][name] == curves[1][name]
+    assert not list(checkpoints[1].glob(".*"))
+    status = json.loads((folder / "out" / "status.json").read_text())
+    assert status["status"] == "finished"
+
+
+@pytest.mark.slow
+def test_another_number_of_devices_goes_on_with_the_same_samples_and_losses(
+    tmp_path: Path,
+) -> None:
+    """From one process with batches of 4 to two with batches of 2 each, over gloo."""
+    complete(tmp_path / "one", *WORDS, "trainer.max_steps=12", "callbacks.checkpoints.keep=9")
+    one = rows(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    for path in (tmp_path / "two").glob("steps-*"):
+        path.unlink()
+    words = ["resume=out/checkpoints/step_00000006.ckpt", "data.batch_size=2"]
+    complete(tmp_path / "two", *words, "trainer.devices=2", "+trainer.strategy=ddp")
+    ranks = [rows(tmp_path / "two", rank) for rank in range(2)]
+    assert [row[0] for row in ranks[0]] == [row[0] for row in ranks[1]] == list(range(6, 12))
+    for first, second, both in zip(*ranks, one[6:], strict=True):
+        assert sorted(first[1] + second[1]) == both[1]
+        clips = dict(zip(first[1] + second[1], first[2] + second[2], strict=True))
+        assert [clips[number] for number in both[1]] == both[2]
+        loss = (float.fromhex(first[3]) + float.fromhex(second[3])) / 2
+        assert loss == pytest.approx(float.fromhex(both[3]), rel=1e-6)
+    curves = [read_metrics(tmp_path / n / "out" / "metrics.csv") for n in ("one", "two")]
+    assert curves[0]["train/loss"][0] == curves[1]["train/loss"][0]
+    assert curves[0]["train/loss"][1] == pytest.approx(curves[1]["train/loss"][1], rel=1e-6)

@@ -1,0 +1,186 @@
+"""A run that stops anywhere goes on to the bit: losses, samples, weights, averages, optimizer."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
+from ddpm_lightning.training.callbacks.ema import EMA
+from ddpm_lightning.training.checkpoint_io import VerifiedCheckpointIO, by_step, read
+from ddpm_lightning.training.signals import Stopped
+from tests.commands import write_gifs
+from tests.training.test_callbacks import module
+from tests.training.test_datamodule import data
+
+NUM_STEPS = 13  # 11 clips in batches of 2 are 5 batches an epoch
+
+
+class Recorder(pl.Callback):
+    """What every step was: optimizer step, sample numbers, clips, loss; and validations."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, list[int], list[int], float]] = []
+        self.validations: list[tuple[int, float]] = []
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        loss = float(outputs["loss"])
+        self.steps.append((trainer.global_step, batch.number, batch.index.tolist(), loss))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validations.append((trainer.global_step, float(trainer.callback_metrics["val/loss"])))
+
+
+class Interrupt(pl.Callback):
+    """A signal that comes in the second batch of the validation after a step."""
+
+    def __init__(self, checkpoints: Checkpoints, step: int) -> None:
+        self.checkpoints, self.step = checkpoints, step
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.step and batch_idx == 1:
+            self.checkpoints._watch.received = 15
+
+
+class Result(NamedTuple):
+    recorder: Recorder
+    checkpoint: dict[str, Any]
+
+
+def fit(
+    folder: Path,
+    out: Path,
+    resume: Path | None = None,
+    stop_in_validation: int | None = None,
+    keep: int = 100,
+    minutes: float | None = None,
+    every_n_steps: int = 1,
+    **settings: Any,
+) -> Result:
+    model = module()
+    model.seed = 3
+    recorder = Recorder()
+    checkpoints = Checkpoints(str(out), every_n_steps, minutes, keep, "val/loss")
+    callbacks: list[pl.Callback] = [EMA(decay=0.9), recorder, checkpoints]
+    if stop_in_validation is not None:
+        callbacks.append(Interrupt(checkpoints, stop_in_validation))
+    trainer = pl.Trainer(
+        max_steps=NUM_STEPS,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        val_check_interval=3,
+        check_val_every_n_epoch=None,
+        gradient_clip_val=1.0,
+        callbacks=callbacks,
+        plugins=[VerifiedCheckpointIO()],
+        **settings,
+    )
+    clips = data(folder, val_fraction=0.4)
+    torch.manual_seed(torch.seed())  # nothing may depend on it
+    trainer.fit(model, datamodule=clips, ckpt_path=resume, weights_only=True)
+    return Result(recorder, read(out / "last.ckpt"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data")
+    write_gifs(path / "gifs", 13, num_frames=8)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Result:
+    """A run that nothing disturbed, with a checkpoint after every step."""
+    return fit(folder, folder / "whole")
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Where two checkpoints are not the same to the bit."""
+    if isinstance(a, Tensor):
+        return [] if a.dtype == b.dtype and torch.equal(a, b) else [where]
+    if isinstance(a, dict):
+        keys = {*a, *b}
+        return [d for key in keys for d in differences(a.get(key), b.get(key), f"{where}/{key}")]
+    if isinstance(a, list | tuple):
+        pairs = enumerate(zip(a, b, strict=True))
+        return [d for i, (x, y) in pairs for d in differences(x, y, f"{where}/{i}")]
+    return [] if a == b else [where]
+
+
+def kept(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Without Lightning's counters, which it mends when it goes on."""
+    loader = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+    keys = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "callbacks")
+    return {key: checkpoint[key] for key in keys} | {"loader": loader}
+
+
+@pytest.mark.parametrize("step", range(1, NUM_STEPS))
+def test_a_run_resumed_after_any_step_is_the_same_to_the_bit(
+    step: int, folder: Path, whole: Result, tmp_path: Path
+) -> None:
+    """Within, at and after an epoch's end, with and without a validation due there."""
+    assert by_step(folder / "whole")[-step].name == f"step_{step:08d}.ckpt"
+    found = fit(folder, tmp_path, by_step(folder / "whole")[-step])
+    assert found.recorder.steps == whole.recorder.steps[step:]
+    after = [entry for entry in whole.recorder.validations if entry[0] > step]
+    assert found.recorder.validations == after
+    assert differences(kept(found.checkpoint), kept(whole.checkpoint)) == []
+
+
+def test_a_run_stopped_in_a_validation_begins_that_again(
+    folder: Path, whole: Result, tmp_path: Path
+) -> None:
+    with pytest.raises(Stopped):
+        fit(folder, tmp_path, stop_in_validation=6)
+    assert read(tmp_path / "last.ckpt")["global_step"] == 6
+    found = fit(folder, tmp_path, tmp_path / "last.ckpt")
+    assert found.recorder.steps == whole.recorder.steps[6:]
+    assert found.recorder.validations == whole.recorder.validations[1:]
+    assert differences(kept(found.checkpoint), kept(whole.checkpoint)) == []
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_so_is_one_that_accumulates_gradients(step: int, folder: Path, tmp_path: Path) -> None:
+    settings = {"accumulate_grad_batches": 2}
+    undisturbed = fit(folder, tmp_path / "whole", **settings)
+    path = next(p for p in by_step(tmp_path / "whole") if p.name == f"step_{step:08d}.ckpt")
+    found = fit(folder, tmp_path / "resumed", path, **settings)
+    assert found.recorder.steps == undisturbed.recorder.steps[-len(found.recorder.steps) :]
+    assert differences(kept(found.checkpoint), kept(undisturbed.checkpoint)) == []
+
+
+def test_the_newest_few_the_last_and_the_best_are_kept(folder: Path, tmp_path: Path) -> None:
+    found = fit(folder, tmp_path, keep=2, every_n_steps=5)
+    assert [path.name for path in by_step(tmp_path)] == ["step_00000013.ckpt", "step_00000012.ckpt"]
+    best_step, best = min(found.recorder.validations, key=lambda entry: entry[1])
+    stored = read(tmp_path / "best.ckpt")
+    assert stored["global_step"] == best_step
+    assert stored["callbacks"]["Checkpoints"]["best"] == best
+
+
+def test_time_alone_saves_too(folder: Path, tmp_path: Path) -> None:
+    fit(folder, tmp_path, every_n_steps=1000, minutes=1e-9)
+    assert len(by_step(tmp_path)) == NUM_STEPS
+
+
+@pytest.mark.parametrize("given", [{"every_n_steps": 0}, {"keep": 0}, {"every_n_minutes": 0}])
+def test_intervals_that_are_none_are_refused(given: dict[str, Any]) -> None:
+    arguments = {"every_n_steps": 1, "every_n_minutes": None, "keep": 1, "monitor": "val/loss"}
+    with pytest.raises(ValueError, match=r"must be .*, got .*0"):
+        Checkpoints("x", **(arguments | given))
