@@ -1,6 +1,6 @@
 """Trains a video diffusion model on short animated GIFs; `python train.py --help` explains."""
 
-from ddpm_lightning.run.cli import Job, run_jobs
+from ddpm_lightning.run.cli import Job, Sweep, run_jobs
 
 
 def main(job: Job) -> None:
@@ -10,5 +10,11 @@ def main(job: Job) -> None:
     train(job)
 
 
+def sweep(jobs: Sweep) -> None:
+    from ddpm_lightning.run.sweep import run_sweep
+
+    run_sweep(jobs)
+
+
 if __name__ == "__main__":
-    run_jobs(main, "config")
+    run_jobs(main, sweep, "config")

@@ -22,7 +22,7 @@ from ddpm_lightning.run.cli import run_command, run_jobs
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = {
-    "train": lambda: run_jobs(train.main, "config"),
+    "train": lambda: run_jobs(train.main, train.sweep, "config"),
     "sample": lambda: run_command(sample.main, "sample"),
     "evaluate": lambda: run_command(evaluate.main, "evaluate"),
     "ingest": lambda: run_command(ingest.main, "ingest"),

@@ -6,23 +6,26 @@ signal n: 130 by Ctrl-C, 143 by SIGTERM.
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ddpm_lightning.run.config import Node, check_options, resolved
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError
+from ddpm_lightning.run.expand import expanded
 
 CONF = Path(__file__).parents[2] / "conf"
+SWEEP_WORDS = "sweep."  # how to run a sweep, not what
 OPTIONAL_GROUPS = ("experiment", "debug")  # null means none of them
 
 
@@ -31,13 +34,23 @@ class Job(NamedTuple):
 
     words: of the command line that made it.
     choices: the option of each group.
-    place: in a sweep: its directory and the job's number; None outside of one.
     """
 
     cfg: DictConfig
     words: list[str]
     choices: dict[str, str | None]
-    place: tuple[Path, int] | None
+
+
+class Sweep(NamedTuple):
+    """Several jobs.
+
+    words: of the command line, as given, but for those that only say how to run it.
+    options: the node `sweep` of the configuration.
+    """
+
+    jobs: list[Job]
+    words: list[str]
+    options: Node
 
 
 class JobError(Exception):
@@ -81,32 +94,62 @@ def _under_hydra(job: Callable[[DictConfig], None], config_name: str) -> None:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
 
 
-def run_jobs(task: Callable[[Job], None], config_name: str) -> None:
-    """The same for a task that asks for more than the configuration.
-
-    Exits with the highest code of all jobs; one that fails does not keep the others from running.
-    """
-    jobs: list[Job] = []
-    code = attempt(lambda: jobs.extend(composed(config_name)))
-    code = max([code, *(attempt(partial(task, job)) for job in jobs)])
+def run_jobs(task: Callable[[Job], None], sweep: Callable[[Sweep], None], config_name: str) -> None:
+    """The same for a task that asks for more than the configuration, and runs its own sweeps."""
+    words = sys.argv[1:]
+    flags = {word for word in words if word.startswith("-")}
+    if flags and flags <= {"-m", "--multirun"}:
+        words = [word for word in words if word not in flags]
+        code = attempt(lambda: sweep(composed_sweep(config_name, words)))
+    else:
+        code = attempt(lambda: task(composed(config_name)))
     if code:
         sys.exit(code)
 
 
-def composed(config_name: str) -> list[Job]:
-    """The jobs that the command line asks for; only with -m there can be more than one."""
+def composed(config_name: str) -> Job:
+    """The job that the command line asks for. Does not return from --help and the like."""
     jobs: list[Job] = []
 
     def collect(cfg: DictConfig) -> None:
         own = HydraConfig.get()
-        is_sweep = own.mode == RunMode.MULTIRUN
-        place = (Path(own.sweep.dir), int(own.job.num)) if is_sweep else None
-        jobs.append(Job(cfg, list(own.overrides.task), dict(own.runtime.choices), place))
+        jobs.append(_job(cfg, list(own.overrides.task), own.runtime.choices))
 
+    for word in sys.argv[1:]:
+        if word.startswith(SWEEP_WORDS):
+            raise UserError(f"{word} is about sweeps; add -m")
     _under_hydra(collect, config_name)
-    if not jobs:  # they were composed in other processes
-        raise UserError("this command runs its jobs itself; leave hydra/launcher out")
-    return jobs
+    if not jobs:
+        sys.exit(0)
+    return jobs[0]
+
+
+def composed_sweep(config_name: str, words: list[str]) -> Sweep:
+    """All jobs, so that a mistake in the last of them is found before the first one starts."""
+    from hydra import compose, initialize_config_dir
+
+    refuse_null_groups(words)
+    how = [word for word in words if word.startswith(SWEEP_WORDS)]
+    made_by = [word for word in words if word not in how]
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        options = resolved(compose(config_name, overrides=how))["sweep"]
+        check_options("sweep", options)
+        loader = GlobalHydra.instance().config_loader()
+        jobs = []
+        for job in expanded(made_by, loader, options["num_random"], options["seed"]):
+            cfg = compose(config_name, overrides=job, return_hydra_config=True)
+            choices = cfg.hydra.runtime.choices
+            OmegaConf.set_struct(cfg, False)
+            del cfg["hydra"]
+            jobs.append(_job(cfg, job, choices))
+    return Sweep(jobs, made_by, options)
+
+
+def _job(cfg: DictConfig, words: list[str], choices: Mapping[str, Any]) -> Job:
+    OmegaConf.set_struct(cfg, False)
+    cfg.pop("sweep")
+    OmegaConf.set_struct(cfg, True)
+    return Job(cfg, words, dict(choices))
 
 
 def attempt(part: Callable[[], None]) -> int:

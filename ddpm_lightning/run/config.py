@@ -52,12 +52,22 @@ TOP_LEVEL: dict[str, Any] = {
     "logger": Node,
     "ingest": Node,
 }
-INGEST: dict[str, Any] = {
-    "part": NonNegativeInt,
-    "num_parts": PositiveInt,
-    "num_workers": PositiveInt | None,
-    "retry": typing.Literal["none", "transient"],
-    "wait": bool,
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ingest": {
+        "part": NonNegativeInt,
+        "num_parts": PositiveInt,
+        "num_workers": PositiveInt | None,
+        "retry": typing.Literal["none", "transient"],
+        "wait": bool,
+    },
+    "sweep": {
+        "max_parallel": PositiveInt,
+        "num_random": PositiveInt | None,
+        "seed": Seed,
+        "metric": str,
+        "executor": typing.Literal["processes", "slurm", "submitit_local"],
+        "slurm": Node,
+    },
 }
 
 
@@ -76,11 +86,17 @@ def check(config: Node) -> None:
     """UserError unless top-level values, and every node with a _target_, have the right types."""
     for key in TOP_LEVEL.keys() & config.keys():
         _check_type(key, config[key], TOP_LEVEL[key])
-    for key, value in config.get("ingest", {}).items():
-        _check_type(f"ingest.{key}", value, INGEST[key])
+    if "ingest" in config:
+        check_options("ingest", config["ingest"])
     # The model last: a wrong noise.num_steps is then named as such, not as a part of the model.
     for where, node in sorted(_targets(config, ""), key=lambda item: item[0].startswith("model")):
         _check_node(where, node)
+
+
+def check_options(name: str, node: Node) -> None:
+    """The same for a top-level node that is no class's."""
+    for key, value in node.items():
+        _check_type(f"{name}.{key}", value, OPTIONS[name][key])
 
 
 def _targets(value: Any, where: str) -> Iterator[tuple[str, Node]]:

@@ -3,7 +3,7 @@
 config.yaml             resolved, plain YAML: what the run is
 composed.yaml           the same before ${...} were replaced, and the option of every group
 status.json             running, finished, failed or interrupted
-starts/01.json, .patch  of each start: command, code, packages, seed, machine
+starts/01.json, .patch  of each start: command, code, packages, seed, machine; 00: of its sweep
 train.log               what was said, with every traceback
 checkpoints/ samples/ metrics.csv tensorboard/ wandb/
 """
@@ -68,9 +68,6 @@ def new_start(job: Job) -> Start:
     start = Start(Path(), cfg, {}, job.choices)
     if cfg.run_dir is not None:
         return start.at(Path(cfg.run_dir))
-    if job.place is not None:
-        sweep, number = job.place
-        return start.at(sweep / f"{number}_{cfg.run_name}")
     now = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     return start.at(Path(cfg.outputs_dir) / f"{now}_{cfg.run_name}")
 
@@ -179,17 +176,66 @@ def _cause(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
+def freeze(start: Start, words: list[str]) -> None:
+    """A run that has not begun: its configuration, and that it waits.
+
+    Another process begins it with `resume`. composed.yaml comes last: with it, all is there.
+    """
+    write_text(start.directory / "config.yaml", yaml.safe_dump(start.config, sort_keys=False))
+    waiting = {"status": "waiting", "seconds": 0, "error": None}
+    _write_provenance(start, words, 0)
+    write_text(start.directory / "status.json", json.dumps(waiting, indent=2) + "\n")
+    write_text(start.directory / "composed.yaml", _composed(start))
+
+
+@contextmanager
+def told_if_waiting(start: Start) -> Iterator[None]:
+    """A mistake before a frozen run begins is its end, too."""
+    try:
+        yield
+    except UserError as e:
+        if not start.is_new and read_status(start.directory)["status"] in ("waiting", "failed"):
+            failed = {"status": "failed", "seconds": 0, "error": str(e)}
+            write_text(start.directory / "status.json", json.dumps(failed, indent=2) + "\n")
+        raise
+
+
+def read_status(directory: Path) -> dict[str, Any]:
+    """What status.json says; a run that says it is running, and is not, was killed."""
+    try:
+        found: dict[str, Any] = json.loads((directory / "status.json").read_text())
+    except (OSError, ValueError):
+        return {"status": "unknown", "error": "status.json is missing or damaged"}
+    if found["status"] == "running":
+        try:
+            ProcessLock(directory / ".lock").release()
+        except (ValueError, OSError):
+            return found
+        found |= {"status": "failed", "error": "killed, or its machine stopped"}
+    return found
+
+
+def quoted(path: Path) -> str:
+    """As a value on a command line of Hydra."""
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _composed(start: Start) -> str:
+    config = OmegaConf.to_container(start.cfg, resolve=False)
+    return str(yaml.safe_dump({"choices": start.choices, "config": config}, sort_keys=False))
+
+
 def _write_start(start: Start, words: list[str]) -> None:
     directory = start.directory
-    composed = {
-        "choices": start.choices,
-        "config": OmegaConf.to_container(start.cfg, resolve=False),
-    }
     write_text(directory / "config.yaml", yaml.safe_dump(start.config, sort_keys=False))
-    write_text(directory / "composed.yaml", yaml.safe_dump(composed, sort_keys=False))
-    starts = directory / "starts"
+    write_text(directory / "composed.yaml", _composed(start))
+    earlier = [int(path.stem) for path in (directory / "starts").glob("*.json")]
+    _write_provenance(start, words, max(earlier, default=0) + 1)
+
+
+def _write_provenance(start: Start, words: list[str], number: int) -> None:
+    starts = start.directory / "starts"
     starts.mkdir(exist_ok=True)
-    number = len(list(starts.glob("*.json"))) + 1
     found: dict[str, Any] = provenance(words, start.config)
     write_text(starts / f"{number:02d}.json", json.dumps(found, indent=2) + "\n")
     if patch := diff():

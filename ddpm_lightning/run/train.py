@@ -26,7 +26,15 @@ from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.checkpoint import check_resumable
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import Node, check
-from ddpm_lightning.run.directory import Start, create, logged, new_start, recorded
+from ddpm_lightning.run.directory import (
+    Start,
+    create,
+    logged,
+    new_start,
+    quoted,
+    recorded,
+    told_if_waiting,
+)
 from ddpm_lightning.run.errors import Stopped, UserError, user_errors
 from ddpm_lightning.run.resume import resumed_start
 from ddpm_lightning.samplers.base import Sampler
@@ -44,13 +52,14 @@ def train(job: Job) -> None:
     given = job.cfg.ckpt_path
     start = new_start(job) if given is None else resumed_start(str(given), job)
     config = start.config
-    check(config)
-    quiet()
-    pl.seed_everything(config["seed"], workers=True, verbose=False)
-    data, module = build(config)
-    first_step = 0
-    if start.checkpoint is not None:
-        first_step = check_resumable(module, "ema" in config["callbacks"], start.checkpoint)
+    with told_if_waiting(start):
+        check(config)
+        quiet()
+        pl.seed_everything(config["seed"], workers=True, verbose=False)
+        data, module = build(config)
+        first_step = 0
+        if start.checkpoint is not None:
+            first_step = check_resumable(module, "ema" in config["callbacks"], start.checkpoint)
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         # A rank that ends at a signal ends well: else rank 0 would be killed for it.
         with logged(start.directory), suppress(Stopped):
@@ -64,26 +73,17 @@ def train(job: Job) -> None:
         # Other ranks are started with the same words, as Lightning does it: they find all of it
         # in the run directory, whatever has become of conf/ and of the time.
         sys.argv[1:] = [f"resume={quoted(start.checkpoint or start.directory)}"]
-        trainer = fit(start, data, module, first_step, is_sweep=job.place is not None)
+        trainer = fit(start, data, module, first_step)
         if not start.config["trainer"].get("fast_dev_run"):
             finish(trainer, start.directory)
 
 
 def fit(
-    start: Start,
-    data: StoreDataModule,
-    module: DiffusionModule,
-    first_step: int,
-    is_sweep: bool = False,
+    start: Start, data: StoreDataModule, module: DiffusionModule, first_step: int
 ) -> pl.Trainer:
     """Trains to the end."""
     config, directory = start.config, start.directory
     trainer = build_trainer(config, directory, first_step)  # before GIFs are decoded
-    if trainer.world_size > 1 and is_sweep:
-        raise UserError(
-            f"a sweep (-m) trains each job on one device, got {trainer.world_size}; "
-            "add trainer.devices=1, or start the jobs one by one"
-        )
     data.trainer = trainer  # which knows of other ranks
     with user_errors("data"):
         data.load()
@@ -173,11 +173,6 @@ def continued(node: Node, first_step: int) -> Node:
     """What a logger needs to know to go on with its curves: W&B finds out by the run's id."""
     is_tensorboard = str(node["_target_"]).endswith(".TensorBoardLogger")
     return {"purge_step": first_step} if is_tensorboard and first_step else {}
-
-
-def quoted(path: Path) -> str:
-    """As a value on a command line of Hydra."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 @contextmanager

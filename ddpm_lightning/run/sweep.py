@@ -1,0 +1,165 @@
+"""A sweep: a run directory for each job, frozen before anything starts, and a fresh process each.
+
+A job is started with `resume=DIRECTORY`, so its process composes nothing: whatever becomes of conf/
+meanwhile, and whatever another job leaves in its process, cannot change it. The directory of a
+sweep is named by its words, so the same command finds it again: what is finished is kept, the rest
+goes on. The process of the sweep itself imports no torch.
+"""
+
+import csv
+import hashlib
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import yaml
+from omegaconf import OmegaConf
+
+from ddpm_lightning.data.ingest.lock import ProcessLock
+from ddpm_lightning.plots.sweep_page import Row, as_csv, as_html, as_markdown
+from ddpm_lightning.run.cli import Job, Sweep
+from ddpm_lightning.run.config import Node
+from ddpm_lightning.run.directory import freeze, new_start, quoted, read_status, write_text
+from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, user_errors
+from ddpm_lightning.run.executors import Executor, Local, Submitit
+from ddpm_lightning.run.provenance import ROOT
+
+_OWN = ("run_id", "run_dir")  # of a start, not of what is to be trained
+
+
+class Planned(NamedTuple):
+    """A job in its directory. words: those in which it differs from others."""
+
+    number: int
+    directory: Path
+    words: list[str]
+
+    @property
+    def is_finished(self) -> bool:
+        return bool(read_status(self.directory)["status"] == "finished")
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, str(ROOT / "train.py"), f"resume={quoted(self.directory)}"]
+
+
+def run_sweep(sweep: Sweep) -> None:
+    """Runs all jobs that are not finished yet, and writes sweep.md, .csv and .html.
+
+    Raises RunFailed if a job failed, Stopped at SIGINT and SIGTERM, after the jobs have ended.
+    """
+    outputs = Path(sweep.jobs[0].cfg.outputs_dir)
+    directory = (outputs / "sweeps" / _name(sweep)).absolute()
+    with user_errors("the sweep's directory"):
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = ProcessLock(directory / ".lock")
+        planned = [_planned(i, job, directory, sweep) for i, job in enumerate(sweep.jobs)]
+    try:
+        _run(planned, sweep.options, directory)
+    finally:
+        rows = [_row(job, sweep.options["metric"], directory) for job in planned]
+        _report(rows, directory, sweep)
+        lock.release()
+    if failed := [row.number for row in rows if row.status != "finished"]:
+        raise RunFailed(
+            f"{len(failed)} of {len(rows)} jobs failed: {', '.join(map(str, failed))}; the same "
+            "command tries them again"
+        )
+
+
+def _name(sweep: Sweep) -> str:
+    """By what is swept and a hash of all words that make the jobs."""
+    made_by = [sweep.words, sweep.options["num_random"], sweep.options["seed"]]
+    digest = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:8]
+    keys = dict.fromkeys(word.partition("=")[0] for job in sweep.jobs for word in _own(job, sweep))
+    return "-".join([*(key.rpartition(".")[2] for key in keys), digest])[-80:]
+
+
+def _own(job: Job, sweep: Sweep) -> list[str]:
+    shared = set.intersection(*(set(other.words) for other in sweep.jobs))
+    return [word for word in job.words if word not in shared]
+
+
+def _planned(number: int, job: Job, sweep_directory: Path, sweep: Sweep) -> Planned:
+    """The job's directory, made if it is not there yet."""
+    cfg = job.cfg.copy()
+    cfg.run_group = sweep_directory.name
+    start = new_start(job._replace(cfg=cfg))
+    directory = sweep_directory / f"{number:03d}_{cfg.run_name}"
+    start = start.at(directory)
+    composed = directory / "composed.yaml"
+    if not composed.exists():  # else it was killed before that
+        directory.mkdir(exist_ok=True)
+        freeze(start, job.words)
+    else:
+        stored = yaml.safe_load(composed.read_text())["config"]
+        now: Any = OmegaConf.to_container(start.cfg, resolve=False)
+        if changed := [key for key in now if key not in _OWN and now[key] != stored.get(key)]:
+            raise UserError(
+                f"{directory} was begun with another {', '.join(changed)}; conf/ has changed "
+                "since. Delete the sweep's directory to begin again"
+            )
+    return Planned(number, directory, _own(job, sweep))
+
+
+def _run(planned: list[Planned], options: Node, directory: Path) -> None:
+    left = [job for job in planned if not job.is_finished]
+    print(f"{len(planned)} jobs, {len(planned) - len(left)} finished before, in {directory}")
+    executor: Executor = (
+        Local(options["max_parallel"])
+        if options["executor"] == "processes"
+        else Submitit(options["executor"], directory / "submitit", options["slurm"])
+    )
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        executor.stop()
+        raise Stopped(number, "the sweep was interrupted; the same command goes on with it")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        executor.run([(job.command, job.directory / "console.log") for job in left], _teller(left))
+    finally:
+        executor.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _teller(left: list[Planned]) -> Callable[[int, str], None]:
+    def tell(i: int, event: str) -> None:
+        print(f"[{left[i].number}] {' '.join(left[i].words) or 'job'}: {event}", flush=True)
+
+    return tell
+
+
+def _row(job: Planned, metric: str, directory: Path) -> Row:
+    status = read_status(job.directory)
+    return Row(
+        number=job.number,
+        words=" ".join(job.words),
+        status=status["status"],
+        error=status.get("error") or "",
+        metric=_best(job.directory / "metrics.csv", metric),
+        seconds=status.get("seconds"),
+        path=str(job.directory.relative_to(directory)),
+    )
+
+
+def _best(metrics: Path, name: str) -> float | None:
+    if not metrics.is_file():
+        return None
+    with metrics.open(newline="") as file:
+        values = [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+    return min(values, default=None)
+
+
+def _report(rows: list[Row], directory: Path, sweep: Sweep) -> None:
+    metric = sweep.options["metric"]
+    table = as_markdown(rows, metric)
+    write_text(directory / "sweep.md", table)
+    write_text(directory / "sweep.csv", as_csv(rows, metric))
+    write_text(directory / "sweep.html", as_html(rows, metric, directory, " ".join(sweep.words)))
+    print(f"\n{table}\n  page           {directory / 'sweep.html'}")

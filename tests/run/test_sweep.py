@@ -1,0 +1,233 @@
+"""python train.py -m: every job a process of its own, nothing lost, nothing done twice."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ddpm_lightning.plots.sweep_page import Row, as_html, as_markdown
+from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.executors import Local, Process, visible_devices
+from ddpm_lightning.run.expand import expanded
+from tests.commands import TINY, Call, assert_user_error, spawn, start, wait_for, write_gifs
+
+QUICK = [*TINY, "logger=csv", "trainer.max_steps=2"]
+LOADER: Any = None  # which only glob needs
+
+
+def words(*given: str, num_random: int | None = None, seed: int = 0) -> list[list[str]]:
+    return expanded(list(given), LOADER, num_random, seed)
+
+
+def test_a_grid_has_every_combination_in_order() -> None:
+    assert words("a=1,2", "b=x", "c=range(0,2)") == [
+        ["a=1", "b=x", "c=0"],
+        ["a=1", "b=x", "c=1"],
+        ["a=2", "b=x", "c=0"],
+        ["a=2", "b=x", "c=1"],
+    ]
+    assert words("data.splits=[a,b]", "+x='1,2'", "~y") == [["data.splits=[a,b]", "+x='1,2'", "~y"]]
+
+
+def test_random_jobs_lie_in_their_intervals_and_depend_on_the_seed() -> None:
+    given = ("a=tag(log,interval(1e-5,1e-1))", "b=int(interval(2,5))", "c=u,v", "d=1")
+    jobs = words(*given, num_random=200)
+    assert jobs == words(*given, num_random=200)
+    assert jobs != words(*given, num_random=200, seed=1)
+    rates = sorted(math.log10(float(job[0].removeprefix("a="))) for job in jobs)
+    assert -5 <= rates[0] < -4.5 < -3.5 < rates[100] < -2.5 < -1.5 < rates[-1] <= -1
+    assert {job[1] for job in jobs} == {"b=2", "b=3", "b=4", "b=5"}
+    assert {tuple(job[2:]) for job in jobs} == {("c=u", "d=1"), ("c=v", "d=1")}
+
+
+def test_endless_sweeps_are_refused() -> None:
+    with pytest.raises(UserError, match=r"interval\(0,1\) has no end.*num_random=20"):
+        words("a=interval(0,1)")
+    with pytest.raises(UserError, match="1,000,000 jobs"):
+        words("a=range(0,1000)", "b=range(0,1000)")
+    with pytest.raises(UserError, match="positive ends, got 0"):
+        words("a=tag(log,interval(0,1))", num_random=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["-m", "noise=linear,cosin"], ["cosin", "did you mean noise=cosine?"]),
+        (["-m", "sweep.max_parallel=0"], ["sweep.max_parallel=0", "greater than 0"]),
+        (["-m", "sweep.executor=cloud"], ["sweep.executor='cloud'", "'processes'"]),
+        (["-m", "optimizer.lr=interval(0,1)"], ["sweep.num_random"]),
+        (["sweep.num_random=3"], ["sweep.num_random=3 is about sweeps; add -m"]),
+    ],
+)
+def test_mistakes_are_found_before_the_first_job(
+    given: list[str], expected: list[str], call: Call, tmp_path: Path
+) -> None:
+    assert_user_error(call("train", *given), *expected)
+    assert not (tmp_path / "outputs").exists()
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    (path,) = (folder / "outputs" / "sweeps").glob("*/sweep.csv")
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def jobs_of(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in (folder / "outputs").rglob("composed.yaml"))
+
+
+@pytest.mark.slow
+def test_a_job_that_fails_is_told_and_the_same_command_does_the_rest(tmp_path: Path) -> None:
+    """Two of four jobs find no GIF at first, and are all that runs the second time."""
+    write_gifs(tmp_path / "gifs")
+    (tmp_path / "none").mkdir()
+    sweep = ["-m", "model=standard,median", "data.path=gifs,none", *QUICK[2:], "data=gif_folder"]
+    first = spawn(tmp_path, "train", *sweep, "sweep.max_parallel=2")
+    assert first.code == 1, first
+    assert "2 of 4 jobs failed: 1, 3" in first.err.splitlines()[-1]
+    rows = rows_of(tmp_path)
+    assert [row["status"] for row in rows] == ["finished", "failed", "finished", "failed"]
+    assert rows[0]["overrides"] == "model=standard data.path=gifs"
+    assert "none" in rows[1]["error"]
+    assert all(float(rows[i]["best val/loss"]) > 0 for i in (0, 2))
+    jobs = jobs_of(tmp_path)
+    configs = [yaml.safe_load((job / "config.yaml").read_text()) for job in jobs]
+    assert len({config["run_id"] for config in configs}) == 4
+    assert {config["run_group"] for config in configs} == {jobs[0].parent.name}
+    planned = json.loads((jobs[0] / "starts" / "00.json").read_text())
+    assert "python train.py model=standard data.path=gifs" in planned["command"]
+    page = (jobs[0].parent / "sweep.html").read_text()
+    assert page.count("data:image/gif;base64,") == 2
+    assert page.count("data:image/png;base64,") == 1
+
+    write_gifs(tmp_path / "none")
+    before = {job: (job / "status.json").stat().st_mtime_ns for job in jobs}
+    second = spawn(tmp_path, "train", *sweep)
+    assert second.code == 0, second
+    assert "4 jobs, 2 finished before" in second.out
+    again = [job for job in jobs if (job / "status.json").stat().st_mtime_ns != before[job]]
+    assert again == [jobs[1], jobs[3]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_sweep_that_is_killed_goes_on_where_it_was(number: int, tmp_path: Path) -> None:
+    """SIGTERM reaches the job, which saves; after SIGKILL of both, its last checkpoint is there."""
+    write_gifs(tmp_path / "gifs")
+    long = [*TINY, "logger=csv", "trainer.max_steps=60", "callbacks.checkpoints.every_n_steps=2"]
+    sweep = ["-m", "seed=0,1", *long]
+    process = start(tmp_path, "train", *sweep)
+    wait_for(lambda: any(tmp_path.rglob("checkpoints/last.ckpt")), 120)
+    if number == signal.SIGKILL:
+        (child,) = children(process.pid)
+        process.kill()
+        os.kill(child, signal.SIGKILL)
+    else:
+        process.terminate()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == (143 if number == signal.SIGTERM else -9), out + err
+    first, second = jobs_of(tmp_path)
+    assert json.loads((second / "status.json").read_text())["status"] == "waiting"
+    ended = spawn(tmp_path, "train", *sweep)
+    assert ended.code == 0, ended
+    assert [row["status"] for row in rows_of(tmp_path)] == ["finished", "finished"]
+    assert "resuming from" in (first / "train.log").read_text()
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_a_changed_configuration_is_not_mixed_into_a_sweep(call: Call, tmp_path: Path) -> None:
+    sweep = ["-m", *QUICK, "seed=0"]
+    assert call("train", *sweep).code == 0
+    (job,) = jobs_of(tmp_path)
+    stored = yaml.safe_load((job / "composed.yaml").read_text())
+    stored["config"]["optimizer"]["lr"] = 0.5
+    (job / "composed.yaml").write_text(yaml.safe_dump(stored))
+    assert_user_error(call("train", *sweep), "begun with another optimizer")
+
+
+@pytest.mark.slow
+def test_jobs_train_on_two_devices_each(tmp_path: Path) -> None:
+    """Both ranks of a job get its configuration: they find it in its directory."""
+    write_gifs(tmp_path / "gifs")
+    ddp = ["trainer=ddp", "trainer.devices=2", "trainer.precision=32-true"]
+    result = spawn(tmp_path, "train", "-m", "noise=linear,cosine", *ddp, *QUICK)
+    assert result.code == 0, result
+    targets = {
+        yaml.safe_load((j / "config.yaml").read_text())["noise"]["_target_"]
+        for j in jobs_of(tmp_path)
+    }
+    assert len(targets) == 2
+    assert [row["status"] for row in rows_of(tmp_path)] == ["finished", "finished"]
+
+
+@pytest.mark.slow
+def test_slurm_would_run_the_same_processes(tmp_path: Path) -> None:
+    write_gifs(tmp_path / "gifs")
+    words = ["-m", "seed=0,1", *QUICK, "sweep.executor=submitit_local"]
+    result = spawn(tmp_path, "train", *words, "+sweep.slurm.timeout_min=5")
+    assert result.code == 0, result
+    assert [row["status"] for row in rows_of(tmp_path)] == ["finished", "finished"]
+
+
+def test_a_slurm_job_whose_time_is_up_lets_its_run_save(tmp_path: Path) -> None:
+    """SIGTERM, then the same command again."""
+    code = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('saved') or 143))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)"
+    )
+    console = tmp_path / "console.log"
+    process = Process([sys.executable, "-c", code], console)
+    process._child = subprocess.Popen(process.words, stdout=console.open("ab"))
+    wait_for(lambda: "ready" in console.read_text(), 30)
+    again = process.checkpoint()
+    assert "saved" in console.read_text()
+    assert again.function.words == process.words
+
+
+def test_local_jobs_run_side_by_side_on_devices_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert visible_devices() == ["3", "5"]
+    code = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES']); time.sleep(1)"
+    told: list[tuple[int, str]] = []
+    commands = [([sys.executable, "-c", code], tmp_path / f"{i}.log") for i in range(4)]
+    commands[2] = ([sys.executable, "-c", "raise SystemExit(7)"], tmp_path / "2.log")
+    began = time.monotonic()
+    Local(2).run(commands, lambda i, event: told.append((i, event)))
+    assert time.monotonic() - began < 20
+    assert [(tmp_path / f"{i}.log").read_text() for i in (0, 1)] == ["3\n", "5\n"]
+    assert told.index((1, "starts")) < told.index((0, "done"))
+    assert (2, "ended with exit code 7") in told
+    assert (3, "done") in told
+
+
+def row(number: int, **changes: Any) -> Row:
+    values = {"words": "a=1|2", "status": "finished", "error": "", "metric": 0.5, "seconds": 60.0}
+    return Row(number, **{**values, "path": f"{number:03d}", **changes})
+
+
+def test_the_table_marks_the_best_and_escapes_what_it_shows(tmp_path: Path) -> None:
+    rows = [row(0), row(1, metric=0.25), row(2, metric=None, status="failed", error="<b>no</b>")]
+    table = as_markdown(rows, "val/loss")
+    assert "**0.25**" in table
+    assert table.count("a=1\\|2") == 3
+    page = as_html(rows, "val/loss", tmp_path, "x=<i>")
+    assert "<b>no</b>" not in page
+    assert "x=<i>" not in page
+    assert page.count("class='best'") == 1
