@@ -107,5 +107,5 @@ class ClipDataset(Dataset[Batch]):
                 i = int(lanes[0, -1] * len(self))
         raise ValueError(
             f"{_MAX_SUBSTITUTES} clips drawn in a row are damaged (the last one: {cause}); "
-            "delete the folder, and it is made again"
+            "see what python inspect_data.py says of them"
         )

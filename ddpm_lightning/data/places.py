@@ -5,6 +5,7 @@ first used, and checked on the way. A place knows files, not clips.
 """
 
 import contextlib
+import glob
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -96,7 +97,7 @@ class RemotePlace(Place):
         return copy
 
     def mark(self, number: int, cause: str) -> None:
-        for copy in self._copies.glob(f"*-shard-{number:05d}.bin"):  # fetched again next time
+        for copy in self._copies.glob(f"*-shard-{number:05d}-*.bin"):  # fetched again next time
             copy.unlink(missing_ok=True)
 
     def marked(self, number: int) -> str | None:
@@ -162,7 +163,7 @@ def find_parts(address: str) -> list[str]:
     files, folder = _opened(address.rstrip("/"))
     try:
         found = [f"{folder}/{MANIFEST}"] if files.exists(f"{folder}/{MANIFEST}") else []
-        found = found or sorted(files.glob(f"{folder}/*/{MANIFEST}"))
+        found = found or sorted(files.glob(f"{glob.escape(folder)}/*/{MANIFEST}"))
     except Exception as error:  # each of fsspec's file systems raises its own kinds
         raise ValueError(f"{address} cannot be read: {_first_line(error)}") from error
     if not found:

@@ -2,20 +2,23 @@
 
 A part of a store is a folder with
 
-    shard-00000.bin    the frames of its clips, one after another, (frames, H, W, C) uint8
-    shard-00000.json   its entries, the keys that were skipped and why, the sha256 of the .bin
-    manifest.json      the form of all clips, and for every shard the sha256 of both files
-    shard-00000.damaged    only where a reader found that shard 0 must be written again
+    shard-00000-0123abcd.bin   the frames of its clips, one after another, (frames, H, W, C) uint8
+    shard-00000-4567cdef.json  its entries, the keys skipped and why, the sha256 of the .bin
+    manifest.json              the form of all clips, and for every shard the sha256 of both files
+    shard-00000.damaged        only where a reader found that shard 0 must be written again
 
 and nothing depends on when it was written. Each file appears whole, the manifest last, so a reader
-sees finished shards only. The JSON files begin with the sha256 of all that follows, so a flipped
-bit in any file is found. One process at a time writes to a part; that is the caller's to ensure.
+sees finished shards only. Names hold the beginning of the sha256 of the content, so a shard that is
+written again replaces no file that somebody reads; what no manifest lists any more is removed a
+week later. The JSON files begin with the sha256 of all that follows, so a flipped bit in any file
+is found. One process at a time writes to a part; that is the caller's to ensure.
 """
 
 import hashlib
 import json
+import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,8 @@ from ddpm_lightning.data.atomic import write_file
 
 MANIFEST = "manifest.json"
 
-_FORMAT = 1  # of these files; raise it when they change
+_FORMAT = 2  # of these files; raise it when they change
+_KEPT_SECONDS = 7 * 24 * 3600  # of shards that were replaced: a run may read them
 _SEAL = b'{"sha256": "%s",'
 _SEAL_BYTES = len(_SEAL % (b"0" * 64))
 
@@ -60,6 +64,11 @@ class Header:
     fps: float
     source: str
 
+    @property
+    def form(self) -> tuple[tuple[int, int, int], float]:
+        """What clips must share to be read together."""
+        return self.shape, self.fps
+
     def __str__(self) -> str:
         return f"{'x'.join(map(str, self.shape))} at {self.fps:g} a second from {self.source}"
 
@@ -73,6 +82,14 @@ class Listing:
     num_bytes: int
     sha256: str
     index_sha256: str
+
+    @property
+    def bin_name(self) -> str:
+        return _bin_name(self.number, self.sha256)
+
+    @property
+    def index_name(self) -> str:
+        return _index_name(self.number, self.index_sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +112,24 @@ class Index:
     skipped: dict[str, str]
 
 
-def bin_name(number: int) -> str:
-    return f"shard-{number:05d}.bin"
-
-
-def index_name(number: int) -> str:
-    return f"shard-{number:05d}.json"
-
-
 def mark_name(number: int) -> str:
     return f"shard-{number:05d}.damaged"
+
+
+def _bin_name(number: int, sha256: str) -> str:
+    return f"shard-{number:05d}-{sha256[:8]}.bin"
+
+
+def _index_name(number: int, sha256: str) -> str:
+    return f"shard-{number:05d}-{sha256[:8]}.json"
 
 
 def create(directory: Path, header: Header) -> Manifest:
     """The part's manifest; the folder and a manifest without shards are made where there is none.
 
-    Also removes the temporary files of a writer that was killed. Raises ValueError if the part
-    holds clips of another form or its manifest is damaged (see recover), WriteRefused.
+    Also removes the temporary files of a writer that was killed, and shards that were replaced long
+    ago. Raises ValueError if the part holds clips of another form or its manifest is damaged (see
+    recover), WriteRefused.
     """
     try:
         found = read_manifest(directory)
@@ -119,12 +137,16 @@ def create(directory: Path, header: Header) -> Manifest:
         found = Manifest(header)
         directory.mkdir(parents=True, exist_ok=True)
         _write_manifest(directory, found)
-    if found.header != header:
+    if found.header.form != header.form:
         raise ValueError(
             f"{directory} holds clips of {found.header}, not of {header}; choose another folder"
         )
     for pattern in (".shard-*", f".{MANIFEST}.*"):
         for path in directory.glob(pattern):
+            path.unlink(missing_ok=True)
+    listed = {name for shard in found.shards for name in (shard.bin_name, shard.index_name)}
+    for path in directory.glob("shard-*-*.*"):
+        if path.name not in listed and path.stat().st_mtime < time.time() - _KEPT_SECONDS:
             path.unlink(missing_ok=True)
     return found
 
@@ -132,37 +154,37 @@ def create(directory: Path, header: Header) -> Manifest:
 def write_shard(
     directory: Path,
     number: int,
-    clips: Sequence[np.ndarray],
+    clips: Iterable[np.ndarray],
     entries: Sequence[Entry],
     skipped: Mapping[str, str],
 ) -> Listing:
     """Add shard number to a part that create has made, or replace it.
 
     Args:
-        clips: one (N, H, W, C) uint8 an entry; none at all makes a shard that only counts.
+        clips: one (N, H, W, C) uint8 an entry; none at all makes a shard that only counts. They
+            are asked for twice, one at a time.
         entries: all but where a clip lies, which is filled in.
         skipped: key -> cause, of the GIFs that would have been in this shard.
     Raises WriteRefused; the manifest is then what it was.
     """
     manifest = read_manifest(directory)
     placed: list[Entry] = []
-    parts: list[memoryview] = []
     digest = hashlib.sha256()
-    offset = 0
+    offset = num_bytes = 0
     for clip, entry in zip(clips, entries, strict=True):
         if clip.dtype != np.uint8 or clip.shape[1:] != manifest.header.shape or not len(clip):
             raise ValueError(
                 f"{entry.key}: a clip of {clip.dtype} {clip.shape} does not fit into {directory}, "
                 f"which holds uint8 (N, *{manifest.header.shape})"
             )
-        parts.append(np.ascontiguousarray(clip).data)
-        digest.update(parts[-1])
-        crc32 = zlib.crc32(parts[-1])
+        content = np.ascontiguousarray(clip).data
+        digest.update(content)
+        crc32 = zlib.crc32(content)
         placed.append(
             replace(entry, shard=number, offset=offset, num_frames=len(clip), crc32=crc32)
         )
         offset += len(clip)
-    num_bytes = sum(part.nbytes for part in parts)
+        num_bytes += content.nbytes
     index = _seal(
         "shard",
         {
@@ -174,8 +196,9 @@ def write_shard(
         },
     )
     listing = Listing(number, len(placed), num_bytes, digest.hexdigest(), _sha256(index))
-    write_file(directory / bin_name(number), parts, num_bytes)
-    write_file(directory / index_name(number), [index], len(index))
+    parts = (np.ascontiguousarray(clip).data for clip in clips)
+    write_file(directory / listing.bin_name, parts, num_bytes)
+    write_file(directory / listing.index_name, [index], len(index))
     _write_manifest(directory, _with(manifest, listing))
     (directory / mark_name(number)).unlink(missing_ok=True)
     return listing
@@ -192,27 +215,28 @@ def reopen(directory: Path) -> None:
 
 
 def recover(directory: Path, header: Header) -> Manifest:
-    """Write the manifest anew from the shards that are whole and have that header.
+    """Write the manifest anew from the shards that are whole and have that form, the newest each.
 
     For a part whose manifest is damaged or lists damaged shards. Every byte is read. The part is
     not complete afterwards; shards that are missing from the manifest are to be written again.
     """
     manifest = Manifest(header)
-    for path in sorted(directory.glob("shard-*.json")):
+    for path in sorted(directory.glob("shard-*.json"), key=lambda path: path.stat().st_mtime_ns):
         try:
             data = path.read_bytes()
             index = parse_index(data, str(path))
-            number = int(path.stem.removeprefix("shard-"))
-            content = directory / bin_name(number)
+            content = directory / _bin_name(index.number, index.sha256)
             with content.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             num_bytes = content.stat().st_size
         except (ValueError, OSError):
             continue
-        if (digest, number, header) == (index.sha256, index.number, index.header):
-            (directory / mark_name(number)).unlink(missing_ok=True)
+        named = path.name == _index_name(index.number, _sha256(data))
+        if (digest, named, header.form) == (index.sha256, True, index.header.form):
+            (directory / mark_name(index.number)).unlink(missing_ok=True)
             count = len(index.entries)
-            manifest = _with(manifest, Listing(number, count, num_bytes, digest, _sha256(data)))
+            listing = Listing(index.number, count, num_bytes, digest, _sha256(data))
+            manifest = _with(manifest, listing)
     _write_manifest(directory, manifest)
     return manifest
 

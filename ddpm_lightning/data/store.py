@@ -25,8 +25,6 @@ from ddpm_lightning.data.shards import (
     Header,
     Listing,
     Manifest,
-    bin_name,
-    index_name,
     parse_index,
     parse_manifest,
 )
@@ -51,7 +49,7 @@ class _Shard:
     listing: Listing
 
     def __str__(self) -> str:
-        return f"{self.place}/{bin_name(self.listing.number)}"
+        return f"{self.place}/{self.listing.bin_name}"
 
 
 class ClipStore:
@@ -65,6 +63,7 @@ class ClipStore:
         addresses: one or many folders, or fsspec addresses, that hold a part each.
         snapshot: what an earlier store's `snapshot` was: open these shards, in this order.
         copies: the folder into which shards from other than local folders are copied.
+        keys: of the clips wanted; None: all.
     Raises ValueError, in one line, when a manifest is damaged, missing or of another form.
     """
 
@@ -73,11 +72,12 @@ class ClipStore:
         addresses: Address | Sequence[Address],
         snapshot: Snapshot | None = None,
         copies: Path | None = None,
+        keys: frozenset[str] | None = None,
     ) -> None:
         self.addresses = (addresses,) if isinstance(addresses, Address) else tuple(addresses)
         if not self.addresses:
             raise ValueError("a clip store needs at least one folder, got none")
-        self.copies = copies
+        self.copies, self.keys = copies, keys
         self.entries: list[Entry] = []
         self.skipped_keys: dict[str, str] = {}
         self.damage: dict[str, str] = {}
@@ -99,7 +99,7 @@ class ClipStore:
         return len(self.entries)
 
     def __reduce__(self) -> tuple[type["ClipStore"], tuple[object, ...]]:
-        return ClipStore, (self.addresses, self.snapshot, self.copies)
+        return ClipStore, (self.addresses, self.snapshot, self.copies, self.keys)
 
     def refresh(self, snapshot: Snapshot | None = None) -> int:
         """Take in the shards that have appeared; entries only ever grow at their end.
@@ -119,7 +119,7 @@ class ClipStore:
             if (part, number) in done:
                 continue
             if (part, number) not in listed:
-                raise ValueError(f"{bin_name(number)} of part {part} is gone; it was there before")
+                raise ValueError(f"shard {number} of part {part} is gone; it was there before")
             self._open(self._places[part], listed[part, number])
             self.snapshot += ((part, number),)
         self.complete = all(manifest.complete for manifest in manifests)
@@ -206,7 +206,7 @@ class ClipStore:
         header = manifest.header
         if self._header is None:
             self._header = header
-        if (header.shape, header.fps) != (self._header.shape, self._header.fps):
+        if header.form != self._header.form:
             raise ValueError(f"{place} holds {header}, another part {self._header}; give one form")
         if header.source not in self.sources:
             self.sources.append(header.source)
@@ -216,19 +216,21 @@ class ClipStore:
         shard = _Shard(place, listing)
         self._shards.append(shard)
         try:
-            data = place.read(index_name(listing.number))
+            data = place.read(listing.index_name)
             if hashlib.sha256(data).hexdigest() != listing.index_sha256:
-                raise ValueError(f"{index_name(listing.number)} is not what the manifest says")
-            size = place.size(bin_name(listing.number))
+                raise ValueError(f"{listing.index_name} is not what the manifest says")
+            size = place.size(listing.bin_name)
             if size != listing.num_bytes:
                 raise ValueError(f"{size:,} bytes instead of {listing.num_bytes:,}")
-            index = parse_index(data, f"{place}/{index_name(listing.number)}")
+            index = parse_index(data, f"{place}/{listing.index_name}")
         except (OSError, ValueError) as error:
             self._note(shard, f"{listing.num_clips:,} clips left out: {error}")
             return
         if (cause := place.marked(listing.number)) is not None:
             self._note(shard, cause)
         for entry in index.entries:
+            if not self._is_wanted(entry.key):
+                continue
             if entry.sha256 in self._contents:  # in another part
                 self.skipped_keys[entry.key] = "duplicate"
                 continue
@@ -236,7 +238,10 @@ class ClipStore:
             self.entries.append(entry)
             self._shard_of.append(len(self._shards) - 1)
             self._state.append(_UNREAD)
-        self.skipped_keys |= index.skipped
+        self.skipped_keys |= {k: c for k, c in index.skipped.items() if self._is_wanted(k)}
+
+    def _is_wanted(self, key: str) -> bool:
+        return self.keys is None or key in self.keys
 
     def _frames(self, which: int, num_frames: int) -> np.ndarray:
         """All frames of a shard, through its map, of which num_frames are about to be read."""
@@ -263,7 +268,7 @@ class ClipStore:
 
     def _path(self, shard: _Shard) -> Path:
         listing = shard.listing
-        return shard.place.local(bin_name(listing.number), listing.num_bytes, listing.sha256)
+        return shard.place.local(listing.bin_name, listing.num_bytes, listing.sha256)
 
     def _is_whole(self, i: int) -> bool:
         self._state[i] = _UNREAD

@@ -12,7 +12,7 @@ from ddpm_lightning.evaluation.likelihoods import measure, summary
 from ddpm_lightning.evaluation.losses import evaluate
 from ddpm_lightning.evaluation.report import table
 from ddpm_lightning.likelihood.base import Likelihood
-from ddpm_lightning.run.checkpoint import find_run, load_denoisers
+from ddpm_lightning.run.checkpoint import find_run, load_denoisers, read_checkpoint
 from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import user_errors
@@ -32,6 +32,9 @@ def evaluate_run(cfg: DictConfig) -> None:
     with user_errors("data"):
         data: StoreDataModule = instantiate(node, _convert_="all")
         data.load()
+        if not overrides:  # the clips that the run validates on, whatever has come since
+            state = read_checkpoint(run.checkpoint)
+            data.load_state_dict(state.get(type(data).__qualname__, {}))
     denoisers, step = load_denoisers(run)
     results = {
         weights: evaluate(denoiser.to(device), data.val_dataloader(), config["num_draws"], device)

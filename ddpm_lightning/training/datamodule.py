@@ -8,6 +8,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -244,13 +245,23 @@ class UrlDataModule(StoreDataModule):
                 "finished: run python ingest.py for them, or add data.frozen=true to train on "
                 "what is there"
             )
-        self._background = Background(self.urls, self.limits)
+        try:
+            self._background = Background(self.urls, self.limits)
+        except ValueError as error:
+            stored = (
+                "; data.frozen=true trains on what is stored of it" if self.urls.parts() else ""
+            )
+            raise ValueError(f"{error}{stored}") from error
         return self._background.first_clips(self.min_clips)
 
     def grow(self) -> ClipDataset | None:
         if self._background:
             self._background.check()
-        if self.store is None or self.frozen or not self.store.refresh():
+        try:
+            if self.store is None or self.frozen or not self.store.refresh():
+                return None
+        except (ValueError, OSError) as error:
+            log.warning("no clips join now: %s", error)
             return None
         self._split(self.store, self.num_first)
         log.info("%d clips to train on", len(self.train_set))
@@ -260,16 +271,18 @@ class UrlDataModule(StoreDataModule):
         """The shards in use, so that a resumed run goes on with the same clips, in their order."""
         if self.store is None:
             return {}
-        shards = [[part, shard] for part, shard in self.store.snapshot]
+        names = [Path(address).name for address in self.store.addresses]
+        shards = [[names[part], shard] for part, shard in self.store.snapshot]
         return {"shards": shards, "num_first": self.num_first}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self.store is None or not state:
             return
-        snapshot = tuple((part, shard) for part, shard in state["shards"])
+        places = {Path(address).name: i for i, address in enumerate(self.store.addresses)}
         try:
-            self.store = ClipStore(self.store.addresses, snapshot)
-        except ValueError as error:  # the loader, too, sees that these are other clips
+            snapshot = tuple((places[name], shard) for name, shard in state["shards"])
+            self.store = ClipStore(self.store.addresses, snapshot, keys=self.store.keys)
+        except (ValueError, KeyError) as error:  # the loader, too, sees that these are other clips
             log.warning("not the clips of the checkpoint: %s", error)
         else:
             self._split(self.store, state["num_first"])

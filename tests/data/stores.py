@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from ddpm_lightning.data.shards import Entry, Header, create, write_shard
+from ddpm_lightning.data.shards import Entry, Header, create, read_manifest, write_shard
 
 SHAPE = (4, 5, 3)
 HEADER = Header(SHAPE, 10.0, "tests")
@@ -20,6 +20,20 @@ def entry_of(number):
     sha256 = hashlib.sha256(str(number).encode()).hexdigest()
     captions = tuple(f"clip {number}, sentence {k}" for k in range(number % 4))
     return Entry(f"{number}.gif", sha256, seconds=number / 10, captions=captions, shots=(0, 2))
+
+
+def listing_of(folder, number):
+    return next(shard for shard in read_manifest(folder).shards if shard.number == number)
+
+
+def bin_of(folder, number):
+    """The file with a shard's clips."""
+    return folder / listing_of(folder, number).bin_name
+
+
+def index_of(folder, number):
+    """The file that describes a shard."""
+    return folder / listing_of(folder, number).index_name
 
 
 def write_numbers(folder, shard, numbers, skipped=None):

@@ -14,10 +14,10 @@ import torch
 from ddpm_lightning.data.dataset import ClipDataset
 from ddpm_lightning.data.loader import ClipLoader
 from ddpm_lightning.data.sampler import GlobalSampler, InOrder
-from ddpm_lightning.data.shards import bin_name, create
+from ddpm_lightning.data.shards import create
 from ddpm_lightning.data.store import ClipStore
 from ddpm_lightning.data.windows import Windows
-from tests.data.stores import HEADER, write_numbers, write_store
+from tests.data.stores import HEADER, bin_of, write_numbers, write_store
 
 
 @pytest.fixture
@@ -113,10 +113,12 @@ def test_ranks_share_the_batches_of_one_device(dataset, world_size):
     shares = [list(islice(epochs_of(loader), 5)) for loader in loaders]
     for wanted, *parts in zip(whole[3:], *shares, strict=True):
         items = [
-            (int(i), c.numpy().tobytes(), s) for p in parts for c, i, s in zip(*p, strict=True)
+            (int(i), c.numpy().tobytes(), s, int(n))
+            for p in parts
+            for c, i, s, n in zip(*p, strict=True)
         ]
         assert sorted(items) == sorted(
-            (int(i), c.numpy().tobytes(), s) for c, i, s in zip(*wanted, strict=True)
+            (int(i), c.numpy().tobytes(), s, int(n)) for c, i, s, n in zip(*wanted, strict=True)
         )
 
 
@@ -246,7 +248,7 @@ def test_a_killed_worker_ends_the_run_with_its_cause(dataset):
 
 
 def test_a_damaged_shard_does_not_end_a_run(dataset, tmp_path, caplog):
-    file = tmp_path / bin_name(2)
+    file = bin_of(tmp_path, 2)
     file.write_bytes(bytes(file.stat().st_size))
     loader = loader_of(dataset)
     batches = epochs(loader, 4)

@@ -15,10 +15,8 @@ import pytest
 
 from ddpm_lightning.data.shards import (
     Header,
-    bin_name,
     create,
     finish,
-    index_name,
     mark_name,
     parse_index,
     parse_manifest,
@@ -27,7 +25,16 @@ from ddpm_lightning.data.shards import (
     write_shard,
 )
 from ddpm_lightning.data.store import ClipStore
-from tests.data.stores import HEADER, SHAPE, clip_of, entry_of, write_numbers, write_store
+from tests.data.stores import (
+    HEADER,
+    SHAPE,
+    bin_of,
+    clip_of,
+    entry_of,
+    index_of,
+    write_numbers,
+    write_store,
+)
 
 
 def contents(folder):
@@ -37,9 +44,9 @@ def contents(folder):
 def test_a_shard_holds_its_clips_and_all_that_is_known_of_them(tmp_path):
     create(tmp_path, HEADER)
     listing = write_numbers(tmp_path, 0, [7, 3], skipped={"x.gif": "not_a_gif"})
-    content = (tmp_path / bin_name(0)).read_bytes()
+    content = bin_of(tmp_path, 0).read_bytes()
     assert content == clip_of(7).tobytes() + clip_of(3).tobytes()
-    index = parse_index((tmp_path / index_name(0)).read_bytes(), "")
+    index = parse_index(index_of(tmp_path, 0).read_bytes(), "")
     assert index.header == HEADER
     assert index.skipped == {"x.gif": "not_a_gif"}
     first, second = index.entries
@@ -52,8 +59,8 @@ def test_a_shard_holds_its_clips_and_all_that_is_known_of_them(tmp_path):
     assert (listing.num_clips, listing.num_bytes) == (2, len(content))
     assert read_manifest(tmp_path).shards == (listing,)
     assert {path.name for path in tmp_path.iterdir()} == {
-        bin_name(0),
-        index_name(0),
+        listing.bin_name,
+        listing.index_name,
         "manifest.json",
     }
 
@@ -64,21 +71,23 @@ def test_files_depend_on_the_clips_alone(tmp_path):
     create(tmp_path / "b", HEADER)
     for shard, numbers in ((2, [8, 9]), (0, [5, 6]), (1, [4, 5, 6, 7]), (0, [0, 1, 2, 3])):
         write_numbers(tmp_path / "b", shard, numbers)
-    assert contents(tmp_path / "b") == first
+    found = contents(tmp_path / "b")
+    assert {name: found[name] for name in first} == first
+    assert len(found) == len(first) + 2  # the first version of shard 0
 
 
 def test_a_shard_without_clips_only_counts(tmp_path):
     create(tmp_path, HEADER)
     write_numbers(tmp_path, 0, [], skipped={"a": "dead"})
-    assert (tmp_path / bin_name(0)).read_bytes() == b""
-    assert parse_index((tmp_path / index_name(0)).read_bytes(), "").skipped == {"a": "dead"}
+    assert bin_of(tmp_path, 0).read_bytes() == b""
+    assert parse_index(index_of(tmp_path, 0).read_bytes(), "").skipped == {"a": "dead"}
 
 
 def test_odd_keys_and_captions_survive(tmp_path):
     create(tmp_path, HEADER)
     entry = replace(entry_of(1), key="bad\udcff\n.gif", captions=('"\u2028é\\', ""))
     write_shard(tmp_path, 0, [clip_of(1)], [entry], {"\udcfe": "unreadable"})
-    index = parse_index((tmp_path / index_name(0)).read_bytes(), "")
+    index = parse_index(index_of(tmp_path, 0).read_bytes(), "")
     assert (index.entries[0].key, index.entries[0].captions) == (entry.key, entry.captions)
     assert index.skipped == {"\udcfe": "unreadable"}
 
@@ -103,7 +112,8 @@ def test_finishing_is_kept_and_recovering_undoes_it(tmp_path):
 
 def test_every_flipped_byte_of_a_description_is_noticed(tmp_path):
     write_store(tmp_path, num_clips=1)
-    for name, parse in ((index_name(0), parse_index), ("manifest.json", parse_manifest)):
+    described = index_of(tmp_path, 0).name
+    for name, parse in ((described, parse_index), ("manifest.json", parse_manifest)):
         whole = (tmp_path / name).read_bytes()
         parse(whole, name)
         for place in range(len(whole)):
@@ -118,14 +128,38 @@ def test_a_lost_manifest_is_recovered_from_whole_shards(tmp_path):
     before = read_manifest(tmp_path)
     (tmp_path / mark_name(0)).write_text("found to be damaged, and repaired since")
     (tmp_path / "manifest.json").write_bytes(b"{")
-    damaged = bytearray((tmp_path / bin_name(1)).read_bytes())
+    file = tmp_path / before.shards[1].bin_name
+    damaged = bytearray(file.read_bytes())
     damaged[5] ^= 1
-    (tmp_path / bin_name(1)).write_bytes(damaged)
+    file.write_bytes(damaged)
     after = recover(tmp_path, HEADER)
     assert after.shards == (before.shards[0], before.shards[2])
     assert not (tmp_path / mark_name(0)).exists()
     write_numbers(tmp_path, 1, range(4, 8))
     assert read_manifest(tmp_path) == before
+
+
+def test_a_shard_that_was_replaced_stays_a_week(tmp_path):
+    """Whoever reads it goes on, and opens it again where its maps had to be closed."""
+    write_store(tmp_path)
+    old = {bin_of(tmp_path, 1), index_of(tmp_path, 1)}
+    write_numbers(tmp_path, 1, [20, 30])
+    create(tmp_path, HEADER)
+    assert all(path.exists() for path in old)
+    week = 7 * 24 * 3600
+    for path in old:
+        os.utime(path, (time.time() - week - 60,) * 2)
+    create(tmp_path, HEADER)
+    assert not any(path.exists() for path in old)
+    assert ClipStore(tmp_path).verify() == {}
+
+
+def test_the_newest_of_several_versions_is_recovered(tmp_path):
+    write_store(tmp_path)
+    for numbers in ([20, 30], [4, 5]):
+        write_numbers(tmp_path, 1, numbers)
+    before = read_manifest(tmp_path)
+    assert recover(tmp_path, HEADER) == before
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path):
@@ -173,13 +207,13 @@ def test_a_full_disk_is_one_line_and_damages_nothing(tmp_path, limit):
     before = contents(tmp_path)
     needed = f"{NUM_BYTES:,}" if limit == 100 else r"\d,\d\d\d"
     (line,) = write_in_child(tmp_path, limit)
-    assert re.search(rf"cannot write {tmp_path}/shard-00003\.\w+: File too large; ", line)
+    assert re.search(rf"cannot write {tmp_path}/shard-00003-\w+\.\w+: File too large; ", line)
     assert re.search(rf"; {needed} bytes are needed; free some space", line)
     after = contents(tmp_path)
     assert {name: after[name] for name in before} == before
-    assert set(after) - set(before) <= {bin_name(3)}  # which no manifest lists
+    assert all(re.match(r"shard-00003-\w+\.bin", name) for name in set(after) - set(before))
     assert write_in_child(tmp_path, 2**20) == []  # there is room again
-    assert contents(tmp_path)[bin_name(3)] == b"".join(clip_of(n) for n in range(20, 24))
+    assert bin_of(tmp_path, 3).read_bytes() == b"".join(clip_of(n) for n in range(20, 24))
     assert len(read_manifest(tmp_path).shards) == 4
 
 
@@ -192,9 +226,8 @@ def test_a_read_only_folder_is_one_line_and_stays_as_it_is():
         folder.chmod(0o555)
         (line,) = write_in_child(folder)
         folder.chmod(0o755)
-        assert (
-            f"cannot write {folder}/{bin_name(3)}: Permission denied; {NUM_BYTES:,} bytes" in line
-        )
+        assert re.search(rf"cannot write {folder}/shard-00003-\w+\.bin: Permission denied; ", line)
+        assert f"{NUM_BYTES:,} bytes" in line
         assert contents(folder) == before
 
 
@@ -206,7 +239,7 @@ def test_a_killed_writer_leaves_a_store_that_can_be_read_and_continued(tmp_path,
     create(folder, HEADER)
     process = get_context("spawn").Process(target=_write_for_ever, args=(folder,))
     process.start()
-    while not (folder / bin_name(2)).exists():
+    while not list(folder.glob("shard-00002-*.bin")):
         time.sleep(0.001)
     time.sleep(float(np.random.default_rng(moment).uniform(0, 0.1)))
     process.kill()

@@ -11,16 +11,23 @@ import pytest
 
 from ddpm_lightning.data.shards import (
     Header,
-    bin_name,
     create,
     finish,
-    index_name,
     mark_name,
     recover,
     write_shard,
 )
 from ddpm_lightning.data.store import ClipStore, DamagedClip
-from tests.data.stores import HEADER, SHAPE, clip_of, entry_of, write_numbers, write_store
+from tests.data.stores import (
+    HEADER,
+    SHAPE,
+    bin_of,
+    clip_of,
+    entry_of,
+    index_of,
+    write_numbers,
+    write_store,
+)
 
 
 def assert_holds(store, numbers):
@@ -104,7 +111,7 @@ def test_new_shards_are_appended(tmp_path):
     assert_holds(follower, [5, 6, 1, 2, 7])
     with pytest.raises(ValueError, match="the snapshot is not one of this store"):
         follower.refresh(((0, 0),))
-    with pytest.raises(ValueError, match=r"shard-00009\.bin of part 1 is gone"):
+    with pytest.raises(ValueError, match=r"shard 9 of part 1 is gone"):
         follower.refresh((*snapshot, (1, 9)))
 
 
@@ -136,13 +143,14 @@ def test_a_copy_that_arrives_damaged_is_not_kept(tmp_path):
     files = fsspec.filesystem("memory")
     files.put(str(folder), f"/{tmp_path.name}/store", recursive=True)
     address, copies = f"memory://{tmp_path.name}/store/", tmp_path / "copies"
-    content = files.cat_file(f"{address}{bin_name(0)}")
-    files.pipe_file(f"{address}{bin_name(0)}", b"\0" + content[1:])
+    name = bin_of(folder, 0).name
+    content = files.cat_file(f"{address}{name}")
+    files.pipe_file(f"{address}{name}", b"\0" + content[1:])
     store = ClipStore(address, copies=copies)
-    with pytest.raises(DamagedClip, match=r"shard-00000\.bin is not what its manifest says"):
+    with pytest.raises(DamagedClip, match=r"shard-00000-\w+\.bin is not what its manifest says"):
         store.clip(0)
     assert list(copies.rglob("*.bin")) == []
-    files.pipe_file(f"{address}{bin_name(0)}", content)
+    files.pipe_file(f"{address}{name}", content)
     store = ClipStore(address, copies=copies)
     np.testing.assert_array_equal(store.clip(0), clip_of(0))
     (copy,) = copies.rglob("*.bin")
@@ -162,27 +170,28 @@ def test_remote_mistakes_are_named(tmp_path):
 
 
 def test_a_damaged_clip_is_refused_counted_and_marked_once(tmp_path, caplog):
-    flip(write_store(tmp_path) / bin_name(1), -1)
+    file = bin_of(write_store(tmp_path), 1)
+    flip(file, -1)
     store = ClipStore(tmp_path)
     for _ in range(2):
-        with pytest.raises(DamagedClip, match=r"7\.gif in .*shard-00001\.bin is damaged"):
+        with pytest.raises(DamagedClip, match=r"7\.gif in .*shard-00001-\w+\.bin is damaged"):
             store.clip(7)
     np.testing.assert_array_equal(store.clip(6), clip_of(6))
-    assert list(store.damage) == [f"{tmp_path}/{bin_name(1)}"]
+    assert list(store.damage) == [str(file)]
     assert len(caplog.records) == 1
     assert "7.gif" in (tmp_path / mark_name(1)).read_text()
-    assert "7.gif" in ClipStore(tmp_path).damage[f"{tmp_path}/{bin_name(1)}"]
+    assert "7.gif" in ClipStore(tmp_path).damage[str(file)]
     write_numbers(tmp_path, 1, range(4, 8))  # whoever owns the part writes the shard again
     assert ClipStore(tmp_path).damage == {}
     assert_holds(ClipStore(tmp_path), range(10))
 
 
-@pytest.mark.parametrize("name", [bin_name(1), index_name(1)])
-def test_a_shard_that_cannot_be_opened_is_left_out(name, tmp_path, caplog):
-    (write_store(tmp_path) / name).unlink()
+@pytest.mark.parametrize("file", [bin_of, index_of])
+def test_a_shard_that_cannot_be_opened_is_left_out(file, tmp_path, caplog):
+    file(write_store(tmp_path), 1).unlink()
     store = ClipStore(tmp_path)
     assert_holds(store, [0, 1, 2, 3, 8, 9])
-    assert "4 clips left out" in store.damage[f"{tmp_path}/{bin_name(1)}"]
+    assert "4 clips left out" in store.damage[str(bin_of(tmp_path, 1))]
     assert len(caplog.records) == 1
 
 
@@ -190,24 +199,42 @@ def test_a_shard_of_another_store_is_stale(tmp_path):
     """Written whole and well, but not what this manifest lists."""
     write_store(tmp_path / "a")
     write_store(tmp_path / "b", clips_per_shard=3)
-    for name in (bin_name(1), index_name(1)):
-        shutil.copy(tmp_path / "b" / name, tmp_path / "a" / name)
+    for file in (bin_of, index_of):
+        shutil.copy(file(tmp_path / "b", 1), file(tmp_path / "a", 1))
     store = ClipStore(tmp_path / "a")
     assert_holds(store, [0, 1, 2, 3, 8, 9])
     assert len(store.damage) == 1
 
 
-def test_a_shard_that_is_written_again_meanwhile_is_not_marked(tmp_path, caplog):
+def test_what_a_store_has_opened_stays_what_it_was(tmp_path, monkeypatch):
+    """Shards are written again, and maps closed and opened again: no clip becomes another."""
+    monkeypatch.setattr("ddpm_lightning.data.store._MAX_OPEN", 1)
     store = ClipStore(write_store(tmp_path))
-    store.clip(0)
+    np.testing.assert_array_equal(store.clip(0), clip_of(0))
     for shard in (0, 1):
         write_numbers(tmp_path, shard, [20 + shard, 30 + shard])
-    np.testing.assert_array_equal(store.clip(1), clip_of(1))  # the old file is still mapped
+    create(tmp_path, HEADER)  # the next ingest begins
+    assert_holds(store, range(10))
+    assert store.refresh() == 0
+    assert_holds(ClipStore(tmp_path), [20, 30, 21, 31, 8, 9])
+
+
+def test_a_shard_that_is_gone_after_all_is_not_marked(tmp_path):
+    store = ClipStore(write_store(tmp_path))
+    old = bin_of(tmp_path, 1)
+    write_numbers(tmp_path, 1, [21, 31])
+    old.unlink()
     with pytest.raises(DamagedClip, match="was written again after this store was opened"):
         store.clip(4)
-    assert list(store.damage) == [f"{tmp_path}/{bin_name(1)}"]
     assert not list(tmp_path.glob("*.damaged"))
-    assert_holds(ClipStore(tmp_path), [20, 30, 21, 31, 8, 9])
+
+
+def test_clips_are_chosen_by_key(tmp_path):
+    keys = frozenset({"2.gif", "7.gif", "x"})
+    write_numbers(write_store(tmp_path), 3, [], skipped={"x": "dead", "y": "dead"})
+    store = pickle.loads(pickle.dumps(ClipStore(tmp_path, keys=keys)))
+    assert_holds(store, [2, 7])
+    assert store.skipped == {"dead": 1}
 
 
 def test_a_file_that_is_cut_while_it_is_mapped_kills_nothing(tmp_path):
@@ -217,7 +244,7 @@ def test_a_file_that_is_cut_while_it_is_mapped_kills_nothing(tmp_path):
     write_shard(tmp_path, 0, [clip, clip + 1], [entry_of(0), entry_of(1)], {})
     store = ClipStore(tmp_path)
     store.clip(0)
-    with (tmp_path / bin_name(0)).open("r+b") as file:
+    with bin_of(tmp_path, 0).open("r+b") as file:
         file.truncate(10_000)
     for i in range(2):
         with pytest.raises(DamagedClip, match="the file was cut short"):

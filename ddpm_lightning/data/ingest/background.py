@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -67,7 +68,7 @@ class Background:
                 self.check()
                 return store
             if ended:
-                reason = store.summary() if store is not None else self._last_line()
+                reason = store.summary() if store is not None else self._reason()
                 raise ValueError(f"ingesting {self._urls.address} gave no clip: {reason}")
             if time.monotonic() >= next_word:
                 log.info("%d of %d clips are in", len(store) if store else 0, min_clips)
@@ -84,7 +85,7 @@ class Background:
             log.warning(
                 "the ingest beside this run ended too early: %s; training goes on with what is "
                 "there, and python ingest.py fetches the rest",
-                self._last_line(),
+                self._reason(),
             )
         else:
             log.info("the ingest beside this run has ended")
@@ -92,7 +93,8 @@ class Background:
     def _look(self, store: ClipStore | None) -> ClipStore | None:
         """What is there by now; None while nothing is, or while it is being mended."""
         if store is not None:
-            store.refresh()
+            with suppress(ValueError, OSError):  # a look later
+                store.refresh()
         elif self._urls.parts():
             try:
                 return self._urls.store()
@@ -106,11 +108,14 @@ class Background:
         self._process.terminate()
         self._process.wait()
 
-    def _last_line(self) -> str:
+    def _reason(self) -> str:
+        status = self._process.returncode
+        if status < 0:
+            return f"killed by signal {-status}"
         with self._log.open("rb") as file:
             file.seek(self._log_start)
             lines = file.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"exit status {self._process.returncode}"
+        return lines[-1] if lines else f"exit status {status}"
 
 
 def main(settings: str) -> None:

@@ -1,16 +1,23 @@
-"""From settled rows of the ledger to shards: block by block, in the order of the list.
+"""From settled rows of the ledger to shards, block by block.
 
 A block is a fixed range of positions and becomes one shard. It is written when every URL in it is
-settled and all earlier blocks are written, so that the shards are a function of what became of the
-URLs, not of the order in which they arrived or of how often the ingest was killed.
+settled; one that must wait long for a few of its URLs is written without them, and again later. Of
+GIFs with the same content, the first in the list stays and the others are duplicates, whichever
+came first. So what the shards hold in the end is a function of what became of the URLs, not of the
+order in which they arrived or of how often the ingest was killed.
 """
 
 import asyncio
 import hashlib
+import math
+import time
 import zlib
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,10 +28,8 @@ from ddpm_lightning.data.shards import (
     Header,
     Index,
     Listing,
-    bin_name,
     create,
     finish,
-    index_name,
     mark_name,
     parse_index,
     read_manifest,
@@ -34,6 +39,37 @@ from ddpm_lightning.data.shards import (
 )
 
 LOST = "lost"  # a clip that was decoded, and is not there any more: fetched again next time
+DUPLICATE = "duplicate"
+PATIENCE_SECONDS = 15.0  # with the last URLs of a block; doubled each time it is in vain
+
+
+class Holder(NamedTuple):
+    """The written clip of a content that is the first in the list."""
+
+    position: int
+    block: int
+
+
+@dataclass
+class _Pending:
+    """A block that is to be written: how long its clips wait, and may."""
+
+    since: float | None = None
+    patience: float = field(default_factory=lambda: PATIENCE_SECONDS)
+
+
+@dataclass
+class _Plan:
+    """What a shard is to hold."""
+
+    entries: list[Entry] = field(default_factory=list)
+    clips: list[Callable[[], np.ndarray]] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    urls: list[str] = field(default_factory=list)  # of the clips
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The clips, one in memory at a time."""
+        return (load() for load in self.clips)
 
 
 class Blocks:
@@ -47,32 +83,34 @@ class Blocks:
         self, ledger: Ledger, spool: Spool, directory: Path, header: Header, span: int
     ) -> None:
         self._ledger, self._spool = ledger, spool
-        self._directory, self._span = directory, span
+        self._directory, self._span, self._shape = directory, span, header.shape
+        self._listings: dict[int, Listing] = {}
         self._stored: dict[int, dict[str, Entry]] = {}  # of written blocks: key -> a sound clip
-        self._seen: dict[str, str] = {}  # content -> key, of all written clips
+        self._holders: dict[str, Holder] = {}  # by content
         self._causes: dict[str, str] = {}  # key -> cause, as the written shards have it
-        self._waiting: set[int] = set()
+        self._pending: dict[int, _Pending] = {}
         for listing in _listings(directory, header):
             index = _sound_index(directory, listing)
             if index is None:
                 continue
             number = listing.number
+            self._listings[number] = listing
             entries = {entry.key: entry for entry in index.entries}
             if (directory / mark_name(number)).exists():  # some of its clips are not as written
-                entries = {key: entry for key, (entry, _) in self._clips(number).items()}
-                self._waiting.add(number)
+                entries = {e.key: e for e in index.entries if _is_sound(self._stored_clip(e), e)}
+                self._await(number)
             self._stored[number] = entries
             self._causes |= index.skipped
-            for entry in entries.values():
-                self._seen.setdefault(entry.sha256, entry.key)
         self._reconcile()
         self._unsettled: Counter[int] = Counter()
         self._lost = 0
         for row in ledger.rows():
             self._unsettled[self.block(row)] += row.state == "new"
-            if not self._is_told(row):
-                self._waiting.add(self.block(row))
-        if self._waiting:
+            entry = self._entry(row)
+            is_first = entry is None or self._holds(entry, row)
+            if not is_first or not self._is_told(row):
+                self._await(self.block(row))
+        if self._pending:
             reopen(directory)
 
     def block(self, row: LedgerRow) -> int:
@@ -81,29 +119,57 @@ class Blocks:
     def settled(self, row: LedgerRow) -> None:
         """A row that was new has failed or is in the spool."""
         self._unsettled[self.block(row)] -= 1
+        pending = self._pending[self.block(row)]
+        if pending.since is None:
+            pending.since = time.monotonic()
 
     async def write_ready(self) -> None:
-        """Write the blocks that can be, up to the first one that must wait."""
-        while self._waiting and not self._unsettled[first := min(self._waiting)]:
-            await self._write(first)
-            self._waiting.discard(first)
+        """Write the blocks that are settled, and those that have waited long enough."""
+        while ready := [n for n in self._pending if not self._unsettled[n]]:
+            del self._pending[min(ready)]
+            await self._write(min(ready))
+        for number, pending in list(self._pending.items()):
+            if pending.since is not None and (time.monotonic() > pending.since + pending.patience):
+                pending.since, pending.patience = None, 2 * pending.patience
+                await self._write(number)
 
     def finish(self) -> bool:
         """Mark the part as complete if it is; say whether."""
-        complete = not self._waiting and not self._lost
+        complete = not self._pending and not self._lost
         if complete:
             finish(self._directory)
         return complete
+
+    def _await(self, number: int) -> None:
+        self._pending.setdefault(number, _Pending())
+
+    def _holds(self, entry: Entry, row: LedgerRow) -> bool:
+        """Whether a clip is the first of its content; the block of a later one is to change."""
+        mine = Holder(row.position, self.block(row))
+        first = self._holders.get(entry.sha256, mine)
+        if first.position < mine.position:
+            return False
+        if first.position > mine.position:
+            self._await(first.block)
+        self._holders[entry.sha256] = mine
+        return True
 
     def _reconcile(self) -> None:
         """What the ledger says of clips holds only as far as they are there."""
         lost: list[str] = []
         found: list[str] = []
+        contents = {e.sha256 for entries in self._stored.values() for e in entries.values()}
         for row in self._ledger.rows("decoded"):
-            if not self._spool.holds(row.url):
-                (found if self._is_written(row) else lost).append(row.url)
+            if self._spool.holds(row.url):
+                contents.add(str(row.sha256))
+            else:
+                (lost if self._entry(row) is None else found).append(row.url)
         lost += [row.url for row in self._ledger.rows("stored") if self._entry(row) is None]
-        lost += [row.url for row in self._ledger.rows("failed") if row.cause == LOST]
+        lost += [
+            row.url
+            for row in self._ledger.rows("failed")
+            if row.cause == LOST or (row.cause == DUPLICATE and row.sha256 not in contents)
+        ]
         self._ledger.mark(found, "stored")
         self._ledger.mark(lost, "new")
         self._spool.keep(row.url for row in self._ledger.rows("decoded"))
@@ -111,9 +177,6 @@ class Blocks:
     def _entry(self, row: LedgerRow) -> Entry | None:
         """Of a row's clip in its shard."""
         return self._stored.get(self.block(row), {}).get(row.key)
-
-    def _is_written(self, row: LedgerRow) -> bool:
-        return row.sha256 is not None and self._seen.get(row.sha256) == row.key
 
     def _is_told(self, row: LedgerRow) -> bool:
         """Whether its shard says of a row what the ledger says."""
@@ -124,52 +187,67 @@ class Blocks:
         return row.state == "failed" and is_written and self._causes.get(row.key) == row.cause
 
     async def _write(self, number: int) -> None:
-        kept = self._clips(number) if number in self._stored else {}
+        plan = _Plan()
         rows = list(self._ledger.rows(start=number * self._span, stop=(number + 1) * self._span))
-        clips: list[np.ndarray] = []
-        entries: list[Entry] = []
-        skipped: dict[str, str] = {}
-        stored: list[str] = []
         for row in rows:
             if row.state == "failed":
-                skipped[row.key] = str(row.cause)
-                continue
-            if row.key in kept:
-                entry, clip = kept[row.key]
-                entry = replace(entry, captions=row.captions)
-            else:
-                spooled = self._spool.get(row.url)
-                if spooled is None:  # damaged since
-                    self._fail(row, LOST, skipped)
-                    self._lost += 1
-                    continue
-                known = spooled._asdict()
-                clip = known.pop("clip")
-                entry = Entry(row.key, captions=row.captions, **known)
-            if self._seen.setdefault(entry.sha256, row.key) != row.key:
-                self._fail(row, "duplicate", skipped)
-                continue
-            clips.append(clip)
-            entries.append(entry)
-            stored.append(row.url)
-        await asyncio.to_thread(write_shard, self._directory, number, clips, entries, skipped)
-        self._ledger.mark(stored, "stored")
-        self._stored[number] = {entry.key: entry for entry in entries}
+                plan.skipped[row.key] = str(row.cause)
+            elif row.state != "new":
+                self._take(row, plan)
+        listing = await asyncio.to_thread(
+            write_shard, self._directory, number, plan, plan.entries, plan.skipped
+        )
+        self._ledger.mark(plan.urls, "stored")
+        self._listings[number] = listing
+        written = parse_index((self._directory / listing.index_name).read_bytes(), str(number))
+        self._stored[number] = {entry.key: entry for entry in written.entries}
         for row in rows:
-            self._spool.drop(row.url)
+            if row.state != "new":  # it may have been settled since
+                self._spool.drop(row.url)
 
-    def _fail(self, row: LedgerRow, cause: str, skipped: dict[str, str]) -> None:
+    def _take(self, row: LedgerRow, plan: _Plan) -> None:
+        """A row's clip from its shard or the spool, if it is the first of its content."""
+        entry = self._entry(row)
+        if entry is not None and _is_sound(self._stored_clip(entry), entry):
+            load = partial(self._stored_clip, entry)
+            entry = replace(entry, captions=row.captions)
+        else:
+            spooled = self._spool.get(row.url)
+            if spooled is None:  # damaged since
+                self._fail(row, LOST, plan)
+                self._lost += 1
+                return
+            known = spooled._asdict()
+            del known["clip"]
+            entry = Entry(row.key, captions=row.captions, **known)
+            load = partial(self._spooled_clip, row.url)
+        if not self._holds(entry, row):
+            self._fail(row, DUPLICATE, plan)
+            return
+        plan.entries.append(entry)
+        plan.clips.append(load)
+        plan.urls.append(row.url)
+
+    def _fail(self, row: LedgerRow, cause: str, plan: _Plan) -> None:
         self._ledger.record(row.url, "failed", cause=cause, transient=cause == LOST)
-        skipped[row.key] = cause
+        plan.skipped[row.key] = cause
 
-    def _clips(self, number: int) -> dict[str, tuple[Entry, np.ndarray]]:
-        """Of a shard that is written again, without those that are not as they were written."""
-        path = self._directory / index_name(number)
-        entries = parse_index(path.read_bytes(), str(path)).entries
-        content = np.fromfile(self._directory / bin_name(number), np.uint8)
-        frames = content.reshape(-1, *read_manifest(self._directory).header.shape)
-        clips = {e.key: (e, frames[e.offset : e.offset + e.num_frames]) for e in entries}
-        return {k: (e, c) for k, (e, c) in clips.items() if zlib.crc32(c.data) == e.crc32}
+    def _spooled_clip(self, url: str) -> np.ndarray:
+        spooled = self._spool.get(url)
+        if spooled is None:
+            raise ValueError(f"a decoded clip of {url} was damaged while it was stored; run again")
+        return spooled.clip
+
+    def _stored_clip(self, entry: Entry) -> np.ndarray:
+        """From its shard as it is on the disk."""
+        file = self._directory / self._listings[entry.shard].bin_name
+        size = math.prod(self._shape)
+        content = np.fromfile(file, np.uint8, entry.num_frames * size, offset=entry.offset * size)
+        return content.reshape(-1, *self._shape)
+
+
+def _is_sound(clip: np.ndarray, entry: Entry) -> bool:
+    return zlib.crc32(clip.data) == entry.crc32
 
 
 def _listings(directory: Path, header: Header) -> tuple[Listing, ...]:
@@ -185,10 +263,10 @@ def _listings(directory: Path, header: Header) -> tuple[Listing, ...]:
 
 def _sound_index(directory: Path, listing: Listing) -> Index | None:
     """None for a shard that is missing, or not what is listed."""
-    path = directory / index_name(listing.number)
+    path = directory / listing.index_name
     try:
         data = path.read_bytes()
-        num_bytes = (directory / bin_name(listing.number)).stat().st_size
+        num_bytes = (directory / listing.bin_name).stat().st_size
         index = parse_index(data, str(path))
     except (OSError, ValueError):
         return None

@@ -45,6 +45,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _ = self.clip_format  # refuses what a size or rate cannot be
+        object.__setattr__(self, "fps", float(self.fps))  # 10 and 10.0 are one cache
+        for name in ("min_seconds", "max_seconds"):
+            seconds = getattr(self, name)
+            object.__setattr__(self, name, None if seconds is None else float(seconds))
 
     @property
     def clip_format(self) -> ClipFormat:
@@ -68,7 +72,6 @@ class Decoded(NamedTuple):
     height: int
     num_gif_frames: int
     fps: float  # of the GIF, on average
-    motion: float  # mean absolute change from frame to frame of the clip, in levels, 0 to 255
 
 
 def decode_clip(data: bytes, recipe: Recipe) -> Decoded:
@@ -85,8 +88,7 @@ def decode_clip(data: bytes, recipe: Recipe) -> Decoded:
     room = _MAX_CLIP_BYTES // (recipe.height * recipe.width * recipe.channels)
     canvases = gif.canvases(structure)
     clip = resample(canvases, recipe.clip_format, min(MAX_CLIP_FRAMES, max(1, room)))
-    changes = [_change(clip[k - 1], clip[k]) for k in range(1, len(clip))]
-    if not any(changes):
+    if (clip == clip[0]).all():
         raise GifError("still", f"{len(structure.images)} images, which all show the same")
     return Decoded(
         clip=clip,
@@ -97,9 +99,4 @@ def decode_clip(data: bytes, recipe: Recipe) -> Decoded:
         height=structure.height,
         num_gif_frames=len(structure.images),
         fps=len(structure.images) / seconds,
-        motion=sum(changes) / len(changes),
     )
-
-
-def _change(before: np.ndarray, after: np.ndarray) -> float:
-    return float(np.abs(np.subtract(before, after, dtype=np.int16)).mean())

@@ -6,13 +6,15 @@ beside it. It may be killed at any moment and run again: the ledger says what is
 
 import asyncio
 import json
+import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ddpm_lightning.data.atomic import write_file
 from ddpm_lightning.data.ingest.blocks import Blocks
@@ -28,8 +30,11 @@ if TYPE_CHECKING:
     from ddpm_lightning.data.ingest.fetch import Fetched
 
 REPORT = "ingest.json"
+UNLISTED = "unlisted"  # was in the list when an ingest began, and is not any more
 MAX_HELD = 32 * 2**20  # bytes that wait for a decode worker
-MAX_TASKS = 4096  # URLs under way, most of them waiting for their host's turn
+MAX_HELD_EACH = 4  # files that wait, for every decode worker
+LANES_PER_TURN = 2  # so that a host's next request is ready while an answer is decoded
+MAX_READ_AHEAD = 16_384  # URLs, of which a slow host may take up all but a few
 SECONDS_BETWEEN_NEWS = 0.5
 
 
@@ -40,7 +45,7 @@ class Job:
     Args:
         items: of the part, in the order of the list.
         directory: of the part: ledger, spool, shards and manifest.
-        source: what messages call the list.
+        source: what messages call the list.   splits: of it, none for all of it.
         block_size: URLs to a shard.   num_parts: over which the list is dealt.
         num_workers: decode processes; None: one for every processor.
     """
@@ -49,6 +54,7 @@ class Job:
     directory: Path
     source: str
     recipe: Recipe
+    splits: Sequence[str] = ()
     limits: FetchLimits = field(default_factory=FetchLimits)
     block_size: int = 256
     num_parts: int = 1
@@ -81,10 +87,21 @@ def run(job: Job, retry: str, wait: bool, tell: Callable[[News], None]) -> News:
     with Ledger(job.directory / "ledger.db", wait=wait) as ledger:
         ledger.add(job.items)
         ledger.retry(retry)
+        _keep_to_list(ledger, {item.url for item in job.items})
         news = asyncio.run(_Ingest(job, ledger, tell).run())
-    content = json.dumps(vars(news) | {"causes": dict(news.causes.most_common())}, indent=1)
+    report = {"splits": list(job.splits), "causes": dict(news.causes.most_common())}
+    content = json.dumps(vars(news) | report, indent=1)
     write_file(job.directory / REPORT, [content.encode() + b"\n"], len(content) + 1)
     return news
+
+
+def read_report(directory: Path) -> dict[str, Any]:
+    """ingest.json of a part; empty where there is none, or it is damaged."""
+    try:
+        found = json.loads((directory / REPORT).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class _Ingest:
@@ -98,7 +115,8 @@ class _Ingest:
         )
         num_urls = ledger.counts().total()
         self._news = News(num_urls=num_urls, num_unlisted=num_urls - len(job.items))
-        self._held = 0  # bytes
+        self._held: list[int] = []  # bytes of each file that waits
+        self._max_held = MAX_HELD_EACH * (job.num_workers or os.cpu_count() or 1)
         self._moved = asyncio.Event()  # something was settled
         self._all_settled = False
 
@@ -113,6 +131,8 @@ class _Ingest:
                 DecodePool(self._job.recipe, self._job.num_workers) as self._pool,
                 asyncio.TaskGroup() as group,
             ):
+                if self._ledger.counts()["new", None]:
+                    await self._pool.start()
                 group.create_task(self._write())
                 await self._fetch_all()
                 self._all_settled = True
@@ -125,16 +145,31 @@ class _Ingest:
         return self._news
 
     async def _fetch_all(self) -> None:
-        places = asyncio.Semaphore(MAX_TASKS)
+        """A queue for each host, so that one that is slow holds up its own URLs only."""
+        queues: dict[str, deque[LedgerRow]] = defaultdict(deque)
+        lanes: Counter[str] = Counter()
+        places = asyncio.Semaphore(MAX_READ_AHEAD)
+
+        async def lane(host: str) -> None:
+            while queues[host]:
+                await self._one(queues[host].popleft())
+                places.release()
+            lanes[host] -= 1
+            if not lanes[host]:
+                del lanes[host], queues[host]
+
         async with asyncio.TaskGroup() as group:
             for row in self._ledger.rows("new"):
                 await places.acquire()
-                task = group.create_task(self._one(row))
-                task.add_done_callback(lambda _: places.release())
+                host = urlsplit(row.url).hostname or ""
+                queues[host].append(row)
+                if lanes[host] < LANES_PER_TURN * self._job.limits.per_host:
+                    lanes[host] += 1
+                    group.create_task(lane(host))
 
     async def _room(self) -> None:
         """Waits while the decode workers have enough to do."""
-        while self._held > MAX_HELD:
+        while len(self._held) >= self._max_held or sum(self._held) > MAX_HELD:
             self._moved.clear()
             await self._moved.wait()
 
@@ -144,9 +179,9 @@ class _Ingest:
         self._news.num_bytes += fetched.num_bytes
         outcome: Decoded | Failure | Fetched = fetched
         if fetched.data is not None:
-            self._held += len(fetched.data)
+            self._held.append(len(fetched.data))
             outcome = await self._pool.decode(fetched.data)
-            self._held -= len(fetched.data)
+            self._held.remove(len(fetched.data))
         record = partial(
             self._ledger.record, row.url, tries=fetched.tries, num_bytes=fetched.num_bytes
         )
@@ -186,6 +221,15 @@ class _Ingest:
             if state != "new":
                 self._news.causes[cause or "clips"] += count
         self._tell(self._news)
+
+
+def _keep_to_list(ledger: Ledger, urls: set[str]) -> None:
+    """What a list no longer asks for is not fetched, unless it asks again."""
+    gone = [row.url for row in ledger.rows("new") if row.url not in urls]
+    back = [r.url for r in ledger.rows("failed") if r.cause == UNLISTED and r.url in urls]
+    for url in gone:
+        ledger.record(url, "failed", cause=UNLISTED)
+    ledger.mark(back, "new")
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

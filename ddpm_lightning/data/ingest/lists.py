@@ -22,7 +22,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class Item(NamedTuple):
     """One URL of a list, with all sentences that the list has for it."""
 
-    position: int  # among the items, from 0
+    position: int  # among all URLs of the list, from 0
     url: str
     key: str  # the last part of the URL's path, or a hash and that part; unique in a list
     captions: tuple[str, ...]
@@ -76,18 +76,17 @@ def read_list(address: str, splits: Sequence[str] = ()) -> tuple[list[Item], Lis
     captions, report = _read(address)
     names = Counter(map(_basename, captions))
     keys = {url: _key(url, names) for url in captions}
+    items = [Item(i, u, keys[u], tuple(captions[u])) for i, u in enumerate(captions)]
     if splits:
         wanted, reports = zip(*map(read_split, splits), strict=True)
-        kept = [url for url in captions if any(keys[url] in split for split in wanted)]
-        if not kept:
+        items = [item for item in items if any(item.key in split for split in wanted)]
+        if not items:
             raise ValueError(
                 f"none of the {len(captions):,} URLs in {address} is in {', '.join(splits)}; "
                 "give splits of this list"
             )
-        report = report._replace(splits=reports, num_outside=len(captions) - len(kept))
-    else:
-        kept = list(captions)
-    return [Item(i, url, keys[url], tuple(captions[url])) for i, url in enumerate(kept)], report
+        report = report._replace(splits=reports, num_outside=len(captions) - len(items))
+    return items, report
 
 
 def read_split(address: str) -> tuple[frozenset[str], ListReport]:

@@ -68,7 +68,8 @@ DEFAULT_BUDGET = Budget()
 class DecodePool:
     """num_workers decode workers, by default one for every processor; an async context manager.
 
-    They start when the first GIFs come, and all are gone when the context ends, however it ends.
+    They start when they are needed, or with start, and all are gone when the context ends, however
+    it ends.
     """
 
     def __init__(
@@ -96,10 +97,14 @@ class DecodePool:
         for worker in self._workers:
             await worker.stop()
 
+    async def start(self) -> None:
+        """Start all workers, so that none has to when its first file comes."""
+        await asyncio.gather(*(worker.start() for worker in self._workers))
+
     async def decode(self, data: bytes) -> Decoded | Failure:
         """Decode one file, when a worker is free.
 
-        Raises RuntimeError when workers cannot be started at all; no file is the cause of that.
+        Raises ChildProcessError when workers cannot be started; no file is the cause of that.
         """
         worker = await self._idle.get()
         try:
@@ -119,7 +124,7 @@ class _Worker:
     async def decode(self, data: bytes) -> Decoded | Failure:
         process = self._process
         if process is None or process.returncode is not None:
-            process = await self._start()
+            process = await self.start()
         guard = asyncio.create_task(_guard(process, self._budget))
         intact = False
         try:
@@ -134,7 +139,7 @@ class _Worker:
                 await self.stop()
         return result
 
-    async def _start(self) -> Process:
+    async def start(self) -> Process:
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", _WORKER, self._settings),
@@ -149,7 +154,7 @@ class _Worker:
                 await process.stdout.readexactly(len(READY))
         except (EOFError, TimeoutError) as error:
             await self.stop()
-            raise RuntimeError(
+            raise ChildProcessError(
                 f"a decode worker did not start ({_describe(process.returncode)}); see what "
                 f"{sys.executable} -m {_WORKER} says, or give it more memory"
             ) from error

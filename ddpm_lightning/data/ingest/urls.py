@@ -9,14 +9,15 @@ from pathlib import Path
 
 from ddpm_lightning.data.clip import sides
 from ddpm_lightning.data.ingest.decode import Recipe
-from ddpm_lightning.data.ingest.driver import Job
+from ddpm_lightning.data.ingest.driver import UNLISTED, Job, read_report
 from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
-from ddpm_lightning.data.ingest.lists import Item, ListReport, read_list
+from ddpm_lightning.data.ingest.lists import Item, ListReport, hashed_key, read_list, read_split
 from ddpm_lightning.data.places import local_folder
 from ddpm_lightning.data.shards import MANIFEST
 from ddpm_lightning.data.store import ClipStore
 
 BLOCK_SIZE = 256
+MAX_PARTS = 9999
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,9 @@ class UrlList:
     ) -> None:
         self.address, self.splits = address, tuple(splits)
         self.recipe = recipe
-        identity = "\0".join(map(_absolute, [address, *self.splits]))
         self.cache_path = Path(cache_path)
         name = re.sub(r"\W+", "-", Path(address).stem)[:40]
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+        digest = hashlib.sha256(_absolute(address).encode()).hexdigest()[:8]
         self.directory = self.cache_path / recipe.digest() / f"{name}-{digest}"
 
     @cached_property
@@ -52,10 +52,12 @@ class UrlList:
         return self._read[1]
 
     def job(self, part: int, num_parts: int, limits: FetchLimits, num_workers: int | None) -> Job:
-        """Every num_parts-th URL, from number `part` on.
+        """The URLs of a part: which it is depends on the URL alone, not on the rest of the list.
 
         Raises ValueError when there is no such part, or the list is dealt otherwise already.
         """
+        if num_parts > MAX_PARTS:
+            raise ValueError(f"num_parts must be at most {MAX_PARTS:,}, got {num_parts:,}")
         if not 0 <= part < num_parts:
             raise ValueError(f"part must lie in [0, num_parts), got {part} of {num_parts}")
         if self.num_parts not in (None, num_parts):
@@ -64,9 +66,10 @@ class UrlList:
                 f"got {num_parts}; give that number, or delete the folder"
             )
         return Job(
-            items=self._read[0][part::num_parts],
+            items=[item for item in self._read[0] if _part(item.url, num_parts) == part],
             directory=self.directory / f"part-{part:04d}-of-{num_parts:04d}",
             source=self.address,
+            splits=self.splits,
             recipe=self.recipe,
             limits=limits,
             block_size=BLOCK_SIZE,
@@ -93,15 +96,22 @@ class UrlList:
         return sorted(path.parent for path in self.directory.glob(f"part-*/{MANIFEST}"))
 
     def finished_store(self) -> ClipStore | None:
-        """The store, where nothing is left to be ingested or to be mended."""
+        """The store, where nothing that is asked for is left to be ingested or to be mended.
+
+        A list at another place is not read again once all of it was ingested.
+        """
         if self.num_parts is None or len(self.parts()) < self.num_parts:
             return None
         try:
             store = self.store()
-        except ValueError as error:  # a manifest is damaged, which an ingest mends
+            asked = self._asked()
+        except ValueError as error:  # a manifest is damaged, which an ingest mends, or no list
             log.warning("%s", error)
             return None
-        return store if store.complete and not store.damage else None
+        settled = {key for key, cause in store.skipped_keys.items() if cause != UNLISTED}
+        settled |= {entry.key for entry in store.entries}
+        known = all(item.key in settled or hashed_key(item.url) in settled for item in asked)
+        return store if known and store.complete and not store.damage else None
 
     def store(self) -> ClipStore:
         """What is there by now. Raises ValueError where nothing is."""
@@ -113,7 +123,14 @@ class UrlList:
             )
         if self.num_parts and len(parts) < self.num_parts:
             log.warning("%d of %d parts of %s are here", len(parts), self.num_parts, self.address)
-        return ClipStore(parts)
+        splits = [read_split(address)[0] for address in self.splits]
+        return ClipStore(parts, keys=frozenset().union(*splits) if splits else None)
+
+    def _asked(self) -> list[Item]:
+        reports = [read_report(part) for part in self.parts()]
+        if "://" in self.address and all(report.get("splits") == [] for report in reports):
+            return []  # all of it was
+        return self._read[0]
 
 
 class IngestData:
@@ -139,6 +156,10 @@ class IngestData:
         recipe = Recipe(*sides(size), fps, channels, min_seconds, max_seconds)
         self.urls = UrlList(list, splits, recipe, local_folder(cache_path))
         self.limits = limits
+
+
+def _part(url: str, num_parts: int) -> int:
+    return int(hashlib.sha256(url.encode()).hexdigest()[:12], 16) % num_parts
 
 
 def _absolute(address: str) -> str:

@@ -12,6 +12,7 @@ import resource
 import signal
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,11 +37,16 @@ def main(settings: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pool
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit_memory(given["memory"])
+    with suppress(BrokenPipeError):  # the pool is gone
+        _serve(answers, recipe, given["seconds"])
+
+
+def _serve(answers: BinaryIO, recipe: Recipe, seconds: float) -> None:
     answers.write(READY)
     answers.flush()
     while header := sys.stdin.buffer.read(LENGTH.size):
         data = sys.stdin.buffer.read(*LENGTH.unpack(header))
-        signal.setitimer(signal.ITIMER_REAL, given["seconds"] + _GRACE_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE_SECONDS)
         try:
             answer, clip = _answer(data, recipe)
         except MemoryError:

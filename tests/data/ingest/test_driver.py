@@ -1,13 +1,9 @@
 """Whole ingests, from a real server to a store: what arrives, what is counted, what survives."""
 
 import json
-import os
-import random
-import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +11,12 @@ import numpy as np
 import pytest
 
 from ddpm_lightning.data.gif import encode
-from ddpm_lightning.data.ingest.decode import decode_clip
 from ddpm_lightning.data.ingest.driver import REPORT, run
 from ddpm_lightning.data.ingest.ledger import Ledger
-from ddpm_lightning.data.ingest.spool import Spool
-from ddpm_lightning.data.shards import MANIFEST, bin_name, index_name, mark_name
+from ddpm_lightning.data.shards import MANIFEST
 from ddpm_lightning.data.store import ClipStore
-from tests.data.ingest.ingester import LIMITS, RECIPE, ingest, job, names
+from tests.commands import wait_for
+from tests.data.ingest.ingester import LIMITS, ingest, job, names
 from tests.data.ingest.server import GifServer
 
 ROOT = Path(__file__).parents[3]
@@ -124,36 +119,6 @@ def test_parts_share_a_list_and_read_as_one(tmp_path, server):
     assert keys == [f"{i:05d}.gif" for i in range(0, 60, 5)]
 
 
-def test_of_a_damaged_shard_the_damaged_clip_alone_is_fetched_again(tmp_path, server):
-    urls = [server.url(name) for name in names(60)]
-    ingest(tmp_path, urls)
-    before = manifest(tmp_path)
-    content = bytearray((tmp_path / bin_name(1)).read_bytes())
-    content[100] ^= 1
-    (tmp_path / bin_name(1)).write_bytes(content)
-    ClipStore(tmp_path).verify()
-    assert (tmp_path / mark_name(1)).exists()
-    news = ingest(tmp_path, urls)
-    assert (news.num_fetched, news.complete) == (1, True)
-    assert manifest(tmp_path) == before
-    assert not ClipStore(tmp_path).verify()
-
-
-def test_the_sound_clips_of_a_damaged_shard_survive_their_links(tmp_path, server):
-    urls = [server.url(name) for name in names(20)]
-    ingest(tmp_path, urls)
-    content = bytearray((tmp_path / bin_name(0)).read_bytes())
-    content[0] ^= 1
-    (tmp_path / bin_name(0)).write_bytes(content)
-    ClipStore(tmp_path).verify()
-    server.gifs.clear()
-    news = ingest(tmp_path, urls)
-    assert dict(news.causes) == {"clips": 3, "http_404": 17}
-    store = ClipStore(tmp_path)
-    assert [entry.key for entry in store.entries] == ["00005.gif", "00010.gif", "00015.gif"]
-    assert not store.verify()
-
-
 def test_new_captions_reach_the_store_and_nothing_is_fetched(tmp_path, server):
     urls = [server.url(name) for name in names(60)]
     ingest(tmp_path, urls)
@@ -188,128 +153,81 @@ def test_a_host_that_closes_holds_up_nobody_else(tmp_path, server):
     assert max(times["127.0.0.1"]) < sorted(times["localhost"])[2]
 
 
-def test_a_retried_clip_survives_a_kill_before_its_shard_is_written_again(tmp_path, server):
-    """As after a kill: the ledger says decoded, the clip is in the spool, its shard is without."""
-    urls = [server.url(path) for path in ("0.gif", "flaky/500/4/5.gif", "10.gif")]
-    ingest(tmp_path, urls)
-    with Ledger(tmp_path / "ledger.db") as ledger:
-        assert ledger.retry("transient") == 1
-        Spool(tmp_path / "spool").put(urls[1], decode_clip(gif(5), RECIPE))
-        ledger.record(urls[1], "decoded", sha256="0" * 64)
-    news = ingest(tmp_path, urls)
-    assert (news.num_fetched, news.complete) == (0, True)
-    assert [entry.key for entry in ClipStore(tmp_path).entries] == [
-        "00000.gif",
-        "00001.gif",
-        "00002.gif",
-    ]
-
-
-@pytest.mark.parametrize("name", [bin_name(1), index_name(1)])
-def test_a_shard_that_is_not_what_is_listed_is_made_again(name, tmp_path, server):
-    """As after a kill between a shard's files and the manifest, or a file cut by the disk."""
-    urls = [server.url(path) for path in names(60)]
-    ingest(tmp_path, urls)
-    before = manifest(tmp_path)
-    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:50])
-    assert ingest(tmp_path, urls).complete
-    assert manifest(tmp_path) == before
-    assert len(ClipStore(tmp_path)) == 12
-
-
-def test_wrong_bytes_are_not_given_a_right_checksum(tmp_path, server):
-    """A shard is written again for another clip's sake, while one of its own has rotted."""
-    urls = [server.url(path) for path in ("0.gif", "flaky/500/4/5.gif", "10.gif")]
-    ingest(tmp_path, urls)
-    content = bytearray((tmp_path / bin_name(0)).read_bytes())
-    content[7] ^= 1
-    (tmp_path / bin_name(0)).write_bytes(content)
-    news = ingest(tmp_path, urls, retry="transient")
-    assert not news.complete  # the rotten clip is lost, and known to be
-    assert ingest(tmp_path, urls).complete
-    store = ClipStore(tmp_path)
-    assert len(store) == 3
-    assert not store.verify()
-
-
-def test_a_lost_spool_file_is_fetched_again(tmp_path, server):
-    """As after a power loss: the ledger knows of a clip that is not there."""
-    urls = [server.url(name) for name in names(20)]
-    ingest(tmp_path / "whole", urls)
-    with Ledger(tmp_path / "cut" / "ledger.db") as ledger:
-        ledger.add(job(tmp_path, urls).items)
-        ledger.record(urls[0], "decoded", sha256="0" * 64)
-        ledger.record(urls[5], "stored", sha256="1" * 64)
-    news = ingest(tmp_path / "cut", urls)
-    assert news.num_fetched == 20
-    assert manifest(tmp_path / "cut") == manifest(tmp_path / "whole")
-
-
-def test_a_second_ingester_is_refused_by_name(tmp_path, server):
-    with (
-        Ledger(tmp_path / "ledger.db"),
-        pytest.raises(ValueError, match=str(os.getpid())) as error,
-    ):
-        ingest(tmp_path, [server.url("0.gif")])
-    assert "\n" not in str(error.value)
-
-
-def test_two_ingesters_of_one_list_fetch_every_url_once(tmp_path, server):
-    """Two processes: the second one waits for the first, then finds nothing left to do."""
-    command = [sys.executable, "-m", "tests.data.ingest.ingester"]
-    arguments = [str(tmp_path / "shared"), server.url(""), "400", "wait"]
-    processes = [
-        subprocess.Popen([*command, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    for process in processes:
-        out, _ = process.communicate(timeout=120)
-        assert process.returncode == 0
-        assert out.split()[-1] == "400"
-    assert set(Counter(request.path for request in server.requests).values()) == {1} | {320}
-    ingest(tmp_path / "alone", [server.url(name) for name in names(400)])
-    for name in (MANIFEST, bin_name(0)):
-        together, alone = (tmp_path / folder / name for folder in ("shared", "alone"))
-        assert together.read_bytes() == alone.read_bytes()
-
-
-def killed_at_random(directory, server, num_urls, num_kills, seed):
-    """Kills the ingest so often with SIGKILL, then lets it end."""
-    rng = random.Random(seed)
-    command = [sys.executable, "-m", "tests.data.ingest.ingester"]
-    arguments = [str(directory), server.url(""), str(num_urls)]
-    for _ in range(num_kills):
-        process = subprocess.Popen(
-            [*command, *arguments], cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
-        )
-        process.stdout.readline()
-        time.sleep(rng.uniform(0.0, 1.5))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-    ended = subprocess.run(
-        [*command, *arguments],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
+def test_a_host_with_thousands_of_urls_does_not_keep_others_waiting(tmp_path, server):
+    """4,200 URLs of a host that wants a pause, and then some of another."""
+    closed = [server.url(f"status/503?retry_after=30&{i}", "localhost") for i in range(4200)]
+    others = [server.url(f"{i}.gif") for i in range(0, 100, 5)]
+    (tmp_path / "urls").write_text("\n".join(closed + others))
+    code = (
+        "import sys; from pathlib import Path; from dataclasses import replace\n"
+        "from tests.data.ingest.ingester import *\n"
+        "urls = Path(sys.argv[1], 'urls').read_text().split()\n"
+        "ingest(sys.argv[1], urls, limits=replace(LIMITS, retry_after_cap_s=30.0))"
     )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.split()[-1] == str(num_urls)
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
+    try:
+        wait_for(lambda: len(server.times()["127.0.0.1"]) == 20, 30)
+    finally:
+        process.kill()
+        process.wait()
+    assert server.counts()["/status/503"] <= 2 * LIMITS.per_host
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("num_kills", [5, pytest.param(50, marks=pytest.mark.long)])
-def test_a_killed_ingest_ends_with_the_store_of_an_undisturbed_one(tmp_path, server, num_kills):
-    """Seed 0. Refetched is what was in flight: at most `concurrency` URLs a kill."""
-    num_urls = 400
-    killed_at_random(tmp_path / "killed", server, num_urls, num_kills, seed=0)
-    asked = len(server.requests)
-    ingest(tmp_path / "whole", [server.url(name) for name in names(num_urls)])
-    assert manifest(tmp_path / "killed") == manifest(tmp_path / "whole")
-    assert asked <= num_urls + num_kills * 128
-    assert not list((tmp_path / "killed" / "spool").iterdir())
+def test_a_waiting_url_holds_back_no_shard_for_long(tmp_path, server, monkeypatch):
+    """The first block lacks one URL, and is written without it; in the end nothing is missing."""
+    monkeypatch.setattr("ddpm_lightning.data.ingest.blocks.PATIENCE_SECONDS", 0.3)
+    limits = replace(LIMITS, retry_after_cap_s=4.0)
+    late = server.url("flaky/503/1/5.gif?retry_after=4", "localhost")
+    urls = [late, *(server.url(f"{i}.gif") for i in range(10, 210, 5))]
+    seen = []
+
+    def tell(news):
+        if (tmp_path / MANIFEST).exists():
+            seen.append(len(ClipStore(tmp_path)))
+
+    run(job(tmp_path, urls, limits=limits), "none", wait=False, tell=tell)
+    assert 40 in seen
+    assert [entry.key for entry in ClipStore(tmp_path).entries] == [
+        f"{i:05d}.gif" for i in range(41)
+    ]
+    ingest(tmp_path / "calm", [server.url("5.gif"), *urls[1:]])
+    assert not ClipStore(tmp_path).verify()
+    assert [e.sha256 for e in ClipStore(tmp_path).entries] == [
+        e.sha256 for e in ClipStore(tmp_path / "calm").entries
+    ]
+
+
+def test_what_is_no_longer_listed_is_not_fetched_until_it_is_again(tmp_path, server):
+    urls = [server.url(f"{i}.gif") for i in range(0, 100, 5)]
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        ledger.add(job(tmp_path, urls).items)
+    news = ingest(tmp_path, urls[:5])
+    assert dict(news.causes) == {"clips": 5, "unlisted": 15}
+    assert news.complete
+    assert len(server.requests) == 5
+    assert ingest(tmp_path, urls).causes["clips"] == 20
+
+
+def test_many_long_clips_take_little_memory(tmp_path, server):
+    """24 files of under 1 KB that last minutes: a gigabyte of frames."""
+    for i in range(24):
+        frames = np.full((2, 8, 8, 3), 10 * i, np.uint8)
+        frames[1] += 5
+        server.gifs[f"long{i}.gif"] = encode(frames, [60_000, 60_000])
+    code = (
+        "import re, sys\n"
+        "from tests.data.ingest.ingester import *\n"
+        "import tests.data.ingest.ingester as ingester\n"
+        "ingester.RECIPE = Recipe(64, 64, 10.0)\n"
+        "news = ingest(sys.argv[1], sys.argv[2:])\n"
+        "assert news.causes['clips'] == 24, news\n"
+        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+    )
+    urls = [server.url(f"long{i}.gif") for i in range(24)]
+    command = [sys.executable, "-c", code, str(tmp_path), *urls]
+    peak = int(subprocess.check_output(command, cwd=ROOT, text=True, timeout=120)) / 1024
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.bin")) > 300 * 2**20
+    assert peak < 250, f"{peak:.0f} MiB"
 
 
 @pytest.mark.slow

@@ -298,8 +298,8 @@ def test_keys_and_positions_follow_the_list_and_not_its_splits(write):
     split = write(f"{urls[1]}\nhttps://elsewhere.example/b.gif\n", "split.txt")
     items, report = read_list(path, [split])
     assert items == [
-        Item(0, urls[1], hashed_key(urls[1]), ()),
-        Item(1, B, "b.gif", ()),
+        Item(1, urls[1], hashed_key(urls[1]), ()),
+        Item(4, B, "b.gif", ()),
     ]
     assert f"5 rows; 2 in the splits {split}: 2 URLs in 2 rows" in report.describe()
 

@@ -164,7 +164,7 @@ def test_no_worker_outlives_the_context():
 
 def test_workers_that_cannot_start_are_no_fault_of_the_gif(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="a decode worker did not start"):
+    with pytest.raises(ChildProcessError, match="a decode worker did not start"):
         pooled(None)
 
 

@@ -8,12 +8,13 @@ import pytest
 from ddpm_lightning.data.ingest.driver import run
 from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
 from ddpm_lightning.data.ingest.urls import UrlList
-from ddpm_lightning.data.shards import MANIFEST, bin_name
+from ddpm_lightning.data.shards import MANIFEST
 from tests.data.ingest.ingester import LIMITS, RECIPE
 from tests.data.ingest.server import GifServer
 from tests.data.ingest.test_driver import gif
+from tests.data.stores import bin_of, index_of
 
-NUM_GIFS = 6
+NUM_GIFS = 12
 
 
 @pytest.fixture
@@ -41,11 +42,10 @@ def test_a_list_is_the_same_however_its_file_is_spelt(tmp_path, monkeypatch):
     assert len(folders) == 1
     others = [
         UrlList("other/list.txt", [], RECIPE, Path("cache")),
-        UrlList("list.txt", ["train.txt"], RECIPE, Path("cache")),
         UrlList("list.txt", [], replace(RECIPE, height=16), Path("cache")),
         UrlList("https://a.b/list.txt", [], RECIPE, Path("cache")),
     ]
-    assert len(folders | {urls.directory for urls in others}) == 5
+    assert len(folders | {urls.directory for urls in others}) == 4
 
 
 def test_a_missing_part_is_noticed(tmp_path, server, caplog):
@@ -55,7 +55,9 @@ def test_a_missing_part_is_noticed(tmp_path, server, caplog):
         ingest(urls, part, 3)
     assert urls.num_parts == 3
     assert urls.finished_store() is None
-    assert len(urls.store()) == 4
+    shares = [len(urls.job(part, 3, LIMITS, None).items) for part in range(3)]
+    assert sum(shares) == NUM_GIFS
+    assert len(urls.store()) == shares[0] + shares[2]
     assert "2 of 3 parts" in caplog.text
     ingest(urls, 1, 3)
     assert len(urls.finished_store()) == NUM_GIFS
@@ -72,12 +74,69 @@ def test_a_list_is_dealt_in_one_way(tmp_path, server):
             refused()
 
 
-@pytest.mark.parametrize("name", [MANIFEST, bin_name(0)])
-def test_a_damaged_store_is_not_finished_and_another_ingest_mends_it(name, tmp_path, server):
+@pytest.mark.parametrize("file", [bin_of, index_of, lambda folder, number: folder / MANIFEST])
+def test_a_damaged_store_is_not_finished_and_another_ingest_mends_it(file, tmp_path, server):
     urls = urls_of(tmp_path)
     ingest(urls)
-    path = urls.parts()[0] / name
+    path = file(urls.parts()[0], 0)
     path.write_bytes(path.read_bytes()[:-1])
     assert urls.finished_store() is None
     ingest(urls)
     assert len(urls.finished_store()) == NUM_GIFS
+
+
+def write_list(folder, server, names, name="list.txt"):
+    (folder / name).write_text("".join(f"{server.url(n)}\n" for n in names))
+
+
+def test_however_it_is_spelt_an_ingest_goes_on_with_it(tmp_path, server, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for address in ("list.txt", "./list.txt", str(tmp_path / "list.txt")):
+        ingest(UrlList(address, [], RECIPE, Path("cache")))
+    assert len(server.requests) == NUM_GIFS
+
+
+def test_a_list_that_grew_is_not_finished(tmp_path, server):
+    names = list(server.gifs)
+    write_list(tmp_path, server, names[:5])
+    ingest(urls_of(tmp_path))
+    assert len(urls_of(tmp_path).finished_store()) == 5
+    write_list(tmp_path, server, names)
+    assert urls_of(tmp_path).finished_store() is None
+    ingest(urls_of(tmp_path))
+    assert len(urls_of(tmp_path).finished_store()) == NUM_GIFS
+    (tmp_path / "list.txt").unlink()
+    assert urls_of(tmp_path).finished_store() is None  # nobody knows
+    assert len(urls_of(tmp_path).store()) == NUM_GIFS
+
+
+def test_an_edited_list_keeps_its_parts(tmp_path, server):
+    names = list(server.gifs)
+    write_list(tmp_path, server, names[1:])
+    for part in range(2):
+        ingest(urls_of(tmp_path), part, 2)
+    write_list(tmp_path, server, names)  # a line put in front
+    for part in range(2):
+        ingest(urls_of(tmp_path), part, 2)
+    assert len(server.requests) == NUM_GIFS
+    assert len(urls_of(tmp_path).finished_store()) == NUM_GIFS
+
+
+def test_splits_share_what_is_stored(tmp_path, server):
+    """Of the whole list, or of another split first: no URL is fetched twice."""
+    names = list(server.gifs)
+    write_list(tmp_path, server, names[:4], "train.txt")
+    write_list(tmp_path, server, names[4:6], "val.txt")
+    train, val, whole = (
+        UrlList(str(tmp_path / "list.txt"), splits, RECIPE, tmp_path / "cache")
+        for splits in ([str(tmp_path / "train.txt")], [str(tmp_path / "val.txt")], [])
+    )
+    ingest(train)
+    assert [len(server.requests), len(train.finished_store())] == [4, 4]
+    assert val.finished_store() is None
+    assert whole.finished_store() is None
+    ingest(val)
+    assert [len(server.requests), len(val.finished_store())] == [6, 2]
+    ingest(whole)
+    assert [len(server.requests), len(whole.finished_store())] == [NUM_GIFS, NUM_GIFS]
+    assert {entry.key for entry in train.finished_store().entries} == set(names[:4])
