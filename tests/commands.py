@@ -48,6 +48,7 @@ TINY = [
     "trainer.val_check_interval=2",
     "trainer.log_every_n_steps=1",
     "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
 ]
 
 

@@ -20,6 +20,7 @@ from ddpm_lightning.run.errors import UserError
 
 TARGETS = ("ddpm_lightning.", "lightning.pytorch.", "torch.optim.")
 META_KEYS = {"_target_", "_partial_"}
+REPLACED = {"trainer.precision": "auto"}  # before anything is built, by run.precision
 
 Node = dict[str, Any]
 
@@ -109,6 +110,8 @@ def _check_node(where: str, node: Node) -> None:
             near = get_close_matches(key, parameters, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(parameters)}"
             raise UserError(f"{where} has no option {key}{hint}")
+        if REPLACED.get(f"{where}.{key}") == value:
+            continue
         if key in hints and not _holds_target(value):
             _check_type(f"{where}.{key}", value, hints[key])
 

@@ -25,9 +25,10 @@ from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.checkpoint import check_resumable
 from ddpm_lightning.run.cli import Job
-from ddpm_lightning.run.config import Node, check
+from ddpm_lightning.run.config import Node, check, resolved
 from ddpm_lightning.run.directory import Start, create, logged, new_start, recorded
 from ddpm_lightning.run.errors import Stopped, UserError, user_errors
+from ddpm_lightning.run.precision import choose_precision
 from ddpm_lightning.run.resume import resumed_start
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
@@ -48,6 +49,7 @@ def train(job: Job) -> None:
     quiet()
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data, module = build(config)
+    start = with_precision(start, data, module)
     first_step = 0
     if start.checkpoint is not None:
         first_step = check_resumable(module, "ema" in config["callbacks"], start.checkpoint)
@@ -67,6 +69,18 @@ def train(job: Job) -> None:
         trainer = fit(start, data, module, first_step, is_sweep=job.place is not None)
         if not start.config["trainer"].get("fast_dev_run"):
             finish(trainer, start.directory)
+
+
+def with_precision(start: Start, data: StoreDataModule, module: DiffusionModule) -> Start:
+    """The same with what precision=auto means here, which a resumed run will find in its place."""
+    if start.config["trainer"].get("precision") != "auto":
+        return start
+    form = data.format
+    shape = (data.batch_size, form.channels, form.num_frames, form.height, form.width)
+    accelerator = start.config["trainer"].get("accelerator", "auto")
+    start.cfg.trainer.precision = choose_precision(accelerator, module, torch.zeros(shape))
+    log.info("precision: %s", start.cfg.trainer.precision)
+    return start._replace(config=resolved(start.cfg))
 
 
 def fit(

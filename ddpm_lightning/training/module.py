@@ -6,7 +6,7 @@ conf/model/standard.yaml and median.yaml build.
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -30,6 +30,14 @@ from ddpm_lightning.times.base import TimeSampling
 from ddpm_lightning.training.randomness import StepDraws
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+class Trained(NamedTuple):
+    """What a training step was on: its batch, times t (B,) and losses (B,)."""
+
+    batch: Batch
+    t: Tensor
+    loss: Tensor
 
 
 class DiffusionModule(pl.LightningModule):
@@ -87,12 +95,16 @@ class DiffusionModule(pl.LightningModule):
     def on_train_start(self) -> None:
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, LambdaLR)
-        # A resumed run may be longer than the one that stopped: the rate is that of its own course.
-        groups = scheduler.optimizer.param_groups
-        for group, base, factor in zip(
-            groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+        # A checkpoint's optimizer has its own rate and options; those of the configuration hold. A
+        # resumed run that is longer follows its own course too.
+        optimizer = scheduler.optimizer
+        for i, (group, factor) in enumerate(
+            zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True)
         ):
-            group["lr"] = base * factor(scheduler.last_epoch)
+            rate = optimizer.defaults["lr"]
+            group.update(optimizer.defaults, initial_lr=rate)
+            scheduler.base_lrs[i] = rate
+            group["lr"] = rate * factor(scheduler.last_epoch)
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         num_parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
@@ -115,7 +127,9 @@ class DiffusionModule(pl.LightningModule):
         place = torch.tensor(batch.number) % whole
         t = self.times.draw(self.denoiser.process, self._draws.uniform(), place, whole)
         noise = noise_source(x_0.shape, self._draws.generators(x_0.device), x_0.device)()
-        loss = self.loss(self.denoiser, x_0, t, noise).mean()
+        losses = self.loss(self.denoiser, x_0, t, noise)
+        self.trained = Trained(batch, t, losses.detach())
+        loss = losses.mean()
         sync = self._num_parts > 1
         self.log("train/loss", loss, prog_bar=True, batch_size=len(x_0), sync_dist=sync)
         return loss

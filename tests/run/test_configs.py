@@ -68,8 +68,7 @@ def test_option_composes_and_builds(
     else:
         path = ["data.source.num_clips=20"]
     config = composed(tmp_path / "run", f"{group}={option}", *SMALL, *path)
-    if group == "trainer":
-        config["trainer"] |= {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
+    config["trainer"] |= {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
     builds(config)
     assert isinstance(build_trainer(config, tmp_path / "run"), pl.Trainer)
 

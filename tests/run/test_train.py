@@ -216,3 +216,22 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(call: Call, trained:
     assert "step_00000004.ckpt is damaged" in result.out
     assert "step_00000002.ckpt, step 2" in result.out
     assert read(trained / "checkpoints" / "last.ckpt")["global_step"] == 4
+
+
+@pytest.mark.slow
+def test_a_run_without_finite_losses_ends_and_keeps_what_was_good(tmp_path: Path) -> None:
+    write_gifs(tmp_path / "gifs")
+    assert spawn(tmp_path, "train", *TINY, "logger=csv", "run_dir=out").code == 0
+    before = read(tmp_path / "out" / "checkpoints" / "last.ckpt")
+    words = ["resume=out", "trainer.max_steps=100", "optimizer.lr=1e30"]
+    result = spawn(tmp_path, "train", *words, "trainer.gradient_clip_val=null")
+    assert result.code == 1
+    assert "Traceback" not in result.err
+    last = result.err.strip().splitlines()[-1]
+    assert "not finite in 10 steps in a row" in last
+    assert len((tmp_path / "out" / "skipped_steps.jsonl").read_text().splitlines()) == 10
+    path = newest_valid(tmp_path / "out" / "checkpoints")
+    assert path is not None
+    after = read(path)
+    assert after["global_step"] >= before["global_step"]
+    assert all(tensor.isfinite().all() for tensor in after["state_dict"].values())
