@@ -4,7 +4,11 @@ from ddpm_lightning.run.cli import Job, run_jobs
 
 
 def main(job: Job) -> None:
-    # Imported here: --help and mistakes on the command line need not wait for torch.
+    # Imported here: --help and mistakes on the command line need not wait for torch, nor what is
+    # wrong with a part of the configuration for Lightning.
+    from ddpm_lightning.run.early import check_early
+
+    check_early(job)
     from ddpm_lightning.run.train import train
 
     train(job)

@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError
 
@@ -77,7 +78,7 @@ def attempt(part: Callable[[], None]) -> int:
     """Does it and returns the exit code; what went wrong is said on stderr, the cause last."""
     try:
         part()
-    except (UserError, HydraException, OmegaConfBaseException, RunFailed) as e:
+    except (UserError, HydraException, OmegaConfBaseException, YAMLError, RunFailed) as e:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":  # set by hand, it asks for whole tracebacks
             raise
         print(f"error: {describe(e)}", file=sys.stderr)

@@ -28,8 +28,10 @@ from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import Node, check, resolved
 from ddpm_lightning.run.directory import Start, create, logged, new_start, recorded
 from ddpm_lightning.run.errors import Stopped, UserError, user_errors
+from ddpm_lightning.run.memory import check_memory, plan
 from ddpm_lightning.run.precision import choose_precision
 from ddpm_lightning.run.resume import resumed_start
+from ddpm_lightning.run.slurm import earlier_run, requeued
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
 from ddpm_lightning.training.checkpoint_io import VerifiedCheckpointIO
@@ -42,14 +44,17 @@ log = logging.getLogger(__name__)
 
 def train(job: Job) -> None:
     """Builds everything the configuration names, trains, and says where to look."""
-    given = job.cfg.ckpt_path
+    outputs = Path(job.cfg.outputs_dir)
+    given = job.cfg.ckpt_path or earlier_run(outputs)
     start = new_start(job) if given is None else resumed_start(str(given), job)
     config = start.config
     check(config)
     quiet()
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data, module = build(config)
-    start = with_precision(start, data, module)
+    if config["trainer"].get("precision") == "auto":
+        clips = torch.zeros(batch_shape(data))
+        start = with_precision(start, choose_precision(accelerator(config), module, clips))
     first_step = 0
     if start.checkpoint is not None:
         first_step = check_resumable(module, "ema" in config["callbacks"], start.checkpoint)
@@ -60,7 +65,11 @@ def train(job: Job) -> None:
         return
     if start.is_new:
         start = create(start, is_named=job.cfg.run_dir is not None)
-    with recorded(start, job.words), finished_wandb():
+    with (
+        requeued(start.directory, outputs),
+        recorded(start, job.words),
+        finished_wandb(),
+    ):
         if start.checkpoint is not None:
             log.info("resuming from %s, step %d", start.checkpoint, first_step)
         # Other ranks are started with the same words, as Lightning does it: they find all of it
@@ -71,15 +80,10 @@ def train(job: Job) -> None:
             finish(trainer, start.directory)
 
 
-def with_precision(start: Start, data: StoreDataModule, module: DiffusionModule) -> Start:
+def with_precision(start: Start, precision: str) -> Start:
     """The same with what precision=auto means here, which a resumed run will find in its place."""
-    if start.config["trainer"].get("precision") != "auto":
-        return start
-    form = data.format
-    shape = (data.batch_size, form.channels, form.num_frames, form.height, form.width)
-    accelerator = start.config["trainer"].get("accelerator", "auto")
-    start.cfg.trainer.precision = choose_precision(accelerator, module, torch.zeros(shape))
-    log.info("precision: %s", start.cfg.trainer.precision)
+    log.info("precision: %s", precision)
+    start.cfg.trainer.precision = precision
     return start._replace(config=resolved(start.cfg))
 
 
@@ -120,10 +124,11 @@ def build(config: Node) -> tuple[StoreDataModule, DiffusionModule]:
         data: StoreDataModule = instantiate(config["data"], _convert_="all")
     with user_errors("model"):
         module: DiffusionModule = instantiate(config["model"], _convert_="all")
-        form = data.format
-        clip = torch.zeros(1, form.channels, form.num_frames, form.height, form.width)
+        shape = batch_shape(data)
+        memory = plan(module, shape, num_averages="ema" in config["callbacks"])
+        check_memory(memory, accelerator(config))
         with torch.no_grad():
-            module.loss.check(module.denoiser, clip)
+            module.loss.check(module.denoiser, torch.zeros(1, *shape[1:]))
         process = module.denoiser.process
         found = describe(process, module.denoiser.data_std).warnings
     with user_errors("sampler"):
@@ -134,6 +139,17 @@ def build(config: Node) -> tuple[StoreDataModule, DiffusionModule]:
     with user_errors("optimizer"):
         module.make_optimizer(module.denoiser.parameters())
     return data, module
+
+
+def batch_shape(data: StoreDataModule) -> tuple[int, ...]:
+    """(B, C, F, H, W) of one device."""
+    form = data.format
+    return data.batch_size, form.channels, form.num_frames, form.height, form.width
+
+
+def accelerator(config: Node) -> str:
+    """As Lightning names it."""
+    return str(config["trainer"].get("accelerator", "auto"))
 
 
 class Blank(NamedTuple):
@@ -163,14 +179,14 @@ def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Traine
     with user_errors("callbacks"):
         callbacks = list(instantiate(config["callbacks"], _convert_="all").values())
     with user_errors("logger"):
-        named = config["logger"]
-        nodes = [named] if "_target_" in named else named.values()
+        logger = config["logger"]
+        nodes = [logger] if "_target_" in logger else logger.values()
         loggers: list[Logger] = [
             instantiate(node, **continued(node, first_step), _convert_="all") for node in nodes
         ]
     loggers.append(MetricsTable(run_dir, first_step, flush_logs_every_n_steps=20))
-    accelerator = config["trainer"].get("accelerator", "auto")
-    with user_errors(f"trainer.accelerator={accelerator} (auto takes what this machine has)"):
+    named = f"trainer.accelerator={accelerator(config)} (auto takes what this machine has)"
+    with user_errors(named):
         trainer: pl.Trainer = instantiate(
             config["trainer"],
             callbacks=callbacks,

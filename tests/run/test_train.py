@@ -3,6 +3,7 @@ combination.
 """
 
 import json
+import os
 import signal
 import time
 from math import isfinite
@@ -235,3 +236,34 @@ def test_a_run_without_finite_losses_ends_and_keeps_what_was_good(tmp_path: Path
     after = read(path)
     assert after["global_step"] >= before["global_step"]
     assert all(tensor.isfinite().all() for tensor in after["state_dict"].values())
+
+
+@pytest.mark.slow
+def test_a_slurm_job_saves_is_requeued_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a scontrol that writes down what it was asked for."""
+    write_gifs(tmp_path / "gifs")
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    words = [*TINY, "logger=csv", "trainer.max_steps=150", "callbacks.samples.first_step=3"]
+    process = start(tmp_path, "train", *words, "trainer.val_check_interval=100000")
+    try:
+        wait_for(lambda: list(tmp_path.rglob("step_000003.gif")), seconds=120)
+        process.send_signal(signal.SIGUSR1)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGUSR1, errors
+    assert (tmp_path / "asked").read_text() == "requeue 4711\n"
+    result = spawn(tmp_path, "train", *words)
+    assert result.code == 0, result.err
+    assert "resuming from" in result.out
+    (run,) = (tmp_path / "outputs").glob("*_*")
+    steps, _ = read_metrics(run / "metrics.csv")["train/loss"]
+    assert steps == list(range(150))
+    assert not list((tmp_path / "outputs" / ".slurm").iterdir())
