@@ -14,7 +14,13 @@ from torch import nn
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.run.config import Node, check
 from ddpm_lightning.run.errors import UserError, user_errors
-from ddpm_lightning.training.checkpoint_io import DamagedCheckpoint, newest_valid, read
+from ddpm_lightning.training.averages import Window, combine, gamma_of
+from ddpm_lightning.training.checkpoint_io import (
+    DamagedCheckpoint,
+    by_step,
+    newest_valid,
+    read,
+)
 from ddpm_lightning.training.module import DiffusionModule
 
 PREFIX = {"raw": "denoiser.", "ema": "ema_denoiser."}  # of weights in a checkpoint
@@ -99,14 +105,48 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_denoisers(run: Run) -> tuple[dict[str, Denoiser], int]:
-    """A run's denoisers by their weights, raw and averaged (ema), and the step they were saved at.
+    """A run's denoisers by their weights, raw and averaged (ema, the first of the averages, and any
+    others by their names), and the step they were saved at.
 
     They are in evaluation mode, on the CPU; a run trained without an average has the raw ones only.
     """
     checkpoint = read_checkpoint(run.checkpoint)
     state = checkpoint["state_dict"]
-    denoisers = {name: _load(run, part) for name in PREFIX if (part := _part(state, name))}
+    parts = {name: part for name in PREFIX if (part := _part(state, name))}
+    others = checkpoint.get("callbacks", {}).get("EMA", {}).get("others", {})
+    parts |= {name: parts["raw"] | weights for name, weights in others.items()}
+    denoisers = {name: _load(run, part) for name, part in parts.items()}
     return denoisers, int(checkpoint.get("global_step", 0))
+
+
+def rebuild_average(run: Run, relative_length: float) -> tuple[Denoiser, int]:
+    """The denoiser with an average of this length at the step of its last snapshot, and that step.
+
+    It is a sum of the snapshots; buffers are those of the checkpoint.
+    """
+    folder = run.directory / "averages"
+    snapshots = [read(path) for path in by_step(folder)]
+    found = [
+        (Window(average["gamma"], snapshot["step"]), average["weights"])
+        for snapshot in snapshots
+        for average in snapshot["averages"].values()
+    ]
+    if not found:
+        raise UserError(
+            f"{folder} holds no snapshots of power-law averages to rebuild one from; train with "
+            "callbacks.ema.snapshot_every_n_steps and an average of PowerDecay"
+        )
+    step = max(window.step for window, _ in found)
+    with user_errors("weights"):
+        wanted = Window(gamma_of(relative_length), step)
+    coefficients = combine([window for window, _ in found], wanted)
+    parts = [weights for _, weights in found]
+    total = {
+        name: sum(c * part[name].double() for c, part in zip(coefficients, parts, strict=True))
+        for name in parts[0]
+    }
+    raw = _part(read_checkpoint(run.checkpoint)["state_dict"], "raw")
+    return _load(run, raw | {name: value.to(raw[name]) for name, value in total.items()}), step
 
 
 def _load(run: Run, state: dict[str, Any]) -> Denoiser:

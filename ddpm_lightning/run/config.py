@@ -41,7 +41,7 @@ TOP_LEVEL: dict[str, Any] = {
     "num_draws": PositiveInt,
     "num_clips": PositiveInt,
     "batch_size": PositiveInt,
-    "weights": typing.Literal["ema", "raw"],
+    "weights": str | float,
     "device": str,
     "output": str | None,
     "model": Node,

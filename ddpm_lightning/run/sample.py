@@ -10,8 +10,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.plots.films import ReverseFilm, save_clips, save_grid
-from ddpm_lightning.run.checkpoint import find_run, load_denoisers
+from ddpm_lightning.run.checkpoint import Run, find_run, load_denoisers, rebuild_average
 from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import UserError, user_errors
@@ -28,10 +29,7 @@ def sample(cfg: DictConfig) -> None:
     with user_errors("sampler"):
         sampler: Sampler = instantiate(config["sampler"], _convert_="all")
     device = choose_device(config["device"])
-    denoisers, step = load_denoisers(run)
-    if config["weights"] not in denoisers:
-        raise UserError(f"{run.checkpoint} holds no averaged weights; add weights=raw")
-    denoiser = denoisers[config["weights"]]
+    denoiser, step = choose_denoiser(run, config["weights"])
     form = clip_format(**run.config["data"])
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     directory = Path(config["output"] or run.directory / "samples" / name)
@@ -66,3 +64,13 @@ def sample(cfg: DictConfig) -> None:
         f"  reverse film   {reverse}\n"
         f"  single clips   {singles[0].parent}/"
     )
+
+
+def choose_denoiser(run: Run, weights: str | float) -> tuple[Denoiser, int]:
+    """With these weights, by name or by the length of an average to be rebuilt; and their step."""
+    if isinstance(weights, float):
+        return rebuild_average(run, weights)
+    denoisers, step = load_denoisers(run)
+    if weights not in denoisers:
+        raise UserError(f"{run.checkpoint} holds no weights {weights}, but {', '.join(denoisers)}")
+    return denoisers[weights], step

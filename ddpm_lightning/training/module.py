@@ -80,7 +80,9 @@ class DiffusionModule(pl.LightningModule):
                 f"got {warmup_steps} and {val_draws}"
             )
         self.denoiser = Denoiser(network, process, objective, data_std)
-        self.ema_denoiser: Denoiser | None = None  # made and kept up by the EMA callback
+        # Made and kept up by the EMA callback, which says when it has been updated.
+        self.ema_denoiser: Denoiser | None = None
+        self.has_average = False
         self.loss, self.times = loss, times
         self.make_optimizer = optimizer
         self.warmup_steps, self.cooldown = warmup_steps, cooldown
@@ -89,8 +91,8 @@ class DiffusionModule(pl.LightningModule):
 
     @property
     def inference_denoiser(self) -> Denoiser:
-        """With the averaged weights where there are any, else with the raw ones."""
-        return self.ema_denoiser or self.denoiser
+        """With the averaged weights once there are any, else with the raw ones."""
+        return self.ema_denoiser if self.ema_denoiser and self.has_average else self.denoiser
 
     def on_train_start(self) -> None:
         scheduler = self.lr_schedulers()

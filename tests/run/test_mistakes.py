@@ -80,7 +80,10 @@ MISTAKES = {
         ["data.size=256", "data.batch_size=100000"],
         ["training needs about", "are free", "activations", "lower data.batch_size"],
     ),
-    "an average that never moves": (["callbacks.ema.decay=1"], ["decay must lie in [0, 1), got 1"]),
+    "an average that never moves": (
+        ["callbacks.ema.averages.ema.decay=1"],
+        ["decay must lie in [0, 1), got 1"],
+    ),
     "a checkpoint interval of none": (
         ["callbacks.checkpoints.every_n_steps=0"],
         ["every_n_steps and keep must be at least 1, got 0"],

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.training.averages import ConstantDecay, PowerDecay
 from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
 from ddpm_lightning.training.callbacks.ema import EMA
 from ddpm_lightning.training.checkpoint_io import VerifiedCheckpointIO, by_step, read
@@ -81,7 +82,9 @@ def fit(
     recorder = Recorder()
     checkpoints = Checkpoints(str(out), every_n_steps, minutes, keep, "val/loss")
     interrupt = Interrupt(checkpoints, stop_in_step, stop_in_validation)
-    callbacks: list[pl.Callback] = [EMA(decay=0.9), recorder, checkpoints, interrupt]
+    averages = {"ema": ConstantDecay(0.9), "power": PowerDecay(0.1)}
+    ema = EMA(averages, snapshot_every_n_steps=None, directory="")
+    callbacks: list[pl.Callback] = [ema, recorder, checkpoints, interrupt]
     trainer = pl.Trainer(
         max_steps=NUM_STEPS,
         accelerator="cpu",
