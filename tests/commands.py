@@ -13,6 +13,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 import evaluate
+import export
 import ingest
 import inspect_data
 import sample
@@ -25,6 +26,7 @@ COMMANDS = {
     "train": lambda: run_jobs(train.main, "config"),
     "sample": lambda: run_command(sample.main, "sample"),
     "evaluate": lambda: run_command(evaluate.main, "evaluate"),
+    "export": lambda: run_command(export.main, "export"),
     "ingest": lambda: run_command(ingest.main, "ingest"),
     "inspect_data": lambda: run_command(inspect_data.main, "inspect_data"),
 }

@@ -25,6 +25,7 @@ from ddpm_lightning.training.module import DiffusionModule
 
 PREFIX = {"raw": "denoiser.", "ema": "ema_denoiser."}  # of weights in a checkpoint
 SCHEDULE_KEYS = ("warmup_steps", "cooldown", "val_draws")
+STORED_TARGETS = ("ddpm_lightning.", "torch.optim.")  # that a model and its data are made of
 FORM_KEYS = ("size", "num_frames", "fps", "channels")
 
 
@@ -86,10 +87,17 @@ def read_config(directory: Path) -> Node:
         config = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise UserError(f"{file} is not readable YAML: {str(e).splitlines()[0]}") from e
+    check_stored(config, file)
+    return dict(config)
+
+
+def check_stored(config: Any, path: Path) -> None:
+    """UserError unless this is a run's configuration; it may come from anyone, so only classes of
+    this package and optimizers may be named where it is built from."""
     if not isinstance(config, dict) or not {"model", "data"} <= set(config):
-        raise UserError(f"{file} is not the configuration of a run: it has no model or no data")
+        raise UserError(f"{path} is not the configuration of a run: it has no model or no data")
+    check({"model": config["model"], "data": config["data"]}, STORED_TARGETS)
     check(config)
-    return config
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -115,7 +123,7 @@ def load_denoisers(run: Run) -> tuple[dict[str, Denoiser], int]:
     parts = {name: part for name in PREFIX if (part := _part(state, name))}
     others = checkpoint.get("callbacks", {}).get("EMA", {}).get("others", {})
     parts |= {name: parts["raw"] | weights for name, weights in others.items()}
-    denoisers = {name: _load(run, part) for name, part in parts.items()}
+    denoisers = {name: build_denoiser(run, part) for name, part in parts.items()}
     return denoisers, int(checkpoint.get("global_step", 0))
 
 
@@ -146,11 +154,24 @@ def rebuild_average(run: Run, relative_length: float) -> tuple[Denoiser, int]:
         for name in parts[0]
     }
     raw = _part(read_checkpoint(run.checkpoint)["state_dict"], "raw")
-    return _load(run, raw | {name: value.to(raw[name]) for name, value in total.items()}), step
+    return build_denoiser(
+        run, raw | {name: value.to(raw[name]) for name, value in total.items()}
+    ), step
 
 
-def _load(run: Run, state: dict[str, Any]) -> Denoiser:
-    with user_errors(str(run.directory / "config.yaml")):
+def choose_denoiser(run: Run, weights: str | float) -> tuple[Denoiser, int]:
+    """With these weights, by name or by the length of an average to be rebuilt; and their step."""
+    if isinstance(weights, float):
+        return rebuild_average(run, weights)
+    denoisers, step = load_denoisers(run)
+    if weights not in denoisers:
+        raise UserError(f"{run.checkpoint} holds no weights {weights}, but {', '.join(denoisers)}")
+    return denoisers[weights], step
+
+
+def build_denoiser(run: Run, state: dict[str, Any]) -> Denoiser:
+    """The run's, with these weights, in evaluation mode; UserError if they are not its."""
+    with user_errors(f"the configuration of {run.checkpoint}"):
         module: DiffusionModule = instantiate(run.config["model"], _convert_="all")
     check_architecture(module.denoiser, state, run.checkpoint)
     module.denoiser.load_state_dict(state)

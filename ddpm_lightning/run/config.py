@@ -65,13 +65,17 @@ def resolved(cfg: DictConfig) -> Node:
     return typing.cast(Node, container)
 
 
-def check(config: Node) -> None:
-    """UserError unless top-level values, and every node with a _target_, have the right types."""
+def check(config: Node, targets: tuple[str, ...] = TARGETS) -> None:
+    """UserError unless top-level values, and every node with a _target_, have the right types.
+
+    Args:
+        targets: the beginnings of what a _target_ may name.
+    """
     for key in TOP_LEVEL.keys() & config.keys():
         _check_type(key, config[key], TOP_LEVEL[key])
     # The model last: a wrong noise.num_steps is then named as such, not as a part of the model.
     for where, node in sorted(_targets(config, ""), key=lambda item: item[0].startswith("model")):
-        _check_node(where, node)
+        _check_node(where, node, targets)
 
 
 def _targets(value: Any, where: str) -> Iterator[tuple[str, Node]]:
@@ -85,19 +89,19 @@ def _targets(value: Any, where: str) -> Iterator[tuple[str, Node]]:
             yield from _targets(child, f"{where}[{i}]")
 
 
-def _check_node(where: str, node: Node) -> None:
+def _check_node(where: str, node: Node, targets: tuple[str, ...]) -> None:
     target = node["_target_"]
-    if not (isinstance(target, str) and target.startswith(TARGETS)):
+    if not (isinstance(target, str) and target.startswith(targets)):
         raise UserError(
-            f"{where}._target_={target!r} is not allowed, not a class of {', '.join(TARGETS)}"
+            f"{where}._target_={target!r} is not allowed, not a class of {', '.join(targets)}"
         )
     try:
         factory = get_object(target)
     except Exception as e:
         raise UserError(f"{where}._target_={target!r} cannot be imported: {e}") from e
     # The class's own module too: a dotted path can lead out of an allowed package again.
-    if not inspect.isclass(factory) or not f"{factory.__module__}.".startswith(TARGETS):
-        raise UserError(f"{where}._target_={target!r} is not a class of {', '.join(TARGETS)}")
+    if not inspect.isclass(factory) or not f"{factory.__module__}.".startswith(targets):
+        raise UserError(f"{where}._target_={target!r} is not a class of {', '.join(targets)}")
     parameters = _parameters(factory)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = _hints(factory)

@@ -169,7 +169,9 @@ def test_what_is_wrong_with_a_part_is_found_without_importing_lightning(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "ingest", "inspect_data"])
+@pytest.mark.parametrize(
+    "command", ["train", "sample", "evaluate", "export", "ingest", "inspect_data"]
+)
 def test_help_explains_with_examples(command: str, tmp_path: Path) -> None:
     result = spawn(tmp_path, command, "--help")
     assert result.code == 0, result.err
