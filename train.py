@@ -14,5 +14,11 @@ def main(job: Job) -> None:
     train(job)
 
 
+def main_sweep(jobs: list[Job], words: list[str]) -> None:
+    from ddpm_lightning.run.sweep import sweep
+
+    sweep(jobs, words)
+
+
 if __name__ == "__main__":
-    run_jobs(main, "config")
+    run_jobs(main, "config", main_sweep)

@@ -23,7 +23,7 @@ from ddpm_lightning.run.cli import run_command, run_jobs
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = {
-    "train": lambda: run_jobs(train.main, "config"),
+    "train": lambda: run_jobs(train.main, "config", train.main_sweep),
     "sample": lambda: run_command(sample.main, "sample"),
     "evaluate": lambda: run_command(evaluate.main, "evaluate"),
     "export": lambda: run_command(export.main, "export"),

@@ -32,13 +32,13 @@ class Job(NamedTuple):
 
     words: of the command line that made it.
     choices: the option of each group.
-    place: in a sweep: its directory and the job's number; None outside of one.
+    number: in a sweep; None outside of one.
     """
 
     cfg: DictConfig
     words: list[str]
     choices: dict[str, str | None]
-    place: tuple[Path, int] | None
+    number: int | None
 
 
 def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
@@ -46,15 +46,26 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     run_jobs(lambda job: task(job.cfg), config_name)
 
 
-def run_jobs(task: Callable[[Job], None], config_name: str) -> None:
+def run_jobs(
+    task: Callable[[Job], None],
+    config_name: str,
+    sweep: Callable[[list[Job], list[str]], None] | None = None,
+) -> None:
     """The same for a task that asks for more than the configuration.
 
     Exits with the highest code of all jobs; one that fails does not keep the others from running.
+
+    Args:
+        sweep: what does the jobs of -m, given the words of the command too; else task does them.
     """
     jobs: list[Job] = []
     code = attempt(lambda: jobs.extend(composed(config_name)))
-    code = max([code, *(attempt(partial(task, job)) for job in jobs)])
-    if code:
+    if sweep is not None and jobs and jobs[0].number is not None:
+        words = [word for word in sys.argv[1:] if not word.startswith("-")]
+        codes = [attempt(partial(sweep, jobs, words))]
+    else:
+        codes = [attempt(partial(task, job)) for job in jobs]
+    if code := max(code, *codes, 0):
         sys.exit(code)
 
 
@@ -64,9 +75,8 @@ def composed(config_name: str) -> list[Job]:
 
     def collect(cfg: DictConfig) -> None:
         own = HydraConfig.get()
-        is_sweep = own.mode == RunMode.MULTIRUN
-        place = (Path(own.sweep.dir), int(own.job.num)) if is_sweep else None
-        jobs.append(Job(cfg, list(own.overrides.task), dict(own.runtime.choices), place))
+        number = int(own.job.num) if own.mode == RunMode.MULTIRUN else None
+        jobs.append(Job(cfg, list(own.overrides.task), dict(own.runtime.choices), number))
 
     refuse_null_groups(sys.argv[1:])
     with environment("HYDRA_FULL_ERROR", "1"):  # raise instead of printing summaries of its own

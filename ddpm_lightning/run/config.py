@@ -36,6 +36,8 @@ TOP_LEVEL: dict[str, Any] = {
     "run_dir": str | None,
     "run_id": str | None,
     "outputs_dir": str,
+    "jobs_at_once": PositiveInt,
+    "num_random": PositiveInt | None,
     "checkpoint": str,
     "num_samples": PositiveInt,
     "num_draws": PositiveInt,

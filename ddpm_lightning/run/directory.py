@@ -68,9 +68,6 @@ def new_start(job: Job) -> Start:
     start = Start(Path(), cfg, {}, job.choices)
     if cfg.run_dir is not None:
         return start.at(Path(cfg.run_dir))
-    if job.place is not None:
-        sweep, number = job.place
-        return start.at(sweep / f"{number}_{cfg.run_name}")
     now = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     return start.at(Path(cfg.outputs_dir) / f"{now}_{cfg.run_name}")
 
@@ -97,6 +94,22 @@ def create(start: Start, is_named: bool) -> Start:
                 start = start.at(base.with_name(f"{base.name}_{number}"))
             else:
                 return start
+
+
+def freeze(start: Start) -> None:
+    """Writes the configuration that the run is to have, resolved and composed."""
+    composed = {
+        "choices": start.choices,
+        "config": OmegaConf.to_container(start.cfg, resolve=False),
+    }
+    write_text(start.directory / "config.yaml", yaml.safe_dump(start.config, sort_keys=False))
+    write_text(start.directory / "composed.yaml", yaml.safe_dump(composed, sort_keys=False))
+
+
+def status_of(directory: Path) -> str | None:
+    """As status.json has it; None before a run has begun."""
+    file = directory / "status.json"
+    return str(json.loads(file.read_text())["status"]) if file.is_file() else None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -180,13 +193,8 @@ def _cause(error: Exception) -> str:
 
 
 def _write_start(start: Start, words: list[str]) -> None:
+    freeze(start)
     directory = start.directory
-    composed = {
-        "choices": start.choices,
-        "config": OmegaConf.to_container(start.cfg, resolve=False),
-    }
-    write_text(directory / "config.yaml", yaml.safe_dump(start.config, sort_keys=False))
-    write_text(directory / "composed.yaml", yaml.safe_dump(composed, sort_keys=False))
     starts = directory / "starts"
     starts.mkdir(exist_ok=True)
     number = len(list(starts.glob("*.json"))) + 1

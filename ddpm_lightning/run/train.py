@@ -34,6 +34,7 @@ from ddpm_lightning.run.resume import resumed_start
 from ddpm_lightning.run.slurm import earlier_run, requeued
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
+from ddpm_lightning.training.callbacks.agreement import SameConfiguration
 from ddpm_lightning.training.checkpoint_io import VerifiedCheckpointIO
 from ddpm_lightning.training.datamodule import StoreDataModule
 from ddpm_lightning.training.loggers import MetricsTable
@@ -75,7 +76,7 @@ def train(job: Job) -> None:
         # Other ranks are started with the same words, as Lightning does it: they find all of it
         # in the run directory, whatever has become of conf/ and of the time.
         sys.argv[1:] = [f"resume={quoted(start.checkpoint or start.directory)}"]
-        trainer = fit(start, data, module, first_step, is_sweep=job.place is not None)
+        trainer = fit(start, data, module, first_step)
         if not start.config["trainer"].get("fast_dev_run"):
             finish(trainer, start.directory)
 
@@ -92,16 +93,10 @@ def fit(
     data: StoreDataModule,
     module: DiffusionModule,
     first_step: int,
-    is_sweep: bool = False,
 ) -> pl.Trainer:
     """Trains to the end."""
     config, directory = start.config, start.directory
     trainer = build_trainer(config, directory, first_step)  # before GIFs are decoded
-    if trainer.world_size > 1 and is_sweep:
-        raise UserError(
-            f"a sweep (-m) trains each job on one device, got {trainer.world_size}; "
-            "add trainer.devices=1, or start the jobs one by one"
-        )
     data.trainer = trainer  # which knows of other ranks
     with user_errors("data"):
         data.load()
@@ -178,6 +173,7 @@ def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Traine
     """
     with user_errors("callbacks"):
         callbacks = list(instantiate(config["callbacks"], _convert_="all").values())
+        callbacks.append(SameConfiguration(config))
     with user_errors("logger"):
         logger = config["logger"]
         nodes = [logger] if "_target_" in logger else logger.values()

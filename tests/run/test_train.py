@@ -114,34 +114,6 @@ def test_hybrid_noise_trains_and_samples_without_nan(
 
 
 @pytest.mark.slow
-def test_a_sweep_makes_one_finished_run_per_job(tmp_path: Path) -> None:
-    write_gifs(tmp_path / "gifs")
-    words = ["-m", "model=standard,median", "noise=linear,hybrid", *TINY, "trainer.max_steps=2"]
-    result = spawn(tmp_path, "train", *words)
-    assert result.code == 0, result.err
-    runs = sorted(path.parent for path in (tmp_path / "outputs").rglob("status.json"))
-    assert len(runs) == 4
-    assert {json.loads((r / "status.json").read_text())["status"] for r in runs} == {"finished"}
-    configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
-    assert len({(c["model"]["_target_"], c["noise"]["_target_"]) for c in configs}) == 4
-    starts = [json.loads((run / "starts" / "01.json").read_text()) for run in runs]
-    commands = {start["command"].split(" data=")[0] for start in starts}
-    assert "python train.py model=median noise=hybrid" in commands
-    assert all(len(list(run.glob("wandb/offline-run-*"))) == 1 for run in runs)
-
-
-@pytest.mark.slow
-def test_a_failing_job_is_marked_and_the_others_finish(tmp_path: Path) -> None:
-    write_gifs(tmp_path / "gifs")
-    words = ["-m", "data.max_seconds=0.01,null", *TINY, "logger=csv", "trainer.max_steps=2"]
-    result = spawn(tmp_path, "train", *words)
-    assert result.code == 2
-    assert "too_long" in result.err
-    statuses = [json.loads(p.read_text()) for p in (tmp_path / "outputs").rglob("status.json")]
-    assert sorted(entry["status"] for entry in statuses) == ["failed", "finished"]
-
-
-@pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     write_gifs(tmp_path / "gifs")
     ddp = ["trainer=ddp", "trainer.devices=2", "trainer.precision=32-true", "logger=csv"]
