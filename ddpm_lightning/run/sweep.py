@@ -13,21 +13,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from os.path import relpath
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import yaml
 
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import check
 from ddpm_lightning.run.directory import create, freeze, new_start, status_of, write_text
-from ddpm_lightning.run.errors import RunFailed, Stopped, user_errors
+from ddpm_lightning.run.errors import RunFailed, user_errors
 from ddpm_lightning.run.sweep_table import CONSOLE, Row, row_of, write_tables
+from ddpm_lightning.training.signals import stopped_by_signals
 
 _RANKS = ("LOCAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _POLL_S = 0.2
@@ -50,7 +47,7 @@ def sweep(jobs: list[Job], words: list[str]) -> None:
     rows = [prepared(directory, job, words) for job in jobs]
     print(f"{len(rows)} jobs, each a run in {relpath(directory)}")
     try:
-        with stopped_by_signals():
+        with stopped_by_signals("the sweep was stopped; the same command goes on with it"):
             run_all(rows, jobs_at_once)
     finally:
         tables = write_tables(directory, [row_of(row.number, row.words, row.path) for row in rows])
@@ -137,18 +134,3 @@ def start_process(path: Path) -> "subprocess.Popen[bytes]":
 def _end_with_parent() -> None:
     # In the child, before it begins; safe, for this process has a single thread.
     ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGTERM)
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise Stopped, which says how to go on."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(number, "the sweep was stopped; the same command goes on with it")
-
-    before: dict[int, Any] = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -39,12 +39,19 @@ from ddpm_lightning.training.checkpoint_io import VerifiedCheckpointIO
 from ddpm_lightning.training.datamodule import StoreDataModule
 from ddpm_lightning.training.loggers import MetricsTable
 from ddpm_lightning.training.module import DiffusionModule
+from ddpm_lightning.training.signals import stopped_by_signals
 
 log = logging.getLogger(__name__)
 
 
 def train(job: Job) -> None:
     """Builds everything the configuration names, trains, and says where to look."""
+    with stopped_by_signals("interrupted"):  # until training is under way and watches itself
+        run(job)
+
+
+def run(job: Job) -> None:
+    """The same, without a guard."""
     outputs = Path(job.cfg.outputs_dir)
     given = job.cfg.ckpt_path or earlier_run(outputs)
     start = new_start(job) if given is None else resumed_start(str(given), job)

@@ -176,6 +176,26 @@ def test_a_signal_saves_the_last_step_and_says_how_to_go_on(
     assert spawn(tmp_path, "train", "resume=out", "trainer.max_steps=3").code == 0
 
 
+@pytest.mark.slow
+def test_a_signal_before_the_first_step_is_told_too(tmp_path: Path) -> None:
+    """While GIFs are decoded, of which there are many."""
+    write_gifs(tmp_path / "gifs", 13, size=64, num_frames=200)
+    for number in range(150):
+        data = (tmp_path / "gifs" / f"{number % 13:02d}.gif").read_bytes()
+        comment = b"\x21\xfe\x04" + f"{number:04d}".encode() + b"\x00"
+        (tmp_path / "gifs" / f"{number + 100}.gif").write_bytes(data[:-1] + comment + b"\x3b")
+    process = start(tmp_path, "train", *TINY, "logger=csv", "run_dir=out")
+    try:
+        wait_for((tmp_path / "out" / "status.json").exists, seconds=120, every=0.01)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 143, errors
+    assert "interrupted by SIGTERM; go on with: python train.py resume=out" in errors
+    assert json.loads((tmp_path / "out" / "status.json").read_text())["status"] == "interrupted"
+
+
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(call: Call, trained: Path) -> None:
     for name in ("last.ckpt", "step_00000004.ckpt"):
         with (trained / "checkpoints" / name).open("r+b") as file:
