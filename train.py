@@ -4,17 +4,21 @@ from ddpm_lightning.run.cli import Job, Sweep, run_jobs
 
 
 def main(job: Job) -> None:
-    # Imported here: --help and mistakes on the command line need not wait for torch.
+    # Imported here: --help and mistakes on the command line need not wait for torch, nor what is
+    # wrong with a part of the configuration for Lightning.
+    from ddpm_lightning.run.early import check_early
+
+    check_early(job)
     from ddpm_lightning.run.train import train
 
     train(job)
 
 
-def sweep(jobs: Sweep) -> None:
+def main_sweep(sweep: Sweep) -> None:
     from ddpm_lightning.run.sweep import run_sweep
 
-    run_sweep(jobs)
+    run_sweep(sweep)
 
 
 if __name__ == "__main__":
-    run_jobs(main, sweep, "config")
+    run_jobs(main, main_sweep, "config")

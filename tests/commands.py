@@ -13,6 +13,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 import evaluate
+import export
 import ingest
 import inspect_data
 import sample
@@ -22,9 +23,10 @@ from ddpm_lightning.run.cli import run_command, run_jobs
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = {
-    "train": lambda: run_jobs(train.main, train.sweep, "config"),
+    "train": lambda: run_jobs(train.main, train.main_sweep, "config"),
     "sample": lambda: run_command(sample.main, "sample"),
     "evaluate": lambda: run_command(evaluate.main, "evaluate"),
+    "export": lambda: run_command(export.main, "export"),
     "ingest": lambda: run_command(ingest.main, "ingest"),
     "inspect_data": lambda: run_command(inspect_data.main, "inspect_data"),
 }
@@ -48,6 +50,7 @@ TINY = [
     "trainer.val_check_interval=2",
     "trainer.log_every_n_steps=1",
     "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
 ]
 
 

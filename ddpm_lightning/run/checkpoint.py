@@ -14,11 +14,18 @@ from torch import nn
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.run.config import Node, check
 from ddpm_lightning.run.errors import UserError, user_errors
-from ddpm_lightning.training.checkpoint_io import DamagedCheckpoint, newest_valid, read
+from ddpm_lightning.training.averages import Window, combine, gamma_of
+from ddpm_lightning.training.checkpoint_io import (
+    DamagedCheckpoint,
+    by_step,
+    newest_valid,
+    read,
+)
 from ddpm_lightning.training.module import DiffusionModule
 
 PREFIX = {"raw": "denoiser.", "ema": "ema_denoiser."}  # of weights in a checkpoint
 SCHEDULE_KEYS = ("warmup_steps", "cooldown", "val_draws")
+STORED_TARGETS = ("ddpm_lightning.", "torch.optim.")  # that a model and its data are made of
 FORM_KEYS = ("size", "num_frames", "fps", "channels")
 
 
@@ -80,10 +87,17 @@ def read_config(directory: Path) -> Node:
         config = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise UserError(f"{file} is not readable YAML: {str(e).splitlines()[0]}") from e
+    check_stored(config, file)
+    return dict(config)
+
+
+def check_stored(config: Any, path: Path) -> None:
+    """UserError unless this is a run's configuration; it may come from anyone, so only classes of
+    this package and optimizers may be named where it is built from."""
     if not isinstance(config, dict) or not {"model", "data"} <= set(config):
-        raise UserError(f"{file} is not the configuration of a run: it has no model or no data")
+        raise UserError(f"{path} is not the configuration of a run: it has no model or no data")
+    check({"model": config["model"], "data": config["data"]}, STORED_TARGETS)
     check(config)
-    return config
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -99,18 +113,65 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_denoisers(run: Run) -> tuple[dict[str, Denoiser], int]:
-    """A run's denoisers by their weights, raw and averaged (ema), and the step they were saved at.
+    """A run's denoisers by their weights, raw and averaged (ema, the first of the averages, and any
+    others by their names), and the step they were saved at.
 
     They are in evaluation mode, on the CPU; a run trained without an average has the raw ones only.
     """
     checkpoint = read_checkpoint(run.checkpoint)
     state = checkpoint["state_dict"]
-    denoisers = {name: _load(run, part) for name in PREFIX if (part := _part(state, name))}
+    parts = {name: part for name in PREFIX if (part := _part(state, name))}
+    others = checkpoint.get("callbacks", {}).get("EMA", {}).get("others", {})
+    parts |= {name: parts["raw"] | weights for name, weights in others.items()}
+    denoisers = {name: build_denoiser(run, part) for name, part in parts.items()}
     return denoisers, int(checkpoint.get("global_step", 0))
 
 
-def _load(run: Run, state: dict[str, Any]) -> Denoiser:
-    with user_errors(str(run.directory / "config.yaml")):
+def rebuild_average(run: Run, relative_length: float) -> tuple[Denoiser, int]:
+    """The denoiser with an average of this length at the step of its last snapshot, and that step.
+
+    It is a sum of the snapshots; buffers are those of the checkpoint.
+    """
+    folder = run.directory / "averages"
+    snapshots = [read(path) for path in by_step(folder)]
+    found = [
+        (Window(average["gamma"], snapshot["step"]), average["weights"])
+        for snapshot in snapshots
+        for average in snapshot["averages"].values()
+    ]
+    if not found:
+        raise UserError(
+            f"{folder} holds no snapshots of power-law averages to rebuild one from; train with "
+            "callbacks.ema.snapshot_every_n_steps and an average of PowerDecay"
+        )
+    step = max(window.step for window, _ in found)
+    with user_errors("weights"):
+        wanted = Window(gamma_of(relative_length), step)
+    coefficients = combine([window for window, _ in found], wanted)
+    parts = [weights for _, weights in found]
+    total = {
+        name: sum(c * part[name].double() for c, part in zip(coefficients, parts, strict=True))
+        for name in parts[0]
+    }
+    raw = _part(read_checkpoint(run.checkpoint)["state_dict"], "raw")
+    return build_denoiser(
+        run, raw | {name: value.to(raw[name]) for name, value in total.items()}
+    ), step
+
+
+def choose_denoiser(run: Run, weights: str | float) -> tuple[Denoiser, int]:
+    """With these weights, by name or by the length of an average to be rebuilt; and their step."""
+    if isinstance(weights, float):
+        return rebuild_average(run, weights)
+    denoisers, step = load_denoisers(run)
+    if weights not in denoisers:
+        raise UserError(f"{run.checkpoint} holds no weights {weights}, but {', '.join(denoisers)}")
+    return denoisers[weights], step
+
+
+def build_denoiser(run: Run, state: dict[str, Any]) -> Denoiser:
+    """The run's, with these weights, in evaluation mode; UserError if they are not its."""
+    with user_errors(f"the configuration of {run.checkpoint}"):
         module: DiffusionModule = instantiate(run.config["model"], _convert_="all")
     check_architecture(module.denoiser, state, run.checkpoint)
     module.denoiser.load_state_dict(state)

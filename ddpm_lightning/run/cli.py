@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ddpm_lightning.run.config import Node, check_options, resolved
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError
@@ -158,7 +159,7 @@ def attempt(part: Callable[[], None]) -> int:
         part()
     except JobError as e:
         return e.code
-    except (UserError, HydraException, OmegaConfBaseException, RunFailed) as e:
+    except (UserError, HydraException, OmegaConfBaseException, YAMLError, RunFailed) as e:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":  # set by hand, it asks for whole tracebacks
             raise
         print(f"error: {describe(e)}", file=sys.stderr)

@@ -20,6 +20,7 @@ from ddpm_lightning.run.errors import UserError
 
 TARGETS = ("ddpm_lightning.", "lightning.pytorch.", "torch.optim.")
 META_KEYS = {"_target_", "_partial_"}
+REPLACED = {"trainer.precision": "auto"}  # before anything is built, by run.precision
 
 Node = dict[str, Any]
 
@@ -40,7 +41,7 @@ TOP_LEVEL: dict[str, Any] = {
     "num_draws": PositiveInt,
     "num_clips": PositiveInt,
     "batch_size": PositiveInt,
-    "weights": typing.Literal["ema", "raw"],
+    "weights": str | float,
     "device": str,
     "output": str | None,
     "model": Node,
@@ -82,15 +83,19 @@ def resolved(cfg: DictConfig) -> Node:
     return typing.cast(Node, container)
 
 
-def check(config: Node) -> None:
-    """UserError unless top-level values, and every node with a _target_, have the right types."""
+def check(config: Node, targets: tuple[str, ...] = TARGETS) -> None:
+    """UserError unless top-level values, and every node with a _target_, have the right types.
+
+    Args:
+        targets: the beginnings of what a _target_ may name.
+    """
     for key in TOP_LEVEL.keys() & config.keys():
         _check_type(key, config[key], TOP_LEVEL[key])
     if "ingest" in config:
         check_options("ingest", config["ingest"])
     # The model last: a wrong noise.num_steps is then named as such, not as a part of the model.
     for where, node in sorted(_targets(config, ""), key=lambda item: item[0].startswith("model")):
-        _check_node(where, node)
+        _check_node(where, node, targets)
 
 
 def check_options(name: str, node: Node) -> None:
@@ -110,19 +115,19 @@ def _targets(value: Any, where: str) -> Iterator[tuple[str, Node]]:
             yield from _targets(child, f"{where}[{i}]")
 
 
-def _check_node(where: str, node: Node) -> None:
+def _check_node(where: str, node: Node, targets: tuple[str, ...]) -> None:
     target = node["_target_"]
-    if not (isinstance(target, str) and target.startswith(TARGETS)):
+    if not (isinstance(target, str) and target.startswith(targets)):
         raise UserError(
-            f"{where}._target_={target!r} is not allowed, not a class of {', '.join(TARGETS)}"
+            f"{where}._target_={target!r} is not allowed, not a class of {', '.join(targets)}"
         )
     try:
         factory = get_object(target)
     except Exception as e:
         raise UserError(f"{where}._target_={target!r} cannot be imported: {e}") from e
     # The class's own module too: a dotted path can lead out of an allowed package again.
-    if not inspect.isclass(factory) or not f"{factory.__module__}.".startswith(TARGETS):
-        raise UserError(f"{where}._target_={target!r} is not a class of {', '.join(TARGETS)}")
+    if not inspect.isclass(factory) or not f"{factory.__module__}.".startswith(targets):
+        raise UserError(f"{where}._target_={target!r} is not a class of {', '.join(targets)}")
     parameters = _parameters(factory)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = _hints(factory)
@@ -135,6 +140,8 @@ def _check_node(where: str, node: Node) -> None:
             near = get_close_matches(key, parameters, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(parameters)}"
             raise UserError(f"{where} has no option {key}{hint}")
+        if REPLACED.get(f"{where}.{key}") == value:
+            continue
         if key in hints and not _holds_target(value):
             _check_type(f"{where}.{key}", value, hints[key])
 

@@ -128,8 +128,8 @@ def _with_status(directory: Path) -> Iterator[None]:
         entry = {"status": status, "seconds": round(time.time() - started, 1), "error": error}
         write_text(directory / "status.json", json.dumps(entry, indent=2) + "\n")
 
-    record("running")
     try:
+        record("running")
         yield
     except (Stopped, KeyboardInterrupt, SystemExit) as e:  # Lightning exits after the second
         record("interrupted")

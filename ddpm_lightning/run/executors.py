@@ -1,7 +1,10 @@
 """Where the processes of a sweep run: on this machine, so many at a time, or under SLURM."""
 
+import ctypes
 import os
+import signal
 import subprocess
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,6 +19,8 @@ Command = tuple[list[str], Path]  # and the file for what it prints
 Tell = Callable[[int, str], None]  # about which command, and what
 
 _POLL_SECONDS = 0.2
+_RANKS = ("LOCAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_PARENT_DIED = 1  # PR_SET_PDEATHSIG
 
 
 class Executor(ABC):
@@ -76,13 +81,18 @@ class Local(Executor):
 
     def _start(self, command: Command, slot: int, devices: list[str]) -> "subprocess.Popen[bytes]":
         words, console = command
-        environment = dict(os.environ)
+        environment = {k: v for k, v in os.environ.items() if k not in _RANKS}
         if devices:
             environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
-        if self._max_parallel == 1:
-            return subprocess.Popen(words, env=environment)
         with console.open("ab") as file:
-            return subprocess.Popen(words, env=environment, stdout=file, stderr=file)
+            shown = None if self._max_parallel == 1 else file
+            return subprocess.Popen(
+                words,
+                env=environment,
+                stdout=shown,
+                stderr=shown,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            )
 
 
 class Submitit(Executor):
@@ -157,6 +167,11 @@ class Process:
             while self._child.poll() is None:
                 time.sleep(_POLL_SECONDS)
         return submitit.helpers.DelayedSubmission(Process(self.words, self.console))
+
+
+def _end_with_parent() -> None:
+    # In the child, before it begins; safe, for this process has a single thread.
+    ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGTERM)
 
 
 def how_ended(status: int) -> str:

@@ -18,7 +18,7 @@ from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.directory import Start
 from ddpm_lightning.run.errors import UserError
 
-_NOT_OF_THE_RUN = ("resume", "ckpt_path", "outputs_dir", "hydra")
+_NOT_OF_THE_RUN = ("resume", "ckpt_path", "outputs_dir", "sweep", "hydra")
 
 
 def resumed_start(given: str, job: Job) -> Start:

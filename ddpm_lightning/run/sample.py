@@ -10,11 +10,13 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.plots.films import ReverseFilm, save_clips, save_grid
-from ddpm_lightning.run.checkpoint import find_run, load_denoisers
-from ddpm_lightning.run.config import check, resolved
+from ddpm_lightning.run.checkpoint import Run, choose_denoiser, find_run
+from ddpm_lightning.run.config import Node, check, resolved
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.export import SUFFIX, load_exported
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import per_sample_generators
 from ddpm_lightning.training.datamodule import clip_format
@@ -24,14 +26,10 @@ def sample(cfg: DictConfig) -> None:
     """Writes grid.gif, reverse.gif and single clips, and prints where."""
     config = resolved(cfg)
     check(config)
-    run = find_run(str(config["checkpoint"]), Path(config["outputs_dir"]))
     with user_errors("sampler"):
         sampler: Sampler = instantiate(config["sampler"], _convert_="all")
     device = choose_device(config["device"])
-    denoisers, step = load_denoisers(run)
-    if config["weights"] not in denoisers:
-        raise UserError(f"{run.checkpoint} holds no averaged weights; add weights=raw")
-    denoiser = denoisers[config["weights"]]
+    run, denoiser, step = find_denoiser(config)
     form = clip_format(**run.config["data"])
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     directory = Path(config["output"] or run.directory / "samples" / name)
@@ -66,3 +64,15 @@ def sample(cfg: DictConfig) -> None:
         f"  reverse film   {reverse}\n"
         f"  single clips   {singles[0].parent}/"
     )
+
+
+def find_denoiser(config: Node) -> tuple[Run, Denoiser, int]:
+    """The run, its denoiser with the weights that are asked for, and their step."""
+    given, weights = str(config["checkpoint"]), config["weights"]
+    if not given.endswith(SUFFIX):
+        run = find_run(given, Path(config["outputs_dir"]))
+        return run, *choose_denoiser(run, weights)
+    run, denoiser, step, held = load_exported(Path(given))
+    if str(weights) != held:
+        raise UserError(f"{given} holds the {held} weights; add weights={held}")
+    return run, denoiser, step

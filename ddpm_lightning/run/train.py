@@ -25,7 +25,7 @@ from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.checkpoint import check_resumable
 from ddpm_lightning.run.cli import Job
-from ddpm_lightning.run.config import Node, check
+from ddpm_lightning.run.config import Node, check, resolved
 from ddpm_lightning.run.directory import (
     Start,
     create,
@@ -36,20 +36,32 @@ from ddpm_lightning.run.directory import (
     told_if_waiting,
 )
 from ddpm_lightning.run.errors import Stopped, UserError, user_errors
+from ddpm_lightning.run.memory import check_memory, plan
+from ddpm_lightning.run.precision import choose_precision
 from ddpm_lightning.run.resume import resumed_start
+from ddpm_lightning.run.slurm import earlier_run, requeued
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
+from ddpm_lightning.training.callbacks.agreement import SameConfiguration
 from ddpm_lightning.training.checkpoint_io import VerifiedCheckpointIO
 from ddpm_lightning.training.datamodule import StoreDataModule
 from ddpm_lightning.training.loggers import MetricsTable
 from ddpm_lightning.training.module import DiffusionModule
+from ddpm_lightning.training.signals import stopped_by_signals
 
 log = logging.getLogger(__name__)
 
 
 def train(job: Job) -> None:
     """Builds everything the configuration names, trains, and says where to look."""
-    given = job.cfg.ckpt_path
+    with stopped_by_signals("interrupted"):  # until training is under way and watches itself
+        run(job)
+
+
+def run(job: Job) -> None:
+    """The same, without a guard."""
+    outputs = Path(job.cfg.outputs_dir)
+    given = job.cfg.ckpt_path or earlier_run(outputs)
     start = new_start(job) if given is None else resumed_start(str(given), job)
     config = start.config
     with told_if_waiting(start):
@@ -57,6 +69,9 @@ def train(job: Job) -> None:
         quiet()
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         data, module = build(config)
+        if config["trainer"].get("precision") == "auto":
+            clips = torch.zeros(batch_shape(data))
+            start = with_precision(start, choose_precision(accelerator(config), module, clips))
         first_step = 0
         if start.checkpoint is not None:
             first_step = check_resumable(module, "ema" in config["callbacks"], start.checkpoint)
@@ -67,7 +82,11 @@ def train(job: Job) -> None:
         return
     if start.is_new:
         start = create(start, is_named=job.cfg.run_dir is not None)
-    with recorded(start, job.words), finished_wandb():
+    with (
+        requeued(start.directory, outputs),
+        recorded(start, job.words),
+        finished_wandb(),
+    ):
         if start.checkpoint is not None:
             log.info("resuming from %s, step %d", start.checkpoint, first_step)
         # Other ranks are started with the same words, as Lightning does it: they find all of it
@@ -78,8 +97,18 @@ def train(job: Job) -> None:
             finish(trainer, start.directory)
 
 
+def with_precision(start: Start, precision: str) -> Start:
+    """The same with what precision=auto means here, which a resumed run will find in its place."""
+    log.info("precision: %s", precision)
+    start.cfg.trainer.precision = precision
+    return start._replace(config=resolved(start.cfg))
+
+
 def fit(
-    start: Start, data: StoreDataModule, module: DiffusionModule, first_step: int
+    start: Start,
+    data: StoreDataModule,
+    module: DiffusionModule,
+    first_step: int,
 ) -> pl.Trainer:
     """Trains to the end."""
     config, directory = start.config, start.directory
@@ -106,10 +135,11 @@ def build(config: Node) -> tuple[StoreDataModule, DiffusionModule]:
         data: StoreDataModule = instantiate(config["data"], _convert_="all")
     with user_errors("model"):
         module: DiffusionModule = instantiate(config["model"], _convert_="all")
-        form = data.format
-        clip = torch.zeros(1, form.channels, form.num_frames, form.height, form.width)
+        shape = batch_shape(data)
+        memory = plan(module, shape, num_averages="ema" in config["callbacks"])
+        check_memory(memory, accelerator(config))
         with torch.no_grad():
-            module.loss.check(module.denoiser, clip)
+            module.loss.check(module.denoiser, torch.zeros(1, *shape[1:]))
         process = module.denoiser.process
         found = describe(process, module.denoiser.data_std).warnings
     with user_errors("sampler"):
@@ -120,6 +150,17 @@ def build(config: Node) -> tuple[StoreDataModule, DiffusionModule]:
     with user_errors("optimizer"):
         module.make_optimizer(module.denoiser.parameters())
     return data, module
+
+
+def batch_shape(data: StoreDataModule) -> tuple[int, ...]:
+    """(B, C, F, H, W) of one device."""
+    form = data.format
+    return data.batch_size, form.channels, form.num_frames, form.height, form.width
+
+
+def accelerator(config: Node) -> str:
+    """As Lightning names it."""
+    return str(config["trainer"].get("accelerator", "auto"))
 
 
 class Blank(NamedTuple):
@@ -148,15 +189,16 @@ def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Traine
     """
     with user_errors("callbacks"):
         callbacks = list(instantiate(config["callbacks"], _convert_="all").values())
+        callbacks.append(SameConfiguration(config))
     with user_errors("logger"):
-        named = config["logger"]
-        nodes = [named] if "_target_" in named else named.values()
+        logger = config["logger"]
+        nodes = [logger] if "_target_" in logger else logger.values()
         loggers: list[Logger] = [
             instantiate(node, **continued(node, first_step), _convert_="all") for node in nodes
         ]
     loggers.append(MetricsTable(run_dir, first_step, flush_logs_every_n_steps=20))
-    accelerator = config["trainer"].get("accelerator", "auto")
-    with user_errors(f"trainer.accelerator={accelerator} (auto takes what this machine has)"):
+    named = f"trainer.accelerator={accelerator(config)} (auto takes what this machine has)"
+    with user_errors(named):
         trainer: pl.Trainer = instantiate(
             config["trainer"],
             callbacks=callbacks,

@@ -6,7 +6,7 @@ conf/model/standard.yaml and median.yaml build.
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -30,6 +30,14 @@ from ddpm_lightning.times.base import TimeSampling
 from ddpm_lightning.training.randomness import StepDraws
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+class Trained(NamedTuple):
+    """What a training step was on: its batch, times t (B,) and losses (B,)."""
+
+    batch: Batch
+    t: Tensor
+    loss: Tensor
 
 
 class DiffusionModule(pl.LightningModule):
@@ -72,7 +80,9 @@ class DiffusionModule(pl.LightningModule):
                 f"got {warmup_steps} and {val_draws}"
             )
         self.denoiser = Denoiser(network, process, objective, data_std)
-        self.ema_denoiser: Denoiser | None = None  # made and kept up by the EMA callback
+        # Made and kept up by the EMA callback, which says when it has been updated.
+        self.ema_denoiser: Denoiser | None = None
+        self.has_average = False
         self.loss, self.times = loss, times
         self.make_optimizer = optimizer
         self.warmup_steps, self.cooldown = warmup_steps, cooldown
@@ -81,18 +91,22 @@ class DiffusionModule(pl.LightningModule):
 
     @property
     def inference_denoiser(self) -> Denoiser:
-        """With the averaged weights where there are any, else with the raw ones."""
-        return self.ema_denoiser or self.denoiser
+        """With the averaged weights once there are any, else with the raw ones."""
+        return self.ema_denoiser if self.ema_denoiser and self.has_average else self.denoiser
 
     def on_train_start(self) -> None:
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, LambdaLR)
-        # A resumed run may be longer than the one that stopped: the rate is that of its own course.
-        groups = scheduler.optimizer.param_groups
-        for group, base, factor in zip(
-            groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+        # A checkpoint's optimizer has its own rate and options; those of the configuration hold. A
+        # resumed run that is longer follows its own course too.
+        optimizer = scheduler.optimizer
+        for i, (group, factor) in enumerate(
+            zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True)
         ):
-            group["lr"] = base * factor(scheduler.last_epoch)
+            rate = optimizer.defaults["lr"]
+            group.update(optimizer.defaults, initial_lr=rate)
+            scheduler.base_lrs[i] = rate
+            group["lr"] = rate * factor(scheduler.last_epoch)
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         num_parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
@@ -115,7 +129,9 @@ class DiffusionModule(pl.LightningModule):
         place = torch.tensor(batch.number) % whole
         t = self.times.draw(self.denoiser.process, self._draws.uniform(), place, whole)
         noise = noise_source(x_0.shape, self._draws.generators(x_0.device), x_0.device)()
-        loss = self.loss(self.denoiser, x_0, t, noise).mean()
+        losses = self.loss(self.denoiser, x_0, t, noise)
+        self.trained = Trained(batch, t, losses.detach())
+        loss = losses.mean()
         sync = self._num_parts > 1
         self.log("train/loss", loss, prog_bar=True, batch_size=len(x_0), sync_dist=sync)
         return loss

@@ -23,4 +23,4 @@ def training_step(self: DiffusionModule, batch: Batch, batch_index: int) -> Tens
 
 if __name__ == "__main__":
     DiffusionModule.training_step = training_step  # type: ignore[method-assign]
-    run_jobs(train.main, "config")
+    run_jobs(train.main, train.main_sweep, "config")

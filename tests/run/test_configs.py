@@ -68,8 +68,7 @@ def test_option_composes_and_builds(
     else:
         path = ["data.source.num_clips=20"]
     config = composed(tmp_path / "run", f"{group}={option}", *SMALL, *path)
-    if group == "trainer":
-        config["trainer"] |= {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
+    config["trainer"] |= {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
     builds(config)
     assert isinstance(build_trainer(config, tmp_path / "run"), pl.Trainer)
 
@@ -105,7 +104,7 @@ def test_likelihood_composes_and_builds(group: str, option: str) -> None:
     assert isinstance(instantiate(config["likelihood"], _convert_="all"), Likelihood)
 
 
-@pytest.mark.parametrize("name", ["sample", "evaluate"])
+@pytest.mark.parametrize("name", ["sample", "evaluate", "export"])
 def test_the_other_commands_compose(name: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(name, ["checkpoint=outputs/run"])

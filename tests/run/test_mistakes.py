@@ -1,11 +1,14 @@
 """Users' mistakes: one to five lines, exit code 2, no traceback."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.commands import TINY, Call, assert_user_error, spawn
+from tests.commands import ROOT, TINY, Call, assert_user_error, spawn, write_gifs
 
 MISTAKES = {
     "unknown option": (["model=medain"], ["model/medain", "did you mean model=median?"]),
@@ -71,6 +74,21 @@ MISTAKES = {
     "offset below zero": (["noise.offset=-1"], ["offset must be 0 or more"]),
     "W&B mode": (["logger=wandb", "logger.mode=ofline"], ["logger", "mode"]),
     "no end": (["trainer.max_steps=-1", "+trainer.max_epochs=-1"], ["no end", "trainer.max_steps"]),
+    "unwritable output": (["outputs_dir=/proc/none"], ["the run directory", "/proc/none"]),
+    "an absent GPU": (["trainer.accelerator=gpu"], ["trainer.accelerator=gpu", "auto takes what"]),
+    "more memory than there is": (
+        ["data.size=256", "data.batch_size=100000"],
+        ["training needs about", "are free", "activations", "lower data.batch_size"],
+    ),
+    "an average that never moves": (
+        ["callbacks.ema.averages.ema.decay=1"],
+        ["decay must lie in [0, 1), got 1"],
+    ),
+    "a checkpoint interval of none": (
+        ["callbacks.checkpoints.every_n_steps=0"],
+        ["every_n_steps and keep must be at least 1, got 0"],
+    ),
+    "no precision": (["trainer.precision=8"], ["trainer.precision=8"]),
     "nothing to resume": (["ckpt_path=last"], ["no run"]),
     "missing checkpoint": (["ckpt_path=gone.ckpt"], ["gone.ckpt"]),
 }
@@ -117,7 +135,43 @@ def test_a_mistake_in_a_real_process_prints_no_traceback(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "ingest", "inspect_data"])
+def test_broken_yaml_is_named_with_its_line(tmp_path: Path) -> None:
+    group = tmp_path / "more" / "noise"
+    group.mkdir(parents=True)
+    (group / "mine.yaml").write_text("_target_: a\nnum_steps: [1, 2\nmax_beta: 1\n")
+    result = spawn(tmp_path, "train", "--config-dir=more", "noise=mine")
+    assert_user_error(result, "mine.yaml", "line 3")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["noise.num_steps=0", "data.path=nowhere", "optimizer.lr=abc"])
+def test_what_is_wrong_with_a_part_is_found_without_importing_lightning(
+    word: str, tmp_path: Path
+) -> None:
+    """Which alone takes longer than all that is allowed."""
+    write_gifs(tmp_path / "gifs")
+    program = (
+        f"import sys; sys.argv = ['train.py', *{[*TINY, word]}]\n"
+        "import train; from ddpm_lightning.run.cli import run_jobs\n"
+        "try: run_jobs(train.main, 'config')\n"
+        "finally: print('lightning.pytorch' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stdout.split() == ["False"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", ["train", "sample", "evaluate", "export", "ingest", "inspect_data"]
+)
 def test_help_explains_with_examples(command: str, tmp_path: Path) -> None:
     result = spawn(tmp_path, command, "--help")
     assert result.code == 0, result.err

@@ -156,7 +156,7 @@ def test_a_configuration_that_names_foreign_code_is_refused(
 def test_a_run_without_averages_is_sampled_and_evaluated_raw(call: Call, tmp_path: Path) -> None:
     assert call("train", *TINY, "logger=csv", "~callbacks.ema").code == 0
     run = f"checkpoint={newest_run(tmp_path)}"
-    assert_user_error(call("sample", run), "no averaged weights", "weights=raw")
+    assert_user_error(call("sample", run), "holds no weights ema, but raw")
     assert call("sample", run, "weights=raw", "num_samples=1").code == 0
     result = call("evaluate", run)
     assert result.code == 0, result.err
@@ -174,10 +174,30 @@ def test_another_architecture_is_named(call: Call, trained: Path) -> None:
 
 def test_bad_options_are_refused(call: Call, trained: Path) -> None:
     run = f"checkpoint={trained}"
-    assert_user_error(call("sample", run, "weights=best"), "weights='best'", "'ema' or 'raw'")
+    assert_user_error(call("sample", run, "weights=best"), "no weights best, but raw, ema")
     assert_user_error(call("sample", run, "num_samples=0"), "num_samples=0")
     assert_user_error(call("sample", run, "num_samples=many"), "num_samples='many'", "integer")
     assert_user_error(call("sample", run, "seed=-1"), "seed=-1")
     assert_user_error(call("sample", run, "device=abacus"), "device=abacus")
     assert_user_error(call("sample", run, "sampler=dim"), "did you mean sampler=ddim?")
     assert_user_error(call("evaluate", run, "num_draws=0"), "num_draws=0")
+
+
+def test_averages_are_sampled_by_name_and_rebuilt_by_length(call: Call, tmp_path: Path) -> None:
+    power = "{_target_: ddpm_lightning.training.averages.PowerDecay, relative_length: %s}"
+    words = [f"+callbacks.ema.averages.p{n}={power % value}" for n, value in ((5, 0.05), (10, 0.1))]
+    result = call("train", *TINY, "logger=csv", *words, "callbacks.ema.snapshot_every_n_steps=1")
+    assert result.code == 0, result.err
+    run = [f"checkpoint={newest_run(tmp_path)}", "num_samples=1"]
+    grids = {}
+    for weights in ("raw", "ema", "p5", "p10", "0.08", "0.1"):
+        result = call("sample", *run, f"weights={weights}", f"output=of_{weights}")
+        assert result.code == 0, result.err
+        assert f"step 4, {weights} weights" in result.out
+        grids[weights] = (tmp_path / f"of_{weights}" / "grid.gif").read_bytes()
+    assert grids["0.1"] == grids["p10"]  # it is one of the snapshots
+    assert_user_error(call("sample", *run, "weights=0.4"), "relative_length must lie in")
+    (Path(run[0].split("=")[1]) / "averages").rename(tmp_path / "gone")
+    assert_user_error(
+        call("sample", *run, "weights=0.08", "output=x"), "no snapshots", "PowerDecay"
+    )

@@ -18,7 +18,7 @@ from ddpm_lightning.plots.sweep_page import Row, as_html, as_markdown
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.executors import Local, Process, visible_devices
 from ddpm_lightning.run.expand import expanded
-from tests.commands import TINY, Call, assert_user_error, spawn, start, wait_for, write_gifs
+from tests.commands import ROOT, TINY, Call, assert_user_error, spawn, start, wait_for, write_gifs
 
 QUICK = [*TINY, "logger=csv", "trainer.max_steps=2"]
 LOADER: Any = None  # which only glob needs
@@ -121,30 +121,25 @@ def test_a_job_that_fails_is_told_and_the_same_command_does_the_rest(tmp_path: P
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_sweep_that_is_killed_goes_on_where_it_was(number: int, tmp_path: Path) -> None:
-    """SIGTERM reaches the job, which saves; after SIGKILL of both, its last checkpoint is there."""
+    """SIGTERM reaches the job, which saves; so does it when its sweep is gone."""
     write_gifs(tmp_path / "gifs")
     long = [*TINY, "logger=csv", "trainer.max_steps=60", "callbacks.checkpoints.every_n_steps=2"]
     sweep = ["-m", "seed=0,1", *long]
     process = start(tmp_path, "train", *sweep)
     wait_for(lambda: any(tmp_path.rglob("checkpoints/last.ckpt")), 120)
     if number == signal.SIGKILL:
-        (child,) = children(process.pid)
         process.kill()
-        os.kill(child, signal.SIGKILL)
     else:
         process.terminate()
     out, err = process.communicate(timeout=120)
     assert process.returncode == (143 if number == signal.SIGTERM else -9), out + err
     first, second = jobs_of(tmp_path)
+    wait_for(lambda: "interrupted" in (first / "status.json").read_text(), 60)
     assert json.loads((second / "status.json").read_text())["status"] == "waiting"
     ended = spawn(tmp_path, "train", *sweep)
     assert ended.code == 0, ended
     assert [row["status"] for row in rows_of(tmp_path)] == ["finished", "finished"]
     assert "resuming from" in (first / "train.log").read_text()
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.slow
@@ -171,6 +166,24 @@ def test_jobs_train_on_two_devices_each(tmp_path: Path) -> None:
     }
     assert len(targets) == 2
     assert [row["status"] for row in rows_of(tmp_path)] == ["finished", "finished"]
+
+
+@pytest.mark.slow
+def test_ranks_with_different_configurations_stop(tmp_path: Path) -> None:
+    write_gifs(tmp_path / "gifs")
+    words = [*TINY, "logger=csv", "run_dir=out", "trainer.devices=2", "+trainer.strategy=ddp"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "run" / "disagreeing.py"), *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "the ranks have different configurations" in done.stderr
+    assert not list((tmp_path / "out").glob("checkpoints/*"))
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ combination.
 """
 
 import json
+import os
 import signal
 import time
 from math import isfinite
@@ -175,6 +176,26 @@ def test_a_signal_saves_the_last_step_and_says_how_to_go_on(
     assert spawn(tmp_path, "train", "resume=out", "trainer.max_steps=3").code == 0
 
 
+@pytest.mark.slow
+def test_a_signal_before_the_first_step_is_told_too(tmp_path: Path) -> None:
+    """While GIFs are decoded, of which there are many."""
+    write_gifs(tmp_path / "gifs", 13, size=64, num_frames=200)
+    for number in range(150):
+        data = (tmp_path / "gifs" / f"{number % 13:02d}.gif").read_bytes()
+        comment = b"\x21\xfe\x04" + f"{number:04d}".encode() + b"\x00"
+        (tmp_path / "gifs" / f"{number + 100}.gif").write_bytes(data[:-1] + comment + b"\x3b")
+    process = start(tmp_path, "train", *TINY, "logger=csv", "run_dir=out")
+    try:
+        wait_for((tmp_path / "out" / "status.json").exists, seconds=120, every=0.01)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 143, errors
+    assert "interrupted by SIGTERM; go on with: python train.py resume=out" in errors
+    assert json.loads((tmp_path / "out" / "status.json").read_text())["status"] == "interrupted"
+
+
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(call: Call, trained: Path) -> None:
     for name in ("last.ckpt", "step_00000004.ckpt"):
         with (trained / "checkpoints" / name).open("r+b") as file:
@@ -188,3 +209,53 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(call: Call, trained:
     assert "step_00000004.ckpt is damaged" in result.out
     assert "step_00000002.ckpt, step 2" in result.out
     assert read(trained / "checkpoints" / "last.ckpt")["global_step"] == 4
+
+
+@pytest.mark.slow
+def test_a_run_without_finite_losses_ends_and_keeps_what_was_good(tmp_path: Path) -> None:
+    write_gifs(tmp_path / "gifs")
+    assert spawn(tmp_path, "train", *TINY, "logger=csv", "run_dir=out").code == 0
+    before = read(tmp_path / "out" / "checkpoints" / "last.ckpt")
+    words = ["resume=out", "trainer.max_steps=100", "optimizer.lr=1e30"]
+    result = spawn(tmp_path, "train", *words, "trainer.gradient_clip_val=null")
+    assert result.code == 1
+    assert "Traceback" not in result.err
+    last = result.err.strip().splitlines()[-1]
+    assert "not finite in 10 steps in a row" in last
+    assert len((tmp_path / "out" / "skipped_steps.jsonl").read_text().splitlines()) == 10
+    path = newest_valid(tmp_path / "out" / "checkpoints")
+    assert path is not None
+    after = read(path)
+    assert after["global_step"] >= before["global_step"]
+    assert all(tensor.isfinite().all() for tensor in after["state_dict"].values())
+
+
+@pytest.mark.slow
+def test_a_slurm_job_saves_is_requeued_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a scontrol that writes down what it was asked for."""
+    write_gifs(tmp_path / "gifs")
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    words = [*TINY, "logger=csv", "trainer.max_steps=150", "callbacks.samples.first_step=3"]
+    process = start(tmp_path, "train", *words, "trainer.val_check_interval=100000")
+    try:
+        wait_for(lambda: list(tmp_path.rglob("step_000003.gif")), seconds=120)
+        process.send_signal(signal.SIGUSR1)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGUSR1, errors
+    assert (tmp_path / "asked").read_text() == "requeue 4711\n"
+    result = spawn(tmp_path, "train", *words)
+    assert result.code == 0, result.err
+    assert "resuming from" in result.out
+    (run,) = (tmp_path / "outputs").glob("*_*")
+    steps, _ = read_metrics(run / "metrics.csv")["train/loss"]
+    assert steps == list(range(150))
+    assert not list((tmp_path / "outputs" / ".slurm").iterdir())

@@ -2,14 +2,14 @@
 
 import pytest
 
-from ddpm_lightning.training.callbacks.ema import EMA
+from ddpm_lightning.training.averages import ConstantDecay
 from ddpm_lightning.training.callbacks.samples import SampleGrid
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
 def test_decay_outside_the_unit_interval_is_refused(decay: float) -> None:
     with pytest.raises(ValueError, match=r"decay must lie in \[0, 1\)"):
-        EMA(decay)
+        ConstantDecay(decay)
 
 
 def test_a_grid_without_samples_is_refused() -> None:

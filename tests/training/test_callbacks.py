@@ -21,6 +21,7 @@ from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.objectives.velocity import VelocityObjective
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.times.uniform_t import UniformTime
+from ddpm_lightning.training.averages import ConstantDecay
 from ddpm_lightning.training.callbacks.ema import EMA
 from ddpm_lightning.training.callbacks.throughput import Throughput
 from ddpm_lightning.training.module import StandardDiffusion
@@ -86,7 +87,7 @@ def test_average_equals_the_recursion_in_closed_form() -> None:
     process = StandardProcess(CosineSchedule(4, 0.008, 0.9999))
     raw = Denoiser(tiny_network(), process, VelocityObjective(), 0.5)
     average = copy.deepcopy(raw)
-    ema = EMA(decay=0.28)
+    ema = EMA({"ema": ConstantDecay(0.28)}, None, "")
     parameter, averaged = raw.network.entry.bias, average.network.entry.bias
     with torch.no_grad():
         parameter.fill_(0.0)
@@ -102,7 +103,7 @@ def test_average_equals_the_recursion_in_closed_form() -> None:
 
 def test_average_is_kept_beside_the_raw_weights_and_follows_optimizer_steps_only() -> None:
     model = module()
-    ema = EMA(decay=0.9)
+    ema = EMA({"ema": ConstantDecay(0.9)}, None, "")
     updates: list[int] = []
     update = ema.update
 

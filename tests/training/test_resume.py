@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.training.averages import ConstantDecay, PowerDecay
 from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
 from ddpm_lightning.training.callbacks.ema import EMA
 from ddpm_lightning.training.checkpoint_io import VerifiedCheckpointIO, by_step, read
@@ -43,15 +44,20 @@ class Recorder(pl.Callback):
 
 
 class Interrupt(pl.Callback):
-    """A signal that comes in the second batch of the validation after a step."""
+    """A signal that comes while a step is trained, or in the second batch of a validation."""
 
-    def __init__(self, checkpoints: Checkpoints, step: int) -> None:
-        self.checkpoints, self.step = checkpoints, step
+    def __init__(self, checkpoints: Checkpoints, in_step: int, in_validation: int) -> None:
+        self.checkpoints = checkpoints
+        self.in_step, self.in_validation = in_step, in_validation
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step + 1 == self.in_step:
+            self.checkpoints._watch.received = 15
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        if trainer.global_step == self.step and batch_idx == 1:
+        if trainer.global_step == self.in_validation and batch_idx == 1:
             self.checkpoints._watch.received = 15
 
 
@@ -64,7 +70,8 @@ def fit(
     folder: Path,
     out: Path,
     resume: Path | None = None,
-    stop_in_validation: int | None = None,
+    stop_in_step: int = 0,
+    stop_in_validation: int = 0,
     keep: int = 100,
     minutes: float | None = None,
     every_n_steps: int = 1,
@@ -74,9 +81,10 @@ def fit(
     model.seed = 3
     recorder = Recorder()
     checkpoints = Checkpoints(str(out), every_n_steps, minutes, keep, "val/loss")
-    callbacks: list[pl.Callback] = [EMA(decay=0.9), recorder, checkpoints]
-    if stop_in_validation is not None:
-        callbacks.append(Interrupt(checkpoints, stop_in_validation))
+    interrupt = Interrupt(checkpoints, stop_in_step, stop_in_validation)
+    averages = {"ema": ConstantDecay(0.9), "power": PowerDecay(0.1)}
+    ema = EMA(averages, snapshot_every_n_steps=None, directory="")
+    callbacks: list[pl.Callback] = [ema, recorder, checkpoints, interrupt]
     trainer = pl.Trainer(
         max_steps=NUM_STEPS,
         accelerator="cpu",
@@ -143,14 +151,23 @@ def test_a_run_resumed_after_any_step_is_the_same_to_the_bit(
     assert differences(kept(found.checkpoint), kept(whole.checkpoint)) == []
 
 
-def test_a_run_stopped_in_a_validation_begins_that_again(
-    folder: Path, whole: Result, tmp_path: Path
+@pytest.mark.parametrize(
+    ("stop", "step"),
+    [
+        ({"stop_in_step": 4}, 4),
+        ({"stop_in_step": 6}, 6),  # after which there is a validation
+        ({"stop_in_validation": 6}, 6),
+    ],
+)
+def test_a_run_stopped_by_a_signal_loses_no_step_and_no_validation(
+    stop: dict[str, int], step: int, folder: Path, whole: Result, tmp_path: Path
 ) -> None:
     with pytest.raises(Stopped):
-        fit(folder, tmp_path, stop_in_validation=6)
-    assert read(tmp_path / "last.ckpt")["global_step"] == 6
+        fit(folder, tmp_path, every_n_steps=100, **stop)
+    assert by_step(tmp_path)[0].name == f"step_{step:08d}.ckpt"
+    assert read(tmp_path / "last.ckpt")["global_step"] == step
     found = fit(folder, tmp_path, tmp_path / "last.ckpt")
-    assert found.recorder.steps == whole.recorder.steps[6:]
+    assert found.recorder.steps == whole.recorder.steps[step:]
     assert found.recorder.validations == whole.recorder.validations[1:]
     assert differences(kept(found.checkpoint), kept(whole.checkpoint)) == []
 

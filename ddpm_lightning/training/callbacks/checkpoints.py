@@ -47,7 +47,7 @@ class Checkpoints(Checkpoint):
         self.keep = keep
         self.monitor = monitor
         self._best = math.inf
-        self._is_due = self._is_stopping = self._is_validating = False
+        self._is_due = self._is_stopping = self._owes_validation = False
         self._watch = SignalWatch()
 
     def state_dict(self) -> dict[str, Any]:
@@ -78,28 +78,35 @@ class Checkpoints(Checkpoint):
             or step % self.every_n_steps == 0
             or step == trainer.max_steps
         )
-        if self._is_due and (self._is_stopping or not validation_follows(trainer)):
+        if not self._is_due:
+            return
+        self._owes_validation = validation_follows(trainer)
+        if self._is_stopping or not self._owes_validation:
             self._save(trainer)
-        if self._is_stopping:
-            self._stop()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        self._stop_if_asked()  # only here has the step before been logged
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._is_validating = not trainer.sanity_checking
+        self._stop_if_asked()
+        self._owes_validation = not trainer.sanity_checking
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        if not self._is_validating:
+        if trainer.sanity_checking:
             return
         self._is_stopping, _ = _agreed(trainer, self._watch.received is not None, False)
         if self._is_stopping:
             self._save(trainer)
-            self._stop()
+            self._stop_if_asked()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self._is_validating:
+        if trainer.sanity_checking:
             return
-        self._is_validating = False
+        self._owes_validation = False
         score = float(trainer.callback_metrics.get(self.monitor, math.inf))
         is_best = bool(trainer.strategy.broadcast(score < self._best))
         if is_best:
@@ -120,7 +127,7 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if self._is_validating:  # Lightning goes on with one at its first batch, if that is begun
+        if self._owes_validation:  # Lightning does it again from its start, if that has begun
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
             progress["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             progress["current"] |= {"ready": 0, "started": 0, "processed": 0, "completed": 0}
@@ -143,8 +150,9 @@ class Checkpoints(Checkpoint):
                 files.remove(old)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
 
-    def _stop(self) -> None:
-        raise Stopped(self._watch.received or signal.SIGTERM)
+    def _stop_if_asked(self) -> None:
+        if self._is_stopping:
+            raise Stopped(self._watch.received or signal.SIGTERM)
 
 
 def validation_follows(trainer: pl.Trainer) -> bool:

@@ -1,16 +1,20 @@
-"""Exponential moving average of the denoiser's weights, kept beside the raw ones.
+"""Averages of the denoiser's weights, kept beside the raw ones.
 
-The averaged copy is a submodule of its own (`ema_denoiser`), so every checkpoint holds both; raw
-weights are never swapped out, and resuming continues from them.
+The first is a submodule of its own (`ema_denoiser`), which validates, samples and chooses the best;
+the others are only kept, in the checkpoint too. Raw weights are never swapped out.
 """
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor, nn
 
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.training import checkpoint_io
+from ddpm_lightning.training.averages import Decay, PowerDecay
 from ddpm_lightning.training.module import DiffusionModule
 
 
@@ -18,15 +22,33 @@ class EMA(pl.Callback):
     """Averages after every optimizer step.
 
     Args:
-        decay: share of the average that a step keeps; in the first steps (1 + n) / (10 + n) if that
-        is less.
+        averages: how much each keeps at a step, by name; the first is the one that is used.
+        snapshot_every_n_steps: when those under a power law are also written, so that others can be
+            rebuilt from them; null for never.
+        directory: for them.
     """
 
-    def __init__(self, decay: float) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must lie in [0, 1), got {decay}; 0.999 suits long runs")
-        self.decay = decay
+    def __init__(
+        self, averages: dict[str, Decay], snapshot_every_n_steps: int | None, directory: str
+    ) -> None:
+        if not averages:
+            raise ValueError("averages must name at least one; ~callbacks.ema trains without")
+        if snapshot_every_n_steps is not None and snapshot_every_n_steps < 1:
+            raise ValueError(
+                f"snapshot_every_n_steps must be at least 1 or null, got {snapshot_every_n_steps}"
+            )
+        self.averages = averages
+        self.snapshot_every_n_steps = snapshot_every_n_steps
+        self.directory = Path(directory)
+        self._others: dict[str, dict[str, Tensor]] = {}  # weights by name, but for the first's
         self._last_step = 0
+        self._num_updates = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_updates": self._num_updates, "others": self._others}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._num_updates, self._others = state_dict["num_updates"], state_dict["others"]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, DiffusionModule)
@@ -37,22 +59,52 @@ class EMA(pl.Callback):
             ).requires_grad_(False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, DiffusionModule)
         self._last_step = trainer.global_step
+        pl_module.has_average = self._num_updates > 0
+        raw = floats(pl_module.denoiser)
+        for name in list(self.averages)[1:]:
+            kept = self._others.get(name, raw)
+            self._others[name] = {k: kept[k].detach().clone().to(raw[k]) for k in raw}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        if trainer.global_step == self._last_step:  # gradients still accumulate
+        step = trainer.global_step
+        if step == self._last_step:  # gradients still accumulate
             return
-        self._last_step = trainer.global_step
+        self._last_step = step
         assert isinstance(pl_module, DiffusionModule)
         assert pl_module.ema_denoiser is not None
-        self.update(pl_module.ema_denoiser, pl_module.denoiser, trainer.global_step)
+        self.update(pl_module.ema_denoiser, pl_module.denoiser, step)
+        pl_module.has_average = True
+        every = self.snapshot_every_n_steps
+        if every is not None and (step % every == 0 or step == trainer.max_steps):
+            self._write_snapshot(trainer, pl_module.ema_denoiser, step)
 
     @torch.no_grad()
     def update(self, average: Denoiser, raw: Denoiser, step: int) -> None:
-        """Moves the average towards the raw parameters after step = 1, 2, ..; copies buffers."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(average.parameters()), list(raw.parameters()), 1 - decay)
-        for kept, new in zip(average.buffers(), raw.buffers(), strict=True):
-            kept.copy_(new)
+        """Moves all averages towards the raw weights after step = 1, 2, .."""
+        self._num_updates += 1
+        kept, new = floats(average), floats(raw)
+        for name, decay in self.averages.items():
+            own = self._others.get(name, kept)
+            weight = 1 - decay.at(step)
+            torch._foreach_lerp_(list(own.values()), [new[k] for k in own], weight)
+        for own_buffer, buffer in zip(average.buffers(), raw.buffers(), strict=True):
+            own_buffer.copy_(buffer)
+
+    @pl.utilities.rank_zero_only
+    def _write_snapshot(self, trainer: pl.Trainer, average: Denoiser, step: int) -> None:
+        windows = {name: d.gamma for name, d in self.averages.items() if isinstance(d, PowerDecay)}
+        first = next(iter(self.averages))
+        weights = {first: floats(average)} | self._others
+        found = {n: {"gamma": g, "weights": weights[n]} for n, g in windows.items()}
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / checkpoint_io.STEP.format(step)
+        checkpoint_io.write({"step": step, "averages": found}, path)
+
+
+def floats(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters that can be averaged, by name."""
+    return {name: p.data for name, p in module.named_parameters() if p.is_floating_point()}

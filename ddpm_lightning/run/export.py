@@ -1,0 +1,77 @@
+"""python export.py: a trained denoiser in one file, which sample.py takes in place of a run.
+
+The file is safetensors, which holds tensors and strings and cannot run code; its metadata has the
+model's configuration and the form of its clips.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from ddpm_lightning.data.atomic import write_file
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.run.checkpoint import (
+    FORM_KEYS,
+    Run,
+    build_denoiser,
+    check_stored,
+    choose_denoiser,
+    find_run,
+)
+from ddpm_lightning.run.config import check, resolved
+from ddpm_lightning.run.errors import UserError, user_errors
+
+SUFFIX = ".safetensors"
+
+
+def export(cfg: DictConfig) -> None:
+    """Writes the file and prints where it is."""
+    config = resolved(cfg)
+    check(config)
+    run = find_run(str(config["checkpoint"]), Path(config["outputs_dir"]))
+    denoiser, step = choose_denoiser(run, config["weights"])
+    stored = {
+        "model": run.config["model"],
+        "data": {key: run.config["data"][key] for key in FORM_KEYS},
+    }
+    metadata = {
+        "config": json.dumps(stored),
+        "step": str(step),
+        "weights": str(config["weights"]),
+    }
+    tensors = {name: tensor.contiguous() for name, tensor in denoiser.state_dict().items()}
+    data = save(tensors, metadata)
+    path = Path(config["output"] or run.directory / f"{config['weights']}{SUFFIX}")
+    with user_errors("output"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, [data], len(data))
+    print(
+        f"{config['weights']} weights of {run.checkpoint}, step {step}: {len(data):,} bytes\n"
+        f"  file           {path}\n"
+        f"  sample from it python sample.py checkpoint={path} weights={config['weights']}"
+    )
+
+
+def load_exported(path: Path) -> tuple[Run, Denoiser, int, str]:
+    """What export wrote: the run's configuration, the denoiser, its step, and which weights."""
+    try:
+        data = path.read_bytes()
+        tensors = load(data)
+        metadata = _metadata(data)
+        config = json.loads(metadata["config"])
+        step, weights = int(metadata["step"]), metadata["weights"]
+    except (OSError, SafetensorError, ValueError, KeyError) as e:
+        raise UserError(f"{path} is not a file of export.py, or damaged: {e}") from e
+    check_stored(config, path)
+    run = Run(path.parent, path, config)
+    return run, build_denoiser(run, tensors), step, weights
+
+
+def _metadata(data: bytes) -> dict[str, Any]:
+    """A safetensors file begins with the length of its header, which is JSON."""
+    length = int.from_bytes(data[:8], "little")
+    return dict(json.loads(data[8 : 8 + length])["__metadata__"])

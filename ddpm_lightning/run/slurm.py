@@ -1,0 +1,59 @@
+"""A SLURM job that is requeued goes on with its run.
+
+SLURM starts a requeued job with the same command and the same id, so the id leads to the directory.
+Ask for a signal before the time is up: #SBATCH --signal=USR1@90 and --requeue.
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ddpm_lightning.run.directory import write_text
+from ddpm_lightning.run.errors import RunFailed, Stopped
+
+
+def job_id() -> str | None:
+    """Of the job that this process is in, one of an array included."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
+
+
+def earlier_run(outputs: Path) -> Path | None:
+    """The directory of the run that this job had begun when it was requeued."""
+    pointer = _pointer(outputs)
+    if pointer is None or not pointer.is_file():
+        return None
+    directory = Path(pointer.read_text())
+    return directory if (directory / "composed.yaml").is_file() else None
+
+
+@contextmanager
+def requeued(directory: Path, outputs: Path) -> Iterator[None]:
+    """Around a run: the job finds it again, and is queued again when SIGUSR1 has stopped it."""
+    if (pointer := _pointer(outputs)) is not None:
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        write_text(pointer, str(directory.absolute()))
+    try:
+        yield
+    except Stopped as e:
+        if e.signal_number == signal.SIGUSR1:
+            _requeue()
+        raise
+    if pointer is not None:
+        pointer.unlink(missing_ok=True)
+
+
+def _pointer(outputs: Path) -> Path | None:
+    name = job_id()
+    return outputs / ".slurm" / name if name else None
+
+
+def _requeue() -> None:
+    command = ["scontrol", "requeue", str(job_id())]
+    try:
+        subprocess.run(command, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as e:
+        raise RunFailed(f"{' '.join(command)} failed ({e}); the run is saved") from e

@@ -1,0 +1,94 @@
+"""Keeps a non-finite loss or gradient out of the weights, and ends a run that gets no others."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.optim import Optimizer
+
+from ddpm_lightning.training.module import DiffusionModule, Trained
+
+
+class NonFinite(RuntimeError):  # noqa: N818 - one more way for a run to fail
+    """Too many steps in a row were skipped; str() says which, and where their samples are told."""
+
+
+class NumericsGuard(pl.Callback):
+    """Skips optimizer steps whose gradient is not finite: weights and optimizer stay as they were.
+
+    A loss that is not finite has such a gradient. With several devices all of them skip: gradients
+    have been averaged. Half precision (16-mixed) is left to its scaler, which does the same.
+
+    Args:
+        max_in_a_row: skipped steps that end the run.
+        path: of a file with a line for each skipped step: its samples, log-SNR and losses.
+    """
+
+    def __init__(self, max_in_a_row: int, path: str) -> None:
+        if max_in_a_row < 1:
+            raise ValueError(f"max_in_a_row must be at least 1, got {max_in_a_row}")
+        self.max_in_a_row = max_in_a_row
+        self.path = Path(path)
+        self._num_skipped = self._in_a_row = 0
+        self._trained: list[Trained] = []  # since the last optimizer step
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_skipped": self._num_skipped, "in_a_row": self._in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._num_skipped, self._in_a_row = state_dict["num_skipped"], state_dict["in_a_row"]
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, DiffusionModule)
+        self._trained.append(pl_module.trained)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        trained, self._trained = self._trained, []
+        parameters = [p for p in pl_module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if trainer.scaler is not None or bool(norm.isfinite()):
+            self._in_a_row = 0
+            return
+        for parameter in parameters:
+            parameter.grad = None  # which optimizers pass over
+        self._num_skipped += 1
+        self._in_a_row += 1
+        self._write(trainer, pl_module, trained)
+        pl_module.log("train/skipped_steps", float(self._num_skipped))
+        if self._in_a_row == self.max_in_a_row:
+            first = trainer.global_step - self._in_a_row + 1
+            raise NonFinite(
+                f"the loss or its gradient was not finite in {self._in_a_row} steps in a row, from "
+                f"step {first} on; {self.path} tells their samples, checkpoints are from before"
+            )
+
+    def _write(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, trained: list[Trained]
+    ) -> None:
+        assert isinstance(pl_module, DiffusionModule)
+        process = pl_module.denoiser.process
+        samples = [
+            {"number": number, "clip": clip, "log_snr": finite(log_snr), "loss": finite(loss)}
+            for part in trained
+            for number, clip, log_snr, loss in zip(
+                part.batch.number,
+                part.batch.index.tolist(),
+                process.log_snr(part.t).tolist(),
+                part.loss.tolist(),
+                strict=True,
+            )
+        ]
+        row = {"step": trainer.global_step, "rank": trainer.global_rank, "samples": samples}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def finite(value: float) -> float | str:
+    """JSON has no word for the others."""
+    return value if math.isfinite(value) else str(value)

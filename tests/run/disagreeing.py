@@ -1,0 +1,22 @@
+"""train.py, of which every rank but the first has another configuration."""
+
+import os
+
+import train
+from ddpm_lightning.run import train as run_train
+from ddpm_lightning.run.cli import Job, run_jobs
+from ddpm_lightning.run.directory import Start
+
+_start = run_train.resumed_start
+
+
+def resumed_start(given: str, job: Job) -> Start:
+    start = _start(given, job)
+    start.config["optimizer"]["lr"] = 0.5
+    return start
+
+
+if __name__ == "__main__":
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        run_train.resumed_start = resumed_start
+    run_jobs(train.main, train.main_sweep, "config")

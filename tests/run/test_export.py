@@ -1,0 +1,108 @@
+"""export.py: one file that samples as the run does; and what comes from others runs no code."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from ddpm_lightning.training.checkpoint_io import read, write
+from tests.commands import Call, assert_user_error
+
+
+@pytest.mark.parametrize("weights", ["ema", "raw"])
+def test_an_exported_file_samples_as_its_run_does(
+    weights: str, call: Call, trained: Path, tmp_path: Path
+) -> None:
+    words = [f"weights={weights}", "num_samples=1"]
+    assert call("sample", f"checkpoint={trained}", *words, "output=a").code == 0
+    result = call("export", f"checkpoint={trained}", f"weights={weights}", "output=x.safetensors")
+    assert result.code == 0, result.err
+    shutil.rmtree(trained)
+    alone = call("sample", "checkpoint=x.safetensors", *words, "output=b")
+    assert alone.code == 0, alone.err
+    grids = [(tmp_path / name / "grid.gif").read_bytes() for name in "ab"]
+    assert grids[0] == grids[1]
+    other = "raw" if weights == "ema" else "ema"
+    refused = call("sample", "checkpoint=x.safetensors", f"weights={other}")
+    assert_user_error(refused, f"holds the {weights} weights; add weights={weights}")
+
+
+def test_a_file_that_is_not_one_is_refused(call: Call, trained: Path, tmp_path: Path) -> None:
+    assert call("export", f"checkpoint={trained}", "output=x.safetensors").code == 0
+    file = tmp_path / "x.safetensors"
+    whole = file.read_bytes()
+    for content in (b"", b"GIF89a", whole[:-1], whole[:1000]):
+        file.write_bytes(content)
+        assert_user_error(call("sample", "checkpoint=x.safetensors"), "not a file of export.py")
+    save_file({"a": torch.zeros(1)}, file)
+    assert_user_error(call("sample", "checkpoint=x.safetensors"), "not a file of export.py")
+
+
+# What somebody could put into a model's configuration to have it run where it is sampled.
+HOSTILE: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "a shell": lambda path: {"_target_": "os.system", "command": f"touch {path}"},
+    "a builtin": lambda path: {"_target_": "builtins.open", "file": str(path), "mode": "w"},
+    "a process": lambda path: {"_target_": "subprocess.Popen", "args": ["touch", str(path)]},
+    "through an allowed package": lambda path: {
+        "_target_": "ddpm_lightning.run.provenance.subprocess.Popen",
+        "args": ["touch", str(path)],
+    },
+    "a function of an allowed package": lambda path: {
+        "_target_": "ddpm_lightning.data.atomic.write_file",
+        "path": str(path),
+    },
+    "positional arguments": lambda path: {
+        "_target_": "ddpm_lightning.noise.cosine.CosineSchedule",
+        "_args_": [{"_target_": "os.mkdir", "path": str(path)}],
+    },
+    "a framework's class": lambda path: {
+        "_target_": "lightning.pytorch.loggers.CSVLogger",
+        "save_dir": str(path),
+    },
+    "an instantiator": lambda path: {
+        "_target_": "ddpm_lightning.noise.cosine.CosineSchedule",
+        "_instantiator_": "os.system",
+    },
+}
+
+
+@pytest.mark.parametrize("where", ["a run", "an exported file"])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_hostile_configuration_is_built(
+    name: str, where: str, call: Call, trained: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "attacked"
+    if where == "a run":
+        file = trained / "config.yaml"
+        config = yaml.safe_load(file.read_text())
+        config["model"]["schedule"] = HOSTILE[name](target)
+        file.write_text(yaml.safe_dump(config))
+        result = call("sample", f"checkpoint={trained}")
+    else:
+        assert call("export", f"checkpoint={trained}", "output=x.safetensors").code == 0
+        file = tmp_path / "x.safetensors"
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata()
+        config = json.loads(metadata["config"])
+        config["model"]["schedule"] = HOSTILE[name](target)
+        save_file(load_file(file), file, metadata | {"config": json.dumps(config)})
+        result = call("sample", "checkpoint=x.safetensors")
+    assert_user_error(result, "model.schedule")
+    assert not target.exists()
+
+
+def test_lightnings_instantiator_is_never_asked(call: Call, trained: Path, tmp_path: Path) -> None:
+    """load_from_checkpoint would import and call what a checkpoint names under this key."""
+    file = trained / "checkpoints" / "last.ckpt"
+    hostile = {"_instantiator": "os.mkdir", "path": str(tmp_path / "attacked")}
+    write(read(file) | {"hyper_parameters": hostile}, file)
+    assert call("sample", f"checkpoint={file}", "num_samples=1").code == 0
+    assert call("train", f"resume={file}", "trainer.max_steps=5").code == 0
+    assert not (tmp_path / "attacked").exists()

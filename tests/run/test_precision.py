@@ -1,0 +1,82 @@
+"""precision=auto: bfloat16 where it is native and faster, stored in the run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from ddpm_lightning.run import precision
+from ddpm_lightning.run.precision import FULL, HALF, choose_precision
+from tests.commands import TINY, Call, newest_run
+from tests.training.test_callbacks import module
+
+CLIPS = torch.zeros(2, 1, 4, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "native", "seconds", "chosen"),
+    [
+        ("cpu", True, {True: 1.0, False: 2.0}, HALF),
+        ("auto", True, {True: 1.0, False: 1.05}, FULL),
+        ("cpu", True, {True: 3.0, False: 2.0}, FULL),
+        ("cpu", False, {}, FULL),
+        ("tpu", True, {}, FULL),
+    ],
+)
+def test_the_faster_one_is_chosen_where_both_are_native(
+    accelerator: str,
+    native: bool,
+    seconds: dict[bool, float],
+    chosen: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(precision, "cpu_computes_in_bfloat16", lambda: native)
+    monkeypatch.setattr(precision, "_seconds", lambda model, clips, is_half: seconds[is_half])
+    assert choose_precision(accelerator, module(), CLIPS) == chosen
+
+
+def test_the_probe_leaves_the_module_as_it_was() -> None:
+    model = module()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for is_half in (False, True):
+        assert precision._seconds(model, CLIPS, is_half) > 0
+    assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_choice_is_stored_and_kept(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[Any] = [HALF]
+    monkeypatch.setattr("ddpm_lightning.run.train.choose_precision", lambda *given: chosen.pop())
+    result = call("train", *TINY, "logger=csv", "trainer.precision=auto")
+    assert result.code == 0, result.err
+    assert "precision: bf16-mixed" in result.out
+    assert call("train", "resume=last", "trainer.max_steps=5").code == 0
+    for name in ("config.yaml", "composed.yaml"):
+        stored = yaml.safe_load((newest_run(tmp_path) / name).read_text())
+        assert stored.get("config", stored)["trainer"]["precision"] == HALF
+
+
+def test_schedules_stay_in_float64_under_bfloat16() -> None:
+    model = module()
+    process = model.denoiser.process
+    t = torch.arange(1, process.num_steps + 1)
+    expected = [*process.marginal(t), process.log_snr(t)]
+    seen: list[Tensor] = []
+    with torch.autocast("cpu", torch.bfloat16):
+        found = [*process.marginal(t), process.log_snr(t)]
+        handle = model.denoiser.network.register_forward_hook(
+            lambda network, given, output: seen.append(output)
+        )
+        x_0 = torch.ones(2, 1, 4, 8, 8)
+        loss = model.loss(model.denoiser, x_0, t[:2], torch.zeros_like(x_0))
+        handle.remove()
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert {tensor.dtype for tensor in found} == {torch.float64}
+    assert seen[0].dtype == torch.bfloat16
+    assert loss.dtype == torch.float32
