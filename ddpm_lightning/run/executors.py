@@ -91,7 +91,7 @@ class Local(Executor):
                 env=environment,
                 stdout=shown,
                 stderr=shown,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )
 
 
