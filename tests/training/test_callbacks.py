@@ -27,7 +27,7 @@ from ddpm_lightning.training.module import StandardDiffusion
 
 
 def tiny_network() -> UNet3D:
-    return UNet3D(1, 1, 16, [1, 2], 1, 1, [False, True], 8)
+    return UNet3D(1, 1, 16, [1, 2], 1, [1, 1], ["none", "full"], [True, True], 8)
 
 
 def module() -> StandardDiffusion:
