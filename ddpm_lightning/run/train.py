@@ -127,6 +127,7 @@ def build_trainer(config: Node, run_dir: Path) -> pl.Trainer:
         trainer: pl.Trainer = instantiate(
             config["trainer"], callbacks=callbacks, logger=loggers, _convert_="all"
         )
+    check_fused(config)
     if trainer.max_steps == -1 and trainer.max_epochs in (None, -1):
         raise UserError("the run has no end; set trainer.max_steps, which the learning rate needs")
     if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -135,6 +136,19 @@ def build_trainer(config: Node, run_dir: Path) -> pl.Trainer:
             "add trainer.devices=1, or start the jobs one by one"
         )
     return trainer
+
+
+def check_fused(config: Node) -> None:
+    """UserError where a fused optimizer, which unscales gradients itself, would have them clipped
+    before.
+    """
+    settings, optimizer = config["trainer"], config["model"].get("optimizer", {})
+    clips = settings.get("gradient_clip_val") is not None
+    if optimizer.get("fused") and clips and str(settings.get("precision")).startswith("16"):
+        raise UserError(
+            f"trainer.precision={settings['precision']} clips gradients only without a fused "
+            "optimizer; add optimizer.fused=false, or choose trainer.precision=bf16-mixed"
+        )
 
 
 @contextmanager
