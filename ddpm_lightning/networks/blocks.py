@@ -6,6 +6,7 @@ arithmetic, so they are made block by block, used and dropped, and made again fo
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +17,23 @@ EPS = 1e-6  # added to a mean square before its root
 LEAST = 2**22  # multiplications from which a float32 product pays as a convolution
 
 
+_devices = {"cpu"}  # of tensors that layers work on by blocks
+
+
 def by_blocks(x: Tensor) -> bool:
     """Whether a layer takes its blockwise form: on a CPU, unless a compiler does the fusing."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return not torch.compiler.is_compiling() and x.device.type in _devices
+
+
+@contextmanager
+def planned_for(device_type: str) -> Iterator[None]:
+    """Within it tensors without values (device meta) take the form that the device's would."""
+    if device_type == "cpu":
+        _devices.add("meta")
+    try:
+        yield
+    finally:
+        _devices.discard("meta")
 
 
 def spans(total: int, bytes_each: int, multiple: int = 1) -> Iterator[slice]:

@@ -85,7 +85,7 @@ class GroupConv(nn.Module):
         h = self.norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         if modulation is not None:
             more, further = (m[:, None, None, None] for m in modulation.chunk(2, dim=1))
-            h = (h.unflatten(0, (len(modulation), -1)) * (1 + more) + further).flatten(0, 1)
+            h = (h.unflatten(0, (modulation.shape[0], -1)) * (1 + more) + further).flatten(0, 1)
         h = conv(F.silu(h), self.conv.weight, self.conv.bias)
         return h if residual is None else h + residual
 

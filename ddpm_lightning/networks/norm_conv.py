@@ -49,7 +49,7 @@ def plain_norm_conv(
     residual: Tensor | None = None,
 ) -> Tensor:
     """norm_conv in single operators: what a compiler fuses, and what the tests compare with."""
-    h = F.rms_norm(x, x.shape[-1:], eps=EPS).to(x.dtype).unflatten(0, (len(scale), -1))
+    h = F.rms_norm(x, x.shape[-1:], eps=EPS).to(x.dtype).unflatten(0, (scale.shape[0], -1))
     h = h * scale[:, None, None, None].to(x.dtype) + shift[:, None, None, None].to(x.dtype)
     output = conv(F.silu(h).flatten(0, 1), weight, bias)
     return output if residual is None else output + residual

@@ -168,7 +168,8 @@ class UNet3D(nn.Module):
         """
         self.check_size(*x.shape[-2:])
         clips, _, num_frames = x.shape[:3]
-        images = round(self.image_share * clips) if self.training else 0
+        share = self.image_share if self.training else 0
+        images = round(share * clips) if share else 0
         embedding = self.embedding(log_snr, vectors)
         x = pixel_unshuffle(x.transpose(1, 2).flatten(0, 1), self.patch)
         x = self.entry(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)

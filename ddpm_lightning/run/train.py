@@ -33,6 +33,7 @@ from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.checkpoint import check_resumable, check_same_experiment, find_run
 from ddpm_lightning.run.config import Node, check, resolved
 from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.memory import fit_memory, take_auto
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
 from ddpm_lightning.training.datamodule import StoreDataModule
@@ -44,10 +45,12 @@ log = logging.getLogger(__name__)
 def train(cfg: DictConfig) -> None:
     """Builds everything the configuration names, trains, and says where to look."""
     config = resolved(cfg)
+    is_auto = take_auto(config)
     check(config)
     quiet()
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data, module = build(config)
+    fit_memory(config, module, data, is_auto)
     resume_from = None
     if config["ckpt_path"] is not None:
         run = find_run(str(config["ckpt_path"]), Path(config["outputs_dir"]))
