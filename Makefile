@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile  # a process a core, a file at a time
 .DEFAULT_GOAL := help
 
-.PHONY: help setup train test test-long check lint format dashboard clean
+.PHONY: help setup train test test-long check lint format dashboard bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,10 @@ lint: setup  ## format, lint, types, layers
 format: setup  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: setup  ## a training step beside video-diffusion-pytorch's: under 20 minutes, one thread
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.network
 
 dashboard: setup  ## TensorBoard on all runs, at http://localhost:6006
 	$(BIN)/tensorboard --logdir outputs

@@ -1,117 +1,261 @@
-"""Layers of a factorised video network: frames are folded into the batch, (B F, C, H, W).
+"""Layers of a video network on tokens (N, H, W, C), N = B F folded frames.
 
-Convolutions and spatial attention work within a frame, temporal attention along each pixel's F
-frames.
+One memory layout throughout: channels last. A convolution sees the same memory as (N, C, H, W),
+attention as (N, H W, C) or (B, F, H W, C); none of these views copies.
 """
+
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
+
+from ddpm_lightning.networks.norm_conv import conv, norm_conv
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class LogSNREmbedding(nn.Module):
     """log-SNR (B,) -> (B, width): sines and cosines of geometrically spaced frequencies, and an
-    MLP.
+    MLP. Further conditions, vectors (B, vector_width), are added before its second layer, and start
+    without effect.
     """
 
     frequencies: Tensor
 
-    def __init__(self, width: int, num_frequencies: int = 16) -> None:
+    def __init__(self, width: int, vector_width: int = 0, num_frequencies: int = 16) -> None:
         super().__init__()
         # Periods from 80 (twice the range of log-SNR, +-20) down to 0.8.
         periods = torch.logspace(1.903, -0.097, num_frequencies)
         self.register_buffer("frequencies", 2 * torch.pi / periods, persistent=False)
-        self.mlp = nn.Sequential(
-            nn.Linear(2 * num_frequencies, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
-        )
+        self.first = nn.Linear(2 * num_frequencies, width)
+        self.second = nn.Linear(width, width)
+        self.vector_width = vector_width
+        self.vectors = zeroed(nn.Linear(vector_width, width, bias=False)) if vector_width else None
 
-    def forward(self, log_snr: Tensor) -> Tensor:
+    def forward(self, log_snr: Tensor, vectors: Tensor | None = None) -> Tensor:
         angle = log_snr[:, None] * self.frequencies
-        output: Tensor = self.mlp(torch.cat([angle.sin(), angle.cos()], dim=1))
-        return output
+        h = self.first(torch.cat([angle.sin(), angle.cos()], dim=1))
+        if self.vectors is not None:
+            if vectors is None or vectors.shape != (len(log_snr), self.vector_width):
+                raise ValueError(
+                    f"this network takes vectors of shape {(len(log_snr), self.vector_width)} "
+                    f"beside log-SNR, got {None if vectors is None else tuple(vectors.shape)}; "
+                    "set network.vector_width to their width, 0 for none"
+                )
+            h = h + self.vectors(vectors)
+        return F.silu(self.second(F.silu(h)))
+
+
+class RMSConv(nn.Module):
+    """RMS norm over channels, scale and shift, SiLU, 3x3 convolution."""
+
+    def __init__(self, in_width: int, out_width: int, bias: bool = True) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(in_width))
+        self.offset = nn.Parameter(torch.zeros(in_width))
+        self.conv = nn.Conv2d(in_width, out_width, 3, padding=1, bias=bias)
+
+    def forward(
+        self, x: Tensor, modulation: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
+        """x (N, H, W, in), modulation (B, 2 in), residual (N, H, W, out) -> (N, H, W, out)."""
+        scale, shift = self.gain[None], self.offset[None]
+        if modulation is not None:
+            more, further = modulation.float().chunk(2, dim=1)
+            scale, shift = scale * (1 + more), shift * (1 + more) + further
+        return norm_conv(x, scale, shift, self.conv.weight, self.conv.bias, residual)
+
+    def zero(self) -> None:
+        """Makes the output zero."""
+        zeroed(self.conv)
+
+
+class GroupConv(nn.Module):
+    """As RMSConv, with group norm over channels and positions of a frame."""
+
+    def __init__(self, in_width: int, out_width: int, bias: bool = True) -> None:
+        super().__init__()
+        self.norm = group_norm(in_width)
+        self.conv = nn.Conv2d(in_width, out_width, 3, padding=1, bias=bias)
+
+    def forward(
+        self, x: Tensor, modulation: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
+        h = self.norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        if modulation is not None:
+            more, further = (m[:, None, None, None] for m in modulation.chunk(2, dim=1))
+            h = (h.unflatten(0, (modulation.shape[0], -1)) * (1 + more) + further).flatten(0, 1)
+        h = conv(F.silu(h), self.conv.weight, self.conv.bias)
+        return h if residual is None else h + residual
+
+    def zero(self) -> None:
+        """Makes the output zero."""
+        zeroed(self.conv)
+
+
+class MagnitudeConv(nn.Module):
+    """Magnitude-preserving (Karras et al. 2024): rows of the weight have unit length, SiLU is
+    divided by its own root mean square 0.596, there is no bias; a learned gain scales the exit.
+    """
+
+    def __init__(self, in_width: int, out_width: int, bias: bool = True) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+        self.conv = nn.Conv2d(in_width, out_width, 3, padding=1, bias=False)
+        nn.init.normal_(self.conv.weight)
+        self.register_buffer("unit", torch.ones(1, in_width), persistent=False)
+        self.unit: Tensor
+
+    def forward(
+        self, x: Tensor, modulation: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
+        scale = self.unit
+        if modulation is not None:
+            scale = 1 + modulation.float().chunk(2, dim=1)[0]
+        weight = self.conv.weight.float()
+        length = torch.linalg.vector_norm(weight, dim=(1, 2, 3), keepdim=True) + 1e-4
+        weight = weight * (self.gain / 0.596) / length
+        return norm_conv(x, scale, torch.zeros_like(scale), weight, None, residual)
+
+    def zero(self) -> None:
+        """Makes the output zero."""
+        nn.init.zeros_(self.gain)
+
+
+CONVOLUTIONS: dict[str, type[RMSConv | GroupConv | MagnitudeConv]] = {
+    "rms": RMSConv,
+    "group": GroupConv,
+    "magnitude": MagnitudeConv,
+}
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, 3x3 convolution, twice; log-SNR scales and shifts the second norm."""
+    """Norm, SiLU, 3x3 convolution, twice; log-SNR scales and shifts the second norm.
 
-    def __init__(self, in_width: int, out_width: int, embedding_width: int) -> None:
+    Where a skip comes in from the way down, x and skip have a norm and a convolution each, which
+    are added: the same as one on their concatenation, but for the norm, and nothing is copied.
+
+    Args:
+        in_width, skip_width, out_width: channels of x, of the skip (0: none) and of the output.
+        norm: rms, group or magnitude.
+        full: 3x3x3 convolutions, along time too.
+        zero_exit: the block starts as its 1x1 skip, or as the identity.
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        skip_width: int,
+        out_width: int,
+        embedding_width: int,
+        norm: str,
+        full: bool,
+        zero_exit: bool,
+    ) -> None:
         super().__init__()
-        self.norm_in = group_norm(in_width)
-        self.conv_in = nn.Conv2d(in_width, out_width, 3, padding=1)
+        make, times = CONVOLUTIONS[norm], 3 if full else 1
+        self.full = full
+        self.conv_in = make(in_width, times * out_width, bias=not full)
+        self.skip_in = make(skip_width, times * out_width, bias=False) if skip_width else None
         self.modulation = nn.Linear(embedding_width, 2 * out_width)
-        self.norm_out = group_norm(out_width)
-        self.conv_out = zeroed(nn.Conv2d(out_width, out_width, 3, padding=1))
-        self.skip = nn.Conv2d(in_width, out_width, 1) if in_width != out_width else nn.Identity()
+        self.conv_out = make(out_width, times * out_width, bias=not full)
+        if zero_exit:
+            self.conv_out.zero()
+        needs_conv = in_width != out_width or skip_width
+        self.shortcut = nn.Conv2d(in_width, out_width, 1) if needs_conv else None
+        self.skip_shortcut = nn.Conv2d(skip_width, out_width, 1) if skip_width else None
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """x (B F, in_width, H, W), embedding (B, embedding_width) -> (B F, out_width, H, W)."""
-        num_frames = len(x) // len(embedding)
-        h = self.conv_in(F.silu(self.norm_in(x)))
-        modulation = self.modulation(embedding).repeat_interleave(num_frames, dim=0)
-        scale, shift = modulation[:, :, None, None].chunk(2, dim=1)
-        h = self.norm_out(h) * (1 + scale) + shift
-        output: Tensor = self.skip(x) + self.conv_out(F.silu(h))
-        return output
+    def forward(
+        self, x: Tensor, embedding: Tensor, num_frames: int, skip: Tensor | None = None
+    ) -> Tensor:
+        """x (N, H, W, in_width), embedding (B, embedding_width) -> (N, H, W, out_width)."""
+        h = self.conv_in(x)
+        if self.shortcut is not None:
+            x = conv(x, self.shortcut.weight, self.shortcut.bias)
+        if skip is not None:
+            assert self.skip_in is not None
+            assert self.skip_shortcut is not None
+            h = self.skip_in(skip, residual=h)
+            x = x + conv(skip, self.skip_shortcut.weight, self.skip_shortcut.bias)
+        modulation = self.modulation(embedding)
+        if not self.full:
+            output: Tensor = self.conv_out(h, modulation, residual=x)
+            return output
+        h = along_time(h, num_frames)
+        return x + along_time(self.conv_out(h, modulation), num_frames)
 
 
-class Attention(nn.Module):
-    """What spatial and temporal attention share: norm, projections, a residual exit at zero."""
+def along_time(x: Tensor, num_frames: int) -> Tensor:
+    """Ends a 3x3x3 convolution: of x (N, H, W, 3 C) the thirds are what the frame before, this one
+    and the one after contribute; nothing comes from beyond the ends.
+    """
+    before, output, after = x.unflatten(0, (-1, num_frames)).chunk(3, dim=-1)
+    output = output + F.pad(before[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
+    output = output + F.pad(after[:, 1:], (0, 0, 0, 0, 0, 0, 0, 1))
+    folded: Tensor = output.flatten(0, 1)
+    return folded
 
-    def __init__(self, width: int, head_width: int) -> None:
+
+class TemporalConv(nn.Module):
+    """A convolution of width 3 along each pixel's frames, which starts as the identity."""
+
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.num_heads = num_heads(width, head_width)
-        self.norm = group_norm(width)
-        self.to_qkv = nn.Conv2d(width, 3 * width, 1, bias=False)
-        self.exit = zeroed(nn.Conv2d(width, width, 1))
-
-
-class SpatialAttention(Attention):
-    """Self-attention among the H W positions of each frame."""
+        self.conv = nn.Conv2d(width, width, (3, 1), padding=(1, 0))
+        nn.init.dirac_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B F, width, H, W), same out."""
-        height = x.shape[2]
-        q, k, v = rearrange(
-            self.to_qkv(self.norm(x)), "n (z h d) y x -> z n h (y x) d", z=3, h=self.num_heads
-        )
-        # Contiguous: the fast kernels want the channels of a head side by side.
-        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-        out = F.scaled_dot_product_attention(q, k, v)  # (B F, heads, H W, d)
-        output: Tensor = x + self.exit(rearrange(out, "n h (y x) d -> n (h d) y x", y=height))
+        """(B, F, M, C), same out."""
+        output: Tensor = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return output
 
 
-class TemporalAttention(Attention):
-    """Self-attention among the F frames of each pixel, with rotary positions: any F works."""
+class Downsample(nn.Module):
+    """Halves H and W: a convolution of 2x2 or 4x4 pixels, or the mean of 2x2 and a 1x1 one."""
 
-    def forward(self, x: Tensor, num_frames: int) -> Tensor:
-        """(B F, width, H, W), same out."""
-        height, width = x.shape[2:]
-        q, k, v = rearrange(
-            self.to_qkv(self.norm(x)),
-            "(b f) (z h d) y x -> z (b y x) h f d",
-            z=3,
-            h=self.num_heads,
-            f=num_frames,
-        )
-        out = F.scaled_dot_product_attention(rotate(q), rotate(k), v)  # (B H W, heads, F, d)
-        out = rearrange(out, "(b y x) h f d -> (b f) (h d) y x", y=height, x=width)
-        output: Tensor = x + self.exit(out)
-        return output
+    def __init__(self, width: int, kind: str) -> None:
+        super().__init__()
+        kernel, stride, padding = {"shuffle": (2, 2, 0), "strided": (4, 2, 1), "area": (1, 1, 0)}[
+            kind
+        ]
+        self.area = kind == "area"
+        self.conv = nn.Conv2d(width, width, kernel, stride, padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, width) -> (N, H / 2, W / 2, width)."""
+        x = x.permute(0, 3, 1, 2)
+        output: Tensor = self.conv(F.avg_pool2d(x, 2) if self.area else x)
+        return output.permute(0, 2, 3, 1)
 
 
-def rotate(x: Tensor) -> Tensor:
-    """Rotary positions along the last but one axis (Su et al. 2021): x (..., F, d), d even.
+class Upsample(nn.Module):
+    """Doubles H and W: the transpose of Downsample's convolution, or a 1x1 one and repetition."""
 
-    Pairs of channels turn by f theta_i, so dot products depend on the distance in time alone.
-    """
-    num_frames, width = x.shape[-2:]
-    theta = 100 ** (-torch.arange(0, width, 2, device=x.device, dtype=torch.float32) / width)
-    angle = torch.arange(num_frames, device=x.device, dtype=torch.float32)[:, None] * theta
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)  # (F, d / 2)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+    def __init__(self, width: int, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.conv: nn.Conv2d | nn.ConvTranspose2d
+        if kind == "strided":
+            self.conv = nn.ConvTranspose2d(width, width, 4, 2, 1)
+        else:
+            self.conv = nn.Conv2d(width, 4 * width if kind == "shuffle" else width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, width) -> (N, 2 H, 2 W, width)."""
+        x = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        if self.kind == "strided":
+            return x
+        n, height, width, channels = x.shape
+        if self.kind == "area":
+            x = x[:, :, None, :, None].expand(-1, -1, 2, -1, 2, -1)
+        else:
+            x = x.reshape(n, height, width, 2, 2, channels // 4).transpose(2, 3)
+        return x.reshape(n, 2 * height, 2 * width, -1)
+
+
+RESAMPLINGS = ("shuffle", "strided", "area")
 
 
 def group_norm(width: int) -> nn.GroupNorm:
@@ -121,18 +265,8 @@ def group_norm(width: int) -> nn.GroupNorm:
     )
 
 
-def zeroed(module: nn.Conv2d) -> nn.Conv2d:
-    """The module with weights and bias at zero: a residual branch that starts as the identity."""
+def zeroed(module: M) -> M:
+    """The module with weights and bias at zero: a branch that starts without effect."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
-
-
-def num_heads(width: int, head_width: int) -> int:
-    """Heads of head_width channels each; at least one, of an even number of channels."""
-    if width % head_width or head_width % 2:
-        raise ValueError(
-            f"head_width must be even and divide the width of each level, got {head_width} "
-            f"for a level of {width} channels; choose network.base_width as a multiple of it"
-        )
-    return width // head_width

@@ -1,23 +1,34 @@
 """UNet3D: a spatio-temporal U-Net for short clips, (B, C, F, H, W) and log-SNR (B,) -> (B, C, F, H,
 W).
 
-Factorised: 2D convolutions and spatial attention on folded frames, temporal attention along each
-pixel (as in Ho et al. 2022, Video Diffusion Models). Time keeps its resolution, so any F works; H
-and W must be divisible by the stride, patch x 2^(levels - 1).
+Factorised: convolutions and spatial attention within frames, temporal attention (and, if asked for,
+convolution) along each pixel (as in Ho et al. 2022, Video Diffusion Models). Time keeps its
+resolution, so any F works; H and W must be divisible by the stride, patch x 2^(levels - 1).
 """
 
-import torch
-from einops import rearrange
-from torch import Tensor, nn
-from torch.nn.functional import pixel_unshuffle
+from collections.abc import Sized
 
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from ddpm_lightning.networks.attention import SPATIAL
 from ddpm_lightning.networks.layers import (
+    CONVOLUTIONS,
+    RESAMPLINGS,
+    Downsample,
     LogSNREmbedding,
-    ResidualBlock,
-    SpatialAttention,
-    TemporalAttention,
-    group_norm,
-    zeroed,
+    Upsample,
+)
+from ddpm_lightning.networks.stage import (
+    MIXINGS,
+    Build,
+    Stage,
+    check_choice,
+    check_counts,
+    check_image_share,
+    fitting_heads,
+    over_time,
 )
 
 
@@ -31,9 +42,23 @@ class UNet3D(nn.Module):
         width_multipliers: one per level; each level below the first halves H and W.
         patch: side of the pixel blocks that enter, and leave, as the channels of one position; the
             network then works on H / patch x W / patch positions.
-        num_blocks: stages (residual block and attention) per level, on the way down and up again.
-        spatial_attention: per level, whether frames attend within themselves.
-        head_width: channels of an attention head.
+        num_blocks: residual blocks per level, on the way down and up again.
+        spatial_attention: per level linear, full, windowed or none; the middle's is full where
+            there is any at the last level.
+        temporal_attention: per level, whether frames attend to one another.
+        head_width: channels of an attention head, even.
+        num_heads: per level; None: as many as make up the level's width.
+        norm: rms, group or magnitude.
+        resampling: shuffle, strided or area.
+        temporal_mixing: none; separable, a temporal convolution after each residual block, the
+            identity at the start; or full, 3x3x3 convolutions.
+        wide_ends: temporal attention after the first convolution, and before the last one a
+            residual block that also sees what entered.
+        zero_exits: residual branches start at zero.
+        image_share: of a training batch, whose frames are treated as images: nothing that mixes
+            frames is applied.
+        vector_width: of further conditions (class, text, frame rate), 0 for none.
+        checkpointing: per level, whether activations are made again for the gradient.
     """
 
     def __init__(
@@ -43,73 +68,130 @@ class UNet3D(nn.Module):
         base_width: int,
         width_multipliers: list[int],
         patch: int,
-        num_blocks: int,
-        spatial_attention: list[bool],
+        num_blocks: list[int],
+        spatial_attention: list[str],
+        temporal_attention: list[bool],
         head_width: int,
+        num_heads: list[int] | None = None,
+        norm: str = "rms",
+        resampling: str = "shuffle",
+        temporal_mixing: str = "none",
+        wide_ends: bool = False,
+        zero_exits: bool = True,
+        image_share: float = 0.0,
+        vector_width: int = 0,
+        checkpointing: list[bool] | None = None,
     ) -> None:
         super().__init__()
-        counts = (channels, outputs, base_width, patch, num_blocks, len(width_multipliers))
+        levels = len(width_multipliers)
+        counts = (channels, outputs, base_width, patch, levels)
         if min(counts) < 1:
             raise ValueError(
-                "channels, outputs, base_width, patch, num_blocks and the number of levels must "
+                "channels, outputs, base_width, patch and the number of levels must "
                 f"be at least 1, got {', '.join(map(str, counts))}"
             )
-        if len(spatial_attention) != len(width_multipliers):
-            raise ValueError(
-                f"spatial_attention needs one entry per level: {len(width_multipliers)} levels "
-                f"(width_multipliers={list(width_multipliers)}), got {list(spatial_attention)}"
-            )
         widths = [base_width * multiplier for multiplier in width_multipliers]
+        if num_heads is None:
+            num_heads = [fitting_heads(width, head_width) for width in widths]
+        checkpointing = checkpointing or [False] * levels
+        by_level: dict[str, Sized] = {
+            "num_blocks": num_blocks,
+            "spatial_attention": spatial_attention,
+            "temporal_attention": temporal_attention,
+            "num_heads": num_heads,
+            "checkpointing": checkpointing,
+        }
+        for name, values in by_level.items():
+            if len(values) != levels:
+                raise ValueError(
+                    f"{name} needs one entry per level: {levels} levels "
+                    f"(width_multipliers={width_multipliers}), got {values}"
+                )
+        for kind in spatial_attention:
+            check_choice("spatial_attention", kind, SPATIAL)
+        check_choice("norm", norm, CONVOLUTIONS)
+        check_choice("resampling", resampling, RESAMPLINGS)
+        check_choice("temporal_mixing", temporal_mixing, MIXINGS)
+        check_image_share(image_share, temporal_mixing)
+        check_counts(num_blocks, num_heads, head_width)
         embedding_width = 4 * base_width
         self.patch = patch
-        self.stride = patch * 2 ** (len(widths) - 1)
-        self.embedding = LogSNREmbedding(embedding_width)
+        self.stride = patch * 2 ** (levels - 1)
+        self.outputs = outputs
+        self.image_share = image_share
+        self.embedding = LogSNREmbedding(embedding_width, vector_width)
+        build = Build(embedding_width, head_width, norm, temporal_mixing, zero_exits)
+
+        def stage(level: int, in_width: int, out_width: int, skip_width: int) -> Stage:
+            return Stage(
+                build,
+                [in_width] + [out_width] * num_blocks[level],
+                skip_width,
+                SPATIAL[spatial_attention[level]],
+                temporal_attention[level],
+                num_heads[level],
+                checkpointing[level],
+            )
+
         self.entry = nn.Conv2d(channels * patch**2, base_width, 3, padding=1)
-
-        def stage(in_width: int, out_width: int, level: int) -> Stage:
-            return Stage(in_width, out_width, embedding_width, spatial_attention[level], head_width)
-
-        self.down = nn.ModuleList()
-        self.up = nn.ModuleList()
-        width = base_width
-        for level, out_width in enumerate(widths):
+        self.entry_attention = build.temporal(base_width, num_heads[0]) if wide_ends else None
+        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
+        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
+        above = [base_width, *widths[:-1]]  # of each level, the width of the one before it
+        for level, width in enumerate(widths):
             if level:
-                self.down.append(Downsample(width))
-            for _ in range(num_blocks):
-                self.down.append(stage(width, out_width, level))
-                width = out_width
-        self.middle = stage(width, width, len(widths) - 1)
-        for level, out_width in reversed(list(enumerate(widths))):
-            for _ in range(num_blocks):
-                self.up.append(stage(width + out_width, out_width, level))
-                width = out_width
-            if level:
-                self.up.append(Upsample(width))
-        self.exit = nn.Sequential(
-            group_norm(width),
-            nn.SiLU(),
-            zeroed(nn.Conv2d(width, outputs * channels * patch**2, 3, padding=1)),
-            nn.PixelShuffle(patch),
+                self.shrink.append(Downsample(above[level], resampling))
+            self.down.append(stage(level, above[level], width, skip_width=0))
+        attends = spatial_attention[-1] != "none"
+        self.middle = Stage(
+            build,
+            [widths[-1]] * 2,
+            0,
+            SPATIAL["full"] if attends else None,
+            temporal_attention[-1],
+            num_heads[-1],
+            checkpointing[-1],
         )
+        self.middle_exit = build.block(widths[-1], 0, widths[-1])
+        for level in reversed(range(levels)):
+            self.up.append(stage(level, widths[level], above[level], skip_width=widths[level]))
+            if level:
+                self.grow.append(Upsample(above[level], resampling))
+        self.exit_block = build.block(base_width, base_width, base_width) if wide_ends else None
+        self.exit = CONVOLUTIONS[norm](base_width, outputs * channels * patch**2)
+        self.exit.zero()
+        self.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor, log_snr: Tensor) -> Tensor:
-        """x (B, C, F, H, W), log_snr (B,) -> (B, outputs x C, F, H, W)."""
-        num_frames = x.shape[2]
+    def forward(self, x: Tensor, log_snr: Tensor, vectors: Tensor | None = None) -> Tensor:
+        """x (B, C, F, H, W), log_snr (B,), vectors (B, vector_width) -> (B, outputs x C, F, H, W),
+        float32.
+        """
         self.check_size(*x.shape[-2:])
-        embedding = self.embedding(log_snr)
-        x = rearrange(x, "b c f y x -> (b f) c y x")
-        x = self.entry(pixel_unshuffle(x, self.patch))
+        clips, _, num_frames = x.shape[:3]
+        share = self.image_share if self.training else 0
+        images = round(share * clips) if share else 0
+        embedding = self.embedding(log_snr, vectors)
+        x = pixel_unshuffle(x.transpose(1, 2).flatten(0, 1), self.patch)
+        x = self.entry(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
+        if self.entry_attention is not None:
+            x = over_time(self.entry_attention, x, num_frames, images)
+        entered = x
         skips = []
-        for layer in self.down:
-            x = layer(x, embedding, num_frames)
-            if layer.has_skip:
-                skips.append(x)
-        x = self.middle(x, embedding, num_frames)
-        for layer in self.up:
-            if layer.has_skip:
-                x = torch.cat([x, skips.pop()], dim=1)
-            x = layer(x, embedding, num_frames)
-        output: Tensor = rearrange(self.exit(x), "(b f) c y x -> b c f y x", f=num_frames)
+        for level, stage in enumerate(self.down):
+            if level:
+                x = self.shrink[level - 1](x)
+            x = stage(x, embedding, num_frames, images)
+            skips.append(x)
+        x = self.middle(x, embedding, num_frames, images)
+        x = self.middle_exit(x, embedding, num_frames)
+        for step, stage in enumerate(self.up):
+            if step:
+                x = self.grow[step - 1](x)
+            x = stage(x, embedding, num_frames, images, skips.pop())
+        if self.exit_block is not None:
+            x = self.exit_block(x, embedding, num_frames, entered)
+        x = pixel_shuffle(self.exit(x).permute(0, 3, 1, 2).float(), self.patch)
+        output: Tensor = x.unflatten(0, (clips, num_frames)).transpose(1, 2).contiguous()
         return output
 
     def check_size(self, height: int, width: int) -> None:
@@ -121,58 +203,3 @@ class UNet3D(nn.Module):
                     f"frame {name} must be divisible by the network's stride {self.stride}, "
                     f"got {size}; set data.size to {low} or {low + self.stride}"
                 )
-
-
-class Stage(nn.Module):
-    """A residual block, spatial attention where asked for, and temporal attention."""
-
-    has_skip = True  # from each stage on the way down to its like on the way up
-
-    def __init__(
-        self,
-        in_width: int,
-        out_width: int,
-        embedding_width: int,
-        spatial_attention: bool,
-        head_width: int,
-    ) -> None:
-        super().__init__()
-        self.block = ResidualBlock(in_width, out_width, embedding_width)
-        self.spatial = (
-            SpatialAttention(out_width, head_width) if spatial_attention else nn.Identity()
-        )
-        self.temporal = TemporalAttention(out_width, head_width)
-
-    def forward(self, x: Tensor, embedding: Tensor, num_frames: int) -> Tensor:
-        x = self.spatial(self.block(x, embedding))
-        output: Tensor = self.temporal(x, num_frames)
-        return output
-
-
-class Downsample(nn.Module):
-    """Halves H and W by a strided convolution."""
-
-    has_skip = False
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor, embedding: Tensor, num_frames: int) -> Tensor:
-        output: Tensor = self.conv(x)
-        return output
-
-
-class Upsample(nn.Module):
-    """Doubles H and W: a convolution to four times the channels, shuffled into 2 x 2 pixels."""
-
-    has_skip = False
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, 4 * width, 1)
-        self.shuffle = nn.PixelShuffle(2)
-
-    def forward(self, x: Tensor, embedding: Tensor, num_frames: int) -> Tensor:
-        output: Tensor = self.shuffle(self.conv(x))
-        return output

@@ -1,72 +1,68 @@
-"""How much memory training needs, from its tensors' sizes, before any of it is taken.
+"""data.batch_size=auto, and a refusal before step 0 of what the device cannot hold."""
 
-Activations are counted by a pass through the network on torch's meta device, which computes shapes
-alone.
-"""
-
-import copy
+import logging
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
-from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.networks.memory import GIB, LARGEST_BATCH, RESERVE, Proposal, propose
+from ddpm_lightning.run.config import Node, resolved
+from ddpm_lightning.run.directory import Start
+from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.training.datamodule import StoreDataModule
 from ddpm_lightning.training.module import DiffusionModule
 
 _CGROUP, _MEMINFO = Path("/sys/fs/cgroup/memory.max"), Path("/proc/meminfo")
 
-
-class MemoryPlan(NamedTuple):
-    """Bytes: weights and their gradients, the optimizer's moments, averages, and what a batch's
-    pass forward keeps for the one back."""
-
-    weights: int
-    optimizer: int
-    averages: int
-    activations: int
-
-    @property
-    def total(self) -> int:
-        return sum(self)
+log = logging.getLogger(__name__)
 
 
-def plan(module: DiffusionModule, shape: tuple[int, ...], num_averages: int) -> MemoryPlan:
-    """For batches of this shape (B, C, F, H, W) on one device, with float32 activations."""
-    network = module.denoiser.network
-    size = sum(p.numel() * p.element_size() for p in network.parameters())
-    kept: dict[int, int] = {}
-
-    def count(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage.nbytes()
-        alive.append(tensor)  # else its place could be taken by another
-        return tensor
-
-    alive: list[torch.Tensor] = []
-    on_meta = copy.deepcopy(network).to("meta")
-    own = {p.untyped_storage()._cdata for p in on_meta.parameters()}
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        on_meta(torch.empty(shape, device="meta"), torch.empty(shape[:1], device="meta"))
-    activations = sum(num_bytes for key, num_bytes in kept.items() if key not in own)
-    return MemoryPlan(2 * size, 2 * size, num_averages * size, activations)
+def with_batch_size(start: Start, batch_size: int) -> Start:
+    """The same with another number of clips, which a resumed run will find."""
+    start.cfg.data.batch_size = batch_size
+    return start._replace(config=resolved(start.cfg))
 
 
-def check_memory(found: MemoryPlan, accelerator: str) -> None:
-    """UserError, with the parts, if the device has less than the plan."""
-    available = available_bytes(accelerator)
-    if found.total <= available:
-        return
-    parts = ", ".join(f"{name} {_size(value)}" for name, value in found._asdict().items())
-    raise UserError(
-        f"training needs about {_size(found.total)} of memory, {_size(available)} are free "
-        f"({parts}); lower data.batch_size, data.size or network.base_width"
-    )
+def fit_memory(
+    start: Start, module: DiffusionModule, data: StoreDataModule, is_auto: bool
+) -> Start:
+    """With the batch size chosen, if it is to be: the largest power of 2 that fits. UserError where
+    a given one does not fit, with what would.
+    """
+    config = start.config
+    accelerator = str(config["trainer"].get("accelerator", "auto"))
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    form = data.format
+    wanted = LARGEST_BATCH if is_auto else data.batch_size
+    shape = (wanted, form.channels, form.num_frames, form.height, form.width)
+    precision = str(config["trainer"].get("precision", "32"))
+    dtype = torch.float32 if precision.startswith(("32", "64")) else torch.bfloat16
+    available = available_bytes(on_gpu)
+    with user_errors("model"):
+        found = propose(
+            module.denoiser.network,
+            shape,
+            "cuda" if on_gpu else "cpu",
+            available,
+            dtype,
+            average="ema" in config["callbacks"],
+        )
+    if is_auto and not found.checkpointing:
+        data.batch_size = found.batch_size
+        log.info("data.batch_size=%d, planned memory %s", found.batch_size, found.plan)
+        return with_batch_size(start, found.batch_size)
+    if found.checkpointing or found.batch_size < wanted:
+        raise UserError(
+            f"data.batch_size={wanted} needs more than {RESERVE:.0%} of the "
+            f"{available / GIB:.1f} GiB that are free; {remedy(found, config)}"
+        )
+    return start
 
 
-def available_bytes(accelerator: str) -> int:
-    """Free on the first device that the accelerator means."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+def available_bytes(on_gpu: bool) -> int:
+    """Free on the first GPU, or on this machine, within the bounds that are set to us."""
+    if on_gpu:
         return int(torch.cuda.mem_get_info()[0])
     free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # at most
     if _MEMINFO.exists():
@@ -76,5 +72,12 @@ def available_bytes(accelerator: str) -> int:
     return free if limit == "max" else min(free, int(limit))
 
 
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 2**30:,.2f} GiB"
+def remedy(found: Proposal, config: Node) -> str:
+    """The words that make it fit."""
+    words = [f"data.batch_size={found.batch_size}"]
+    before = config["trainer"].get("accumulate_grad_batches") or 1
+    words.append(f"trainer.accumulate_grad_batches={found.accumulate * before}")
+    if found.checkpointing:
+        levels = len(config["model"]["network"].get("width_multipliers", [0]))
+        words.append(f"network.checkpointing=[{','.join(['true'] * levels)}]")
+    return f"add {' '.join(words)}"

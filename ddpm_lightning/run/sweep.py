@@ -91,14 +91,16 @@ def _planned(number: int, job: Job, sweep_directory: Path, sweep: Sweep) -> Plan
     start = new_start(job._replace(cfg=cfg))
     directory = sweep_directory / f"{number:03d}_{cfg.run_name}"
     start = start.at(directory)
-    composed = directory / "composed.yaml"
-    if not composed.exists():  # else it was killed before that
+    plan = directory / "plan.yaml"  # the run itself may settle what is `auto` in it
+    container: Any = OmegaConf.to_container(start.cfg, resolve=False)
+    now = {key: value for key, value in container.items() if key not in _OWN}
+    if not (directory / "composed.yaml").exists():  # else it was killed before that
         directory.mkdir(exist_ok=True)
+        write_text(plan, yaml.safe_dump(now))
         freeze(start, job.words)
     else:
-        stored = yaml.safe_load(composed.read_text())["config"]
-        now: Any = OmegaConf.to_container(start.cfg, resolve=False)
-        if changed := [key for key in now if key not in _OWN and now[key] != stored.get(key)]:
+        stored = yaml.safe_load(plan.read_text())
+        if changed := [key for key in now if now[key] != stored.get(key)]:
             raise UserError(
                 f"{directory} was begun with another {', '.join(changed)}; conf/ has changed "
                 "since. Delete the sweep's directory to begin again"

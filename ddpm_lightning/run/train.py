@@ -36,7 +36,7 @@ from ddpm_lightning.run.directory import (
     told_if_waiting,
 )
 from ddpm_lightning.run.errors import Stopped, UserError, user_errors
-from ddpm_lightning.run.memory import check_memory, plan
+from ddpm_lightning.run.memory import fit_memory, with_batch_size
 from ddpm_lightning.run.precision import choose_precision
 from ddpm_lightning.run.resume import resumed_start
 from ddpm_lightning.run.slurm import earlier_run, requeued
@@ -48,6 +48,8 @@ from ddpm_lightning.training.datamodule import StoreDataModule
 from ddpm_lightning.training.loggers import MetricsTable
 from ddpm_lightning.training.module import DiffusionModule
 from ddpm_lightning.training.signals import stopped_by_signals
+
+PROBE_CLIPS = 8  # at most, to find the faster precision with
 
 log = logging.getLogger(__name__)
 
@@ -63,15 +65,19 @@ def run(job: Job) -> None:
     outputs = Path(job.cfg.outputs_dir)
     given = job.cfg.ckpt_path or earlier_run(outputs)
     start = new_start(job) if given is None else resumed_start(str(given), job)
-    config = start.config
     with told_if_waiting(start):
+        if is_auto := start.config["data"].get("batch_size") == "auto":
+            start = with_batch_size(start, 1)  # until the memory that is needed is known
+        config = start.config
         check(config)
         quiet()
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         data, module = build(config)
         if config["trainer"].get("precision") == "auto":
-            clips = torch.zeros(batch_shape(data))
+            num_clips, *form = batch_shape(data)
+            clips = torch.zeros(min(num_clips, PROBE_CLIPS), *form)
             start = with_precision(start, choose_precision(accelerator(config), module, clips))
+        start = fit_memory(start, module, data, is_auto)
         first_step = 0
         if start.checkpoint is not None:
             first_step = check_resumable(module, "ema" in config["callbacks"], start.checkpoint)
@@ -135,11 +141,8 @@ def build(config: Node) -> tuple[StoreDataModule, DiffusionModule]:
         data: StoreDataModule = instantiate(config["data"], _convert_="all")
     with user_errors("model"):
         module: DiffusionModule = instantiate(config["model"], _convert_="all")
-        shape = batch_shape(data)
-        memory = plan(module, shape, num_averages="ema" in config["callbacks"])
-        check_memory(memory, accelerator(config))
         with torch.no_grad():
-            module.loss.check(module.denoiser, torch.zeros(1, *shape[1:]))
+            module.loss.check(module.denoiser, torch.zeros(1, *batch_shape(data)[1:]))
         process = module.denoiser.process
         found = describe(process, module.denoiser.data_std).warnings
     with user_errors("sampler"):

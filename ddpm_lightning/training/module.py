@@ -27,6 +27,7 @@ from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.noise import noise_source
 from ddpm_lightning.times.base import TimeSampling
+from ddpm_lightning.training.compilation import compile_in_place
 from ddpm_lightning.training.randomness import StepDraws
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -55,6 +56,8 @@ class DiffusionModule(pl.LightningModule):
         cooldown: share of all steps, at the end, over which it falls linearly to 0.
         val_draws: fixed (t, noise) pairs per validation clip.
         seed: of the times and the noise that are trained at.
+        compile: whether torch.compile makes the network faster, in place, so that checkpoints stay
+            the same; None: on CUDA, not on a CPU.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class DiffusionModule(pl.LightningModule):
         cooldown: float,
         val_draws: int,
         seed: int,
+        compile: bool | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= cooldown <= 1:
@@ -88,11 +92,17 @@ class DiffusionModule(pl.LightningModule):
         self.warmup_steps, self.cooldown = warmup_steps, cooldown
         self.val_draws = val_draws
         self.seed = seed
+        self.compiles = compile
 
     @property
     def inference_denoiser(self) -> Denoiser:
         """With the averaged weights once there are any, else with the raw ones."""
         return self.ema_denoiser if self.ema_denoiser and self.has_average else self.denoiser
+
+    def on_fit_start(self) -> None:
+        if self.compiles or (self.compiles is None and self.device.type == "cuda"):
+            denoisers = (self.denoiser, self.ema_denoiser)
+            compile_in_place([d.network for d in denoisers if d is not None], self.device)
 
     def on_train_start(self) -> None:
         scheduler = self.lr_schedulers()
@@ -155,6 +165,8 @@ class DiffusionModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.make_optimizer(self.denoiser.parameters())
+        # Else a fused one would unscale gradients itself, after Lightning had to clip them.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         num_steps = int(self.trainer.estimated_stepping_batches)
         scheduler = LambdaLR(optimizer, partial(self.learning_rate_factor, num_steps=num_steps))
         return {

@@ -41,7 +41,7 @@ class Noon(datetime):
 
 directory.datetime = Noon
 keys = {"run_name": None, "run_dir": None, "run_id": None, "outputs_dir": "outputs"}
-job = Job(OmegaConf.create(keys), [], {"model": "a", "noise": "b", "data": "c"}, None)
+job = Job(OmegaConf.create(keys), [], {"model": "a", "noise": "b", "data": "c"})
 Path(f"ready-{sys.argv[1]}").touch()
 while not Path("go").exists():
     pass

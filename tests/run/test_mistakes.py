@@ -68,6 +68,14 @@ MISTAKES = {
     "foreign target": (["model._target_=os.system"], ["os.system", "not allowed"]),
     "a seed that is none": (["seed=abc"], ["seed='abc'", "integer"]),
     "no option for a group": (["logger=null"], ["logger=null", "csv"]),
+    "clipping before unscaling": (
+        ["trainer.precision=16-mixed"],
+        ["trainer.precision=16-mixed clips gradients", "add optimizer.fused=false"],
+    ),
+    "an attention that does not exist": (
+        ["network.spatial_attention=[none,full,linaer]"],
+        ["got 'linaer'; did you mean linear?"],
+    ),
     "negative rate": (["optimizer.lr=-1"], ["optimizer", "-1"]),
     "no validation draws": (["model.val_draws=0"], ["val_draws at least 1"]),
     "no width": (["network.base_width=0"], ["base_width", "at least 1"]),
@@ -78,7 +86,7 @@ MISTAKES = {
     "an absent GPU": (["trainer.accelerator=gpu"], ["trainer.accelerator=gpu", "auto takes what"]),
     "more memory than there is": (
         ["data.size=256", "data.batch_size=100000"],
-        ["training needs about", "are free", "activations", "lower data.batch_size"],
+        ["data.batch_size=100000 needs more than", "that are free", "add data.batch_size="],
     ),
     "an average that never moves": (
         ["callbacks.ema.averages.ema.decay=1"],
@@ -153,7 +161,7 @@ def test_what_is_wrong_with_a_part_is_found_without_importing_lightning(
     program = (
         f"import sys; sys.argv = ['train.py', *{[*TINY, word]}]\n"
         "import train; from ddpm_lightning.run.cli import run_jobs\n"
-        "try: run_jobs(train.main, 'config')\n"
+        "try: run_jobs(train.main, train.main_sweep, 'config')\n"
         "finally: print('lightning.pytorch' in sys.modules)\n"
     )
     done = subprocess.run(

@@ -147,9 +147,9 @@ def test_a_changed_configuration_is_not_mixed_into_a_sweep(call: Call, tmp_path:
     sweep = ["-m", *QUICK, "seed=0"]
     assert call("train", *sweep).code == 0
     (job,) = jobs_of(tmp_path)
-    stored = yaml.safe_load((job / "composed.yaml").read_text())
-    stored["config"]["optimizer"]["lr"] = 0.5
-    (job / "composed.yaml").write_text(yaml.safe_dump(stored))
+    stored = yaml.safe_load((job / "plan.yaml").read_text())
+    stored["optimizer"]["lr"] = 0.5
+    (job / "plan.yaml").write_text(yaml.safe_dump(stored))
     assert_user_error(call("train", *sweep), "begun with another optimizer")
 
 

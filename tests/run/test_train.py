@@ -16,8 +16,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ddpm_lightning.data.gif import decode
 from ddpm_lightning.plots.curves import read_metrics
+from ddpm_lightning.run import memory
 from ddpm_lightning.training.checkpoint_io import newest_valid, read
-from tests.commands import TINY, Call, newest_run, spawn, start, wait_for, write_gifs
+from tests.commands import (
+    TINY,
+    Call,
+    assert_user_error,
+    newest_run,
+    spawn,
+    start,
+    wait_for,
+    write_gifs,
+)
 
 
 def test_a_run_leaves_config_checkpoints_pictures_and_curves(trained: Path) -> None:
@@ -42,6 +52,28 @@ def test_metrics_hold_all_that_is_promised(trained: Path) -> None:
     assert 0 <= metrics["train/data_wait"][1][-1] <= 1
     assert metrics["train/clips_per_s"][1][-1] > 0
     assert metrics["train/grad_norm"][1][-1] > 0
+
+
+def test_a_batch_size_can_be_left_to_the_memory_plan(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "LARGEST_BATCH", 4)
+    words = [word for word in TINY if "batch_size" not in word]
+    result = call("train", *words, "logger=csv", "data.batch_size=auto", "debug=fast_dev_run")
+    assert result.code == 0, result.err
+    assert "data.batch_size=4, planned memory" in result.out + result.err
+    config = yaml.safe_load((newest_run(tmp_path) / "config.yaml").read_text())
+    assert config["data"]["batch_size"] == 4
+
+
+def test_what_the_device_cannot_hold_is_refused_with_what_it_can(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 80 * 2**20)
+    words = [*TINY, "logger=csv", "data.batch_size=4096"]
+    assert_user_error(call("train", *words), "data.batch_size=4096 needs", "accumulate_grad")
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 2**20)
+    assert_user_error(call("train", *words), "even with checkpointing", "choose a smaller network=")
 
 
 def test_checkpoints_hold_raw_and_averaged_weights_as_plain_tensors(trained: Path) -> None:

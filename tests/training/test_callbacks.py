@@ -16,19 +16,21 @@ from ddpm_lightning.data.loader import ClipLoader
 from ddpm_lightning.data.sampler import InOrder, Sample
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.losses.simple import SimpleLoss
+from ddpm_lightning.networks.flops import forward_flops
 from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.objectives.velocity import VelocityObjective
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.times.uniform_t import UniformTime
 from ddpm_lightning.training.averages import ConstantDecay
+from ddpm_lightning.training.callbacks import throughput
 from ddpm_lightning.training.callbacks.ema import EMA
 from ddpm_lightning.training.callbacks.throughput import Throughput
 from ddpm_lightning.training.module import StandardDiffusion
 
 
 def tiny_network() -> UNet3D:
-    return UNet3D(1, 1, 16, [1, 2], 1, 1, [False, True], 8)
+    return UNet3D(1, 1, 16, [1, 2], 1, [1, 1], ["none", "full"], [True, True], 8)
 
 
 def module() -> StandardDiffusion:
@@ -136,6 +138,18 @@ def test_data_wait_is_the_share_of_time_spent_in_the_loader() -> None:
     assert waited > 0.19  # sleep may end a little early
     assert wait == pytest.approx(waited / seconds, rel=1e-4)  # metrics are float32
     assert wait < 1
+
+
+def test_operations_are_counted_from_the_graph_and_rated_by_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(throughput, "peak_flops", lambda device: 1e12)
+    trainer = fit(module(), callbacks=[Throughput()], max_epochs=1)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    per_clip = 3 * forward_flops(tiny_network(), (1, 1, 4, 8, 8))
+    expected = per_clip * metrics["train/clips_per_s"] / 1e12
+    assert metrics["train/tflops"] == pytest.approx(expected, rel=1e-4)  # metrics are float32
+    assert metrics["train/mfu"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_gradient_norm_is_that_of_all_gradients() -> None:

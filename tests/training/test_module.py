@@ -22,7 +22,7 @@ def module(process: GaussianProcess, loss: Loss, times: str = "uniform_t") -> Di
     torch.manual_seed(0)
     return DiffusionModule(
         process,
-        network=UNet3D(1, loss.num_outputs, 16, [1], 1, 1, [False], 8),
+        network=UNet3D(1, loss.num_outputs, 16, [1], 1, [1], ["none"], [True], 8),
         objective=build("objective", "velocity"),
         loss=loss,
         times=build("times", times),

@@ -1,0 +1,100 @@
+"""Attention layers on tokens (N, H, W, C): among the positions of a frame, or along time.
+
+Each is a residual branch on x / rms(x); at the start its exit is zero.
+"""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddpm_lightning.networks.blocks import EPS
+from ddpm_lightning.networks.linear_attention import linear_attention
+from ddpm_lightning.networks.temporal_attention import temporal_attention
+
+WINDOW = 8  # positions, the side of a window, or its largest divisor that fits the frame
+
+
+class Attention(nn.Module):
+    """What all kinds share: projections without bias, an exit.
+
+    Args:
+        width: channels of x.   num_heads, head_width: of queries, keys and values.
+        zero_exit: the layer starts as the identity.
+    """
+
+    def __init__(self, width: int, num_heads: int, head_width: int, zero_exit: bool) -> None:
+        super().__init__()
+        self.heads = (num_heads, head_width)
+        self.query = nn.Linear(width, num_heads * head_width, bias=False)
+        self.key = nn.Linear(width, num_heads * head_width, bias=False)
+        self.value = nn.Linear(width, num_heads * head_width, bias=False)
+        self.exit = nn.Linear(num_heads * head_width, width)
+        if zero_exit:
+            nn.init.zeros_(self.exit.weight)
+        nn.init.zeros_(self.exit.bias)
+
+    def projections(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of queries, keys and values: (heads, d, C) each."""
+        query, key, value = (
+            layer.weight.unflatten(0, self.heads) for layer in (self.query, self.key, self.value)
+        )
+        return query, key, value
+
+
+class LinearAttention(Attention):
+    """Linear attention within each frame: its cost grows with H W, not with its square."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, C), same out."""
+        exit_weight = self.exit.weight.t().unflatten(0, self.heads)
+        tokens = linear_attention(x.flatten(1, 2), *self.projections(), exit_weight, self.exit.bias)
+        return tokens.view(x.shape)
+
+
+class FullAttention(Attention):
+    """Softmax attention among all positions of each frame."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, C), same out."""
+        return self.attend(x.flatten(1, 2)).view(x.shape)
+
+    def attend(self, x: Tensor) -> Tensor:
+        """(N, M, C), same out; rows of x do not see each other."""
+        y = F.rms_norm(x, x.shape[-1:], eps=EPS)
+        q, k, v = (
+            layer(y).unflatten(-1, self.heads).transpose(1, 2)  # (N, heads, M, d)
+            for layer in (self.query, self.key, self.value)
+        )
+        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        output: Tensor = x + self.exit(out).to(x.dtype)
+        return output
+
+
+class WindowedAttention(FullAttention):
+    """Softmax attention within square windows of a frame."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, C), same out."""
+        _, height, width, channels = x.shape
+        side = math.gcd(math.gcd(height, width), WINDOW)
+        split = x.unflatten(2, (width // side, side)).unflatten(1, (height // side, side))
+        split = split.transpose(2, 3)  # (N, H / side, W / side, side, side, C)
+        attended = self.attend(split.reshape(-1, side * side, channels)).view(split.shape)
+        return attended.transpose(2, 3).reshape(x.shape)
+
+
+SPATIAL: dict[str, type[LinearAttention | FullAttention] | None] = {
+    "linear": LinearAttention,
+    "full": FullAttention,
+    "windowed": WindowedAttention,
+    "none": None,
+}
+
+
+class TemporalAttention(Attention):
+    """Softmax attention among the F frames of each pixel, with rotary positions: any F works."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, F, M, C), same out."""
+        return temporal_attention(x, *self.projections(), self.exit.weight, self.exit.bias)

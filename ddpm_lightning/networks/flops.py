@@ -1,0 +1,37 @@
+"""Floating-point operations of a network, counted from its real graph, and what devices can do."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+# Dense bfloat16 operations a second, from the vendors' data sheets.
+PEAK = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "RTX 4090": 165e12,
+}
+
+
+def forward_flops(network: nn.Module, shape: Sequence[int]) -> int:
+    """Of one call on clips (B, C, F, H, W), matrix products and convolutions; nothing is computed.
+
+    A training step takes three times as many: the gradient needs two products for each.
+    """
+    blank = copy.deepcopy(network).to("meta")
+    x = torch.empty(tuple(shape), device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        blank(x, torch.empty(shape[0], device="meta"))
+    return int(counter.get_total_flops())
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Operations a second that the device's data sheet promises in bfloat16; None if unknown."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for known, peak in PEAK.items() if known in name), None)

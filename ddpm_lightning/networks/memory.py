@@ -1,0 +1,183 @@
+"""How much memory training a network takes, planned before its first step.
+
+At the peak, the beginning of the backward pass, there are: weights, the optimizer's two moments and
+an average of the weights, float32; everything saved for the gradient, found by running the network
+on tensors without values; and the tensors that are being worked on.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ddpm_lightning.networks.blocks import planned_for
+
+GIB = 2**30
+FLAG = "checkpointing"  # of stages that may make their activations again
+RESERVE = 0.9  # share of a device's memory that a plan may take
+LARGEST_BATCH = 64  # that is proposed
+WORKING = 16  # tensors of the largest saved size that the backward pass holds at a time, by trial
+LIBRARIES = 56 * 2**20  # bytes of kernels and their buffers, by trial
+
+
+class MemoryPlan(NamedTuple):
+    """Bytes at the peak of a training step."""
+
+    weights: int
+    optimizer: int
+    average: int
+    activations: int
+    working: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{k} {v / GIB:.2f}" for k, v in self._asdict().items())
+        return f"{self.total / GIB:.2f} GiB ({parts})"
+
+
+class Proposal(NamedTuple):
+    """What fits a device: of `batch_size` clips at a time, `accumulate` make an optimizer step."""
+
+    batch_size: int
+    accumulate: int
+    checkpointing: bool
+    plan: MemoryPlan
+
+
+class _Saved:
+    """Storages that are kept for the gradient while a network runs, in all and by stage."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.sizes: dict[int, int] = {}
+        self.alive: list[Tensor] = []  # so that no two storages share an identity
+        self.stages: list[tuple[set[int], set[int]]] = []  # what goes in, what is saved inside
+        self._open: list[set[int]] = []
+        self._own = {_key(p) for p in [*network.parameters(), *network.buffers()]}
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        if _key(tensor) not in self._own:
+            self.note(tensor)
+            for inside in self._open:
+                inside.add(_key(tensor))
+        return tensor
+
+    def note(self, tensor: Tensor) -> int:
+        self.alive.append(tensor)
+        self.sizes[_key(tensor)] = tensor.untyped_storage().nbytes()
+        return _key(tensor)
+
+    def enter(self, stage: nn.Module, arguments: tuple[object, ...]) -> None:
+        self._open.append(set())
+        self.stages.append(
+            ({self.note(t) for t in arguments if isinstance(t, Tensor)}, self._open[-1])
+        )
+
+    def leave(self, *_: object) -> None:
+        self._open.pop()
+
+    def bytes(self, keys: set[int]) -> int:
+        return sum(self.sizes[key] for key in keys)
+
+
+def _key(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+class _Fused(TorchFunctionMode):
+    """Attention as the fused kernels do it, which save no weights of attention."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return _FusedAttention.apply(*args[:3])
+        return func(*args, **(kwargs or {}))
+
+
+class _FusedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        output = torch.empty_like(q)
+        ctx.save_for_backward(q, k, v, output)
+        return output
+
+
+def plan(
+    network: nn.Module,
+    shape: Sequence[int],
+    device_type: str,
+    dtype: torch.dtype = torch.float32,
+    average: bool = True,
+) -> MemoryPlan:
+    """For a training step of AdamW on clips (B, C, F, H, W).
+
+    Args:
+        device_type: cpu or cuda, which save different things.
+        dtype: that activations are computed in.
+        average: whether an average of the weights is kept.
+    """
+    blank = copy.deepcopy(network).to("meta", dtype).train()
+    saved = _Saved(blank)
+    stages = [module for module in blank.modules() if getattr(module, FLAG, False)]
+    for stage in stages:
+        setattr(stage, FLAG, False)
+        stage.register_forward_pre_hook(saved.enter)
+        stage.register_forward_hook(saved.leave)
+    x = torch.empty(tuple(shape), device="meta", dtype=dtype)
+    level = torch.empty(shape[0], device="meta", dtype=dtype)
+    with (
+        planned_for(device_type),
+        _Fused(),
+        torch.autograd.graph.saved_tensors_hooks(saved.keep, lambda tensor: tensor),
+    ):
+        output = blank(x, level)
+    again = [inside for _, inside in saved.stages]  # made when the gradient needs them
+    given = {key for outside, _ in saved.stages for key in outside}
+    kept = (saved.sizes.keys() - {key for inside in again for key in inside}) | given
+    weights = 4 * sum(p.numel() for p in network.parameters())
+    casts = 0 if dtype == torch.float32 or device_type == "cpu" else weights // 2
+    working = WORKING * max(saved.sizes.values()) + 2 * output.numel() * 4 + LIBRARIES
+    working += max((saved.bytes(inside - given) for inside in again), default=0)
+    return MemoryPlan(
+        weights, 2 * weights, weights if average else 0, saved.bytes(set(kept)) + casts, working
+    )
+
+
+def propose(
+    network: nn.Module,
+    shape: Sequence[int],
+    device_type: str,
+    available: int,
+    dtype: torch.dtype = torch.float32,
+    average: bool = True,
+) -> Proposal:
+    """The largest batch up to shape[0] that fits: first whole, then in halves that accumulate, at
+    last with checkpointing at every level. ValueError where not even one clip fits.
+
+    Args:
+        shape: (B, C, F, H, W) of the batch that an optimizer step is meant to see.
+        available: bytes of the device.
+    """
+    for checkpointing in (False, True):
+        candidate = copy.deepcopy(network)
+        for module in candidate.modules():
+            if checkpointing and hasattr(module, FLAG):
+                setattr(module, FLAG, True)
+        batch_size = shape[0]
+        while batch_size:
+            needed = plan(candidate, (batch_size, *shape[1:]), device_type, dtype, average)
+            if needed.total <= RESERVE * available:
+                return Proposal(batch_size, -(-shape[0] // batch_size), checkpointing, needed)
+            batch_size //= 2
+    raise ValueError(
+        f"one clip of {tuple(shape[2:])} needs {needed}, even with checkpointing, and "
+        f"{available / GIB:.1f} GiB are there; choose a smaller network=, data.size or "
+        "data.num_frames"
+    )

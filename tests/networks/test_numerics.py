@@ -1,0 +1,158 @@
+"""One loss, whichever way: by blocks, in single operators, checkpointed, compiled."""
+
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm_lightning.networks import blocks, linear_attention, norm_conv, temporal_attention
+from ddpm_lightning.networks.unet3d import UNet3D
+from tests.networks.shared import clips, unet
+
+MODULES = (linear_attention, norm_conv, temporal_attention)
+
+
+def loss_and_gradients(model: UNet3D, x: Tensor) -> tuple[float, list[Tensor]]:
+    model.zero_grad()
+    loss = (model(x, torch.tensor([-3.0, 5.0])) - x).square().mean()
+    loss.backward()
+    return loss.item(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+def in_single_operators(model: UNet3D, x: Tensor) -> tuple[float, list[Tensor]]:
+    with (
+        patch.multiple(norm_conv, by_blocks=never),
+        patch.multiple(linear_attention, by_blocks=never),
+        patch.multiple(temporal_attention, by_blocks=never),
+    ):
+        return loss_and_gradients(model, x)
+
+
+def never(x: Tensor) -> bool:
+    return False
+
+
+def assert_same(one: tuple[float, list[Tensor]], other: tuple[float, list[Tensor]]) -> None:
+    assert one[0] == pytest.approx(other[0], rel=1e-6)
+    for a, b in zip(one[1], other[1], strict=True):
+        assert (a - b).norm() < 1e-4 * b.norm() + 1e-7  # float32, sums of thousands of terms
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"norm": "magnitude"}, {"temporal_mixing": "full"}], ids=str
+)
+@pytest.mark.parametrize("block_bytes", [2**9, 2**13, 2**22])
+def test_blocks_of_any_size_give_the_loss_and_gradients_of_single_operators(
+    block_bytes: int, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = unet(wide_ends=True, **options), clips()
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
+    assert_same(loss_and_gradients(model, x), in_single_operators(model, x))
+
+
+def test_long_clips_too() -> None:
+    """From 16 frames on softmax goes another way."""
+    model, x = unet(), clips(num_frames=17)
+    assert_same(loss_and_gradients(model, x), in_single_operators(model, x))
+
+
+def test_products_as_convolutions_are_products() -> None:
+    """Of sizes at which they are taken; seed 0."""
+    generator = torch.Generator().manual_seed(0)
+    for rows, width, out_width in ((1024, 32, 160), (256, 128, 192), (1040, 64, 96)):
+        x = torch.randn(rows, width, generator=generator)
+        weight, gradient = (
+            torch.randn(out_width, width, generator=generator),
+            torch.randn(rows, out_width, generator=generator),
+        )
+        torch.testing.assert_close(blocks.product(x, weight), x @ weight.T, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            blocks.weight_gradient(gradient, x), gradient.T @ x, rtol=1e-4, atol=1e-3
+        )
+
+
+@pytest.mark.parametrize("length", [(7, 3), (1, 1), (100, 1), (64, 16)], ids=str)
+def test_spans_cover_everything_once(
+    length: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 10)
+    total, multiple = length
+    covered = [i for span in blocks.spans(total, 4, multiple) for i in range(total)[span]]
+    assert covered == list(range(total))
+
+
+@pytest.mark.parametrize("checkpointing", [[True, False], [False, True], [True, True]], ids=str)
+def test_checkpointing_changes_nothing(checkpointing: list[bool]) -> None:
+    x = clips()
+    plain, saving = unet(), unet(checkpointing=checkpointing)
+    assert_same(loss_and_gradients(plain, x), loss_and_gradients(saving, x))
+
+
+def saved_bytes(model: UNet3D, x: Tensor) -> int:
+    storages: dict[int, int] = {}
+
+    def keep(t: Tensor) -> Tensor:
+        storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        output = model(x, torch.zeros(len(x)))
+        del output
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    return sum(size for pointer, size in storages.items() if pointer not in own)
+
+
+def test_checkpointing_and_blocks_save_memory() -> None:
+    x = clips(num_frames=8, height=16, width=16)
+    by_blocks = saved_bytes(unet(), x)
+    assert saved_bytes(unet(checkpointing=[True, True]), x) < 0.8 * by_blocks
+    with (
+        patch.object(norm_conv, "by_blocks", never),
+        patch.object(linear_attention, "by_blocks", never),
+        patch.object(temporal_attention, "by_blocks", never),
+    ):
+        assert by_blocks < 0.5 * saved_bytes(unet(), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_reduced_precision_trains_towards_the_same_gradient(dtype: torch.dtype) -> None:
+    """Activations of 8 or 11 bits through some twenty layers; the output is float32."""
+    model, x = unet(), clips()
+    _, exact = loss_and_gradients(model, x)
+    model.zero_grad()
+    with torch.autocast("cpu", dtype):
+        output = model(x, torch.tensor([-3.0, 5.0]))
+    assert output.dtype == torch.float32
+    (output - x).square().mean().backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(g.dtype == torch.float32 for g in gradients)
+    one, other = (torch.cat([g.flatten() for g in gs]) for gs in (exact, gradients))
+    assert torch.nn.functional.cosine_similarity(one, other, dim=0) > 0.99
+
+
+def test_the_graph_is_whole_and_serves_every_batch_size() -> None:
+    """Without a code generator, which is what takes minutes."""
+    torch.compiler.reset()
+    model, x = unet(), clips(batch_size=4)  # 16 frames and more: torch convolves fewer otherwise
+    keys = list(model.state_dict())
+    expected = model(x, torch.zeros(4))
+    model.compile(backend="eager", fullgraph=True, dynamic=True)
+    torch.testing.assert_close(model(x, torch.zeros(4)), expected, rtol=1e-4, atol=1e-5)
+    assert list(model.state_dict()) == keys
+    with torch.no_grad():
+        model(x, torch.zeros(4))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        with torch.no_grad():
+            for batch_size in (6, 7):
+                model(clips(batch_size), torch.zeros(batch_size))
+        model(clips(8), torch.zeros(8)).sum().backward()
+
+
+@pytest.mark.long
+def test_compiled_gives_the_same_loss() -> None:
+    torch.compiler.reset()
+    model, x = unet(), clips()
+    expected = loss_and_gradients(model, x)
+    model.compile(fullgraph=True)
+    assert_same(loss_and_gradients(model, x), expected)

@@ -1,0 +1,185 @@
+"""Laws of the network's options, one by one and at small size."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from ddpm_lightning.networks.attention import SPATIAL, TemporalAttention, WindowedAttention
+from ddpm_lightning.networks.layers import CONVOLUTIONS, RESAMPLINGS, MagnitudeConv, TemporalConv
+from ddpm_lightning.networks.stage import MIXINGS, fitting_heads
+from ddpm_lightning.networks.temporal_attention import rotated, rotation, turned
+from tests.networks.shared import clips, unet
+
+OPTIONS: list[dict[str, Any]] = [
+    *({"spatial_attention": [kind, kind]} for kind in SPATIAL),
+    *({"norm": norm} for norm in CONVOLUTIONS),
+    *({"resampling": kind} for kind in RESAMPLINGS),
+    *({"temporal_mixing": kind} for kind in MIXINGS),
+    {"temporal_attention": [False, False]},
+    {"num_heads": [1, 3]},
+    {"num_blocks": [3, 1]},
+    {"wide_ends": True},
+    {"zero_exits": False},
+    {"checkpointing": [True, True]},
+    {"patch": 2},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_option_keeps_the_shape_and_reaches_every_parameter(options: dict[str, Any]) -> None:
+    model = unet(**options)
+    x = clips()
+    output = model(x, torch.tensor([-3.0, 5.0]))
+    assert output.shape == x.shape
+    output.square().sum().backward()
+    assert [key for key, p in model.named_parameters() if not p.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize("norm", CONVOLUTIONS)
+@pytest.mark.parametrize("zero_exits", [True, False])
+def test_only_with_zero_exits_residual_branches_start_at_zero(norm: str, zero_exits: bool) -> None:
+    model = unet(norm=norm, zero_exits=zero_exits, width_multipliers=[1, 1])
+    block = type(model.middle_exit)(16, 0, 16, 64, norm, full=False, zero_exit=zero_exits)
+    x = torch.randn(4, 3, 3, 16, generator=torch.Generator().manual_seed(0))
+    unchanged = torch.equal(block(x, torch.ones(2, 64), 2), x)
+    assert unchanged == zero_exits
+
+
+@pytest.mark.parametrize("mixing", ["none", "separable"])
+def test_images_of_a_training_batch_see_no_other_frame_and_the_rest_is_unmoved(mixing: str) -> None:
+    model = unet(image_share=0.5, temporal_mixing=mixing).train()
+    x, level = clips(batch_size=4), torch.zeros(4)
+    changed = x.clone()
+    changed[:, :, 0] += 1
+    with torch.no_grad():
+        before, after = model(x, level), model(changed, level)
+        moved = (after - before).abs().amax((1, 3, 4))  # (B, F)
+        assert moved[:2, 1:].max() == 0
+        assert moved[2:, 1:].min() > 1e-4
+        whole = model.eval()(x, level)
+    torch.testing.assert_close(whole[2:], before[2:], rtol=0, atol=1e-5)
+    assert (whole[:2] - before[:2]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("mixing", ["separable", "full"])
+def test_temporal_convolutions_reach_one_frame_far_at_a_time(mixing: str) -> None:
+    model = unet(
+        temporal_mixing=mixing,
+        temporal_attention=[False],
+        width_multipliers=[1],
+        num_blocks=[1],
+        spatial_attention=["none"],
+    )
+    x = clips(batch_size=1, num_frames=24)
+    changed = x.clone()
+    changed[:, :, 0] += 1
+    with torch.no_grad():
+        difference = model(changed, torch.zeros(1)) - model(x, torch.zeros(1))
+    moved = difference.abs().amax((0, 1, 3, 4)) > 0
+    convolutions = 3 if mixing == "separable" else 8  # four blocks, of which the last has no mixer
+    assert moved[: convolutions + 1].all()
+    assert not moved[convolutions + 1 :].any()
+
+
+def test_temporal_convolution_starts_as_the_identity() -> None:
+    x = torch.randn(2, 5, 6, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(TemporalConv(8)(x), x, rtol=0, atol=1e-6)
+
+
+def test_magnitude_preserving_convolution_preserves_magnitude() -> None:
+    """Variance 1 out for variance 1 in, whatever the scale of the weight; 64 channels, seed 0."""
+    torch.manual_seed(0)
+    layer = MagnitudeConv(64, 64)
+    x = torch.randn(4, 32, 32, 64)
+    with torch.no_grad():
+        inner = layer(x)[:, 1:-1, 1:-1]
+        layer.conv.weight.mul_(7)
+        torch.testing.assert_close(layer(x)[:, 1:-1, 1:-1], inner, rtol=1e-3, atol=1e-3)
+    # SiLU of N(0, 1) has a mean of 0.2, which 64 x 9 random weights average: within 10 %.
+    assert inner.std() == pytest.approx(1, abs=0.1)
+
+
+def test_windowed_attention_stays_within_its_window() -> None:
+    torch.manual_seed(0)
+    layer = WindowedAttention(16, 2, 8, zero_exit=False)
+    x = torch.randn(1, 16, 24, 16)
+    changed = x.clone()
+    changed[0, 9, 3] += 1  # in the window of rows 8 to 15, columns 0 to 7
+    with torch.no_grad():
+        moved = (layer(changed) - layer(x)).abs().amax(-1)[0] > 1e-6
+    assert moved[8:, :8].all()
+    moved[8:, :8] = False
+    assert not moved.any()
+
+
+def test_temporal_attention_stays_within_its_pixel_and_its_clip() -> None:
+    torch.manual_seed(0)
+    layer = TemporalAttention(16, 2, 8, zero_exit=False)
+    x = torch.randn(2, 3, 6, 16)
+    changed = x.clone()
+    changed[0, 0, 4] += 1
+    with torch.no_grad():
+        moved = (layer(changed) - layer(x)).abs().amax(-1) > 1e-6  # (B, F, M)
+    assert moved[0, :, 4].all()
+    moved[0, :, 4] = False
+    assert not moved.any()
+
+
+def test_rotation_makes_products_depend_on_the_distance_in_time_alone() -> None:
+    """Seed 0; float32 sines of angles up to 12."""
+    q, k = torch.randn(2, 1, 8, generator=torch.Generator().manual_seed(0)).expand(2, 12, 8)
+    angles = rotation(12, 8, torch.device("cpu"))
+    product = rotated(q, *angles) @ rotated(k, *angles).T  # (12, 12), [i, j] for frames i and j
+    for distance in range(-11, 12):
+        diagonal = product.diagonal(distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=0, atol=1e-5)
+    assert product[0].std() > 0.1  # and it does depend on it
+    assert torch.equal(rotated(q, *angles)[0], q[0])
+
+
+def test_rotation_by_complex_numbers_is_the_same() -> None:
+    x = torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(0))
+    angles = rotation(6, 8, torch.device("cpu"))
+    torch.testing.assert_close(turned(x, torch.complex(*angles)), rotated(x, *angles))
+    torch.testing.assert_close(
+        rotated(x.transpose(1, 2), *(a.T for a in angles), axis=-2), rotated(x, *angles).mT
+    )
+
+
+def test_vectors_condition_the_output_once_they_are_trained() -> None:
+    model = unet(vector_width=3)
+    x, level = clips(), torch.zeros(2)
+    with torch.no_grad():
+        here, there = (model(x, level, torch.full((2, 3), value)) for value in (0.0, 1.0))
+    assert (here - there).abs().max() > 1e-3
+    with pytest.raises(ValueError, match=r"takes vectors of shape \(2, 3\) .* got None"):
+        model(x, level)
+
+
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"spatial_attention": ["full"]}, "spatial_attention needs one entry per level: 2 levels"),
+    ({"num_blocks": [1, 1, 1]}, "num_blocks needs one entry per level"),
+    ({"checkpointing": [True]}, "checkpointing needs one entry per level"),
+    ({"spatial_attention": ["none", "linaer"]}, "got 'linaer'; did you mean linear"),
+    ({"norm": "batch"}, "norm must be one of rms, group, magnitude, got 'batch'"),
+    ({"resampling": "bilinear"}, "resampling must be one of shuffle, strided, area"),
+    ({"temporal_mixing": "fulll"}, "did you mean full"),
+    ({"image_share": 1.0}, r"image_share must lie in \[0, 1\), got 1.0"),
+    ({"image_share": 0.5, "temporal_mixing": "full"}, "choose temporal_mixing=separable"),
+    ({"head_width": 7}, "got 7 for a level of 16 channels; set network.head_width to 8 or 4"),
+    ({"num_heads": [0, 1]}, "num_heads must be at least 1"),
+    ({"num_heads": [2, 2], "head_width": 7}, "the nearest head_width is 8"),
+    ({"base_width": 0}, "must be at least 1, got 2, 1, 0"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_mistake_is_explained_in_one_line(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as error:
+        unet(**options)
+    assert "\n" not in str(error.value)
+
+
+def test_as_many_heads_as_make_up_the_width() -> None:
+    assert fitting_heads(width=64, head_width=16) == 4
