@@ -110,7 +110,8 @@ def check_same_experiment(old: Run, new: Node) -> None:
     The chain, the objective, the network and the form of the clips must be the same; how long and
     on what device it is trained, and what is logged, may change.
     """
-    kept = {"model": set(old.config["model"]) - {"optimizer", *SCHEDULE_KEYS}, "data": FORM_KEYS}
+    free = {"optimizer", "compile", *SCHEDULE_KEYS}
+    kept = {"model": set(old.config["model"]) - free, "data": FORM_KEYS}
     for group, keys in kept.items():
         for key in sorted(keys):
             before, now = old.config[group].get(key), new[group].get(key)
