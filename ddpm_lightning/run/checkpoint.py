@@ -185,7 +185,8 @@ def check_same_experiment(directory: Path, new: Node) -> None:
     on what device it is trained, and what is logged, may change.
     """
     old = read_config(directory)
-    kept = {"model": set(old["model"]) - {"optimizer", *SCHEDULE_KEYS}, "data": FORM_KEYS}
+    free = {"optimizer", "compile", *SCHEDULE_KEYS}
+    kept = {"model": set(old["model"]) - free, "data": FORM_KEYS}
     for group, keys in kept.items():
         for key in sorted(keys):
             before, now = old[group].get(key), new[group].get(key)
