@@ -25,7 +25,7 @@ h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 table { border-collapse: collapse } td { padding: .1rem .8rem .1rem 0 }
 td:nth-child(2) { text-align: right; font-variant-numeric: tabular-nums }
 .charts { display: flex; flex-wrap: wrap; gap: 1.5rem }
-figure { margin: 0 } figcaption { font-size: .85rem; color: #555 }
+figure { margin: 0; width: 240px } figcaption { font-size: .85rem; color: #555 }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem }
 .sheet img { width: 100%; image-rendering: pixelated; background: #eee }
 .sheet p { margin: .2rem 0 0; font-size: .8rem; line-height: 1.3; overflow-wrap: anywhere }
@@ -108,9 +108,11 @@ def _table(counts: Counter[str]) -> str:
 
 
 def _histogram(title: str, values: Sequence[float]) -> str:
-    """An SVG of the values up to their 99th percentile."""
+    """An SVG of the values up to their 99th percentile, or a line where they are all the same."""
     array = np.asarray(values, dtype=np.float64)
-    low, high = array.min(), max(np.quantile(array, 0.99), array.min() + 1)
+    low, high = array.min(), np.quantile(array, 0.99)
+    if low == high:
+        return f"<figure><figcaption>{html.escape(title)}: {low:.3g}</figcaption></figure>"
     counts, _ = np.histogram(array.clip(low, high), BINS, (low, high))
     tallest = counts.max()
     bars = "".join(
