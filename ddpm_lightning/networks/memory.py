@@ -6,7 +6,8 @@ on tensors without values; and the tensors that are being worked on.
 """
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from ddpm_lightning.networks.blocks import planned_for
 GIB = 2**30
 FLAG = "checkpointing"  # of stages that may make their activations again
 RESERVE = 0.9  # share of a device's memory that a plan may take
+_FEW, _FEW_POSITIONS = 8, 2**16  # clips, and their positions, to plan with
 LARGEST_BATCH = 64  # that is proposed
 WORKING = 16  # tensors of the largest saved size that the backward pass holds at a time, by trial
 LIBRARIES = 56 * 2**20  # bytes of kernels and their buffers, by trial
@@ -150,6 +152,28 @@ def plan(
     )
 
 
+def planner(
+    network: nn.Module,
+    clip: Sequence[int],
+    device_type: str,
+    dtype: torch.dtype = torch.float32,
+    average: bool = True,
+) -> Callable[[int], MemoryPlan]:
+    """Batch size -> plan, by what two small batches take: planning takes time, too.
+
+    Args:
+        clip: (C, F, H, W).
+    """
+    few = max(1, min(_FEW, _FEW_POSITIONS // math.prod(clip[1:])))
+    less, more = (plan(network, (n, *clip), device_type, dtype, average) for n in (few, 2 * few))
+
+    def planned(batch_size: int) -> MemoryPlan:
+        slope = (batch_size - few) / few
+        return MemoryPlan(*(round(a + (b - a) * slope) for a, b in zip(less, more, strict=True)))
+
+    return planned
+
+
 def propose(
     network: nn.Module,
     shape: Sequence[int],
@@ -170,9 +194,10 @@ def propose(
         for module in candidate.modules():
             if checkpointing and hasattr(module, FLAG):
                 setattr(module, FLAG, True)
+        planned = planner(candidate, shape[1:], device_type, dtype, average)
         batch_size = shape[0]
         while batch_size:
-            needed = plan(candidate, (batch_size, *shape[1:]), device_type, dtype, average)
+            needed = planned(batch_size)
             if needed.total <= RESERVE * available:
                 return Proposal(batch_size, -(-shape[0] // batch_size), checkpointing, needed)
             batch_size //= 2
