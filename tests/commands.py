@@ -130,6 +130,12 @@ def wait_for(condition: Callable[[], object], seconds: float, every: float = 0.1
         time.sleep(every)
 
 
+def most_resident() -> int:
+    """KiB that this process has held so far; ru_maxrss would begin at what its parent held."""
+    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in x)
+    return int(line.split()[1])
+
+
 def newest_run(folder: Path) -> Path:
     """The run directory that was written last below a folder's outputs/."""
     return max((folder / "outputs").rglob("config.yaml"), key=lambda p: p.stat().st_mtime).parent

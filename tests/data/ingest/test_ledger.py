@@ -330,14 +330,14 @@ def test_a_url_costs_less_than_a_millisecond(path):
 )
 def test_memory_does_not_grow_with_the_ledger(path, num_urls):
     code = (
-        "from pathlib import Path; from resource import RUSAGE_SELF, getrusage\n"
+        "from pathlib import Path; from tests.commands import most_resident\n"
         "from tests.data.ingest.ledger_writer import *\n"
         f"listed = items({num_urls})\n"
-        "before = getrusage(RUSAGE_SELF).ru_maxrss\n"
+        "before = most_resident()\n"
         f"with Ledger(Path({str(path)!r})) as ledger:\n"
         "    ledger.add(listed)\n"
         "    for row in ledger.rows('new'): ledger.record(row.url, **outcome(row.position))\n"
         "    assert ledger.counts().total() == len(listed)\n"
-        "print(getrusage(RUSAGE_SELF).ru_maxrss - before)\n"
+        "print(most_resident() - before)\n"
     )
     assert int(run(code).stdout) < 20 * 1024  # KiB: pages of SQLite, and of rows

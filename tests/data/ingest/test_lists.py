@@ -381,11 +381,11 @@ def test_a_list_as_long_as_tgif_takes_little_memory(write):
         for i in range(120_000)
     )
     code = (
-        "from resource import RUSAGE_SELF, getrusage\n"
+        "from tests.commands import most_resident\n"
         "from ddpm_lightning.data.ingest.lists import read_list\n"
-        "before = getrusage(RUSAGE_SELF).ru_maxrss\n"
+        "before = most_resident()\n"
         f"assert len(read_list({write(''.join(lines))!r})[0]) == 120_000\n"
-        "print(getrusage(RUSAGE_SELF).ru_maxrss - before)\n"
+        "print(most_resident() - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 200 * 1024  # KiB
