@@ -68,10 +68,6 @@ MISTAKES = {
     "foreign target": (["model._target_=os.system"], ["os.system", "not allowed"]),
     "a seed that is none": (["seed=abc"], ["seed='abc'", "integer"]),
     "no option for a group": (["logger=null"], ["logger=null", "csv"]),
-    "clipping before unscaling": (
-        ["trainer.precision=16-mixed"],
-        ["trainer.precision=16-mixed clips gradients", "add optimizer.fused=false"],
-    ),
     "an attention that does not exist": (
         ["network.spatial_attention=[none,full,linaer]"],
         ["got 'linaer'; did you mean linear?"],

@@ -70,9 +70,8 @@ def test_schedules_stay_in_float64_under_bfloat16() -> None:
     seen: list[Tensor] = []
     with torch.autocast("cpu", torch.bfloat16):
         found = [*process.marginal(t), process.log_snr(t)]
-        handle = model.denoiser.network.register_forward_hook(
-            lambda network, given, output: seen.append(output)
-        )
+        convolution = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
+        handle = convolution.register_forward_hook(lambda layer, given, output: seen.append(output))
         x_0 = torch.ones(2, 1, 4, 8, 8)
         loss = model.loss(model.denoiser, x_0, t[:2], torch.zeros_like(x_0))
         handle.remove()
