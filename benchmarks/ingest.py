@@ -75,7 +75,7 @@ def serve(folder: str) -> None:
 def ingest(base: str, names: list[str], num_workers: int) -> News:
     items = [Item(i, base + name, name, ()) for i, name in enumerate(names)]
     with tempfile.TemporaryDirectory() as folder:
-        job = Job(items, Path(folder), "benchmark", RECIPE, LIMITS, num_workers=num_workers)
+        job = Job(items, Path(folder), "benchmark", RECIPE, limits=LIMITS, num_workers=num_workers)
         return run(job, "none", wait=False, tell=lambda news: None)
 
 
