@@ -120,6 +120,8 @@ def composed(config_name: str) -> Job:
         if word.startswith(SWEEP_WORDS):
             raise UserError(f"{word} is about sweeps; add -m")
     _under_hydra(collect, config_name)
+    if len(jobs) > 1:
+        raise UserError("-m goes with no other flag; leave it, or them, out")
     if not jobs:
         sys.exit(0)
     return jobs[0]
@@ -130,6 +132,9 @@ def composed_sweep(config_name: str, words: list[str]) -> Sweep:
     from hydra import compose, initialize_config_dir
 
     refuse_null_groups(words)
+    for word in words:
+        if word.startswith(("hydra/launcher", "hydra/sweeper")):
+            raise UserError(f"{word}: this command runs its jobs itself; see sweep.executor")
     how = [word for word in words if word.startswith(SWEEP_WORDS)]
     made_by = [word for word in words if word not in how]
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):

@@ -1,6 +1,5 @@
 """A sweep's words on the command line -> the words of each of its jobs, as a grid or at random."""
 
-import itertools
 import math
 import random
 from collections.abc import Iterator
@@ -22,21 +21,38 @@ def expanded(
     Args:
         words: in Hydra's syntax: KEY=a,b  choice(a,b)  range(0,9)  glob(*)  interval(0,1).
         loader: knows the options of the groups, for glob.
-        num_random: how many jobs to draw, instead of the whole grid.
+        num_random: how many jobs to draw, instead of the whole grid; of a grid no job twice.
         seed: of the draw.
     Raises UserError where that cannot be done.
     """
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(words)
-    if num_random is not None:
+    if num_random is not None and not all(map(_is_discrete, overrides)):
         generator = random.Random(seed)
         return [[_drawn(override, generator) for override in overrides] for _ in range(num_random)]
     grid = [list(_listed(override)) for override in overrides]
-    if (num_jobs := math.prod(map(len, grid))) > MAX_JOBS:
+    num_jobs = math.prod(map(len, grid))
+    if num_random is not None:
+        drawn = random.Random(seed).sample(range(num_jobs), min(num_random, num_jobs))
+        return [_combination(grid, number) for number in sorted(drawn)]
+    if num_jobs > MAX_JOBS:
         raise UserError(
             f"this sweep has {num_jobs:,} jobs, more than {MAX_JOBS:,}; draw some of them: "
             "add sweep.num_random=100"
         )
-    return [list(job) for job in itertools.product(*grid)]
+    return [_combination(grid, number) for number in range(num_jobs)]
+
+
+def _combination(grid: list[list[str]], number: int) -> list[str]:
+    """The last word changes fastest."""
+    words = []
+    for values in reversed(grid):
+        number, place = divmod(number, len(values))
+        words.append(values[place])
+    return words[::-1]
+
+
+def _is_discrete(override: Override) -> bool:
+    return not override.is_sweep_override() or bool(override.is_discrete_sweep())
 
 
 def _listed(override: Override) -> Iterator[str]:
@@ -53,7 +69,7 @@ def _listed(override: Override) -> Iterator[str]:
 
 
 def _drawn(override: Override, generator: random.Random) -> str:
-    if not override.is_sweep_override() or override.is_discrete_sweep():
+    if _is_discrete(override):
         return generator.choice(list(_listed(override)))
     interval = override.value()
     assert isinstance(interval, IntervalSweep)

@@ -49,6 +49,14 @@ def test_random_jobs_lie_in_their_intervals_and_depend_on_the_seed() -> None:
     assert {tuple(job[2:]) for job in jobs} == {("c=u", "d=1"), ("c=v", "d=1")}
 
 
+def test_of_a_grid_no_job_is_drawn_twice() -> None:
+    grid = ("a=range(0,4)", "b=x,y,z", "c=1")
+    jobs = words(*grid, num_random=8)
+    assert len({tuple(job) for job in jobs}) == 8
+    assert all(job in words(*grid) for job in jobs)
+    assert words(*grid, num_random=100) == words(*grid)
+
+
 def test_endless_sweeps_are_refused() -> None:
     with pytest.raises(UserError, match=r"interval\(0,1\) has no end.*num_random=20"):
         words("a=interval(0,1)")
@@ -65,6 +73,7 @@ def test_endless_sweeps_are_refused() -> None:
         (["-m", "sweep.max_parallel=0"], ["sweep.max_parallel=0", "greater than 0"]),
         (["-m", "sweep.executor=cloud"], ["sweep.executor='cloud'", "'processes'"]),
         (["-m", "optimizer.lr=interval(0,1)"], ["sweep.num_random"]),
+        (["-m", "seed=0,1", "hydra/launcher=joblib"], ["see sweep.executor"]),
         (["sweep.num_random=3"], ["sweep.num_random=3 is about sweeps; add -m"]),
     ],
 )

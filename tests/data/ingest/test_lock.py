@@ -63,7 +63,9 @@ def test_a_forked_worker_does_not_keep_the_lock_of_its_killed_parent(holding, tm
     process.kill()
     process.wait()
     os.kill(int(worker), 0)  # it lives
-    ProcessLock(tmp_path / "lock").release()
+    lock = ProcessLock(tmp_path / "lock")
+    assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} on ")
+    lock.release()
     os.kill(int(worker), signal.SIGKILL)
 
 
