@@ -36,7 +36,8 @@ from ddpm_lightning.run.directory import (
     told_if_waiting,
 )
 from ddpm_lightning.run.errors import Stopped, UserError, user_errors
-from ddpm_lightning.run.memory import fit_memory, with_batch_size
+from ddpm_lightning.run.memory import Budget, fit_memory, with_batch_size
+from ddpm_lightning.run.overview import overview
 from ddpm_lightning.run.precision import choose_precision
 from ddpm_lightning.run.resume import resumed_start
 from ddpm_lightning.run.slurm import earlier_run, requeued
@@ -77,14 +78,14 @@ def run(job: Job) -> None:
             num_clips, *form = batch_shape(data)
             clips = torch.zeros(min(num_clips, PROBE_CLIPS), *form)
             start = with_precision(start, choose_precision(accelerator(config), module, clips))
-        start = fit_memory(start, module, data, is_auto)
+        start, budget = fit_memory(start, module, data, is_auto)
         first_step = 0
         if start.checkpoint is not None:
             first_step = check_resumable(module, "ema" in config["callbacks"], start.checkpoint)
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         # A rank that ends at a signal ends well: else rank 0 would be killed for it.
         with logged(start.directory), suppress(Stopped):
-            fit(start, data, module, first_step)
+            fit(start, data, module, budget, first_step)
         return
     if start.is_new:
         start = create(start, is_named=job.cfg.run_dir is not None)
@@ -98,14 +99,13 @@ def run(job: Job) -> None:
         # Other ranks are started with the same words, as Lightning does it: they find all of it
         # in the run directory, whatever has become of conf/ and of the time.
         sys.argv[1:] = [f"resume={quoted(start.checkpoint or start.directory)}"]
-        trainer = fit(start, data, module, first_step)
+        trainer = fit(start, data, module, budget, first_step)
         if not start.config["trainer"].get("fast_dev_run"):
             finish(trainer, start.directory)
 
 
 def with_precision(start: Start, precision: str) -> Start:
     """The same with what precision=auto means here, which a resumed run will find in its place."""
-    log.info("precision: %s", precision)
     start.cfg.trainer.precision = precision
     return start._replace(config=resolved(start.cfg))
 
@@ -114,9 +114,10 @@ def fit(
     start: Start,
     data: StoreDataModule,
     module: DiffusionModule,
+    budget: Budget,
     first_step: int,
 ) -> pl.Trainer:
-    """Trains to the end."""
+    """Says what it is about to do and trains to the end."""
     config, directory = start.config, start.directory
     trainer = build_trainer(config, directory, first_step)  # before GIFs are decoded
     data.trainer = trainer  # which knows of other ranks
@@ -125,6 +126,8 @@ def fit(
     with user_errors("logger"):  # which starts here
         for logger in trainer.loggers:
             logger.log_hyperparams({**config, "skipped_gifs": data.skipped})
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        log.info("%s", overview(start, trainer, data, module, budget))
     try:
         trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
     finally:
@@ -144,12 +147,10 @@ def build(config: Node) -> tuple[StoreDataModule, DiffusionModule]:
         with torch.no_grad():
             module.loss.check(module.denoiser, torch.zeros(1, *batch_shape(data)[1:]))
         process = module.denoiser.process
-        found = describe(process, module.denoiser.data_std).warnings
+        describe(process, module.denoiser.data_std)  # ValueError where nothing can be sampled
     with user_errors("sampler"):
         sampler: Sampler = instantiate(config["sampler"], _convert_="all")
         rehearse(sampler, process, learned_variance=module.loss.num_outputs == 2)
-    if found and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        log.warning("this process and noise: %s", "; ".join(found))
     with user_errors("optimizer"):
         module.make_optimizer(module.denoiser.parameters())
     return data, module

@@ -10,7 +10,7 @@ import torch
 from torch.optim import Optimizer
 
 from ddpm_lightning.data.dataset import Batch
-from ddpm_lightning.networks.flops import forward_flops, peak_flops
+from ddpm_lightning.networks.flops import peak_flops, training_flops
 from ddpm_lightning.training.module import DiffusionModule
 
 
@@ -24,7 +24,6 @@ class Throughput(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._last_step = trainer.global_step
-        self._flops: int | None = None  # of a clip, forward and backward
         self._start_window(trainer)
 
     def _start_window(self, trainer: pl.Trainer) -> None:
@@ -62,19 +61,18 @@ class Throughput(pl.Callback):
             seconds = self._step_seconds + wait
             pl_module.log("train/clips_per_s", self._clips / seconds, prog_bar=True)
             pl_module.log("train/data_wait", wait / seconds, prog_bar=True)
-            rate = self._flops_of(pl_module, batch) * self._clips / seconds / trainer.world_size
+            rate = flops_of(pl_module, batch) * self._clips / seconds / trainer.world_size
             pl_module.log("train/tflops", rate / 1e12)
             if (peak := peak_flops(pl_module.device)) is not None:
                 pl_module.log("train/mfu", rate / peak)
             self._start_window(trainer)
 
-    def _flops_of(self, pl_module: pl.LightningModule, batch: Batch) -> int:
-        if self._flops is None:
-            assert isinstance(pl_module, DiffusionModule)
-            _, frames, height, width, channels = batch.clip.shape
-            shape = (1, channels, frames, height, width)
-            self._flops = 3 * forward_flops(pl_module.denoiser.network, shape)
-        return self._flops
+
+def flops_of(pl_module: pl.LightningModule, batch: Batch) -> int:
+    """What a clip of the batch takes, forward and backward."""
+    assert isinstance(pl_module, DiffusionModule)
+    _, frames, height, width, channels = batch.clip.shape
+    return training_flops(pl_module.denoiser.network, (channels, frames, height, width))
 
 
 def is_logging_step(trainer: pl.Trainer, step: int) -> bool:
