@@ -1,7 +1,6 @@
 """One screen before step 0: what is about to be trained, on what, and where it goes."""
 
 import math
-import textwrap
 from os.path import relpath
 
 import lightning.pytorch as pl
@@ -13,8 +12,7 @@ from ddpm_lightning.run.directory import Start
 from ddpm_lightning.run.memory import Budget
 from ddpm_lightning.training.datamodule import StoreDataModule
 from ddpm_lightning.training.module import DiffusionModule
-
-_WIDTH, _LABEL = 110, 11  # characters of a line, and of what stands before it
+from ddpm_lightning.training.text import labelled
 
 
 def overview(
@@ -34,7 +32,7 @@ def overview(
     gflops = training_flops(module.denoiser.network, clip) / 1e9
     num_parameters = sum(p.numel() for p in module.denoiser.parameters())
     report = describe(module.denoiser.process, module.denoiser.data_std)
-    return _lines(
+    return labelled(
         model=f"{choice['network']}, {num_parameters:,} parameters; "
         f"objective {choice['objective']}, loss {choice['loss']}, times {choice['times']}",
         memory=f"{budget} on each device" if more else str(budget),
@@ -50,15 +48,6 @@ def overview(
         length=_length(trainer, len(data.train_set) / clips),
         output=relpath(start.directory),
     )
-
-
-def _lines(**told: str) -> str:
-    lines = []
-    for label, text in told.items():
-        parts = [line for part in text.split("\n") for line in textwrap.wrap(part, _WIDTH - _LABEL)]
-        for number, line in enumerate(parts):
-            lines.append(f"{'' if number else label:<{_LABEL}}{line}")
-    return "\n".join(lines)
 
 
 def _device(trainer: pl.Trainer) -> str:
