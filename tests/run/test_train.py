@@ -46,6 +46,7 @@ def test_a_run_leaves_config_checkpoints_pictures_and_curves(trained: Path) -> N
 def test_metrics_hold_all_that_is_promised(trained: Path) -> None:
     metrics = read_metrics(trained / "metrics.csv")
     expected = {"train/loss", "val/loss", "train/grad_norm", "train/clips_per_s", "train/data_wait"}
+    expected |= {"train/ema_distance", "train/memory_gib", "train/tflops", "grad_norm/down.0"}
     assert expected <= set(metrics)
     assert any(name.startswith("lr-") for name in metrics)
     assert any(name.startswith("val_by_log_snr/") for name in metrics)
