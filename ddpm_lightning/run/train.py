@@ -6,11 +6,10 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -27,6 +26,7 @@ from ddpm_lightning.run.checkpoint import check_resumable
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import Node, check, resolved
 from ddpm_lightning.run.directory import (
+    LOG,
     Start,
     create,
     logged,
@@ -46,11 +46,12 @@ from ddpm_lightning.samplers.walk import Point
 from ddpm_lightning.training.callbacks.agreement import SameConfiguration
 from ddpm_lightning.training.checkpoint_io import VerifiedCheckpointIO
 from ddpm_lightning.training.datamodule import StoreDataModule
-from ddpm_lightning.training.loggers import MetricsTable
+from ddpm_lightning.training.loggers import MetricsTable, finished_wandb, log_file, log_text
 from ddpm_lightning.training.module import DiffusionModule
 from ddpm_lightning.training.signals import stopped_by_signals
 
 PROBE_CLIPS = 8  # at most, to find the faster precision with
+MAX_CHARACTERS = 200_000  # of a text in a dashboard
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,9 @@ def fit(
         for logger in trainer.loggers:
             logger.log_hyperparams({**config, "skipped_gifs": data.skipped})
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        log.info("%s", overview(start, trainer, data, module, budget))
+        told = overview(start, trainer, data, module, budget)
+        log.info("%s", told)
+        show(trainer.loggers, directory, told, first_step)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
     finally:
@@ -136,6 +139,20 @@ def fit(
             if loader is not None:
                 loader.close()
     return trainer
+
+
+def show(loggers: list[Logger], directory: Path, told: str, step: int) -> None:
+    """In the dashboards: what the run says of itself, its configuration, changes of the code."""
+    config, starts = directory / "config.yaml", sorted(directory.glob("starts/*.json"))
+    patch = starts[-1].with_suffix(".patch")
+    texts = {"overview": told, "config": config.read_text()}
+    if patch.exists():
+        texts["git diff"] = patch.read_text()
+    for logger in loggers:
+        for tag, text in texts.items():
+            log_text(logger, tag, text[:MAX_CHARACTERS], step)
+        for path in (config, directory / LOG, starts[-1], patch):
+            log_file(logger, path, directory)
 
 
 def build(config: Node) -> tuple[StoreDataModule, DiffusionModule]:
@@ -221,19 +238,6 @@ def continued(node: Node, first_step: int) -> Node:
     return {"purge_step": first_step} if is_tensorboard and first_step else {}
 
 
-@contextmanager
-def finished_wandb() -> Iterator[None]:
-    """Without finish() two jobs of a sweep become one W&B run."""
-    code = 1
-    try:
-        yield
-        code = 0
-    finally:
-        wandb: Any = sys.modules.get("wandb")
-        if wandb is not None:
-            wandb.finish(exit_code=code)
-
-
 @rank_zero_only
 def finish(trainer: pl.Trainer, run_dir: Path) -> None:
     """Draws the curves and says where everything is."""
@@ -249,9 +253,10 @@ def finish(trainer: pl.Trainer, run_dir: Path) -> None:
         lines.append(f"  loss curves    {curves}")
     if (run_dir / "tensorboard").exists():
         lines.append("  dashboard      make dashboard, or tensorboard --logdir outputs")
-    if offline := sorted(run_dir.glob("wandb/offline-run-*")):
-        lines.append(f"  W&B (offline)  wandb sync {offline[-1]}")
-    if (run := getattr(sys.modules.get("wandb"), "run", None)) is not None and run.url:
+    if any(run_dir.glob("wandb/offline-run-*")):
+        lines.append(f"  W&B (offline)  wandb sync {run_dir}/wandb/offline-run-*")
+    run = getattr(sys.modules.get("wandb"), "run", None)
+    if run is not None and not run.offline and run.url:
         lines.append(f"  W&B            {run.url}")
     lines.append(f"  sample again   python sample.py checkpoint={run_dir}")
     print("\n".join(lines))

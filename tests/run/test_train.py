@@ -95,11 +95,19 @@ def test_both_dashboards_receive_gifs_that_animate(call: Call, tmp_path: Path) -
     image = events.Images("samples")[-1]
     assert len(decode(image.encoded_image_string).frames) == 4
     assert events.Scalars("train/loss")[-1].step <= 4
+    (curve,) = events.Images("log_snr")
+    assert curve.encoded_image_string == (run / "log_snr.png").read_bytes()
+    for tag, part in (("overview", "GFLOP a step"), ("config", "max_steps: 4")):
+        (text,) = events.Tensors(f"{tag}/text_summary")
+        assert part in text.tensor_proto.string_val[0].decode()
     offline = next(run.glob("wandb/offline-run-*"))
     assert list(offline.glob("*.wandb"))
     media = sorted(offline.glob("files/media/videos/samples*.gif"))
     assert media
     assert len(decode(media[-1].read_bytes()).frames) == 4
+    assert list(offline.glob("files/media/images/log_snr*.png"))
+    assert "max_steps: 4" in (offline / "files" / "config.yaml").read_text()
+    assert (offline / "files" / "starts" / "01.json").exists()
 
 
 def test_resuming_continues_steps_and_optimizer(call: Call, trained: Path) -> None:
