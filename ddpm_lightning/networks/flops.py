@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -18,15 +19,18 @@ PEAK = {
 
 
 def forward_flops(network: nn.Module, shape: Sequence[int]) -> int:
-    """Of one call on clips (B, C, F, H, W), matrix products and convolutions; nothing is computed.
-
-    A training step takes three times as many: the gradient needs two products for each.
-    """
+    """Of one call on clips (B, C, F, H, W), by matrix products and convolutions."""
     blank = copy.deepcopy(network).to("meta")
     x = torch.empty(tuple(shape), device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         blank(x, torch.empty(shape[0], device="meta"))
     return int(counter.get_total_flops())
+
+
+@lru_cache(maxsize=1)  # counted once for a run
+def training_flops(network: nn.Module, clip: tuple[int, ...]) -> int:
+    """Of a training step, for each clip (C, F, H, W): the gradient needs two products for each."""
+    return 3 * forward_flops(network, (1, *clip))
 
 
 def peak_flops(device: torch.device) -> float | None:

@@ -36,6 +36,14 @@ class ProcessReport(NamedTuple):
     terminal_nats: float
     num_usable: int
 
+    def __str__(self) -> str:
+        """In one line."""
+        where = f"SNR 1 at t = {self.crossing}" if self.crossing else "SNR below 1 throughout"
+        return (
+            f"{self.num_steps:,} steps, log-SNR {self.log_snr_first:.1f} to "
+            f"{self.log_snr_last:.1f}, {where}; samplers can use {self.num_usable:,}"
+        )
+
     @property
     def warnings(self) -> list[str]:
         """What a user should know before training, most important first; empty if all is well."""

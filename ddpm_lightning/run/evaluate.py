@@ -62,6 +62,8 @@ def evaluate_run(cfg: DictConfig) -> None:
     }
     path = run.directory / "evaluation.json"
     path.write_text(json.dumps(report, indent=2) + "\n")
+    assert data.store is not None
+    print(data.store.summary())
     print(f"{run.checkpoint}, step {step}: {len(data.val_set)} validation clips")
     print(table(results))
     for weights, found in likelihoods.items():

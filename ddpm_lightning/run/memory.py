@@ -1,12 +1,19 @@
 """data.batch_size=auto, and a refusal before step 0 of what the device cannot hold."""
 
-import logging
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from ddpm_lightning.networks.memory import GIB, LARGEST_BATCH, RESERVE, Proposal, propose
+from ddpm_lightning.networks.memory import (
+    GIB,
+    LARGEST_BATCH,
+    RESERVE,
+    MemoryPlan,
+    Proposal,
+    propose,
+)
 from ddpm_lightning.run.config import Node, resolved
 from ddpm_lightning.run.directory import Start
 from ddpm_lightning.run.errors import UserError, user_errors
@@ -15,7 +22,15 @@ from ddpm_lightning.training.module import DiffusionModule
 
 _CGROUP, _MEMINFO = Path("/sys/fs/cgroup/memory.max"), Path("/proc/meminfo")
 
-log = logging.getLogger(__name__)
+
+class Budget(NamedTuple):
+    """Bytes of a device that a training step is planned to take, and that are free."""
+
+    plan: MemoryPlan
+    available: int
+
+    def __str__(self) -> str:
+        return f"{self.plan} planned, {self.available / GIB:.1f} GiB free"
 
 
 def with_batch_size(start: Start, batch_size: int) -> Start:
@@ -26,7 +41,7 @@ def with_batch_size(start: Start, batch_size: int) -> Start:
 
 def fit_memory(
     start: Start, module: DiffusionModule, data: StoreDataModule, is_auto: bool
-) -> Start:
+) -> tuple[Start, Budget]:
     """With the batch size chosen, if it is to be: the largest power of 2 that fits. UserError where
     a given one does not fit, with what would.
     """
@@ -50,14 +65,13 @@ def fit_memory(
         )
     if is_auto and not found.checkpointing:
         data.batch_size = found.batch_size
-        log.info("data.batch_size=%d, planned memory %s", found.batch_size, found.plan)
-        return with_batch_size(start, found.batch_size)
+        return with_batch_size(start, found.batch_size), Budget(found.plan, available)
     if found.checkpointing or found.batch_size < wanted:
         raise UserError(
             f"data.batch_size={wanted} needs more than {RESERVE:.0%} of the "
             f"{available / GIB:.1f} GiB that are free; {remedy(found, config)}"
         )
-    return start
+    return start, Budget(found.plan, available)
 
 
 def available_bytes(on_gpu: bool) -> int:

@@ -6,11 +6,10 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -27,6 +26,7 @@ from ddpm_lightning.run.checkpoint import check_resumable
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import Node, check, resolved
 from ddpm_lightning.run.directory import (
+    LOG,
     Start,
     create,
     logged,
@@ -36,7 +36,8 @@ from ddpm_lightning.run.directory import (
     told_if_waiting,
 )
 from ddpm_lightning.run.errors import Stopped, UserError, user_errors
-from ddpm_lightning.run.memory import fit_memory, with_batch_size
+from ddpm_lightning.run.memory import Budget, fit_memory, with_batch_size
+from ddpm_lightning.run.overview import overview
 from ddpm_lightning.run.precision import choose_precision
 from ddpm_lightning.run.resume import resumed_start
 from ddpm_lightning.run.slurm import earlier_run, requeued
@@ -45,11 +46,12 @@ from ddpm_lightning.samplers.walk import Point
 from ddpm_lightning.training.callbacks.agreement import SameConfiguration
 from ddpm_lightning.training.checkpoint_io import VerifiedCheckpointIO
 from ddpm_lightning.training.datamodule import StoreDataModule
-from ddpm_lightning.training.loggers import MetricsTable
+from ddpm_lightning.training.loggers import MetricsTable, finished_wandb, log_file, log_text
 from ddpm_lightning.training.module import DiffusionModule
 from ddpm_lightning.training.signals import stopped_by_signals
 
 PROBE_CLIPS = 8  # at most, to find the faster precision with
+MAX_CHARACTERS = 200_000  # of a text in a dashboard
 
 log = logging.getLogger(__name__)
 
@@ -77,14 +79,14 @@ def run(job: Job) -> None:
             num_clips, *form = batch_shape(data)
             clips = torch.zeros(min(num_clips, PROBE_CLIPS), *form)
             start = with_precision(start, choose_precision(accelerator(config), module, clips))
-        start = fit_memory(start, module, data, is_auto)
+        start, budget = fit_memory(start, module, data, is_auto)
         first_step = 0
         if start.checkpoint is not None:
             first_step = check_resumable(module, "ema" in config["callbacks"], start.checkpoint)
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         # A rank that ends at a signal ends well: else rank 0 would be killed for it.
         with logged(start.directory), suppress(Stopped):
-            fit(start, data, module, first_step)
+            fit(start, data, module, budget, first_step)
         return
     if start.is_new:
         start = create(start, is_named=job.cfg.run_dir is not None)
@@ -98,14 +100,13 @@ def run(job: Job) -> None:
         # Other ranks are started with the same words, as Lightning does it: they find all of it
         # in the run directory, whatever has become of conf/ and of the time.
         sys.argv[1:] = [f"resume={quoted(start.checkpoint or start.directory)}"]
-        trainer = fit(start, data, module, first_step)
+        trainer = fit(start, data, module, budget, first_step)
         if not start.config["trainer"].get("fast_dev_run"):
             finish(trainer, start.directory)
 
 
 def with_precision(start: Start, precision: str) -> Start:
     """The same with what precision=auto means here, which a resumed run will find in its place."""
-    log.info("precision: %s", precision)
     start.cfg.trainer.precision = precision
     return start._replace(config=resolved(start.cfg))
 
@@ -114,9 +115,10 @@ def fit(
     start: Start,
     data: StoreDataModule,
     module: DiffusionModule,
+    budget: Budget,
     first_step: int,
 ) -> pl.Trainer:
-    """Trains to the end."""
+    """Says what it is about to do and trains to the end."""
     config, directory = start.config, start.directory
     trainer = build_trainer(config, directory, first_step)  # before GIFs are decoded
     data.trainer = trainer  # which knows of other ranks
@@ -125,6 +127,10 @@ def fit(
     with user_errors("logger"):  # which starts here
         for logger in trainer.loggers:
             logger.log_hyperparams({**config, "skipped_gifs": data.skipped})
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        told = overview(start, trainer, data, module, budget)
+        log.info("%s", told)
+        show(trainer.loggers, directory, told, first_step)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
     finally:
@@ -133,6 +139,20 @@ def fit(
             if loader is not None:
                 loader.close()
     return trainer
+
+
+def show(loggers: list[Logger], directory: Path, told: str, step: int) -> None:
+    """In the dashboards: what the run says of itself, its configuration, changes of the code."""
+    config, starts = directory / "config.yaml", sorted(directory.glob("starts/*.json"))
+    patch = starts[-1].with_suffix(".patch")
+    texts = {"overview": told, "config": config.read_text()}
+    if patch.exists():
+        texts["git diff"] = patch.read_text()
+    for logger in loggers:
+        for tag, text in texts.items():
+            log_text(logger, tag, text[:MAX_CHARACTERS], step)
+        for path in (config, directory / LOG, starts[-1], patch):
+            log_file(logger, path, directory)
 
 
 def build(config: Node) -> tuple[StoreDataModule, DiffusionModule]:
@@ -144,12 +164,10 @@ def build(config: Node) -> tuple[StoreDataModule, DiffusionModule]:
         with torch.no_grad():
             module.loss.check(module.denoiser, torch.zeros(1, *batch_shape(data)[1:]))
         process = module.denoiser.process
-        found = describe(process, module.denoiser.data_std).warnings
+        describe(process, module.denoiser.data_std)  # ValueError where nothing can be sampled
     with user_errors("sampler"):
         sampler: Sampler = instantiate(config["sampler"], _convert_="all")
         rehearse(sampler, process, learned_variance=module.loss.num_outputs == 2)
-    if found and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        log.warning("this process and noise: %s", "; ".join(found))
     with user_errors("optimizer"):
         module.make_optimizer(module.denoiser.parameters())
     return data, module
@@ -220,19 +238,6 @@ def continued(node: Node, first_step: int) -> Node:
     return {"purge_step": first_step} if is_tensorboard and first_step else {}
 
 
-@contextmanager
-def finished_wandb() -> Iterator[None]:
-    """Without finish() two jobs of a sweep become one W&B run."""
-    code = 1
-    try:
-        yield
-        code = 0
-    finally:
-        wandb: Any = sys.modules.get("wandb")
-        if wandb is not None:
-            wandb.finish(exit_code=code)
-
-
 @rank_zero_only
 def finish(trainer: pl.Trainer, run_dir: Path) -> None:
     """Draws the curves and says where everything is."""
@@ -248,9 +253,10 @@ def finish(trainer: pl.Trainer, run_dir: Path) -> None:
         lines.append(f"  loss curves    {curves}")
     if (run_dir / "tensorboard").exists():
         lines.append("  dashboard      make dashboard, or tensorboard --logdir outputs")
-    if offline := sorted(run_dir.glob("wandb/offline-run-*")):
-        lines.append(f"  W&B (offline)  wandb sync {offline[-1]}")
-    if (run := getattr(sys.modules.get("wandb"), "run", None)) is not None and run.url:
+    if any(run_dir.glob("wandb/offline-run-*")):
+        lines.append(f"  W&B (offline)  wandb sync {run_dir}/wandb/offline-run-*")
+    run = getattr(sys.modules.get("wandb"), "run", None)
+    if run is not None and not run.offline and run.url:
         lines.append(f"  W&B            {run.url}")
     lines.append(f"  sample again   python sample.py checkpoint={run_dir}")
     print("\n".join(lines))

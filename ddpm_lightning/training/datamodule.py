@@ -98,8 +98,6 @@ class StoreDataModule(pl.LightningDataModule, ABC):
             return
         self.store = self.open_store()
         self._split(self.store, len(self.store))
-        log.info("%s", self.store.summary())
-        log.info("%d clips to train on, %d to validate on", len(self.train_set), len(self.val_set))
 
     def grow(self) -> ClipDataset | None:
         """The training set with the clips that have arrived since; None if there are none."""

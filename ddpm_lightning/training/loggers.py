@@ -1,30 +1,149 @@
-"""GIFs that really animate in W&B and TensorBoard: both are handed the file's own bytes. And a
-metrics.csv that goes on when its run does.
+"""W&B that cannot stop a run, a metrics.csv that goes on when its run does, and what Lightning's
+loggers have no word for: pictures and text in both dashboards.
+
+GIFs really animate: W&B and TensorBoard are handed the file's own bytes.
 """
 
 import csv
+import logging
 import struct
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from os.path import relpath
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+log = logging.getLogger(__name__)
 
-def log_gif(logger: Logger, tag: str, path: Path, step: int) -> None:
-    """Shows a GIF file under `tag` in a dashboard; loggers without pictures are passed over."""
+
+class WandbRun(WandbLogger):
+    """A run of W&B that goes on offline, under its id, where W&B fails: its server cannot be
+    reached, there is no key, its process was killed. One warning says so.
+
+    Args:
+        mode: online sends what is logged at once, offline keeps it for `wandb sync`.
+        settings: of wandb.Settings.
+        options: of WandbLogger and wandb.init.
+    """
+
+    def __init__(
+        self,
+        mode: Literal["online", "offline", "disabled"],
+        settings: dict[str, Any],
+        **options: Any,
+    ) -> None:
+        super().__init__(mode=mode, settings={**settings, "finish_timeout_raises": True}, **options)
+        del self._wandb_init["anonymous"]  # W&B warns of it, whatever it is
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        if self._experiment is None:
+            import wandb
+
+            try:
+                self._begin()
+            except wandb.Error as error:
+                if self._wandb_init["mode"] != "online":
+                    raise ValueError(error) from error
+                self._go_offline(error)
+                self._begin()
+        return self._experiment
+
+    def _begin(self) -> None:
+        import wandb
+
+        wandb.setup(wandb.Settings(**self._wandb_init["settings"]))
+        is_online = self._wandb_init["mode"] == "online"
+        if is_online and not wandb.login(prompt=False, verify=False):
+            raise wandb.errors.UsageError("no API key is stored; wandb login stores one")
+        self._experiment = super().experiment
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        super().log_hyperparams(params)
+        self._wandb_init["config"] = params  # should it begin again
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        try:
+            super().log_metrics(metrics, step)
+        except OSError as error:  # its process is gone
+            self._go_offline(error)
+            super().log_metrics(metrics, step)
+
+    def _go_offline(self, cause: object) -> None:
+        log.warning("W&B goes on offline: %s", " ".join(str(cause).split()))
+        self._experiment = None
+        self._wandb_init["mode"] = "offline"
+        torn_down()
+
+
+def torn_down() -> None:
+    """What W&B has left after a failure would keep another run from beginning."""
+    import wandb
+
+    with suppress(OSError, SystemExit):
+        wandb.teardown()
+    wandb.run = None
+
+
+@contextmanager
+def finished_wandb() -> Iterator[None]:
+    """Ends W&B's run, else two jobs of a sweep would become one. What could not be sent is told."""
+    code = 1
+    try:
+        yield
+        code = 0
+    finally:
+        wandb: Any = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            directory = relpath(Path(wandb.run.dir).parent)
+            try:
+                wandb.finish(exit_code=code)
+            except OSError as error:  # a TimeoutError, too
+                cause = str(error).rstrip(".")
+                log.warning("W&B: %s; send the rest with: wandb sync %s", cause, directory)
+                torn_down()
+
+
+def log_picture(logger: Logger, tag: str, path: Path, step: int) -> None:
+    """Shows a GIF or PNG file in a dashboard; loggers without pictures are passed over."""
+    is_gif = path.suffix == ".gif"
     if isinstance(logger, WandbLogger):
         # A path, not an array: arrays go through moviepy, and floats in [0, 1] come out black.
-        logger.log_video(tag, [str(path)], step=step, format=["gif"])
+        if is_gif:
+            logger.log_video(tag, [str(path)], step=step, format=["gif"])
+        else:
+            logger.log_image(tag, [str(path)], step=step)
     elif isinstance(logger, TensorBoardLogger):
         # As an image summary's bytes: add_video needs moviepy 1 and logs nothing, silently, with 2.
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         data = path.read_bytes()
-        width, height = struct.unpack("<HH", data[6:10])
+        width, height = (
+            struct.unpack("<HH", data[6:10]) if is_gif else struct.unpack(">II", data[16:24])
+        )
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
         summary = Summary(value=[Summary.Value(tag=tag, image=image)])
         logger.experiment._get_file_writer().add_summary(summary, step)
+
+
+def log_text(logger: Logger, tag: str, text: str, step: int) -> None:
+    """Shows text as it stands under TensorBoard's Text; W&B has files for that."""
+    if isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_text(tag, f"```\n{text}\n```", step)
+
+
+def log_file(logger: Logger, path: Path, directory: Path) -> None:
+    """Keeps a file below the run directory among W&B's files of the run, as it is at the end."""
+    if isinstance(logger, WandbLogger) and path.exists():
+        logger.experiment.save(str(path), base_path=str(directory), policy="end")
 
 
 class MetricsTable(CSVLogger):

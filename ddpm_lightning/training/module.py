@@ -99,8 +99,12 @@ class DiffusionModule(pl.LightningModule):
         """With the averaged weights once there are any, else with the raw ones."""
         return self.ema_denoiser if self.ema_denoiser and self.has_average else self.denoiser
 
+    def is_compiled_on(self, device: torch.device) -> bool:
+        """Whether training there compiles the network."""
+        return self.compiles if self.compiles is not None else device.type == "cuda"
+
     def on_fit_start(self) -> None:
-        if self.compiles or (self.compiles is None and self.device.type == "cuda"):
+        if self.is_compiled_on(self.device):
             denoisers = (self.denoiser, self.ema_denoiser)
             compile_in_place([d.network for d in denoisers if d is not None], self.device)
 

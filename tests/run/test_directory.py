@@ -84,7 +84,6 @@ def test_a_run_tells_where_it_came_from(trained: Path) -> None:
     if told["git"] is not None:  # where the tests run from a checkout
         assert re.fullmatch("[0-9a-f]{40}", told["git"]["revision"])
         assert told["git"]["changed"] == file.with_suffix(".patch").exists()
-    assert "8 clips from gifs" in (trained / "train.log").read_text()
 
 
 @pytest.mark.parametrize("key", ["resume", "ckpt_path"])

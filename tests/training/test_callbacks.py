@@ -24,8 +24,8 @@ from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.times.uniform_t import UniformTime
 from ddpm_lightning.training.averages import ConstantDecay
 from ddpm_lightning.training.callbacks import throughput
-from ddpm_lightning.training.callbacks.ema import EMA
-from ddpm_lightning.training.callbacks.throughput import Throughput
+from ddpm_lightning.training.callbacks.ema import EMA, distance
+from ddpm_lightning.training.callbacks.throughput import Throughput, peak_memory
 from ddpm_lightning.training.module import StandardDiffusion
 
 
@@ -164,7 +164,31 @@ def test_gradient_norm_is_that_of_all_gradients() -> None:
 
     keep = Keep()
     trainer = fit(module(), callbacks=[Throughput(), keep], max_epochs=1)
-    assert float(trainer.callback_metrics["train/grad_norm"]) == pytest.approx(float(keep.norm))
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert metrics["train/grad_norm"] == pytest.approx(float(keep.norm))
+    blocks = {n.removeprefix("grad_norm/"): v for n, v in metrics.items() if "grad_norm/" in n}
+    expected = {"entry", "embedding", "down.0", "down.1", "shrink.0", "middle", "middle_exit"}
+    assert blocks.keys() == expected | {"up.0", "up.1", "grow.0", "exit"}
+    assert sum(norm**2 for norm in blocks.values()) == pytest.approx(float(keep.norm) ** 2)
+
+
+def test_peak_memory_is_that_of_this_process() -> None:
+    kept = torch.ones(2**28, dtype=torch.uint8)
+    peak = peak_memory(torch.device("cpu"))
+    assert peak is not None
+    assert len(kept) < peak < 2**36
+
+
+def test_distance_of_the_average_is_relative_to_the_raw_weights() -> None:
+    raw = tiny_network()
+    average = copy.deepcopy(raw)
+    assert distance(average, raw) == 0
+    with torch.no_grad():
+        for parameter in average.parameters():
+            parameter.mul_(1.25)
+    assert float(distance(average, raw)) == pytest.approx(0.25, rel=1e-5)  # float32
+    trainer = fit(module(), callbacks=[EMA({"ema": ConstantDecay(0.9)}, None, "")], max_epochs=1)
+    assert 0 < float(trainer.callback_metrics["train/ema_distance"]) < 1
 
 
 def test_learning_rate_is_a_trapezium() -> None:

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.training import checkpoint_io
 from ddpm_lightning.training.averages import Decay, PowerDecay
+from ddpm_lightning.training.callbacks.throughput import is_logging_step
 from ddpm_lightning.training.module import DiffusionModule
 
 
 class EMA(pl.Callback):
-    """Averages after every optimizer step.
+    """Averages after every optimizer step; logs how far the first is from the raw weights.
 
     Args:
         averages: how much each keeps at a step, by name; the first is the one that is used.
@@ -78,6 +79,9 @@ class EMA(pl.Callback):
         assert pl_module.ema_denoiser is not None
         self.update(pl_module.ema_denoiser, pl_module.denoiser, step)
         pl_module.has_average = True
+        if is_logging_step(trainer, step):
+            away = distance(pl_module.ema_denoiser, pl_module.denoiser)
+            pl_module.log("train/ema_distance", away)
         every = self.snapshot_every_n_steps
         if every is not None and (step % every == 0 or step == trainer.max_steps):
             self._write_snapshot(trainer, pl_module.ema_denoiser, step)
@@ -103,6 +107,18 @@ class EMA(pl.Callback):
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / checkpoint_io.STEP.format(step)
         checkpoint_io.write({"step": step, "averages": found}, path)
+
+
+@torch.no_grad()
+def distance(average: nn.Module, raw: nn.Module) -> Tensor:
+    """|average - raw| / |raw|, over all weights."""
+    kept, new = list(floats(average).values()), list(floats(raw).values())
+    apart, whole = (
+        torch.stack(torch._foreach_norm(parts)).norm()
+        for parts in (torch._foreach_sub(kept, new), new)
+    )
+    share: Tensor = apart / whole
+    return share
 
 
 def floats(module: nn.Module) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from ddpm_lightning.plots.films import ReverseFilm, save_grid
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import per_sample_generators
 from ddpm_lightning.training.datamodule import StoreDataModule
-from ddpm_lightning.training.loggers import log_gif
+from ddpm_lightning.training.loggers import log_picture
 from ddpm_lightning.training.module import DiffusionModule
 
 
@@ -86,4 +86,4 @@ class SampleGrid(pl.Callback):
             paths["reverse_process"] = states.save(self.directory / f"{film}.gif", form.fps)
         for tag, path in paths.items():
             for logger in trainer.loggers:
-                log_gif(logger, tag, path, trainer.global_step)
+                log_picture(logger, tag, path, trainer.global_step)

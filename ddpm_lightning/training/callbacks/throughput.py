@@ -1,17 +1,22 @@
-"""Measures training: clips and operations per second, the share of time spent on waiting, the
-gradient's norm.
+"""Measures training: clips and operations per second, the share of time spent on waiting, memory,
+and the gradient's norm, whole and by block of the network.
 """
 
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ddpm_lightning.data.dataset import Batch
-from ddpm_lightning.networks.flops import forward_flops, peak_flops
+from ddpm_lightning.networks.flops import peak_flops, training_flops
+from ddpm_lightning.networks.memory import GIB
 from ddpm_lightning.training.module import DiffusionModule
+
+_STATUS = Path("/proc/self/status")
 
 
 class Throughput(pl.Callback):
@@ -20,11 +25,11 @@ class Throughput(pl.Callback):
     Time spent on validation, samples and checkpoints is not counted. Under several devices the rate
     is that of all of them. train/tflops counts what the network's graph needs per step, times 1e-12
     and per second and device; train/mfu is its share of the device's bfloat16 peak, where known.
+    train/memory_gib is the peak so far: of tensors on a GPU, of the process on a CPU.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._last_step = trainer.global_step
-        self._flops: int | None = None  # of a clip, forward and backward
         self._start_window(trainer)
 
     def _start_window(self, trainer: pl.Trainer) -> None:
@@ -39,8 +44,10 @@ class Throughput(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         if is_logging_step(trainer, trainer.global_step + 1):
-            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-            pl_module.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
+            assert isinstance(pl_module, DiffusionModule)
+            norms = gradient_norms(pl_module.denoiser.network)
+            pl_module.log("train/grad_norm", torch.stack(list(norms.values())).norm())
+            pl_module.log_dict({f"grad_norm/{block}": norm for block, norm in norms.items()})
 
     def on_train_batch_end(
         self,
@@ -62,19 +69,43 @@ class Throughput(pl.Callback):
             seconds = self._step_seconds + wait
             pl_module.log("train/clips_per_s", self._clips / seconds, prog_bar=True)
             pl_module.log("train/data_wait", wait / seconds, prog_bar=True)
-            rate = self._flops_of(pl_module, batch) * self._clips / seconds / trainer.world_size
+            rate = flops_of(pl_module, batch) * self._clips / seconds / trainer.world_size
             pl_module.log("train/tflops", rate / 1e12)
             if (peak := peak_flops(pl_module.device)) is not None:
                 pl_module.log("train/mfu", rate / peak)
+            if (memory := peak_memory(pl_module.device)) is not None:
+                pl_module.log("train/memory_gib", memory / GIB)
             self._start_window(trainer)
 
-    def _flops_of(self, pl_module: pl.LightningModule, batch: Batch) -> int:
-        if self._flops is None:
-            assert isinstance(pl_module, DiffusionModule)
-            _, frames, height, width, channels = batch.clip.shape
-            shape = (1, channels, frames, height, width)
-            self._flops = 3 * forward_flops(pl_module.denoiser.network, shape)
-        return self._flops
+
+def flops_of(pl_module: pl.LightningModule, batch: Batch) -> int:
+    """What a clip of the batch takes, forward and backward."""
+    assert isinstance(pl_module, DiffusionModule)
+    _, frames, height, width, channels = batch.clip.shape
+    return training_flops(pl_module.denoiser.network, (channels, frames, height, width))
+
+
+def gradient_norms(network: nn.Module) -> dict[str, Tensor]:
+    """Of every block of a network: entry, down.0, down.1, .., exit."""
+    named = [(name, p.grad) for name, p in network.named_parameters() if p.grad is not None]
+    blocks: dict[str, list[Tensor]] = {}
+    norms = torch._foreach_norm([gradient for _, gradient in named])
+    for (name, _), norm in zip(named, norms, strict=True):
+        child, inside, *_ = name.split(".")
+        block = f"{child}.{inside}" if inside.isdigit() else child
+        blocks.setdefault(block, []).append(norm)
+    return {block: torch.stack(parts).norm() for block, parts in blocks.items()}
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes so far: of tensors on a GPU, of this process on a CPU; None where nothing tells it."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if not _STATUS.exists():
+        return None
+    # Not ru_maxrss, which begins at what the parent of the process had.
+    (line,) = (x for x in _STATUS.read_text().splitlines() if x.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
 
 
 def is_logging_step(trainer: pl.Trainer, step: int) -> bool:

@@ -1,0 +1,67 @@
+"""One screen before step 0: what is about to be trained, on what, and where it goes."""
+
+import math
+from os.path import relpath
+
+import lightning.pytorch as pl
+import torch
+
+from ddpm_lightning.networks.flops import training_flops
+from ddpm_lightning.processes.report import describe
+from ddpm_lightning.run.directory import Start
+from ddpm_lightning.run.memory import Budget
+from ddpm_lightning.training.datamodule import StoreDataModule
+from ddpm_lightning.training.module import DiffusionModule
+from ddpm_lightning.training.text import labelled
+
+
+def overview(
+    start: Start,
+    trainer: pl.Trainer,
+    data: StoreDataModule,
+    module: DiffusionModule,
+    budget: Budget,
+) -> str:
+    """At most twenty lines. The data must be loaded, the trainer made."""
+    choice, form = start.choices, data.format
+    assert data.store is not None
+    clip = (form.channels, form.num_frames, form.height, form.width)
+    parts = {"devices": trainer.world_size, "accumulated": trainer.accumulate_grad_batches}
+    clips = data.batch_size * math.prod(parts.values())
+    more = "".join(f" x {number} {what}" for what, number in parts.items() if number > 1)
+    gflops = training_flops(module.denoiser.network, clip) / 1e9
+    num_parameters = sum(p.numel() for p in module.denoiser.parameters())
+    report = describe(module.denoiser.process, module.denoiser.data_std)
+    return labelled(
+        model=f"{choice['network']}, {num_parameters:,} parameters; "
+        f"objective {choice['objective']}, loss {choice['loss']}, times {choice['times']}",
+        memory=f"{budget} on each device" if more else str(budget),
+        compute=f"{gflops * clips:,.3g} GFLOP a step, {gflops:,.3g} a clip",
+        schedule=f"{choice['model']}, {choice['noise']}: {report}",
+        unusual="; ".join(report.warnings),
+        data=f"{data.store.summary()}\n{len(data.train_set):,} to train on, {len(data.val_set):,} "
+        f"to validate on; {form.num_frames} frames of {form.width}x{form.height}, "
+        f"{'grey' if form.channels == 1 else 'colour'}, {form.fps:g} a second",
+        device=f"{_device(trainer)}; precision: {trainer.precision}, "
+        f"{'compiled' if module.is_compiled_on(trainer.strategy.root_device) else 'not compiled'}",
+        batch=f"{clips:,} clips a step" + (f": {data.batch_size}{more}" if more else ""),
+        length=_length(trainer, len(data.train_set) / clips),
+        output=relpath(start.directory),
+    )
+
+
+def _device(trainer: pl.Trainer) -> str:
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        return f"{trainer.world_size} x {name}" if trainer.world_size > 1 else name
+    threads = f"{torch.get_num_threads()} threads" if torch.get_num_threads() > 1 else "one thread"
+    processes = f"{trainer.world_size} processes of " if trainer.world_size > 1 else ""
+    return f"{device.type}, {processes}{threads}"
+
+
+def _length(trainer: pl.Trainer, steps_per_epoch: float) -> str:
+    if trainer.max_steps != -1:
+        return f"{trainer.max_steps:,} steps, {trainer.max_steps / steps_per_epoch:,.1f} epochs"
+    assert trainer.max_epochs is not None
+    return f"{trainer.max_epochs * steps_per_epoch:,.0f} steps, {trainer.max_epochs:,} epochs"

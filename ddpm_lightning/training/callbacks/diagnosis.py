@@ -1,0 +1,220 @@
+"""After the first steps of a run: where their time went, and what to change."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.profilers import PassThroughProfiler, SimpleProfiler
+from tqdm import tqdm
+
+from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
+from ddpm_lightning.training.callbacks.samples import SampleGrid
+from ddpm_lightning.training.module import DiffusionModule
+from ddpm_lightning.training.text import labelled
+
+DATA, LOGGING = "data", "logging and the rest"
+TOO_MUCH = {DATA: 0.1, LOGGING: 0.1}  # of a step's time
+RARE, MODEST = 0.2, 0.05  # shares of what is done now and then: too much, and what to bring it to
+LITTLE_MEMORY = 0.4  # of a GPU
+
+log = logging.getLogger(__name__)
+
+
+class Occasional(NamedTuple):
+    """What is done every `every` steps and takes `seconds`; the option says how often."""
+
+    seconds: float
+    every: float
+    option: str
+
+
+class Measured(NamedTuple):
+    """Of steps: seconds each, without what is done now and then, and the shares of their parts."""
+
+    seconds: float
+    shares: dict[str, float]
+    occasional: dict[str, Occasional]
+
+    def share(self, name: str) -> float:
+        """Of the time of a long run that goes to something occasional."""
+        found = self.occasional[name]
+        return found.seconds / (found.seconds + found.every * self.seconds)
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {share:.1%}" for name, share in self.shares.items())
+        lines = [f"{self.seconds * 1e3:,.0f} ms a step: {parts}"]
+        for name, found in self.occasional.items():
+            how_often = f"every {found.every:,.0f} steps: {self.share(name):.1%}"
+            lines.append(f"{name} {found.seconds:.2g} s, {how_often}")
+        return "\n".join(lines)
+
+
+class Stopwatch(SimpleProfiler):
+    """Lightning's, of one device: it waits for what a part of a step has started there."""
+
+    def __init__(self, waits: bool) -> None:
+        super().__init__()
+        self.waits = waits
+
+    def stop(self, action_name: str) -> None:
+        if self.waits and action_name.startswith(("[Strategy]", "[LightningModule]")):
+            torch.accelerator.synchronize()
+        super().stop(action_name)
+
+    def total(self, start: str, end: str) -> float:
+        """Seconds of all actions whose names begin and end so."""
+        return math.fsum(s for s, _ in self._matching(start, end))
+
+    def longest(self, start: str, end: str) -> float:
+        """Of them; 0 if there are none."""
+        return max((s for _, s in self._matching(start, end)), default=0.0)
+
+    def _matching(self, start: str, end: str) -> Iterator[tuple[float, float]]:
+        for name, durations in self.recorded_durations.items():
+            if name.startswith(start) and name.endswith(end):
+                yield math.fsum(durations), max(durations)
+
+
+class Diagnosis(pl.Callback):
+    """Times steps with Lightning's profiler, unless the trainer has another, and tells, once.
+
+    Args:
+        num_steps: after which it tells; the first tenth, which is slower, is left out.
+    """
+
+    def __init__(self, num_steps: int) -> None:
+        if num_steps < 2:
+            raise ValueError(
+                f"num_steps must be at least 2, got {num_steps}; ~callbacks.diagnosis times none"
+            )
+        self.num_steps = num_steps
+        self._stopwatch: Stopwatch | None = None
+
+    @pl.utilities.rank_zero_only
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        first = trainer.global_step
+        self._from = first + max(1, self.num_steps // 10)
+        self._until = first + self.num_steps
+        if trainer.max_steps != -1:
+            self._until = min(self._until, trainer.max_steps)
+        self._last_step = first
+        self._validations: list[float] = []
+
+    @pl.utilities.rank_zero_only
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        step = trainer.global_step
+        if step > self._until or step == self._last_step:  # told, or gradients still accumulate
+            return
+        self._last_step = step
+        own = isinstance(trainer.profiler, PassThroughProfiler)  # type: ignore[attr-defined]
+        if step == self._from and own:
+            self._stopwatch = Stopwatch(waits=pl_module.device.type != "cpu")
+            trainer.profiler = self._stopwatch  # type: ignore[attr-defined]
+            self._started = time.perf_counter()
+        elif step == self._until and self._stopwatch is not None:
+            assert isinstance(pl_module, DiffusionModule)
+            found = self._measured(trainer, self._stopwatch)
+            self._put_away(trainer)
+            advice = "\n".join(changes(found, trainer, pl_module)) or "nothing stands out"
+            with tqdm.external_write_mode():  # beside the progress bar
+                log.info("%s", labelled(time=str(found), change=advice))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._put_away(trainer)  # else Lightning would print all of it
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validation_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._stopwatch is not None:
+            self._validations.append(time.perf_counter() - self._validation_started)
+
+    def _put_away(self, trainer: pl.Trainer) -> None:
+        if self._stopwatch is not None:
+            trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]
+            self._stopwatch = None
+
+    def _measured(self, trainer: pl.Trainer, stopwatch: Stopwatch) -> Measured:
+        wall = time.perf_counter() - self._started
+        drawing = stopwatch.total("[Callback]SampleGrid", ".on_train_batch_end")
+        saving = stopwatch.total("save_checkpoint", "")
+        forward = stopwatch.total("[Strategy]", ".training_step")
+        backward = stopwatch.total("[Strategy]", ".backward")
+        within = stopwatch.total("[LightningModule]", ".optimizer_step") - forward - backward
+        wall -= drawing + saving + math.fsum(self._validations)
+        seconds = {
+            DATA: stopwatch.total("", "train_dataloader_next")
+            + stopwatch.total("[Strategy]", ".batch_to_device"),
+            "forward": forward,
+            "backward": backward,
+            "optimizer and averages": within + stopwatch.total("[Callback]EMA", "_batch_end"),
+        }
+        seconds[LOGGING] = max(0.0, wall - sum(seconds.values()))
+        shares = {name: part / wall for name, part in seconds.items()}
+        each = wall / (self._until - self._from)
+        longest = {
+            "samples": stopwatch.longest("[Callback]SampleGrid", ".on_train_batch_end"),
+            "checkpoints": stopwatch.longest("save_checkpoint", ""),
+            "validation": max(self._validations, default=0.0),
+        }
+        occasional = {
+            name: Occasional(longest[name], *how)
+            for name, how in intervals(trainer).items()
+            if longest[name] > each  # less would not be noticed, if it was done at all
+        }
+        return Measured(each, shares, occasional)
+
+
+def intervals(trainer: pl.Trainer) -> dict[str, tuple[float, str]]:
+    """How often something is done, in steps, and by which option."""
+    found: dict[str, tuple[float, str]] = {}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, SampleGrid):
+            found["samples"] = (callback.every_n_steps, "callbacks.samples.every_n_steps")
+        if isinstance(callback, Checkpoints):
+            found["checkpoints"] = (callback.every_n_steps, "callbacks.checkpoints.every_n_steps")
+    batches = trainer.val_check_batch or math.inf  # none where it goes by the clock
+    found["validation"] = (batches / trainer.accumulate_grad_batches, "trainer.val_check_interval")
+    return found
+
+
+def changes(found: Measured, trainer: pl.Trainer, module: DiffusionModule) -> Iterator[str]:
+    """A line for each thing that costs more time than it should."""
+    loader, device = trainer.train_dataloader, module.device
+    if found.shares[DATA] > TOO_MUCH[DATA]:
+        assert loader is not None
+        more = 2 * loader.num_workers or 2
+        yield f"{found.shares[DATA]:.0%} of a step is waiting for data: data.num_workers={more}"
+    if found.shares[LOGGING] > TOO_MUCH[LOGGING]:
+        every = 5 * int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        yield f"{found.shares[LOGGING]:.0%} of a step is logging: trainer.log_every_n_steps={every}"
+    for name, each in found.occasional.items():
+        if found.share(name) > RARE:
+            rarer = round_up(each.seconds / (MODEST * found.seconds))
+            yield f"{found.share(name):.0%} of the time goes to {name}: {each.option}={rarer}"
+    if device.type == "cpu" and torch.cuda.is_available():
+        yield "a GPU is idle: trainer=gpu"
+    if device.type == "cuda":
+        if not module.is_compiled_on(device):
+            yield "the network is not compiled: model.compile=true"
+        if str(trainer.precision).startswith("32"):
+            yield "the network computes in float32: trainer.precision=bf16-mixed"
+        used = torch.cuda.max_memory_allocated(device) / torch.cuda.mem_get_info(device)[1]
+        if used < LITTLE_MEMORY:
+            yield f"{used:.0%} of the GPU's memory is used: data.batch_size=auto takes more clips"
+
+
+def round_up(steps: float) -> int:
+    """To 1, 2 or 5 times a power of ten."""
+    unit = 1
+    while True:
+        for factor in (1, 2, 5):
+            if factor * unit >= steps:
+                return factor * unit
+        unit *= 10

@@ -1,0 +1,52 @@
+"""The curve of log-SNR that a run trains along, for the run directory and the dashboards."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from ddpm_lightning.plots.schedules import save_log_snr
+from ddpm_lightning.processes.report import describe
+from ddpm_lightning.training.loggers import log_picture
+from ddpm_lightning.training.module import DiffusionModule
+
+
+class ScheduleCurve(pl.Callback):
+    """Draws it once, not before the first step: matplotlib takes a second to load.
+
+    Args:
+        after_step: of this start of the run; or at its end.
+        path: of the picture, log_snr.png.
+    """
+
+    def __init__(self, after_step: int, path: str) -> None:
+        self.after_step = after_step
+        self.path = Path(path)
+
+    @pl.utilities.rank_zero_only
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._due: int | None = trainer.global_step + self.after_step
+
+    @pl.utilities.rank_zero_only
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        if self._due is not None and trainer.global_step >= self._due:
+            self._draw(trainer, pl_module)
+
+    @pl.utilities.rank_zero_only
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._due is not None:
+            self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._due = None
+        assert isinstance(pl_module, DiffusionModule)
+        process = pl_module.denoiser.process
+        report = describe(process, pl_module.denoiser.data_std)
+        lines = [str(report), *report.warnings]
+        title = "\n".join(textwrap.fill(line, 90) for line in lines)
+        save_log_snr({title: {type(process).__name__: process}}, self.path)
+        for logger in trainer.loggers:
+            log_picture(logger, "log_snr", self.path, trainer.global_step)

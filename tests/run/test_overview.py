@@ -1,0 +1,48 @@
+"""What a run says of itself before its first step, which its log keeps."""
+
+from pathlib import Path
+
+import torch
+
+from tests.commands import TINY, Call
+
+
+def told(run: Path) -> dict[str, str]:
+    """label -> text of the overview, its continued lines joined."""
+    text = (run / "train.log").read_text().split("INFO ", 1)[1]
+    lines, label = dict[str, str](), ""
+    for line in text.splitlines():
+        label = line[:11].strip() or label
+        lines[label] = f"{lines.get(label, '')} {line[11:]}".strip()
+        if label == "output":
+            break
+    return lines
+
+
+def test_the_overview_tells_what_is_trained_on_what_and_where(trained_once: Path) -> None:
+    lines = told(trained_once)
+    state = torch.load(trained_once / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    raw = [value for name, value in state.items() if name.startswith("denoiser.network.")]
+    assert lines["model"].startswith(f"unet3d_tiny, {sum(map(torch.numel, raw)):,} parameters")
+    assert "GiB (weights 0.00, optimizer" in lines["memory"]
+    assert "GiB free" in lines["memory"]
+    assert "GFLOP a step" in lines["compute"]
+    assert lines["schedule"].startswith("standard, cosine: 50 steps, log-SNR ")
+    assert "8 clips from gifs" in lines["data"]
+    assert "4 frames of 8x8, grey" in lines["data"]
+    assert "precision: 32-true, not compiled" in lines["device"]
+    assert lines["batch"] == "2 clips a step"
+    assert lines["length"].startswith("4 steps, ")
+    assert lines["output"].endswith(trained_once.name)
+    assert "unusual" not in lines
+
+
+def test_what_is_unusual_or_left_out_is_told(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "gifs" / "broken.gif").write_bytes(b"not a GIF at all")
+    words = ["noise=hybrid", "model=median", "sampler.num_evaluations=2", "logger=csv"]
+    words += ["trainer.accumulate_grad_batches=3", "debug=fast_dev_run", "run_dir=out"]
+    assert call("train", *TINY, *words).code == 0
+    lines = told(tmp_path / "out")
+    assert "log-SNR rises at 25 of 49 steps" in lines["unusual"]
+    assert "skipped 1: 1 not_a_gif" in lines["data"]
+    assert lines["batch"] == "6 clips a step: 2 x 3 accumulated"

@@ -1,0 +1,82 @@
+"""Where the time of the first steps goes, and what is said to change."""
+
+import logging
+import re
+import time
+
+import pytest
+from lightning.pytorch.profilers import PassThroughProfiler
+from torch import Tensor
+
+from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.training.callbacks.diagnosis import (
+    Diagnosis,
+    Measured,
+    Occasional,
+    changes,
+    round_up,
+)
+from ddpm_lightning.training.module import StandardDiffusion
+from tests.training.test_callbacks import fit, module
+
+
+def shares_of(told: str) -> dict[str, float]:
+    """part -> per cent of a step."""
+    found = re.findall(r"([a-z ]+) ([\d.]+)%", " ".join(told.split()))
+    return {name.strip(): float(share) for name, share in found}
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def test_the_parts_of_a_step_are_all_of_it_and_are_told_once(
+    told: pytest.LogCaptureFixture,
+) -> None:
+    class SlowForward(StandardDiffusion):
+        def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+            time.sleep(0.1)
+            return super().training_step(batch, batch_index)
+
+    model = module()
+    model.__class__ = SlowForward
+    trainer = fit(model, callbacks=[Diagnosis(num_steps=5)], max_steps=12)
+    (record,) = [r for r in told.records if r.name.endswith("diagnosis")]
+    shares = shares_of(record.message.split("change")[0])
+    assert sum(shares.values()) == pytest.approx(100, abs=0.5)  # five roundings
+    assert shares["forward"] == max(shares.values())
+    assert "nothing stands out" in record.message
+    assert isinstance(trainer.profiler, PassThroughProfiler)
+
+
+def test_waiting_for_data_is_told_with_what_to_change(told: pytest.LogCaptureFixture) -> None:
+    fit(module(), seconds=0.2, callbacks=[Diagnosis(num_steps=5)], max_steps=6)
+    assert re.search(r"\d\d% of a step is waiting for data: data.num_workers=2", told.text)
+
+
+def test_a_run_that_ends_sooner_leaves_no_report_of_lightning(
+    told: pytest.LogCaptureFixture,
+) -> None:
+    fit(module(), callbacks=[Diagnosis(num_steps=50)], max_epochs=2)
+    assert "Profiler Report" not in told.text
+
+
+def test_what_is_done_too_often_is_told_with_how_often_to_do_it() -> None:
+    trainer = fit(pl_module := module(), callbacks=[], max_steps=1)
+    shares = {"data": 0.02, "logging and the rest": 0.01}
+    often = Occasional(seconds=6.0, every=100, option="callbacks.samples.every_n_steps")
+    found = Measured(0.1, shares, {"samples": often})
+    assert found.share("samples") == pytest.approx(6 / 16)
+    # 6 s are 5 % of 1,200 steps of 0.1 s; the next round number is 2,000.
+    (line,) = changes(found, trainer, pl_module)
+    assert line == "38% of the time goes to samples: callbacks.samples.every_n_steps=2000"
+    assert not list(changes(Measured(0.1, shares, {}), trainer, pl_module))
+    (line,) = changes(Measured(0.1, shares | {"logging and the rest": 0.2}, {}), trainer, pl_module)
+    assert line == "20% of a step is logging: trainer.log_every_n_steps=20"
+
+
+@pytest.mark.parametrize(("steps", "rounded"), [(0.3, 1), (1, 1), (3, 5), (51, 100), (1200, 2000)])
+def test_round_numbers_are_those_above(steps: float, rounded: int) -> None:
+    assert round_up(steps) == rounded
