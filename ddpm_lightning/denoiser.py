@@ -33,8 +33,9 @@ class Denoiser(nn.Module):
     """Estimates x_0.
 
     Args:
-        network: maps x (B, C, F, H, W) and log-SNR (B,) to (B, C, F, H, W); or to twice as many
-            channels, of which the second half is the learned variance (network.outputs=2).
+        network: maps x (B, C, F, H, W) and log-SNR (B,), with `conditions` as keywords, to
+            (B, C, F, H, W); or to twice as many channels, of which the second half is the learned
+            variance (network.outputs=2).
         process: gives alpha_t and sigma_t.
         objective: what the network predicts.
         data_std: s_d, the standard deviation of the data, which scales the network's input.
@@ -50,7 +51,20 @@ class Denoiser(nn.Module):
         self.process = process
         self.objective = objective
         self.data_std = data_std
+        self.conditions: dict[str, Tensor] = {}
         self._input: Tensor | None = None
+
+    def conditioned(self, **conditions: Tensor) -> "Denoiser":
+        """The same network, told the conditions at every call: samplers, losses and likelihoods
+        take it as any other denoiser.
+
+        Args:
+            conditions: vectors (B, vector_width) and tokens (B, L, token_width) of UNet3D, for the
+                B clips of every later call.
+        """
+        denoiser = Denoiser(self.network, self.process, self.objective, self.data_std)
+        denoiser.conditions = conditions
+        return denoiser
 
     def denoise(self, x_t: Tensor, t: Time) -> Tensor:
         """x_0 estimate (B, ...) from x_t (B, ...) at times t, () or (B,)."""
@@ -128,7 +142,7 @@ class Denoiser(nn.Module):
         else:
             level = torch.full((len(x),), float(log_snr), device=x.device, dtype=x.dtype)
         scaled = torch.mul(x, expand(m.rsqrt(), x), out=self._room(x))
-        output: Tensor = self.network(scaled, level)
+        output: Tensor = self.network(scaled, level, **self.conditions)
         output = output.to(x.dtype)
         if output.shape == x.shape:
             return output, None

@@ -1,4 +1,5 @@
-"""Attention layers on tokens (N, H, W, C): among the positions of a frame, or along time.
+"""Attention layers on tokens (N, H, W, C): among the positions of a frame, along time, or to
+conditions.
 
 Each is a residual branch on x / rms(x); at the start its exit is zero.
 """
@@ -21,14 +22,23 @@ class Attention(nn.Module):
     Args:
         width: channels of x.   num_heads, head_width: of queries, keys and values.
         zero_exit: the layer starts as the identity.
+        source_width: channels of what keys and values are made from; None: of x.
     """
 
-    def __init__(self, width: int, num_heads: int, head_width: int, zero_exit: bool) -> None:
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        head_width: int,
+        zero_exit: bool,
+        source_width: int | None = None,
+    ) -> None:
         super().__init__()
+        source_width = source_width or width
         self.heads = (num_heads, head_width)
         self.query = nn.Linear(width, num_heads * head_width, bias=False)
-        self.key = nn.Linear(width, num_heads * head_width, bias=False)
-        self.value = nn.Linear(width, num_heads * head_width, bias=False)
+        self.key = nn.Linear(source_width, num_heads * head_width, bias=False)
+        self.value = nn.Linear(source_width, num_heads * head_width, bias=False)
         self.exit = nn.Linear(num_heads * head_width, width)
         if zero_exit:
             nn.init.zeros_(self.exit.weight)
@@ -90,6 +100,22 @@ SPATIAL: dict[str, type[LinearAttention | FullAttention] | None] = {
     "windowed": WindowedAttention,
     "none": None,
 }
+
+
+class CrossAttention(Attention):
+    """Softmax attention of all positions of a clip to the clip's condition tokens, in any order."""
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """x (B F, H, W, C), tokens (B, L, source_width), like x out."""
+        y = F.rms_norm(x, x.shape[-1:], eps=EPS).view(len(tokens), -1, x.shape[-1])
+        source = F.rms_norm(tokens, tokens.shape[-1:], eps=EPS)
+        q, k, v = (
+            layer(s).unflatten(-1, self.heads).transpose(1, 2)  # (B, heads, F H W or L, d)
+            for layer, s in ((self.query, y), (self.key, source), (self.value, source))
+        )
+        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        output: Tensor = x + self.exit(out).view(x.shape).to(x.dtype)
+        return output
 
 
 class TemporalAttention(Attention):

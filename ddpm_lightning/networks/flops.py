@@ -1,7 +1,7 @@
 """Floating-point operations of a network, counted from its real graph, and what devices can do."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -18,12 +18,23 @@ PEAK = {
 }
 
 
-def forward_flops(network: nn.Module, shape: Sequence[int]) -> int:
-    """Of one call on clips (B, C, F, H, W), by matrix products and convolutions."""
+def forward_flops(
+    network: nn.Module, shape: Sequence[int], conditions: Mapping[str, Sequence[int]] | None = None
+) -> int:
+    """Of one call, matrix products and convolutions; nothing is computed.
+
+    Args:
+        shape: (B, C, F, H, W) of the clips.
+        conditions: shape for one clip of what the network is told beside log-SNR, by its name.
+    """
     blank = copy.deepcopy(network).to("meta")
     x = torch.empty(tuple(shape), device="meta")
+    told = {
+        name: torch.empty(shape[0], *each, device="meta")
+        for name, each in (conditions or {}).items()
+    }
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        blank(x, torch.empty(shape[0], device="meta"))
+        blank(x, torch.empty(shape[0], device="meta"), **told)
     return int(counter.get_total_flops())
 
 

@@ -30,19 +30,12 @@ class LogSNREmbedding(nn.Module):
         self.register_buffer("frequencies", 2 * torch.pi / periods, persistent=False)
         self.first = nn.Linear(2 * num_frequencies, width)
         self.second = nn.Linear(width, width)
-        self.vector_width = vector_width
         self.vectors = zeroed(nn.Linear(vector_width, width, bias=False)) if vector_width else None
 
     def forward(self, log_snr: Tensor, vectors: Tensor | None = None) -> Tensor:
         angle = log_snr[:, None] * self.frequencies
         h = self.first(torch.cat([angle.sin(), angle.cos()], dim=1))
         if self.vectors is not None:
-            if vectors is None or vectors.shape != (len(log_snr), self.vector_width):
-                raise ValueError(
-                    f"this network takes vectors of shape {(len(log_snr), self.vector_width)} "
-                    f"beside log-SNR, got {None if vectors is None else tuple(vectors.shape)}; "
-                    "set network.vector_width to their width, 0 for none"
-                )
             h = h + self.vectors(vectors)
         return F.silu(self.second(F.silu(h)))
 

@@ -7,7 +7,7 @@ on tensors without values; and the tensors that are being worked on.
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -117,6 +117,7 @@ def plan(
     device_type: str,
     dtype: torch.dtype = torch.float32,
     average: bool = True,
+    conditions: Mapping[str, Sequence[int]] | None = None,
 ) -> MemoryPlan:
     """For a training step of AdamW on clips (B, C, F, H, W).
 
@@ -124,6 +125,8 @@ def plan(
         device_type: cpu or cuda, which save different things.
         dtype: that activations are computed in.
         average: whether an average of the weights is kept.
+        conditions: shape for one clip of what the network is told beside log-SNR, by its name:
+            vectors (vector_width,), tokens (L, token_width).
     """
     blank = copy.deepcopy(network).to("meta", dtype).train()
     saved = _Saved(blank)
@@ -134,12 +137,16 @@ def plan(
         stage.register_forward_hook(saved.leave)
     x = torch.empty(tuple(shape), device="meta", dtype=dtype)
     level = torch.empty(shape[0], device="meta", dtype=dtype)
+    told = {
+        name: torch.empty(shape[0], *each, device="meta", dtype=dtype)
+        for name, each in (conditions or {}).items()
+    }
     with (
         planned_for(device_type),
         _Fused(),
         torch.autograd.graph.saved_tensors_hooks(saved.keep, lambda tensor: tensor),
     ):
-        output = blank(x, level)
+        output = blank(x, level, **told)
     again = [inside for _, inside in saved.stages]  # made when the gradient needs them
     given = {key for outside, _ in saved.stages for key in outside}
     kept = (saved.sizes.keys() - {key for inside in again for key in inside}) | given
@@ -158,6 +165,7 @@ def planner(
     device_type: str,
     dtype: torch.dtype = torch.float32,
     average: bool = True,
+    conditions: Mapping[str, Sequence[int]] | None = None,
 ) -> Callable[[int], MemoryPlan]:
     """Batch size -> plan, by what two small batches take: planning takes time, too.
 
@@ -165,7 +173,9 @@ def planner(
         clip: (C, F, H, W).
     """
     few = max(1, min(_FEW, _FEW_POSITIONS // math.prod(clip[1:])))
-    less, more = (plan(network, (n, *clip), device_type, dtype, average) for n in (few, 2 * few))
+    less, more = (
+        plan(network, (n, *clip), device_type, dtype, average, conditions) for n in (few, 2 * few)
+    )
 
     def planned(batch_size: int) -> MemoryPlan:
         slope = (batch_size - few) / few
@@ -181,6 +191,7 @@ def propose(
     available: int,
     dtype: torch.dtype = torch.float32,
     average: bool = True,
+    conditions: Mapping[str, Sequence[int]] | None = None,
 ) -> Proposal:
     """The largest batch up to shape[0] that fits: first whole, then in halves that accumulate, at
     last with checkpointing at every level. ValueError where not even one clip fits.
@@ -194,7 +205,7 @@ def propose(
         for module in candidate.modules():
             if checkpointing and hasattr(module, FLAG):
                 setattr(module, FLAG, True)
-        planned = planner(candidate, shape[1:], device_type, dtype, average)
+        planned = planner(candidate, shape[1:], device_type, dtype, average, conditions)
         batch_size = shape[0]
         while batch_size:
             needed = planned(batch_size)

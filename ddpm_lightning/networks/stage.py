@@ -1,4 +1,4 @@
-"""A stage of the U-Net: residual blocks, spatial and temporal attention, at one resolution."""
+"""A stage of the U-Net: residual blocks and attention at one resolution."""
 
 from collections.abc import Callable, Collection
 from difflib import get_close_matches
@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ddpm_lightning.networks.attention import FullAttention, LinearAttention, TemporalAttention
+from ddpm_lightning.networks.attention import (
+    CrossAttention,
+    FullAttention,
+    LinearAttention,
+    TemporalAttention,
+)
 from ddpm_lightning.networks.layers import ResidualBlock, TemporalConv
 
 MIXINGS = ("none", "separable", "full")
@@ -23,6 +28,7 @@ class Build(NamedTuple):
     norm: str
     temporal_mixing: str
     zero_exits: bool
+    token_width: int
 
     def block(self, in_width: int, skip_width: int, out_width: int) -> ResidualBlock:
         return ResidualBlock(
@@ -38,9 +44,17 @@ class Build(NamedTuple):
     def temporal(self, width: int, num_heads: int) -> TemporalAttention:
         return TemporalAttention(width, num_heads, self.head_width, self.zero_exits)
 
+    def cross(self, width: int, num_heads: int) -> CrossAttention | None:
+        """Without effect at the start, so that a trained network can learn about tokens."""
+        if not self.token_width:
+            return None
+        return CrossAttention(
+            width, num_heads, self.head_width, zero_exit=True, source_width=self.token_width
+        )
+
 
 class Stage(nn.Module):
-    """Residual blocks, then spatial and temporal attention where asked for.
+    """Residual blocks, then attention within frames, to condition tokens, along time, if asked for.
 
     Args:
         widths: channels before the first block, and after each.
@@ -68,6 +82,7 @@ class Stage(nn.Module):
         self.mixers = nn.ModuleList(TemporalConv(width) for _ in self.blocks if separable)
         arguments = (width, num_heads, build.head_width, build.zero_exits)
         self.spatial = None if spatial is None else spatial(*arguments)
+        self.cross = None if spatial is None else build.cross(width, num_heads)
         self.temporal = build.temporal(width, num_heads) if temporal else None
         self.checkpointing = checkpointing
 
@@ -78,16 +93,25 @@ class Stage(nn.Module):
         num_frames: int,
         images: int,
         skip: Tensor | None = None,
+        tokens: Tensor | None = None,
     ) -> Tensor:
-        """x (B F, H, W, C); the first `images` samples of B see no other frame of theirs."""
-        arguments = (x, embedding, num_frames, images, skip)
+        """x (B F, H, W, C), tokens (B, L, token_width); the first `images` samples of B see no
+        other frame of theirs.
+        """
+        arguments = (x, embedding, num_frames, images, skip, tokens)
         if self.checkpointing and torch.is_grad_enabled():
             output: Tensor = checkpoint(self.apply_layers, *arguments, use_reentrant=False)
             return output
         return self.apply_layers(*arguments)
 
     def apply_layers(
-        self, x: Tensor, embedding: Tensor, num_frames: int, images: int, skip: Tensor | None
+        self,
+        x: Tensor,
+        embedding: Tensor,
+        num_frames: int,
+        images: int,
+        skip: Tensor | None,
+        tokens: Tensor | None,
     ) -> Tensor:
         for number, block in enumerate(self.blocks):
             x = block(x, embedding, num_frames, None if number else skip)
@@ -95,6 +119,8 @@ class Stage(nn.Module):
                 x = over_time(self.mixers[number], x, num_frames, images)
         if self.spatial is not None:
             x = self.spatial(x)
+        if self.cross is not None:
+            x = self.cross(x, tokens)
         if self.temporal is not None:
             x = over_time(self.temporal, x, num_frames, images)
         return x
@@ -138,6 +164,43 @@ def check_counts(num_blocks: list[int], num_heads: list[int], head_width: int) -
             "num_blocks and num_heads must be at least 1 and head_width even, got "
             f"{num_blocks}, {num_heads} and {head_width}; the nearest head_width "
             f"is {max(2, head_width + head_width % 2)}"
+        )
+
+
+def check_condition(name: str, given: Tensor | None, wanted: tuple[int | str, ...]) -> None:
+    """ValueError unless the shape is the one that is wanted, with any L >= 1; where its last
+    number is 0, the network takes none.
+    """
+    shape = None if given is None else tuple(given.shape)
+    if shape is None:
+        fits = wanted[-1] == 0
+    else:
+        fits = len(shape) == len(wanted) and 0 not in shape
+        fits = fits and all(w in ("L", n) for w, n in zip(wanted, shape, strict=True))
+    if not fits:
+        axes = ", ".join(map(str, wanted))
+        takes = (
+            f"takes {name} of shape ({axes}) beside log-SNR" if wanted[-1] else f"takes no {name}"
+        )
+        option = f"network.{name.removesuffix('s')}_width"
+        raise ValueError(
+            f"this network {takes}, got {shape}; set {option} to their width, 0 for none"
+        )
+
+
+def check_condition_widths(
+    vector_width: int, token_width: int, spatial_attention: list[str]
+) -> None:
+    """ValueError unless both can be, and there is attention where tokens are attended to."""
+    if min(vector_width, token_width) < 0:
+        raise ValueError(
+            "vector_width and token_width must be 0, for none, or more, "
+            f"got {vector_width} and {token_width}"
+        )
+    if token_width and set(spatial_attention) == {"none"}:
+        raise ValueError(
+            f"token_width={token_width} needs spatial attention at some level, got "
+            f"{spatial_attention}; set the last to full, or network.token_width=0"
         )
 
 

@@ -25,6 +25,8 @@ from ddpm_lightning.networks.stage import (
     Build,
     Stage,
     check_choice,
+    check_condition,
+    check_condition_widths,
     check_counts,
     check_image_share,
     fitting_heads,
@@ -58,6 +60,8 @@ class UNet3D(nn.Module):
         image_share: of a training batch, whose frames are treated as images: nothing that mixes
             frames is applied.
         vector_width: of further conditions (class, text, frame rate), 0 for none.
+        token_width: of a list of conditions (the words of a text), which positions attend to where
+            there is spatial attention; 0 for none.
         checkpointing: per level, whether activations are made again for the gradient.
     """
 
@@ -80,6 +84,7 @@ class UNet3D(nn.Module):
         zero_exits: bool = True,
         image_share: float = 0.0,
         vector_width: int = 0,
+        token_width: int = 0,
         checkpointing: list[bool] | None = None,
     ) -> None:
         super().__init__()
@@ -114,13 +119,15 @@ class UNet3D(nn.Module):
         check_choice("temporal_mixing", temporal_mixing, MIXINGS)
         check_image_share(image_share, temporal_mixing)
         check_counts(num_blocks, num_heads, head_width)
+        check_condition_widths(vector_width, token_width, spatial_attention)
         embedding_width = 4 * base_width
         self.patch = patch
         self.stride = patch * 2 ** (levels - 1)
         self.outputs = outputs
         self.image_share = image_share
+        self.vector_width, self.token_width = vector_width, token_width
         self.embedding = LogSNREmbedding(embedding_width, vector_width)
-        build = Build(embedding_width, head_width, norm, temporal_mixing, zero_exits)
+        build = Build(embedding_width, head_width, norm, temporal_mixing, zero_exits, token_width)
 
         def stage(level: int, in_width: int, out_width: int, skip_width: int) -> Stage:
             return Stage(
@@ -162,11 +169,19 @@ class UNet3D(nn.Module):
         self.exit.zero()
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor, log_snr: Tensor, vectors: Tensor | None = None) -> Tensor:
-        """x (B, C, F, H, W), log_snr (B,), vectors (B, vector_width) -> (B, outputs x C, F, H, W),
-        float32.
+    def forward(
+        self,
+        x: Tensor,
+        log_snr: Tensor,
+        vectors: Tensor | None = None,
+        tokens: Tensor | None = None,
+    ) -> Tensor:
+        """x (B, C, F, H, W), log_snr (B,), vectors (B, vector_width), tokens (B, L, token_width),
+        whose order does not matter -> (B, outputs x C, F, H, W), float32.
         """
         self.check_size(*x.shape[-2:])
+        check_condition("vectors", vectors, (len(x), self.vector_width))
+        check_condition("tokens", tokens, (len(x), "L", self.token_width))
         clips, _, num_frames = x.shape[:3]
         share = self.image_share if self.training else 0
         images = round(share * clips) if share else 0
@@ -180,14 +195,14 @@ class UNet3D(nn.Module):
         for level, stage in enumerate(self.down):
             if level:
                 x = self.shrink[level - 1](x)
-            x = stage(x, embedding, num_frames, images)
+            x = stage(x, embedding, num_frames, images, tokens=tokens)
             skips.append(x)
-        x = self.middle(x, embedding, num_frames, images)
+        x = self.middle(x, embedding, num_frames, images, tokens=tokens)
         x = self.middle_exit(x, embedding, num_frames)
         for step, stage in enumerate(self.up):
             if step:
                 x = self.grow[step - 1](x)
-            x = stage(x, embedding, num_frames, images, skips.pop())
+            x = stage(x, embedding, num_frames, images, skips.pop(), tokens)
         if self.exit_block is not None:
             x = self.exit_block(x, embedding, num_frames, entered)
         x = pixel_shuffle(self.exit(x).permute(0, 3, 1, 2).float(), self.patch)

@@ -147,16 +147,6 @@ def test_rotation_by_complex_numbers_is_the_same() -> None:
     )
 
 
-def test_vectors_condition_the_output_once_they_are_trained() -> None:
-    model = unet(vector_width=3)
-    x, level = clips(), torch.zeros(2)
-    with torch.no_grad():
-        here, there = (model(x, level, torch.full((2, 3), value)) for value in (0.0, 1.0))
-    assert (here - there).abs().max() > 1e-3
-    with pytest.raises(ValueError, match=r"takes vectors of shape \(2, 3\) .* got None"):
-        model(x, level)
-
-
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"spatial_attention": ["full"]}, "spatial_attention needs one entry per level: 2 levels"),
     ({"num_blocks": [1, 1, 1]}, "num_blocks needs one entry per level"),
@@ -170,6 +160,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"head_width": 7}, "got 7 for a level of 16 channels; set network.head_width to 8 or 4"),
     ({"num_heads": [0, 1]}, "num_heads must be at least 1"),
     ({"num_heads": [2, 2], "head_width": 7}, "the nearest head_width is 8"),
+    ({"vector_width": -1}, "must be 0, for none, or more, got -1 and 0"),
+    ({"token_width": 6, "spatial_attention": ["none"] * 2}, "needs spatial attention at some"),
     ({"base_width": 0}, "must be at least 1, got 2, 1, 0"),
 ]
 

@@ -1,0 +1,200 @@
+"""What the network is told beside log-SNR: vectors, and tokens that positions attend to."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.networks.flops import forward_flops
+from ddpm_lightning.networks.memory import plan
+from ddpm_lightning.networks.unet3d import UNet3D
+from ddpm_lightning.processes.standard import StandardProcess
+from tests.networks.shared import clips, unet
+from tests.problems import build, options, process_under
+
+LEVEL = torch.zeros(2)
+
+
+def conditions(num_tokens: int = 4) -> dict[str, Tensor]:
+    """For two clips, of width 3 and 6; seed 3."""
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randn(2, num_tokens, 6, generator=generator)
+    return {"vectors": torch.randn(2, 3, generator=generator), "tokens": tokens}
+
+
+def conditioned(**more: Any) -> UNet3D:
+    return unet(vector_width=3, token_width=6, **more)
+
+
+@pytest.mark.parametrize("name", ["vectors", "tokens"])
+def test_a_condition_changes_the_output_of_its_own_clip_alone(name: str) -> None:
+    model, x, told = conditioned(), clips(), conditions()
+    changed = told[name].clone()
+    changed[1] += 1
+    other = told | {name: changed}
+    with torch.no_grad():
+        before, after = model(x, LEVEL, **told), model(x, LEVEL, **other)
+    torch.testing.assert_close(after[0], before[0], rtol=0, atol=1e-5)
+    assert (after[1] - before[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", options("network"))
+def test_gradients_reach_every_parameter_and_the_conditions_in_every_preset(name: str) -> None:
+    torch.manual_seed(0)
+    small = {"channels": 1, "base_width": 16, "head_width": 8, "vector_width": 3, "token_width": 6}
+    model = build("network", name, **small)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    told = {name: value.requires_grad_() for name, value in conditions().items()}
+    x = torch.randn(2, 1, 3, 2 * model.stride, model.stride)
+    model(x, LEVEL, **told).square().sum().backward()
+    assert [key for key, p in model.named_parameters() if not p.grad.abs().sum() > 0] == []
+    assert all(value.grad.abs().amax(-1).min() > 0 for value in told.values())
+
+
+def test_the_order_and_the_scale_of_tokens_do_not_matter_and_there_may_be_any_number() -> None:
+    model, x, told = conditioned(), clips(), conditions()
+    with torch.no_grad():
+        expected = model(x, LEVEL, **told)
+        for tokens in (told["tokens"][:, [2, 0, 3, 1]], 7 * told["tokens"]):
+            output = model(x, LEVEL, vectors=told["vectors"], tokens=tokens)
+            torch.testing.assert_close(output, expected, rtol=0, atol=1e-4)
+        for num_tokens in (1, 9):
+            assert model(x, LEVEL, **conditions(num_tokens)).shape == x.shape
+
+
+def test_a_network_learns_about_conditions_from_where_it_stands() -> None:
+    """Weights trained without them give the same output with them, and gradients flow."""
+    x, plain = clips(), unet()
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"width_multipliers": [1, 2], "num_blocks": [1, 2], "patch": 1}
+    options |= {"spatial_attention": ["linear", "full"], "temporal_attention": [True, True]}
+    model = UNet3D(2, 1, 16, head_width=8, vector_width=3, token_width=6, **options)
+    missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
+    assert unexpected == []
+    assert all(key.startswith("embedding.vectors") or ".cross." in key for key in missing)
+    output = model(x, LEVEL, **conditions())
+    torch.testing.assert_close(output, plain(x, LEVEL), rtol=0, atol=1e-6)
+    output.square().sum().backward()
+    assert model.middle.cross is not None
+    assert model.middle.cross.exit.weight.grad.abs().sum() > 0
+
+
+def test_without_conditions_there_is_nothing_of_them() -> None:
+    assert not any("cross" in key or "vectors" in key for key in unet().state_dict())
+
+
+@pytest.mark.parametrize("more", [{"checkpointing": [True, True]}, {"image_share": 0.5}], ids=str)
+def test_conditions_go_with_other_options(more: dict[str, Any]) -> None:
+    model, x, told = conditioned(**more).train(), clips(), conditions()
+    output = model(x, LEVEL, **told)
+    output.square().sum().backward()
+    assert [key for key, p in model.named_parameters() if not p.grad.abs().sum() > 0] == []
+    if "checkpointing" in more:
+        with torch.no_grad():
+            torch.testing.assert_close(output, conditioned()(x, LEVEL, **told))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_reduced_precision_is_close_and_the_output_float32(dtype: torch.dtype) -> None:
+    model, x, told = conditioned(), clips(), conditions()
+    with torch.no_grad():
+        exact = model(x, LEVEL, **told)
+        with torch.autocast("cpu", dtype):
+            output = model(x, LEVEL, **told)
+    assert output.dtype == torch.float32
+    assert (output - exact).norm() < 0.1 * exact.norm()
+
+
+SHAPES = [
+    ("vectors", (2, 4), r"takes vectors of shape \(2, 3\) beside log-SNR, got \(2, 4\)"),
+    ("vectors", (3, 3), r"got \(3, 3\); set network.vector_width"),
+    ("vectors", None, r"takes vectors of shape \(2, 3\) beside log-SNR, got None"),
+    ("tokens", (2, 4, 5), r"takes tokens of shape \(2, L, 6\) beside log-SNR, got \(2, 4, 5\)"),
+    ("tokens", (2, 0, 6), r"got \(2, 0, 6\); set network.token_width"),
+    ("tokens", (2, 6), r"got \(2, 6\)"),
+    ("tokens", (1, 4, 6), r"got \(1, 4, 6\)"),
+    ("tokens", None, r"got None; set network.token_width to their width, 0 for none"),
+]
+
+
+@pytest.mark.parametrize(("name", "shape", "words"), SHAPES, ids=str)
+def test_a_wrong_shape_is_explained_in_one_line(
+    name: str, shape: tuple[int, ...] | None, words: str
+) -> None:
+    told: dict[str, Any] = conditions() | {name: None if shape is None else torch.zeros(shape)}
+    with pytest.raises(ValueError, match=words) as error:
+        conditioned()(clips(), LEVEL, **told)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["vectors", "tokens"])
+def test_conditions_for_a_network_that_takes_none_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"this network takes no {name}, got"):
+        unet()(clips(), LEVEL, **{name: conditions()[name]})
+
+
+def test_operations_and_the_memory_plan_count_conditions() -> None:
+    """Of the products with tokens: queries and exit, keys and values, scores and mixtures."""
+    shape, told = (2, 2, 5, 8, 12), {"vectors": (3,), "tokens": (4, 6)}
+    more = forward_flops(conditioned(), shape, told) - forward_flops(unet(), shape)
+    # positions of five stages, down, middle and up; of each its width, and that of its heads
+    stages = [(5 * 8 * 12, 16), (5 * 4 * 6, 32), (5 * 4 * 6, 32), (5 * 4 * 6, 16), (5 * 8 * 12, 16)]
+    heads = [16, 32, 32, 32, 16]
+    products = sum(
+        2 * rows * width * inner + 2 * 4 * 6 * inner + 2 * rows * 4 * inner
+        for (rows, width), inner in zip(stages, heads, strict=True)
+    )
+    assert more == 2 * (2 * products + 2 * 3 * 64)
+    plain, telling = (
+        plan(unet(), (2, 2, 8, 32, 32), "cpu"),
+        plan(conditioned(), (2, 2, 8, 32, 32), "cpu", conditions=told),
+    )
+    assert telling.weights > plain.weights
+    assert telling.activations > 1.2 * plain.activations
+
+
+def denoiser() -> Denoiser:
+    process = process_under(StandardProcess, "cosine")
+    return Denoiser(conditioned(), process, build("objective", "velocity"), data_std=0.5)
+
+
+@pytest.mark.parametrize("name", ["vectors", "tokens"])
+def test_samplers_losses_and_likelihoods_take_a_conditioned_denoiser(name: str) -> None:
+    plain, x = denoiser(), clips()
+    told = conditions()
+    here, there = plain.conditioned(**told), plain.conditioned(**(told | {name: -told[name]}))
+    sampler, loss = build("sampler", "heun", num_evaluations=4), build("loss", "min_snr")
+    bound = build("likelihood", "variational", num_terms=3)
+    t, noise = torch.tensor([300, 700]), clips().flip(0)
+
+    def seed() -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+    uses: list[Callable[[Denoiser], Tensor]] = [
+        lambda of: sampler.sample(of, x.shape, generator=seed()),
+        lambda of: loss(of, x, t, noise),
+        lambda of: bound.nats(of, x, seed()).total,
+        lambda of: of.score_at(x, *of.process.marginal(t)),
+    ]
+    for use in uses:
+        with torch.no_grad():
+            assert (use(there) - use(here)).abs().max() > 1e-4
+            assert torch.equal(use(here), use(here))
+
+
+def test_conditions_of_another_number_of_clips_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"takes vectors of shape \(1, 3\) .* got \(2, 3\)"):
+        denoiser().conditioned(**conditions()).denoise(clips(batch_size=1), 500)
+
+
+def test_one_network_serves_every_condition() -> None:
+    plain = denoiser()
+    bound = plain.conditioned(**conditions())
+    assert bound.network is plain.network
+    assert list(bound.state_dict()) == list(plain.state_dict())
+    assert plain.conditions == {}
