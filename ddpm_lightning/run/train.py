@@ -166,8 +166,10 @@ def build(config: Node) -> tuple[StoreDataModule, DiffusionModule]:
         process = module.denoiser.process
         describe(process, module.denoiser.data_std)  # ValueError where nothing can be sampled
     with user_errors("sampler"):
-        sampler: Sampler = instantiate(config["sampler"], _convert_="all")
-        rehearse(sampler, process, learned_variance=module.loss.num_outputs == 2)
+        others = config["callbacks"].get("samples", {}).get("compare", {})
+        for node in (config["sampler"], *others.values()):
+            sampler: Sampler = instantiate(node, _convert_="all")
+            rehearse(sampler, process, learned_variance=module.loss.num_outputs == 2)
     with user_errors("optimizer"):
         module.make_optimizer(module.denoiser.parameters())
     return data, module
@@ -248,6 +250,8 @@ def finish(trainer: pl.Trainer, run_dir: Path) -> None:
     lines = [f"done: step {trainer.global_step}, {losses}", f"  run            {run_dir}"]
     pictures = {"samples": samples / "final.gif", "reverse film": samples / "reverse.gif"}
     lines += [f"  {name:<14} {path}" for name, path in pictures.items() if path.exists()]
+    if any(samples.glob("compare_*.gif")):
+        lines.append(f"  compared       {samples}/compare_*.gif")
     if (run_dir / "metrics.csv").exists():
         curves = save_curves(run_dir / "metrics.csv", run_dir / "curves.png")
         lines.append(f"  loss curves    {curves}")

@@ -38,6 +38,13 @@ MISTAKES = {
         ["model=median", "noise=hybrid", "sampler.num_evaluations=40"],
         ["sampler: 40 intervals are more than the 2", "log-SNR falls"],
     ),
+    "more evaluations than steps, to compare": (
+        [
+            "+sampler@callbacks.samples.compare.a=ddim",
+            "callbacks.samples.compare.a.num_evaluations=51",
+        ],
+        ["sampler: 51 intervals are more than the 50 steps"],
+    ),
     "too short a chain for pairs": (
         ["model=median", "sampler=pair", "noise.num_steps=1", "sampler.num_evaluations=1"],
         ["sampler: after 1 steps the last 2 values", "set noise.num_steps higher"],

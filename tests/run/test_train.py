@@ -110,6 +110,24 @@ def test_both_dashboards_receive_gifs_that_animate(call: Call, tmp_path: Path) -
     assert (offline / "files" / "starts" / "01.json").exists()
 
 
+@pytest.mark.slow
+def test_samplers_are_compared_on_the_same_noise(call: Call, tmp_path: Path) -> None:
+    words = ["run_dir=out", "logger=tensorboard", "callbacks.samples.compare_every_n_steps=2"]
+    for name, sampler, calls in (("same", "ancestral", 4), ("other", "heun", 3)):
+        words += [f"+sampler@callbacks.samples.compare.{name}={sampler}"]
+        words += [f"callbacks.samples.compare.{name}.num_evaluations={calls}"]
+    result = call("train", *TINY, *words)
+    assert result.code == 0, result.err
+    assert "out/samples/compare_*.gif" in result.out
+    samples = tmp_path / "out" / "samples"
+    final = (samples / "final.gif").read_bytes()
+    assert (samples / "compare_same.gif").read_bytes() == final
+    assert (samples / "compare_other.gif").read_bytes() != final
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
+    for tag in ("compare/same_4_calls", "compare/other_3_calls"):
+        assert [image.step for image in events.Images(tag)] == [2, 4]
+
+
 def test_resuming_continues_steps_and_optimizer(call: Call, trained: Path) -> None:
     result = call("train", "resume=last", "trainer.max_steps=6")
     assert result.code == 0, result.err

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
 from ddpm_lightning.training.callbacks.samples import SampleGrid
+from ddpm_lightning.training.loggers import log_text
 from ddpm_lightning.training.module import DiffusionModule
 from ddpm_lightning.training.text import labelled
 
@@ -122,8 +123,11 @@ class Diagnosis(pl.Callback):
             found = self._measured(trainer, self._stopwatch)
             self._put_away(trainer)
             advice = "\n".join(changes(found, trainer, pl_module)) or "nothing stands out"
+            told = labelled(time=str(found), change=advice)
             with tqdm.external_write_mode():  # beside the progress bar
-                log.info("%s", labelled(time=str(found), change=advice))
+                log.info("%s", told)
+            for logger in trainer.loggers:
+                log_text(logger, "diagnosis", told, step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._put_away(trainer)  # else Lightning would print all of it

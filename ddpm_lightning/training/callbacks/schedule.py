@@ -46,7 +46,7 @@ class ScheduleCurve(pl.Callback):
         process = pl_module.denoiser.process
         report = describe(process, pl_module.denoiser.data_std)
         lines = [str(report), *report.warnings]
-        title = "\n".join(textwrap.fill(line, 90) for line in lines)
+        title = "\n".join(textwrap.fill(line, 60) for line in lines)
         save_log_snr({title: {type(process).__name__: process}}, self.path)
         for logger in trainer.loggers:
             log_picture(logger, "log_snr", self.path, trainer.global_step)
