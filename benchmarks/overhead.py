@@ -16,7 +16,8 @@ from ddpm_lightning.run.cli import CONF
 from ddpm_lightning.run.config import resolved
 from ddpm_lightning.run.train import build, build_trainer, quiet
 
-WITHOUT = ("ema", "numerics", "checkpoints", "throughput", "learning_rate", "growth", "progress")
+WITHOUT = ("ema", "numerics", "checkpoints", "throughput", "learning_rate", "progress", "schedule")
+WITHOUT += ("diagnosis",)
 NUM_ROUNDS = 4
 
 

@@ -151,7 +151,7 @@ def show(loggers: list[Logger], directory: Path, told: str, step: int) -> None:
     for logger in loggers:
         for tag, text in texts.items():
             log_text(logger, tag, text[:MAX_CHARACTERS], step)
-        for path in (config, directory / LOG, starts[-1], patch):
+        for path in (directory / LOG, starts[-1], patch):  # W&B has a config.yaml of its own
             log_file(logger, path, directory)
 
 

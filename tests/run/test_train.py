@@ -46,7 +46,7 @@ def test_a_run_leaves_config_checkpoints_pictures_and_curves(trained: Path) -> N
 def test_metrics_hold_all_that_is_promised(trained: Path) -> None:
     metrics = read_metrics(trained / "metrics.csv")
     expected = {"train/loss", "val/loss", "train/grad_norm", "train/clips_per_s", "train/data_wait"}
-    expected |= {"train/ema_distance", "train/memory_gib", "train/tflops", "grad_norm/down.0"}
+    expected |= {"train/ema_distance", "train/memory_gib", "train/tflops", "grad_norm/down_0"}
     assert expected <= set(metrics)
     assert any(name.startswith("lr-") for name in metrics)
     assert any(name.startswith("val_by_log_snr/") for name in metrics)
@@ -106,8 +106,8 @@ def test_both_dashboards_receive_gifs_that_animate(call: Call, tmp_path: Path) -
     assert media
     assert len(decode(media[-1].read_bytes()).frames) == 4
     assert list(offline.glob("files/media/images/log_snr*.png"))
-    assert "max_steps: 4" in (offline / "files" / "config.yaml").read_text()
-    assert (offline / "files" / "starts" / "01.json").exists()
+    for name in ("train.log", "starts/01.json"):
+        assert (offline / "files" / name).samefile(run / name)
 
 
 @pytest.mark.slow

@@ -167,8 +167,8 @@ def test_gradient_norm_is_that_of_all_gradients() -> None:
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert metrics["train/grad_norm"] == pytest.approx(float(keep.norm))
     blocks = {n.removeprefix("grad_norm/"): v for n, v in metrics.items() if "grad_norm/" in n}
-    expected = {"entry", "embedding", "down.0", "down.1", "shrink.0", "middle", "middle_exit"}
-    assert blocks.keys() == expected | {"up.0", "up.1", "grow.0", "exit"}
+    expected = {"entry", "embedding", "down_0", "down_1", "shrink_0", "middle", "middle_exit"}
+    assert blocks.keys() == expected | {"up_0", "up_1", "grow_0", "exit"}
     assert sum(norm**2 for norm in blocks.values()) == pytest.approx(float(keep.norm) ** 2)
 
 
