@@ -70,7 +70,12 @@ class Group:
 
     def trains(self, num_steps: int = 5) -> None:
         """Waits until all ranks have trained as many steps."""
-        wait_for(lambda: all(len(rows(self.folder, r)) > num_steps for r in range(2)), 180)
+
+        def found() -> bool:
+            assert all(process.poll() is None for process in self.processes[-1:]), self.output()
+            return all(len(rows(self.folder, rank)) > num_steps for rank in range(2))
+
+        wait_for(found, 180)
 
     def status(self) -> str:
         return str(json.loads((self.folder / "out" / "status.json").read_text())["status"])
@@ -187,6 +192,23 @@ def test_a_rank_that_is_killed_or_stands_still_ends_all(
     if rank:
         assert group.status() == "failed"
         assert (group.folder / "out" / "train.log").read_text().splitlines()[-1] != ""
+
+
+@pytest.mark.slow
+def test_a_signal_does_not_wait_for_a_grid_of_samples(group: Group) -> None:
+    """Which takes minutes, while the other rank waits."""
+    long = ["callbacks.samples.first_step=3", "callbacks.samples.num_samples=64"]
+    steps = ["noise.num_steps=1000", "sampler.num_evaluations=999"]
+    group.start(RECORDER, *WORDS, *ENDLESS, *long, *steps, "run_dir=out")
+    group.trains(2)
+    time.sleep(2)
+    assert len(rows(group.folder)) == 3
+    group.processes[0].terminate()
+    assert group.codes(30) == [143], group.output()
+    wait_for(lambda: not group.alive(), 10)
+    assert read(group.folder / "out" / "checkpoints" / "last.ckpt")["global_step"] == 3
+    assert "step_000003.gif is not drawn" in group.output()
+    assert group.status() == "interrupted"
 
 
 @pytest.mark.long
