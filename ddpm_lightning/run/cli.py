@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ddpm_lightning.run.config import Node, check_options, resolved
-from ddpm_lightning.run.errors import RunFailed, Stopped, UserError
+from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, tell_error
 from ddpm_lightning.run.expand import expanded
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -167,7 +167,7 @@ def attempt(part: Callable[[], None]) -> int:
     except (UserError, HydraException, OmegaConfBaseException, YAMLError, RunFailed) as e:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":  # set by hand, it asks for whole tracebacks
             raise
-        print(f"error: {describe(e)}", file=sys.stderr)
+        tell_error(describe(e))
         return 1 if isinstance(e, RunFailed) else 2
     except Stopped as e:
         print(e, file=sys.stderr)

@@ -60,7 +60,7 @@ class Start(NamedTuple):
 
 def new_start(job: Job) -> Start:
     """A run that begins, with a name, an id and a directory, unless these were given."""
-    cfg = job.cfg
+    cfg = job.cfg.copy()
     if cfg.run_name is None:
         cfg.run_name = "-".join(str(job.choices[group]) for group in _NAMED_BY)
     if cfg.run_id is None:
@@ -125,8 +125,8 @@ def _with_status(directory: Path) -> Iterator[None]:
     started = time.time()
 
     def record(status: str, error: str | None = None) -> None:
-        entry = {"status": status, "seconds": round(time.time() - started, 1), "error": error}
-        write_text(directory / "status.json", json.dumps(entry, indent=2) + "\n")
+        seconds = round(time.time() - started, 1)
+        write_text(directory / "status.json", _status(status, seconds, error))
 
     try:
         record("running")
@@ -144,6 +144,15 @@ def _with_status(directory: Path) -> Iterator[None]:
         record("failed", _cause(e))
         raise
     record("finished")
+
+
+def record_failure(directory: Path, cause: str) -> None:
+    """Of a run whose process ends at once, while its main thread waits for what does not come."""
+    status = directory / "status.json"
+    seconds = round(time.time() - status.stat().st_mtime, 1)  # since it said "running"
+    write_text(status, _status("failed", seconds, cause))
+    with (directory / LOG).open("a") as file:
+        file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} ERROR {cause}\n")
 
 
 @contextmanager
@@ -182,9 +191,8 @@ def freeze(start: Start, words: list[str]) -> None:
     Another process begins it with `resume`. composed.yaml comes last: with it, all is there.
     """
     write_text(start.directory / "config.yaml", yaml.safe_dump(start.config, sort_keys=False))
-    waiting = {"status": "waiting", "seconds": 0, "error": None}
     _write_provenance(start, words, 0)
-    write_text(start.directory / "status.json", json.dumps(waiting, indent=2) + "\n")
+    write_text(start.directory / "status.json", _status("waiting"))
     write_text(start.directory / "composed.yaml", _composed(start))
 
 
@@ -195,9 +203,13 @@ def told_if_waiting(start: Start) -> Iterator[None]:
         yield
     except UserError as e:
         if not start.is_new and read_status(start.directory)["status"] in ("waiting", "failed"):
-            failed = {"status": "failed", "seconds": 0, "error": str(e)}
-            write_text(start.directory / "status.json", json.dumps(failed, indent=2) + "\n")
+            write_text(start.directory / "status.json", _status("failed", error=str(e)))
         raise
+
+
+def _status(status: str, seconds: float = 0, error: str | None = None) -> str:
+    entry = {"status": status, "seconds": seconds, "error": error}
+    return json.dumps(entry, indent=2) + "\n"
 
 
 def read_status(directory: Path) -> dict[str, Any]:

@@ -2,14 +2,19 @@
 signal (128 + its number).
 """
 
+import json
+import os
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from hydra.errors import InstantiationException
 
 from ddpm_lightning.training.signals import Stopped
 
-__all__ = ["RunFailed", "Stopped", "UserError", "user_errors"]
+__all__ = ["RunFailed", "Stopped", "UserError", "tell_error", "user_errors"]
 
 
 class UserError(Exception):
@@ -32,3 +37,11 @@ def user_errors(where: str) -> Iterator[None]:
     except (ValueError, TypeError, OSError, InstantiationException) as e:
         cause = e.__cause__ if isinstance(e, InstantiationException) and e.__cause__ else e
         raise UserError(f"{where}: {str(cause).strip() or type(cause).__name__}") from e
+
+
+def tell_error(message: str) -> None:
+    """On stderr, and where torchrun looks for what it repeats at its own end."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        more = {"py_callstack": message, "timestamp": str(int(time.time()))}
+        Path(file).write_text(json.dumps({"message": {"message": message, "extraInfo": more}}))

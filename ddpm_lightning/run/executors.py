@@ -14,6 +14,7 @@ from typing import Any
 
 from ddpm_lightning.run.config import Node
 from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.training.watch import how_ended
 
 Command = tuple[list[str], Path]  # and the file for what it prints
 Tell = Callable[[int, str], None]  # about which command, and what
@@ -172,12 +173,6 @@ class Process:
 def _end_with_parent() -> None:
     # In the child, before it begins; safe, for this process has a single thread.
     ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGTERM)
-
-
-def how_ended(status: int) -> str:
-    if status < 0:
-        return f"killed by signal {-status}"
-    return "done" if status == 0 else f"ended with exit code {status}"
 
 
 def visible_devices() -> list[str]:

@@ -1,9 +1,10 @@
 """python export.py: a trained denoiser in one file, which sample.py takes in place of a run.
 
 The file is safetensors, which holds tensors and strings and cannot run code; its metadata has the
-model's configuration and the form of its clips.
+model's configuration, the form of its clips, and the SHA-256 of the file with zeros in its place.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from ddpm_lightning.data.atomic import write_file
 from ddpm_lightning.denoiser import Denoiser
@@ -26,6 +28,7 @@ from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.errors import UserError, user_errors
 
 SUFFIX = ".safetensors"
+_NO_DIGEST = b"0" * 64
 
 
 def export(cfg: DictConfig) -> None:
@@ -44,7 +47,7 @@ def export(cfg: DictConfig) -> None:
         "weights": str(config["weights"]),
     }
     tensors = {name: tensor.contiguous() for name, tensor in denoiser.state_dict().items()}
-    data = save(tensors, metadata)
+    data = sealed(tensors, metadata)
     path = Path(config["output"] or run.directory / f"{config['weights']}{SUFFIX}")
     with user_errors("output"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,12 +59,21 @@ def export(cfg: DictConfig) -> None:
     )
 
 
+def sealed(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """A safetensors file that holds its own checksum."""
+    data = save(tensors, metadata | {"sha256": _NO_DIGEST.decode()})
+    return data.replace(_NO_DIGEST, hashlib.sha256(data).hexdigest().encode(), 1)
+
+
 def load_exported(path: Path) -> tuple[Run, Denoiser, int, str]:
     """What export wrote: the run's configuration, the denoiser, its step, and which weights."""
     try:
         data = path.read_bytes()
         tensors = load(data)
         metadata = _metadata(data)
+        unsealed = data.replace(metadata["sha256"].encode(), _NO_DIGEST, 1)
+        if hashlib.sha256(unsealed).hexdigest() != metadata["sha256"]:
+            raise ValueError("its checksum is not that of its content")
         config = json.loads(metadata["config"])
         step, weights = int(metadata["step"]), metadata["weights"]
     except (OSError, SafetensorError, ValueError, KeyError) as e:

@@ -89,7 +89,7 @@ def _planned(number: int, job: Job, sweep_directory: Path, sweep: Sweep) -> Plan
     cfg = job.cfg.copy()
     cfg.run_group = sweep_directory.name
     start = new_start(job._replace(cfg=cfg))
-    directory = sweep_directory / f"{number:03d}_{cfg.run_name}"
+    directory = sweep_directory / f"{number:03d}_{start.cfg.run_name}"
     start = start.at(directory)
     plan = directory / "plan.yaml"  # the run itself may settle what is `auto` in it
     container: Any = OmegaConf.to_container(start.cfg, resolve=False)

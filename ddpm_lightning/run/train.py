@@ -6,10 +6,11 @@ import logging
 import os
 import sys
 import warnings
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -39,6 +40,7 @@ from ddpm_lightning.run.errors import Stopped, UserError, user_errors
 from ddpm_lightning.run.memory import Budget, fit_memory, with_batch_size
 from ddpm_lightning.run.overview import overview
 from ddpm_lightning.run.precision import choose_precision
+from ddpm_lightning.run.ranks import accompanied, gathered, joined
 from ddpm_lightning.run.resume import resumed_start
 from ddpm_lightning.run.slurm import earlier_run, requeued
 from ddpm_lightning.samplers.base import Sampler
@@ -64,45 +66,78 @@ def train(job: Job) -> None:
 
 def run(job: Job) -> None:
     """The same, without a guard."""
+    quiet()
+    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
+    if rank:
+        follow(job, rank)
+    else:
+        lead(job)
+
+
+def lead(job: Job) -> None:
+    """Rank 0, often the only one: makes the run, records it and trains."""
     outputs = Path(job.cfg.outputs_dir)
-    given = job.cfg.ckpt_path or earlier_run(outputs)
-    start = new_start(job) if given is None else resumed_start(str(given), job)
-    with told_if_waiting(start):
-        if is_auto := start.config["data"].get("batch_size") == "auto":
-            start = with_batch_size(start, 1)  # until the memory that is needed is known
-        config = start.config
-        check(config)
-        quiet()
-        pl.seed_everything(config["seed"], workers=True, verbose=False)
-        data, module = build(config)
-        if config["trainer"].get("precision") == "auto":
-            num_clips, *form = batch_shape(data)
-            clips = torch.zeros(min(num_clips, PROBE_CLIPS), *form)
-            start = with_precision(start, choose_precision(accelerator(config), module, clips))
-        start, budget = fit_memory(start, module, data, is_auto)
-        first_step = 0
-        if start.checkpoint is not None:
-            first_step = check_resumable(module, "ema" in config["callbacks"], start.checkpoint)
-    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+    with gathered(job) as others:
+        given = job.cfg.ckpt_path or earlier_run(outputs)
+        start = new_start(job) if given is None else resumed_start(str(given), job)
+        with told_if_waiting(start):
+            plan = prepared(start)
+        if start.is_new:
+            plan = plan._replace(start=create(plan.start, is_named=job.cfg.run_dir is not None))
+        start = plan.start
+        with (
+            requeued(start.directory, outputs),
+            recorded(start, job.words),
+            finished_wandb(),
+        ):
+            if start.checkpoint is not None:
+                log.info("resuming from %s, step %d", start.checkpoint, plan.first_step)
+            # Other ranks are started with the same words, as Lightning does it: they find all of
+            # it in the run directory, whatever has become of conf/ and of the time.
+            resume = start.checkpoint or start.directory
+            sys.argv[1:] = [f"resume={quoted(resume)}"]
+            trainer = fit(plan, partial(accompanied, others, start.directory, resume))
+            if not start.config["trainer"].get("fast_dev_run"):
+                finish(trainer, start.directory)
+
+
+def follow(job: Job, rank: int) -> None:
+    """Another rank: trains in the run that rank 0 has made, and lets that one speak."""
+    logging.getLogger().setLevel(logging.WARNING)
+    with joined(job, rank) as own:
+        plan = prepared(resumed_start(str(own.cfg.ckpt_path), own))
         # A rank that ends at a signal ends well: else rank 0 would be killed for it.
-        with logged(start.directory), suppress(Stopped):
-            fit(start, data, module, budget, first_step)
-        return
-    if start.is_new:
-        start = create(start, is_named=job.cfg.run_dir is not None)
-    with (
-        requeued(start.directory, outputs),
-        recorded(start, job.words),
-        finished_wandb(),
-    ):
-        if start.checkpoint is not None:
-            log.info("resuming from %s, step %d", start.checkpoint, first_step)
-        # Other ranks are started with the same words, as Lightning does it: they find all of it
-        # in the run directory, whatever has become of conf/ and of the time.
-        sys.argv[1:] = [f"resume={quoted(start.checkpoint or start.directory)}"]
-        trainer = fit(start, data, module, budget, first_step)
-        if not start.config["trainer"].get("fast_dev_run"):
-            finish(trainer, start.directory)
+        with logged(plan.start.directory), suppress(Stopped):
+            fit(plan, nullcontext)
+
+
+class Plan(NamedTuple):
+    """What is trained, checked and built; training goes on at first_step."""
+
+    start: Start
+    data: StoreDataModule
+    module: DiffusionModule
+    budget: Budget
+    first_step: int
+
+
+def prepared(start: Start) -> Plan:
+    """UserError for what is wrong with the configuration."""
+    if is_auto := start.config["data"].get("batch_size") == "auto":
+        start = with_batch_size(start, 1)  # until the memory that is needed is known
+    config = start.config
+    check(config)
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    data, module = build(config)
+    if config["trainer"].get("precision") == "auto":
+        num_clips, *form = batch_shape(data)
+        clips = torch.zeros(min(num_clips, PROBE_CLIPS), *form)
+        start = with_precision(start, choose_precision(accelerator(config), module, clips))
+    start, budget = fit_memory(start, module, data, is_auto)
+    first_step = 0
+    if start.checkpoint is not None:
+        first_step = check_resumable(module, "ema" in config["callbacks"], start.checkpoint)
+    return Plan(start, data, module, budget, first_step)
 
 
 def with_precision(start: Start, precision: str) -> Start:
@@ -111,33 +146,30 @@ def with_precision(start: Start, precision: str) -> Start:
     return start._replace(config=resolved(start.cfg))
 
 
-def fit(
-    start: Start,
-    data: StoreDataModule,
-    module: DiffusionModule,
-    budget: Budget,
-    first_step: int,
-) -> pl.Trainer:
-    """Says what it is about to do and trains to the end."""
-    config, directory = start.config, start.directory
-    trainer = build_trainer(config, directory, first_step)  # before GIFs are decoded
+def fit(plan: Plan, around: Callable[[pl.Trainer], AbstractContextManager[Any]]) -> pl.Trainer:
+    """Says what it is about to do and trains to the end, with something around it."""
+    config, directory = plan.start.config, plan.start.directory
+    trainer = build_trainer(config, directory, plan.first_step)  # before GIFs are decoded
+    data = plan.data
     data.trainer = trainer  # which knows of other ranks
-    with user_errors("data"):
-        data.load()
-    with user_errors("logger"):  # which starts here
-        for logger in trainer.loggers:
-            logger.log_hyperparams({**config, "skipped_gifs": data.skipped})
-    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        told = overview(start, trainer, data, module, budget)
-        log.info("%s", told)
-        show(trainer.loggers, directory, told, first_step)
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
-    finally:
-        # Their threads fetch on: one that wakes while Python ends would abort the process.
-        for loader in (trainer.train_dataloader, trainer.val_dataloaders):
-            if loader is not None:
-                loader.close()
+    with around(trainer):
+        with user_errors("data"):
+            data.load()
+        with user_errors("logger"):  # which starts here
+            for logger in trainer.loggers:
+                logger.log_hyperparams({**config, "skipped_gifs": data.skipped})
+        if trainer.is_global_zero:
+            told = overview(plan.start, trainer, data, plan.module, plan.budget)
+            log.info("%s", told)
+            show(trainer.loggers, directory, told, plan.first_step)
+        resume = plan.start.checkpoint
+        try:
+            trainer.fit(plan.module, datamodule=data, ckpt_path=resume, weights_only=True)
+        finally:
+            # Their threads fetch on: one that wakes while Python ends would abort the process.
+            for loader in (trainer.train_dataloader, trainer.val_dataloaders):
+                if loader is not None:
+                    loader.close()
     return trainer
 
 
@@ -268,8 +300,13 @@ def finish(trainer: pl.Trainer, run_dir: Path) -> None:
 
 def quiet() -> None:
     """Keeps the console for what a user can act on."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in (
+        "fabric.utilities.distributed",
+        "fabric.utilities.seed",
+        "pytorch.trainer.connectors.signal_connector",
+        "pytorch.utilities.rank_zero",
+    ):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
         ".*LeafSpec.*is deprecated.*",
@@ -277,5 +314,7 @@ def quiet() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*Experiment logs directory .* exists and is not empty.*",
         ".*The dirpath has changed from.*",  # on resuming: a new run has a directory of its own
+        ".*all_gather is deprecated.*",
+        ".*recommended to use `self.log.*sync_dist=True.*",  # they are gathered before
     ):
         warnings.filterwarnings("ignore", message)

@@ -22,7 +22,7 @@ class Stopped(BaseException):
 
 @contextmanager
 def stopped_by_signals(message: str) -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise Stopped at once, with this message: nothing need be saved here."""
+    """What ends a run raises Stopped at once, with this message: nothing need be saved here."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number, message)
@@ -30,7 +30,7 @@ def stopped_by_signals(message: str) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in watched_signals()}
     try:
         yield
     finally:
@@ -38,10 +38,15 @@ def stopped_by_signals(message: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def watched_signals() -> list[signal.Signals]:
+    """SIGINT, SIGTERM, and SIGUSR1 in a SLURM job, which gets it before its time is up."""
+    also = [signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else []
+    return [signal.SIGINT, signal.SIGTERM, *also]
+
+
 class SignalWatch:
     """From install() to restore(), `received` is the number of the first signal that came.
 
-    SIGINT and SIGTERM are watched, and SIGUSR1 in a SLURM job, which gets it before its time is up.
     A second Ctrl-C ends the process at once.
     """
 
@@ -52,10 +57,7 @@ class SignalWatch:
     def install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # Python lets no other thread do it
-        watched = [signal.SIGINT, signal.SIGTERM]
-        if "SLURM_JOB_ID" in os.environ:
-            watched.append(signal.SIGUSR1)
-        self._before |= {number: signal.signal(number, self._note) for number in watched}
+        self._before |= {number: signal.signal(number, self._note) for number in watched_signals()}
 
     def restore(self) -> None:
         for number, handler in self._before.items():

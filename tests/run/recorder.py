@@ -1,6 +1,10 @@
-"""train.py, which also writes a line for every training step: step, numbers, clips and loss."""
+"""train.py, which also writes a line for every training step: step, numbers, clips and loss.
+
+And, beside them, the process of each rank.
+"""
 
 import json
+import os
 from pathlib import Path
 
 from torch import Tensor
@@ -18,6 +22,7 @@ def training_step(self: DiffusionModule, batch: Batch, batch_index: int) -> Tens
     row = [self.trainer.global_step, batch.number, batch.index.tolist(), loss.item().hex()]
     with Path(f"steps-{self.global_rank}.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
+    Path(f"rank-{self.global_rank}.pid").write_text(str(os.getpid()))
     return loss
 
 

@@ -1,6 +1,7 @@
 """export.py: one file that samples as the run does; and what comes from others runs no code."""
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.export import load_exported, sealed
 from ddpm_lightning.training.checkpoint_io import read, write
 from tests.commands import Call, assert_user_error
 
@@ -41,6 +44,13 @@ def test_a_file_that_is_not_one_is_refused(call: Call, trained: Path, tmp_path: 
     for content in (b"", b"GIF89a", whole[:-1], whole[:1000]):
         file.write_bytes(content)
         assert_user_error(call("sample", "checkpoint=x.safetensors"), "not a file of export.py")
+    rng = random.Random(0)
+    for _ in range(50):  # bytes of the header, of the configuration in it, of the weights
+        data = bytearray(whole)
+        data[rng.choice([rng.randrange(8000), rng.randrange(len(data))])] ^= 1 << rng.randrange(8)
+        file.write_bytes(data)
+        with pytest.raises(UserError, match=r"x.safetensors is not a file of export.py, or damag"):
+            load_exported(file)
     save_file({"a": torch.zeros(1)}, file)
     assert_user_error(call("sample", "checkpoint=x.safetensors"), "not a file of export.py")
 
@@ -92,7 +102,7 @@ def test_no_hostile_configuration_is_built(
             metadata = opened.metadata()
         config = json.loads(metadata["config"])
         config["model"]["schedule"] = HOSTILE[name](target)
-        save_file(load_file(file), file, metadata | {"config": json.dumps(config)})
+        file.write_bytes(sealed(load_file(file), metadata | {"config": json.dumps(config)}))
         result = call("sample", "checkpoint=x.safetensors")
     assert_user_error(result, "model.schedule")
     assert not target.exists()

@@ -50,6 +50,11 @@ class Checkpoints(Checkpoint):
         self._is_due = self._is_stopping = self._owes_validation = False
         self._watch = SignalWatch()
 
+    @property
+    def is_asked_to_stop(self) -> bool:
+        """Whether a signal has come to this rank."""
+        return self._watch.received is not None
+
     def state_dict(self) -> dict[str, Any]:
         return {"best": self._best}
 
@@ -71,7 +76,7 @@ class Checkpoints(Checkpoint):
             return
         self._last_step = step
         is_late = self._has_waited_long()
-        self._is_stopping, is_late = _agreed(trainer, self._watch.received is not None, is_late)
+        self._is_stopping, is_late = _agreed(trainer, self.is_asked_to_stop, is_late)
         self._is_due = (
             is_late
             or self._is_stopping
@@ -98,7 +103,7 @@ class Checkpoints(Checkpoint):
     ) -> None:
         if trainer.sanity_checking:
             return
-        self._is_stopping, _ = _agreed(trainer, self._watch.received is not None, False)
+        self._is_stopping, _ = _agreed(trainer, self.is_asked_to_stop, False)
         if self._is_stopping:
             self._save(trainer)
             self._stop_if_asked()
@@ -117,7 +122,9 @@ class Checkpoints(Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._saved_step != trainer.global_step:  # the run ended by its number of epochs
             self._save(trainer)
+        self._is_stopping, _ = _agreed(trainer, self.is_asked_to_stop, False)
         self._watch.restore()
+        self._stop_if_asked()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException

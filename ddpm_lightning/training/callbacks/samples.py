@@ -2,24 +2,36 @@
 other samplers make of the same noise.
 """
 
+import logging
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 
 from ddpm_lightning.plots.films import ReverseFilm, save_grid
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import per_sample_generators
 from ddpm_lightning.samplers.walk import State
+from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
 from ddpm_lightning.training.datamodule import StoreDataModule
 from ddpm_lightning.training.loggers import log_picture
 from ddpm_lightning.training.module import DiffusionModule
 
+log = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """A signal came while samples were drawn: the checkpoint cannot wait for them."""
+
 
 class SampleGrid(pl.Callback):
     """Samples with the averaged weights, always from the same noise, so that grids can be compared.
+
+    Rank 0 draws them, so that they are the same on any number of devices; the others wait.
 
     Args:
         sampler: walks from noise to clips.
@@ -59,30 +71,50 @@ class SampleGrid(pl.Callback):
         self.directory = Path(directory)
         self.compare, self.compare_every_n_steps = compare, compare_every_n_steps
         self._last_step = 0
+        self._ranks: Any = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._last_step = trainer.global_step
+        if trainer.world_size > 1:  # training's own group would give up after half an hour
+            self._ranks = torch.distributed.new_group(timeout=timedelta(days=30), backend="gloo")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
         step = trainer.global_step
-        due = step == self.first_step or step % self.every_n_steps == 0
-        is_new = step != self._last_step  # not while gradients accumulate
-        if due and is_new:
-            self._draw(trainer, pl_module, f"step_{step:06d}")
-        every = self.compare_every_n_steps
-        if every is not None and step % every == 0 and is_new and step != trainer.max_steps:
-            self._draw_others(trainer, pl_module)
+        if step != self._last_step:  # once, also while gradients accumulate
+            due = step == self.first_step or step % self.every_n_steps == 0
+            every = self.compare_every_n_steps
+            compares = every is not None and step % every == 0 and step != trainer.max_steps
+            self._draw(trainer, pl_module, f"step_{step:06d}" if due else None, None, compares)
         self._last_step = step
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._draw(trainer, pl_module, "final", film="reverse")
-        self._draw_others(trainer, pl_module)
+        self._draw(trainer, pl_module, "final", "reverse", compares=True)
 
-    @pl.utilities.rank_zero_only
     def _draw(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str, film: str | None = None
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        name: str | None,
+        film: str | None,
+        compares: bool,
+    ) -> None:
+        if name is None and not compares:
+            return
+        if trainer.is_global_zero:
+            try:
+                if name is not None:
+                    self._write(trainer, pl_module, name, film)
+                if compares:
+                    self._write_others(trainer, pl_module)
+            except Interrupted:
+                log.warning("samples are not drawn: the run is asked to end")
+        if self._ranks is not None:
+            torch.distributed.barrier(self._ranks)
+
+    def _write(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str, film: str | None
     ) -> None:
         states = ReverseFilm()
         clips = self._sample(trainer, pl_module, self.sampler, states.record if film else None)
@@ -90,8 +122,7 @@ class SampleGrid(pl.Callback):
         if film:
             self._show(trainer, "reverse_process", states.save(*self._place(trainer, film)))
 
-    @pl.utilities.rank_zero_only
-    def _draw_others(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _write_others(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for name, sampler in self.compare.items():
             clips = self._sample(trainer, pl_module, sampler)
             path = save_grid(clips, *self._place(trainer, f"compare_{name}"))
@@ -102,21 +133,30 @@ class SampleGrid(pl.Callback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         sampler: Sampler,
-        callback: Callable[[State], None] | None = None,
+        record: Callable[[State], None] | None = None,
     ) -> Tensor:
         assert isinstance(pl_module, DiffusionModule)
         denoiser, form = pl_module.inference_denoiser, _data(trainer).format
+
+        def step(state: State) -> None:
+            checkpoints = trainer.checkpoint_callback
+            if isinstance(checkpoints, Checkpoints) and checkpoints.is_asked_to_stop:
+                raise Interrupted
+            if record is not None:
+                record(state)
+
         was_training = denoiser.training
         denoiser.eval()
-        clips = sampler.sample(
-            denoiser,
-            (self.num_samples, form.channels, form.num_frames, form.height, form.width),
-            generator=per_sample_generators(self.seed, range(self.num_samples)),
-            device=pl_module.device,
-            callback=callback,
-        )
-        denoiser.train(was_training)
-        return clips
+        try:
+            return sampler.sample(
+                denoiser,
+                (self.num_samples, form.channels, form.num_frames, form.height, form.width),
+                generator=per_sample_generators(self.seed, range(self.num_samples)),
+                device=pl_module.device,
+                callback=step,
+            )
+        finally:
+            denoiser.train(was_training)
 
     def _place(self, trainer: pl.Trainer, name: str) -> tuple[Path, float]:
         self.directory.mkdir(parents=True, exist_ok=True)

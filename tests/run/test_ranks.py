@@ -1,0 +1,237 @@
+"""Several ranks: one run however they are started, and all end where one does."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+
+from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.ranks import accompanied, first_difference
+from ddpm_lightning.training.checkpoint_io import read
+from tests.commands import ROOT, TINY, wait_for, write_gifs
+from tests.run.test_killed import rows
+
+WORDS = [*TINY, "logger=csv", "trainer.devices=2"]
+ENDLESS = ["trainer.max_steps=100000", "trainer.val_check_interval=100000"]
+RECORDER = str(ROOT / "tests" / "run" / "recorder.py")
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node=2"]
+
+
+class Group:
+    """Processes that were started below one folder, and all that these have started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        write_gifs(folder / "gifs", 13, num_frames=8)
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *words: str, **environment: str) -> None:
+        """A Python process, whose output goes to a file."""
+        with self._output(len(self.processes)).open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, *words],
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
+                stdout=output,
+                stderr=output,
+            )
+        self.processes.append(process)
+
+    def codes(self, seconds: float = 240) -> list[int]:
+        """Exit codes, when all have ended."""
+        until = time.monotonic() + seconds
+        return [p.wait(max(0.1, until - time.monotonic())) for p in self.processes]
+
+    def output(self, number: int = -1) -> str:
+        return self._output(number % len(self.processes)).read_text()
+
+    def alive(self) -> list[int]:
+        """Everything that runs in the folder."""
+        found = []
+        for place in Path("/proc").glob("[0-9]*/cwd"):
+            try:
+                if place.readlink() == self.folder:
+                    found.append(int(place.parent.name))
+            except OSError:  # it has ended, or is another's
+                continue
+        return found
+
+    def rank(self, number: int) -> int:
+        """The process that writes this rank's record of its steps."""
+        return int((self.folder / f"rank-{number}.pid").read_text())
+
+    def trains(self, num_steps: int = 5) -> None:
+        """Waits until all ranks have trained as many steps."""
+
+        def found() -> bool:
+            assert all(process.poll() is None for process in self.processes[-1:]), self.output()
+            return all(len(rows(self.folder, rank)) > num_steps for rank in range(2))
+
+        wait_for(found, 180)
+
+    def status(self) -> str:
+        return str(json.loads((self.folder / "out" / "status.json").read_text())["status"])
+
+    def _output(self, number: int) -> Path:
+        return self.folder / f"output-{number}.txt"
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Group]:
+    found = Group(tmp_path)
+    yield found
+    for pid in found.alive():
+        os.kill(pid, signal.SIGKILL)
+
+
+def srun(rank: int, port: int) -> dict[str, str]:
+    """What srun gives one of two tasks on one node."""
+    return {
+        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NODEID": "0",
+        "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": str(rank),
+        "SLURM_NODELIST": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_torchrun_makes_one_run_saves_it_at_sigterm_and_goes_on(group: Group) -> None:
+    group.start(*TORCHRUN, RECORDER, *WORDS, *ENDLESS)
+    group.trains()
+    group.processes[0].terminate()
+    assert group.codes(60) == [1]  # torchrun's own, whatever its ranks end with
+    (run,) = (group.folder / "outputs").iterdir()
+    told = f"interrupted by SIGTERM; go on with: python train.py resume=outputs/{run.name}"
+    assert told in group.output()
+    step = read(run / "checkpoints" / "last.ckpt")["global_step"]
+    assert step == rows(group.folder)[-1][0] + 1
+    group.start(*TORCHRUN, RECORDER, "resume=last", f"trainer.max_steps={step + 2}")
+    assert group.codes() == [1, 0], group.output()
+    assert [row[0] for row in rows(group.folder, 1)] == list(range(step + 2))
+    assert json.loads((run / "status.json").read_text())["status"] == "finished"
+    assert list((group.folder / "outputs").iterdir()) == [run]
+
+
+@pytest.mark.slow
+def test_srun_makes_one_run(group: Group) -> None:
+    port = free_port()
+    for rank in range(2):
+        group.start(RECORDER, *WORDS, **srun(rank, port))
+    assert group.codes() == [0, 0], group.output()
+    (run,) = (group.folder / "outputs").glob("2*")
+    assert json.loads((run / "status.json").read_text())["status"] == "finished"
+    numbers = [number for rank in range(2) for row in rows(group.folder, rank) for number in row[1]]
+    assert sorted(numbers) == list(range(16))  # four steps of two clips each
+    assert group.output(1) == ""
+
+
+@pytest.mark.slow
+def test_ranks_started_with_different_words_stop_before_anything_is_made(group: Group) -> None:
+    port = free_port()
+    for rank in range(2):
+        group.start(RECORDER, *WORDS, f"optimizer.lr=0.{rank + 1}", **srun(rank, port))
+    assert group.codes(60) == [2, 2]
+    assert group.output(0).splitlines()[-1] == (
+        "error: the ranks have different configurations: optimizer.lr=0.2 at rank 1, 0.1 at "
+        "rank 0; start all of them with the same command"
+    )
+    assert not (group.folder / "outputs").exists()
+
+
+BY_LIGHTNING: list[str] = []
+FAULTS = [
+    (BY_LIGHTNING, 1, signal.SIGKILL, "rank 1 (process {}): killed by signal 9"),
+    (TORCHRUN, 1, signal.SIGSTOP, "rank 1 (process {}) has given no sign of life for 30 s"),
+]
+MORE_FAULTS = [
+    (BY_LIGHTNING, 0, signal.SIGKILL, "rank 0: gone without a word; was it killed?"),
+    (BY_LIGHTNING, 0, signal.SIGSTOP, "rank 0 (process {}) has given no sign of life for 30 s"),
+    (BY_LIGHTNING, 1, signal.SIGSTOP, "rank 1 (process {}) has given no sign of life for 30 s"),
+    (TORCHRUN, 0, signal.SIGKILL, "Signal 9 (SIGKILL) received by PID {}"),
+    (TORCHRUN, 1, signal.SIGKILL, "Signal 9 (SIGKILL) received by PID {}"),
+    (TORCHRUN, 0, signal.SIGSTOP, "rank 0 (process {}) has given no sign of life for 30 s"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "rank", "number", "cause"),
+    [*FAULTS, *(pytest.param(*fault, marks=pytest.mark.long) for fault in MORE_FAULTS)],
+)
+def test_a_rank_that_is_killed_or_stands_still_ends_all(
+    launcher: list[str], rank: int, number: signal.Signals, cause: str, group: Group
+) -> None:
+    group.start(*launcher, RECORDER, *WORDS, *ENDLESS, "run_dir=out")
+    group.trains()
+    victim = group.rank(rank)
+    os.kill(victim, number)
+    (code,) = group.codes(60)
+    assert code != 0
+    wait_for(lambda: not group.alive(), 10)
+    told = [line for line in group.output().splitlines() if line.strip(" =")]
+    assert told[-1].endswith(cause.format(victim))
+    if rank:
+        assert group.status() == "failed"
+        assert (group.folder / "out" / "train.log").read_text().splitlines()[-1] != ""
+
+
+@pytest.mark.slow
+def test_a_signal_does_not_wait_for_a_grid_of_samples(group: Group) -> None:
+    """Which takes minutes, while the other rank waits."""
+    long = ["callbacks.samples.first_step=3", "callbacks.samples.num_samples=64"]
+    steps = ["noise.num_steps=1000", "sampler.num_evaluations=999"]
+    group.start(RECORDER, *WORDS, *ENDLESS, *long, *steps, "run_dir=out")
+    group.trains(2)
+    time.sleep(2)
+    assert len(rows(group.folder)) == 3
+    group.processes[0].terminate()
+    assert group.codes(30) == [143], group.output()
+    wait_for(lambda: not group.alive(), 10)
+    assert read(group.folder / "out" / "checkpoints" / "last.ckpt")["global_step"] == 3
+    assert "step_000003.gif is not drawn" in group.output()
+    assert group.status() == "interrupted"
+
+
+@pytest.mark.long
+def test_a_wrong_number_of_ranks_is_named(group: Group) -> None:
+    group.start(*TORCHRUN, RECORDER, *TINY, "logger=csv", "trainer.devices=1")
+    assert group.codes(120) == [1]
+    assert "2 ranks were started, but trainer.devices=1 trainer.num_nodes=1 makes 1" in (
+        group.output()
+    )
+
+
+def test_several_nodes_need_a_launcher(tmp_path: Path) -> None:
+    trainer = pl.Trainer(accelerator="cpu", devices=1, num_nodes=2, logger=False)
+    with (
+        pytest.raises(UserError, match="num_nodes=2: start the ranks on each node with torchrun"),
+        accompanied(None, tmp_path, tmp_path, trainer),
+    ):
+        pass
+
+
+def test_the_first_key_that_differs_is_found() -> None:
+    first = {"seed": 0, "data": {"path": "x", "flip": True}}
+    assert first_difference(first, json.loads(json.dumps(first))) is None
+    other = {"seed": 0, "data": {"path": "x"}}
+    assert first_difference(first, other) == ("data.flip", True, None)
+    assert first_difference(other, first) == ("data.flip", None, True)

@@ -1,0 +1,184 @@
+"""Ranks watch each other: real processes that are killed and stopped, over real connections."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from ddpm_lightning.training import watch
+from ddpm_lightning.training.watch import FirstRankWatch, OtherRankWatch
+from tests.commands import ROOT, wait_for
+
+SILENCE = 2.0
+PROGRAM = f"""
+import sys, time
+from ddpm_lightning.training import watch
+watch.MAX_SILENCE, watch.BEAT_SECONDS = {SILENCE}, 0.1
+def end(cause, is_told): print("failed:", cause, flush=True)
+rank, _, port = sys.argv[1].partition("@")
+if port:
+    watch.OtherRankWatch(int(rank), end, ("127.0.0.1", int(port)))
+else:
+    port = watch.FirstRankWatch(end, list).port
+print(port, flush=True)
+time.sleep(60)
+"""
+
+Told = list[tuple[str, bool]]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "MAX_SILENCE", SILENCE)
+    monkeypatch.setattr(watch, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(watch, "_ECHO_SECONDS", 0.0)
+
+
+@contextmanager
+def process(rank: str) -> Iterator["subprocess.Popen[str]"]:
+    """A rank in a process of its own: 0 for the first one, RANK@PORT for another."""
+    command = [sys.executable, "-c", PROGRAM, rank]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        yield found
+    finally:
+        found.kill()
+        found.wait()
+
+
+def port(rank: "subprocess.Popen[str]") -> int:
+    """Of rank 0, once the process is ready."""
+    assert rank.stdout is not None
+    return int(rank.stdout.readline())
+
+
+@contextmanager
+def first(told: Told) -> Iterator[FirstRankWatch]:
+    watching = FirstRankWatch(lambda *failure: told.append(failure), list)
+    try:
+        yield watching
+    finally:
+        watching.end()
+
+
+def other(rank: int, place: int, told: Told) -> OtherRankWatch:
+    return OtherRankWatch(rank, lambda *failure: told.append(failure), ("127.0.0.1", place))
+
+
+def test_a_rank_that_fails_ends_all_and_its_cause_is_told_once() -> None:
+    told: list[Told] = [[], [], []]
+    with first(told[0]) as watching:
+        failing, third = other(1, watching.port, told[1]), other(2, watching.port, told[2])
+        time.sleep(0.3)
+        failing.end("ValueError: no")
+        wait_for(lambda: told[0] and told[2], 10, every=0.01)
+        third.end()
+    cause = f"rank 1 (process {os.getpid()}): ValueError: no"
+    assert told == [[(cause, False)], [], [(cause, True)]]
+
+
+def test_rank_0_that_fails_ends_the_others() -> None:
+    told: Told = []
+    with first([]) as watching:
+        follower = other(1, watching.port, told)
+        time.sleep(0.3)
+        watching.end("OSError: the disk is full")
+        wait_for(lambda: told, 10, every=0.01)
+        follower.end()
+    assert told == [("OSError: the disk is full", True)]
+
+
+def test_ranks_that_end_well_one_after_the_other_are_no_failure() -> None:
+    told: Told = []
+    with first(told) as watching:
+        ranks = [other(rank, watching.port, told) for rank in (1, 2)]
+        ranks[0].end()
+        time.sleep(0.5)
+        watching.end()
+        time.sleep(0.5)
+        ranks[1].end()
+    assert told == []
+
+
+def test_strangers_are_passed_over() -> None:
+    told: Told = []
+    with first(told) as watching:
+        follower = other(1, watching.port, told)
+        for greeting in (b"GET / HTTP/1.0\r\n\r\n", b"[1]\n", b"{}\n", b"", b"\xff" * 99):
+            with socket.create_connection(("127.0.0.1", watching.port)) as stranger:
+                stranger.sendall(greeting)
+        time.sleep(0.5)
+        assert len(watching._lines) == 1
+        follower.end()
+    assert told == []
+
+
+def test_a_rank_that_is_killed_is_noticed_at_once() -> None:
+    told: Told = []
+    children: list[Any] = []
+    watching = FirstRankWatch(lambda *failure: told.append(failure), lambda: children)
+    with process(f"1@{watching.port}") as child:
+        children.append(child)
+        port(child)
+        time.sleep(0.3)
+        child.kill()
+        wait_for(lambda: told, SILENCE / 2, every=0.01)
+    watching.end()
+    assert told == [(f"rank 1 (process {child.pid}): killed by signal 9", False)]
+
+
+def test_so_is_rank_0() -> None:
+    told: Told = []
+    with process("0") as child:
+        follower = other(1, port(child), told)
+        time.sleep(0.3)
+        child.kill()
+        wait_for(lambda: told, SILENCE / 2, every=0.01)
+        follower.end()
+    assert told == [("rank 0: gone without a word; was it killed?", False)]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_stands_still_is_named_and_killed(rank: int) -> None:
+    told: Told = []
+    with first(told) as watching, process(f"1@{watching.port}" if rank else "0") as child:
+        place = port(child)
+        follower = None if rank else other(1, place, told)
+        time.sleep(0.5)
+        child.send_signal(signal.SIGSTOP)
+        assert child.wait(5 * SILENCE) == -signal.SIGKILL
+        if follower is not None:
+            follower.end()
+    assert told == [(f"rank {rank} (process {child.pid}) has given no sign of life for 2 s", False)]
+
+
+@pytest.mark.slow
+def test_ranks_that_are_all_stopped_for_a_while_go_on() -> None:
+    """Ctrl-Z and fg; scontrol suspend and resume."""
+    with process("0") as zero, process(f"1@{port(zero)}") as one:
+        port(one)
+        time.sleep(0.5)
+        for number, seconds in [(signal.SIGSTOP, 2), (signal.SIGCONT, 1), (signal.SIGSTOP, 0)]:
+            for rank in (one, zero):
+                rank.send_signal(number)
+                time.sleep(0.05)
+            time.sleep(seconds * SILENCE)
+        for rank in (one, zero):
+            rank.kill()
+            assert rank.stdout is not None
+            assert rank.stdout.read() == ""
+
+
+def test_nobody_at_the_address_is_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        place = free.getsockname()[1]
+    with pytest.raises(OSError, match="refused"):
+        other(1, place, [])
