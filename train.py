@@ -1,17 +1,19 @@
 """Trains a video diffusion model on short animated GIFs; `python train.py --help` explains."""
 
 from ddpm_lightning.run.cli import Job, Sweep, run_jobs
+from ddpm_lightning.training.signals import stopped_by_signals
 
 
 def main(job: Job) -> None:
-    # Imported here: --help and mistakes on the command line need not wait for torch, nor what is
-    # wrong with a part of the configuration for Lightning.
-    from ddpm_lightning.run.early import check_early
+    # Imported here: --help and mistakes on the command line need not wait for torch, nor others in
+    # the configuration for Lightning.
+    with stopped_by_signals("interrupted"):  # until training is under way and watches itself
+        from ddpm_lightning.run.early import prepared
 
-    check_early(job)
-    from ddpm_lightning.run.train import train
+        start, budget = prepared(job)
+        from ddpm_lightning.run.train import train
 
-    train(job)
+        train(start, budget, job)
 
 
 def main_sweep(sweep: Sweep) -> None:

@@ -7,79 +7,49 @@ import os
 import sys
 import warnings
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import lightning.pytorch as pl
-import torch
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
 
-from ddpm_lightning.denoiser import Estimate
 from ddpm_lightning.plots.curves import save_curves
-from ddpm_lightning.processes.base import GaussianProcess
-from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.checkpoint import check_resumable
 from ddpm_lightning.run.cli import Job
-from ddpm_lightning.run.config import Node, check, resolved
+from ddpm_lightning.run.config import Node
 from ddpm_lightning.run.directory import (
     LOG,
     Start,
     create,
     logged,
-    new_start,
     quoted,
     recorded,
     told_if_waiting,
 )
-from ddpm_lightning.run.errors import Stopped, UserError, user_errors
-from ddpm_lightning.run.memory import Budget, fit_memory, with_batch_size
+from ddpm_lightning.run.errors import Stopped, user_errors
+from ddpm_lightning.run.memory import Budget
 from ddpm_lightning.run.overview import overview
-from ddpm_lightning.run.precision import choose_precision
-from ddpm_lightning.run.resume import resumed_start
-from ddpm_lightning.run.slurm import earlier_run, requeued
-from ddpm_lightning.samplers.base import Sampler
-from ddpm_lightning.samplers.walk import Point
+from ddpm_lightning.run.slurm import requeued
 from ddpm_lightning.training.callbacks.agreement import SameConfiguration
-from ddpm_lightning.training.checkpoint_io import VerifiedCheckpointIO
+from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
 from ddpm_lightning.training.datamodule import StoreDataModule
 from ddpm_lightning.training.loggers import MetricsTable, finished_wandb, log_file, log_text
 from ddpm_lightning.training.module import DiffusionModule
-from ddpm_lightning.training.signals import stopped_by_signals
 
-PROBE_CLIPS = 8  # at most, to find the faster precision with
 MAX_CHARACTERS = 200_000  # of a text in a dashboard
 
 log = logging.getLogger(__name__)
 
 
-def train(job: Job) -> None:
+def train(start: Start, budget: Budget, job: Job) -> None:
     """Builds everything the configuration names, trains, and says where to look."""
-    with stopped_by_signals("interrupted"):  # until training is under way and watches itself
-        run(job)
-
-
-def run(job: Job) -> None:
-    """The same, without a guard."""
     outputs = Path(job.cfg.outputs_dir)
-    given = job.cfg.ckpt_path or earlier_run(outputs)
-    start = new_start(job) if given is None else resumed_start(str(given), job)
     with told_if_waiting(start):
-        if is_auto := start.config["data"].get("batch_size") == "auto":
-            start = with_batch_size(start, 1)  # until the memory that is needed is known
         config = start.config
-        check(config)
         quiet()
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         data, module = build(config)
-        if config["trainer"].get("precision") == "auto":
-            num_clips, *form = batch_shape(data)
-            clips = torch.zeros(min(num_clips, PROBE_CLIPS), *form)
-            start = with_precision(start, choose_precision(accelerator(config), module, clips))
-        start, budget = fit_memory(start, module, data, is_auto)
         first_step = 0
         if start.checkpoint is not None:
             first_step = check_resumable(module, "ema" in config["callbacks"], start.checkpoint)
@@ -103,12 +73,6 @@ def run(job: Job) -> None:
         trainer = fit(start, data, module, budget, first_step)
         if not start.config["trainer"].get("fast_dev_run"):
             finish(trainer, start.directory)
-
-
-def with_precision(start: Start, precision: str) -> Start:
-    """The same with what precision=auto means here, which a resumed run will find in its place."""
-    start.cfg.trainer.precision = precision
-    return start._replace(config=resolved(start.cfg))
 
 
 def fit(
@@ -156,52 +120,17 @@ def show(loggers: list[Logger], directory: Path, told: str, step: int) -> None:
 
 
 def build(config: Node) -> tuple[StoreDataModule, DiffusionModule]:
-    """Data module and module; UserError where a value is refused or clips do not fit."""
+    """Data module and module; UserError where a value is refused."""
     with user_errors("data"):
         data: StoreDataModule = instantiate(config["data"], _convert_="all")
     with user_errors("model"):
         module: DiffusionModule = instantiate(config["model"], _convert_="all")
-        with torch.no_grad():
-            module.loss.check(module.denoiser, torch.zeros(1, *batch_shape(data)[1:]))
-        process = module.denoiser.process
-        describe(process, module.denoiser.data_std)  # ValueError where nothing can be sampled
-    with user_errors("sampler"):
-        others = config["callbacks"].get("samples", {}).get("compare", {})
-        for node in (config["sampler"], *others.values()):
-            sampler: Sampler = instantiate(node, _convert_="all")
-            rehearse(sampler, process, learned_variance=module.loss.num_outputs == 2)
-    with user_errors("optimizer"):
-        module.make_optimizer(module.denoiser.parameters())
     return data, module
-
-
-def batch_shape(data: StoreDataModule) -> tuple[int, ...]:
-    """(B, C, F, H, W) of one device."""
-    form = data.format
-    return data.batch_size, form.channels, form.num_frames, form.height, form.width
 
 
 def accelerator(config: Node) -> str:
     """As Lightning names it."""
     return str(config["trainer"].get("accelerator", "auto"))
-
-
-class Blank(NamedTuple):
-    """An estimator that sees nothing, and has a variance where a network would have learned one."""
-
-    process: GaussianProcess
-    learned_variance: bool
-
-    def estimate_at(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
-        return Estimate(torch.zeros_like(x), torch.zeros_like(x) if self.learned_variance else None)
-
-
-def rehearse(sampler: Sampler, process: GaussianProcess, learned_variance: bool) -> None:
-    """ValueError now, not after hours, where the sampler cannot walk: its first step, on zeros."""
-    times = sampler.times(process)
-    draw = partial(torch.zeros, 1, 1)
-    start = sampler.start(Point.at(process, times[0]), process, draw)
-    sampler.walk(Blank(process, learned_variance), start, times[:2], draw)
 
 
 def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Trainer:
@@ -229,8 +158,6 @@ def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Traine
             plugins=VerifiedCheckpointIO(),
             _convert_="all",
         )
-    if trainer.max_steps == -1 and trainer.max_epochs in (None, -1):
-        raise UserError("the run has no end; set trainer.max_steps, which the learning rate needs")
     return trainer
 
 

@@ -6,11 +6,12 @@ conf/model/standard.yaml and median.yaml build.
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -53,7 +54,7 @@ class DiffusionModule(pl.LightningModule):
         optimizer: makes the optimizer from the parameters.
         data_std: standard deviation of the data, which scales the network's input.
         warmup_steps: over which the learning rate rises linearly from 0.
-        cooldown: share of all steps, at the end, over which it falls linearly to 0.
+        cooldown: share of all steps, at the end, over which it falls linearly to 0; 0: it stays.
         val_draws: fixed (t, noise) pairs per validation clip.
         seed: of the times and the noise that are trained at.
         compile: whether torch.compile makes the network faster, in place, so that checkpoints stay
@@ -69,20 +70,13 @@ class DiffusionModule(pl.LightningModule):
         times: TimeSampling,
         optimizer: MakeOptimizer,
         data_std: float,
-        warmup_steps: int,
-        cooldown: float,
-        val_draws: int,
+        warmup_steps: NonNegativeInt,
+        cooldown: Annotated[float, Field(ge=0, le=1)],
+        val_draws: PositiveInt,
         seed: int,
         compile: bool | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= cooldown <= 1:
-            raise ValueError(f"cooldown must lie in [0, 1], got {cooldown}; 0 keeps the rate")
-        if warmup_steps < 0 or val_draws < 1:
-            raise ValueError(
-                f"warmup_steps must be 0 or more and val_draws at least 1, "
-                f"got {warmup_steps} and {val_draws}"
-            )
         self.denoiser = Denoiser(network, process, objective, data_std)
         # Made and kept up by the EMA callback, which says when it has been updated.
         self.ema_denoiser: Denoiser | None = None

@@ -6,10 +6,11 @@ the others are only kept, in the checkpoint too. Raw weights are never swapped o
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from ddpm_lightning.denoiser import Denoiser
@@ -30,14 +31,11 @@ class EMA(pl.Callback):
     """
 
     def __init__(
-        self, averages: dict[str, Decay], snapshot_every_n_steps: int | None, directory: str
+        self,
+        averages: Annotated[dict[str, Decay], Field(min_length=1)],
+        snapshot_every_n_steps: PositiveInt | None,
+        directory: str,
     ) -> None:
-        if not averages:
-            raise ValueError("averages must name at least one; ~callbacks.ema trains without")
-        if snapshot_every_n_steps is not None and snapshot_every_n_steps < 1:
-            raise ValueError(
-                f"snapshot_every_n_steps must be at least 1 or null, got {snapshot_every_n_steps}"
-            )
         self.averages = averages
         self.snapshot_every_n_steps = snapshot_every_n_steps
         self.directory = Path(directory)

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from pydantic import PositiveInt
 from torch.optim import Optimizer
 
 from ddpm_lightning.training.module import DiffusionModule, Trained
@@ -27,9 +28,7 @@ class NumericsGuard(pl.Callback):
         path: of a file with a line for each skipped step: its samples, log-SNR and losses.
     """
 
-    def __init__(self, max_in_a_row: int, path: str) -> None:
-        if max_in_a_row < 1:
-            raise ValueError(f"max_in_a_row must be at least 1, got {max_in_a_row}")
+    def __init__(self, max_in_a_row: PositiveInt, path: str) -> None:
         self.max_in_a_row = max_in_a_row
         self.path = Path(path)
         self._num_skipped = self._in_a_row = 0
