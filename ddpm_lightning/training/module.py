@@ -87,6 +87,17 @@ class DiffusionModule(pl.LightningModule):
         self.val_draws = val_draws
         self.seed = seed
         self.compiles = compile
+        self._gradient_norm: Tensor | None = None
+
+    def gradient_norm(self) -> Tensor:
+        """Of all gradients, before they are clipped: (), found once in an optimizer step."""
+        if self._gradient_norm is None:
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
+        return self._gradient_norm
+
+    def on_before_zero_grad(self, optimizer: Optimizer) -> None:
+        self._gradient_norm = None
 
     @property
     def inference_denoiser(self) -> Denoiser:
@@ -171,6 +182,18 @@ class DiffusionModule(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            norm = self.gradient_norm()  # Lightning would find it again
+            torch.nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def learning_rate_factor(self, step: int, num_steps: int) -> float:
         """Of the full rate at optimizer step `step` = 0, 1, .. of num_steps: a trapezium."""

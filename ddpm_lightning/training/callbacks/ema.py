@@ -42,6 +42,7 @@ class EMA(pl.Callback):
         self._others: dict[str, dict[str, Tensor]] = {}  # weights by name, but for the first's
         self._last_step = 0
         self._num_updates = 0
+        self._pairs: list[tuple[Decay, list[Tensor], list[Tensor]]] = []  # found once, they stay
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_updates": self._num_updates, "others": self._others}
@@ -65,6 +66,7 @@ class EMA(pl.Callback):
         for name in list(self.averages)[1:]:
             kept = self._others.get(name, raw)
             self._others[name] = {k: kept[k].detach().clone().to(raw[k]) for k in raw}
+        self._pairs = []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
@@ -88,11 +90,13 @@ class EMA(pl.Callback):
     def update(self, average: Denoiser, raw: Denoiser, step: int) -> None:
         """Moves all averages towards the raw weights after step = 1, 2, .."""
         self._num_updates += 1
-        kept, new = floats(average), floats(raw)
-        for name, decay in self.averages.items():
-            own = self._others.get(name, kept)
-            weight = 1 - decay.at(step)
-            torch._foreach_lerp_(list(own.values()), [new[k] for k in own], weight)
+        if not self._pairs:
+            kept, new = floats(average), floats(raw)
+            for name, decay in self.averages.items():
+                own = self._others.get(name, kept)
+                self._pairs.append((decay, list(own.values()), [new[k] for k in own]))
+        for decay, averaged, weights in self._pairs:
+            torch._foreach_lerp_(averaged, weights, 1 - decay.at(step))
         for own_buffer, buffer in zip(average.buffers(), raw.buffers(), strict=True):
             own_buffer.copy_(buffer)
 
