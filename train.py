@@ -4,14 +4,10 @@ from ddpm_lightning.run.cli import Job, Sweep, run_jobs
 
 
 def main(job: Job) -> None:
-    # Imported here: --help and mistakes on the command line need not wait for torch, nor what is
-    # wrong with a part of the configuration for Lightning.
-    from ddpm_lightning.run.early import check_early
+    # Imported here: --help and mistakes on the command line need not wait for torch.
+    from ddpm_lightning.run.launch import launch
 
-    check_early(job)
-    from ddpm_lightning.run.train import train
-
-    train(job)
+    launch(job)
 
 
 def main_sweep(sweep: Sweep) -> None:

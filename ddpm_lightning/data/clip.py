@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -54,6 +54,13 @@ def sides(size: int | Sequence[int]) -> tuple[int, int]:
     if len(both) != 2:
         raise ValueError(f"size takes one number or [height, width], got {both}")
     return both[0], both[1]
+
+
+def clip_format(
+    size: int | list[int], num_frames: int, fps: float, channels: int, **_: Any
+) -> ClipFormat:
+    """The format that a data configuration's keys ask for; what else they hold is passed over."""
+    return ClipFormat(*sides(size), num_frames, fps, channels)
 
 
 def resample(

@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -168,19 +169,23 @@ def planner(
     average: bool = True,
     conditions: Mapping[str, Sequence[int]] | None = None,
 ) -> Callable[[int], MemoryPlan]:
-    """Batch size -> plan, by what two small batches take: planning takes time, too.
+    """Batch size -> plan; of a large one by what two small ones take: planning takes time, too.
 
     Args:
         clip: (C, F, H, W).
     """
     few = max(1, min(_FEW, _FEW_POSITIONS // math.prod(clip[1:])))
-    less, more = (
-        plan(network, (n, *clip), device_type, dtype, average, conditions) for n in (few, 2 * few)
-    )
+
+    @cache
+    def small(batch_size: int) -> MemoryPlan:
+        return plan(network, (batch_size, *clip), device_type, dtype, average, conditions)
 
     def planned(batch_size: int) -> MemoryPlan:
+        if batch_size <= few:
+            return small(batch_size)
         slope = (batch_size - few) / few
-        return MemoryPlan(*(round(a + (b - a) * slope) for a, b in zip(less, more, strict=True)))
+        pairs = zip(small(few), small(2 * few), strict=True)
+        return MemoryPlan(*(round(a + (b - a) * slope) for a, b in pairs))
 
     return planned
 

@@ -5,7 +5,7 @@ may name only classes that run.config allows.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 from hydra.utils import instantiate
@@ -21,7 +21,9 @@ from ddpm_lightning.training.checkpoint_io import (
     newest_valid,
     read,
 )
-from ddpm_lightning.training.module import DiffusionModule
+
+if TYPE_CHECKING:  # importing it takes longer than a mistake may
+    from ddpm_lightning.training.module import DiffusionModule
 
 PREFIX = {"raw": "denoiser.", "ema": "ema_denoiser."}  # of weights in a checkpoint
 SCHEDULE_KEYS = ("warmup_steps", "cooldown", "val_draws")
@@ -197,7 +199,7 @@ def check_same_experiment(directory: Path, new: Node) -> None:
                 )
 
 
-def check_resumable(module: DiffusionModule, averages: bool, path: Path) -> int:
+def check_resumable(module: "DiffusionModule", averages: bool, path: Path) -> int:
     """The step a checkpoint was saved at; UserError unless training can go on from it."""
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]

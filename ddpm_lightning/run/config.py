@@ -5,18 +5,17 @@ and values of a wrong type are refused by name. Targets are limited to a few pac
 run's configuration travels with it and is built again by sample.py and evaluate.py.
 """
 
-import inspect
 import typing
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.signatures import signature
 
 TARGETS = ("ddpm_lightning.", "lightning.pytorch.", "torch.optim.")
 META_KEYS = {"_target_", "_partial_"}
@@ -94,7 +93,7 @@ def check(config: Node, targets: tuple[str, ...] = TARGETS) -> None:
     if "ingest" in config:
         check_options("ingest", config["ingest"])
     # The model last: a wrong noise.num_steps is then named as such, not as a part of the model.
-    for where, node in sorted(_targets(config, ""), key=lambda item: item[0].startswith("model")):
+    for where, node in sorted(nodes(config, ""), key=lambda item: item[0].startswith("model")):
         _check_node(where, node, targets)
 
 
@@ -104,15 +103,16 @@ def check_options(name: str, node: Node) -> None:
         _check_type(f"{name}.{key}", value, OPTIONS[name][key])
 
 
-def _targets(value: Any, where: str) -> Iterator[tuple[str, Node]]:
+def nodes(value: Any, where: str) -> Iterator[tuple[str, Node]]:
+    """Those with a _target_ in a configuration, with their places in it."""
     if isinstance(value, Mapping):
         if "_target_" in value:
             yield where, dict(value)
         for key, child in value.items():
-            yield from _targets(child, f"{where}.{key}" if where else str(key))
+            yield from nodes(child, f"{where}.{key}" if where else str(key))
     elif isinstance(value, list):
         for i, child in enumerate(value):
-            yield from _targets(child, f"{where}[{i}]")
+            yield from nodes(child, f"{where}[{i}]")
 
 
 def _check_node(where: str, node: Node, targets: tuple[str, ...]) -> None:
@@ -122,64 +122,41 @@ def _check_node(where: str, node: Node, targets: tuple[str, ...]) -> None:
             f"{where}._target_={target!r} is not allowed, not a class of {', '.join(targets)}"
         )
     try:
-        factory = get_object(target)
-    except Exception as e:
+        takes = signature(target)
+    except ImportError as e:
         raise UserError(f"{where}._target_={target!r} cannot be imported: {e}") from e
+    except TypeError:
+        takes = None
     # The class's own module too: a dotted path can lead out of an allowed package again.
-    if not inspect.isclass(factory) or not f"{factory.__module__}.".startswith(targets):
+    if takes is None or not f"{takes.module}.".startswith(targets):
         raise UserError(f"{where}._target_={target!r} is not a class of {', '.join(targets)}")
-    parameters = _parameters(factory)
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    hints = _hints(factory)
     for key, value in node.items():
         if key in META_KEYS:
             continue
-        if key not in parameters:
-            if open_ended and not key.startswith("_"):
+        if key not in takes.hints:
+            if takes.is_open and not key.startswith("_"):
                 continue
-            near = get_close_matches(key, parameters, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(parameters)}"
+            near = get_close_matches(key, takes.hints, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(takes.hints)}"
             raise UserError(f"{where} has no option {key}{hint}")
         if REPLACED.get(f"{where}.{key}") == value:
             continue
-        if key in hints and not _holds_target(value):
-            _check_type(f"{where}.{key}", value, hints[key])
-
-
-def _parameters(factory: type) -> dict[str, inspect.Parameter]:
-    """The constructor's; arguments passed through ** are looked up in the base class."""
-    parameters = dict(inspect.signature(factory).parameters)
-    variadic = [name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD]
-    base = factory.__base__
-    if variadic and factory.__module__.startswith("ddpm_lightning.") and base is not None:
-        del parameters[variadic[0]]
-        return _parameters(base) | parameters
-    return parameters
-
-
-def _hints(factory: type) -> dict[str, Any]:
-    hints: dict[str, Any] = {}
-    for ancestor in reversed(factory.__mro__):
-        constructor = ancestor.__dict__.get("__init__")
-        if constructor is not None and ancestor is not object:
-            try:
-                hints |= typing.get_type_hints(constructor)
-            except (NameError, TypeError):  # a foreign class whose annotations need its own imports
-                continue
-    return hints
+        if not _holds_target(value):
+            _check_type(f"{where}.{key}", value, takes.hints[key]())
 
 
 def _holds_target(value: Any) -> bool:
-    return bool(list(_targets(value, "")))
+    return bool(list(nodes(value, "")))
 
 
 def _check_type(where: str, value: Any, hint: Any) -> None:
     try:
         adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:
+    except (PydanticUserError, NameError):  # a type that is not known here
         return
     try:
         adapter.validate_python(value, strict=isinstance(value, str | bool))
     except ValidationError as e:
-        wanted = e.errors()[0]["msg"].removeprefix("Input should be ")
-        raise UserError(f"{where}={value!r} is not allowed: it should be {wanted}") from e
+        wanted = [error["msg"].removeprefix("Input should be ") for error in e.errors()]
+        choice = ", or ".join(dict.fromkeys(wanted))
+        raise UserError(f"{where}={value!r} is not allowed: it should be {choice}") from e

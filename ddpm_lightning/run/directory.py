@@ -10,6 +10,7 @@ checkpoints/ samples/ metrics.csv tensorboard/ wandb/
 
 import json
 import logging
+import os
 import secrets
 import signal
 import time
@@ -70,6 +71,19 @@ def new_start(job: Job) -> Start:
         return start.at(Path(cfg.run_dir))
     now = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     return start.at(Path(cfg.outputs_dir) / f"{now}_{cfg.run_name}")
+
+
+def check_place(start: Start, is_named: bool) -> None:
+    """UserError where `create` would have to refuse; makes what the directory is to lie in.
+
+    Args:
+        is_named: by the user.
+    """
+    parent = start.directory.parent
+    with user_errors("the run directory"):
+        parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(parent, os.W_OK):
+            raise PermissionError(f"{relpath(parent)} is not writable; choose another outputs_dir")
 
 
 def create(start: Start, is_named: bool) -> Start:

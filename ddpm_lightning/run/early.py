@@ -1,31 +1,161 @@
-"""What can be wrong with a configuration, found before Lightning is imported, which takes longest.
-
-All of it is checked again where it is used; here it is only refused sooner.
+"""What a run is, settled, and refused where it is wrong, before Lightning is imported, which takes
+longest.
 """
 
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
 from hydra.utils import instantiate
+from torch import Tensor, nn
 
+from ddpm_lightning.data.clip import clip_format
+from ddpm_lightning.data.places import local_folder
+from ddpm_lightning.denoiser import Denoiser, Estimate
+from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.median import MedianProcess
+from ddpm_lightning.processes.report import describe
+from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.run.cli import Job
-from ddpm_lightning.run.config import TOP_LEVEL, check
-from ddpm_lightning.run.directory import new_start
-from ddpm_lightning.run.errors import user_errors
+from ddpm_lightning.run.config import Node, check, nodes, resolved
+from ddpm_lightning.run.directory import Start, check_place, new_start, told_if_waiting
+from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.memory import Budget, fit_memory, with_batch_size
+from ddpm_lightning.run.precision import HALF, choose_precision
+from ddpm_lightning.run.resume import resumed_start
+from ddpm_lightning.run.signatures import is_slow
+from ddpm_lightning.run.slurm import earlier_run
+from ddpm_lightning.samplers.base import Sampler
+from ddpm_lightning.samplers.walk import Point
 
-_PARTS = ("noise", "objective", "times", "loss", "network", "sampler")  # they know no framework
+PROBE_CLIPS = 8  # at most, to find the faster precision with
+_NAMED = ("noise", "objective", "times", "loss", "sampler")  # groups of parts that need no other
+_PROCESSES = {"StandardDiffusion": StandardProcess, "MedianDiffusion": MedianProcess}
 
 
-def check_early(job: Job) -> None:
-    """UserError for what is wrong with the parts of a new run; a resumed one has been checked."""
-    if job.cfg.ckpt_path is not None:
-        return
-    config = new_start(job).config
-    plain = TOP_LEVEL.keys() & config.keys()
-    check({key: config[key] for key in plain if not isinstance(config[key], dict)})
-    check({key: config[key] for key in (*_PARTS, "optimizer")})
-    for part in _PARTS:
-        with user_errors(part):
-            instantiate(config[part], _convert_="all")
+def prepared(job: Job) -> tuple[Start, Budget]:
+    """What is to be trained, with its precision and batch size settled, and the memory it takes.
+
+    UserError for whatever is wrong with it and can be known without data and devices.
+    """
+    given = job.cfg.ckpt_path or earlier_run(Path(job.cfg.outputs_dir))
+    start = new_start(job) if given is None else resumed_start(str(given), job)
+    with told_if_waiting(start):
+        if start.is_new:
+            check_place(start, is_named=job.cfg.run_dir is not None)
+        if is_auto := start.config["data"].get("batch_size") == "auto":
+            start = with_batch_size(start, 1)  # until the memory that is needed is known
+        config = start.config
+        check(config)
+        check_trainer(config["trainer"])
+        check_parts(config)
+        with user_errors("network"):
+            network: nn.Module = instantiate(config["model"]["network"], _convert_="all")
+        start, budget = fit_memory(start, network, is_auto)  # refuses clips of a wrong form, too
+        check_model(config, network)
+        start = with_precision(start, network)
+        if start.config["trainer"].get("precision") == HALF:
+            _, budget = fit_memory(start, network, is_auto=False)
+        return start, budget
+
+
+def check_trainer(trainer: Node) -> None:
+    """UserError unless this machine has the accelerator, and training an end."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    here = {"auto": True, "cpu": True, "gpu": cuda or mps, "cuda": cuda, "mps": mps}
+    if not here.get(name := trainer.get("accelerator", "auto")):
+        raise UserError(
+            f"trainer.accelerator={name} is not here, but {', '.join(n for n in here if here[n])}; "
+            "auto takes what this machine has"
+        )
+    if trainer.get("max_steps", -1) == -1 and trainer.get("max_epochs") in (None, -1):
+        raise UserError("the run has no end; set trainer.max_steps, which the learning rate needs")
+
+
+def check_parts(config: Node) -> None:
+    """UserError where one refuses its values."""
+    for name in _NAMED:
+        with user_errors(name):
+            instantiate(config[name], _convert_="all")
+    for group in ("data", "callbacks"):
+        for _, node in nodes(config[group], group):
+            if not is_slow(node["_target_"]):
+                with user_errors(group):
+                    instantiate(node, _convert_="all")
     data = config["data"]
-    if "source" in data:
-        check({"data": {"source": data["source"]}})
-        with user_errors("data"):
+    with user_errors("data"):
+        clip_format(**data)
+        if "source" in data:
             instantiate(data["source"], _convert_="all")(data["path"])
+
+
+def check_model(config: Node, network: nn.Module) -> None:
+    """UserError where its parts, the sampler or the optimizer do not go together."""
+    model, form = config["model"], clip_format(**config["data"])
+    with user_errors("optimizer"):
+        instantiate(model["optimizer"], _convert_="all")(network.parameters())
+    with user_errors("sampler"):
+        others = config["callbacks"].get("samples", {}).get("compare", {})
+        named = (config["sampler"], *others.values())
+        samplers: list[Sampler] = [instantiate(node, _convert_="all") for node in named]
+    with user_errors("model"):
+        process = process_of(model)
+    if process is None:
+        return
+    with user_errors("model"), torch.no_grad():
+        objective = instantiate(model["objective"], _convert_="all")
+        denoiser = Denoiser(network, process, objective, model["data_std"])
+        loss = instantiate(model["loss"], _convert_="all")
+        loss.check(
+            denoiser, torch.zeros(1, form.channels, form.num_frames, form.height, form.width)
+        )
+        describe(process, denoiser.data_std)  # ValueError where nothing can be sampled
+    with user_errors("sampler"):
+        for sampler in samplers:
+            rehearse(sampler, process, learned_variance=loss.num_outputs == 2)
+
+
+def process_of(model: Node) -> GaussianProcess | None:
+    """That of a node `model`; None where only its class, which needs Lightning, knows it."""
+    if "process" in model:
+        process: GaussianProcess = instantiate(model["process"], _convert_="all")
+        return process
+    named = _PROCESSES.get(model["_target_"].rpartition(".")[2])
+    return named(instantiate(model["schedule"], _convert_="all")) if named else None
+
+
+class Blank(NamedTuple):
+    """An estimator that sees nothing, and has a variance where a network would have learned one."""
+
+    process: GaussianProcess
+    learned_variance: bool
+
+    def estimate_at(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
+        return Estimate(torch.zeros_like(x), torch.zeros_like(x) if self.learned_variance else None)
+
+
+def rehearse(sampler: Sampler, process: GaussianProcess, learned_variance: bool) -> None:
+    """ValueError now, not after hours, where the sampler cannot walk: its first step, on zeros."""
+    times = sampler.times(process)
+    draw = partial(torch.zeros, 1, 1)
+    start = sampler.start(Point.at(process, times[0]), process, draw)
+    sampler.walk(Blank(process, learned_variance), start, times[:2], draw)
+
+
+def with_precision(start: Start, network: nn.Module) -> Start:
+    """The same with what precision=auto means here, which a resumed run will find in its place."""
+    trainer, data = start.config["trainer"], start.config["data"]
+    if trainer.get("precision") != "auto":
+        return start
+    form = clip_format(**data)
+    num_clips = min(data["batch_size"], PROBE_CLIPS)
+    clips = torch.zeros(num_clips, form.channels, form.num_frames, form.height, form.width)
+    chosen = choose_precision(
+        accelerator=str(trainer.get("accelerator", "auto")),
+        network=network,
+        clips=clips,
+        answers=local_folder(data["cache_path"]) / "precision.json",
+    )
+    start.cfg.trainer.precision = chosen
+    return start._replace(config=resolved(start.cfg))

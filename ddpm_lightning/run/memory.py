@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
+from ddpm_lightning.data.clip import clip_format
 from ddpm_lightning.networks.memory import (
     GIB,
     LARGEST_BATCH,
@@ -17,8 +19,6 @@ from ddpm_lightning.networks.memory import (
 from ddpm_lightning.run.config import Node, resolved
 from ddpm_lightning.run.directory import Start
 from ddpm_lightning.run.errors import UserError, user_errors
-from ddpm_lightning.training.datamodule import StoreDataModule
-from ddpm_lightning.training.module import DiffusionModule
 
 _CGROUP, _MEMINFO = Path("/sys/fs/cgroup/memory.max"), Path("/proc/meminfo")
 
@@ -39,24 +39,24 @@ def with_batch_size(start: Start, batch_size: int) -> Start:
     return start._replace(config=resolved(start.cfg))
 
 
-def fit_memory(
-    start: Start, module: DiffusionModule, data: StoreDataModule, is_auto: bool
-) -> tuple[Start, Budget]:
+def fit_memory(start: Start, network: nn.Module, is_auto: bool) -> tuple[Start, Budget]:
     """With the batch size chosen, if it is to be: the largest power of 2 that fits. UserError where
     a given one does not fit, with what would.
     """
     config = start.config
     accelerator = str(config["trainer"].get("accelerator", "auto"))
     on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    form = data.format
-    wanted = LARGEST_BATCH if is_auto else data.batch_size
+    form = clip_format(**config["data"])
+    wanted = LARGEST_BATCH if is_auto else config["data"]["batch_size"]
     shape = (wanted, form.channels, form.num_frames, form.height, form.width)
     precision = str(config["trainer"].get("precision", "32"))
-    dtype = torch.float32 if precision.startswith(("32", "64")) else torch.bfloat16
+    # What auto means on a CPU is measured, which must fit too.
+    whole = precision.startswith(("32", "64")) or (precision == "auto" and not on_gpu)
+    dtype = torch.float32 if whole else torch.bfloat16
     available = available_bytes(on_gpu)
     with user_errors("model"):
         found = propose(
-            module.denoiser.network,
+            network,
             shape,
             "cuda" if on_gpu else "cpu",
             available,
@@ -64,7 +64,6 @@ def fit_memory(
             average="ema" in config["callbacks"],
         )
     if is_auto and not found.checkpointing:
-        data.batch_size = found.batch_size
         return with_batch_size(start, found.batch_size), Budget(found.plan, available)
     if found.checkpointing or found.batch_size < wanted:
         raise UserError(

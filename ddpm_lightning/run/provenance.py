@@ -25,6 +25,7 @@ def command(words: list[str]) -> str:
 def provenance(words: list[str], config: Node) -> dict[str, Any]:
     """Plain values; `git` is None where the code does not lie in a git checkout."""
     revision = _git("rev-parse", "HEAD")
+    metadata = [found.metadata for found in distributions()]  # .name and .version parse it twice
     return {
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": command(words),
@@ -33,7 +34,7 @@ def provenance(words: list[str], config: Node) -> dict[str, Any]:
         "git": revision and {"revision": revision.strip(), "changed": bool(diff())},
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "packages": dict(sorted((d.name, d.version) for d in distributions())),
+        "packages": dict(sorted((d["Name"], d["Version"]) for d in metadata)),
     }
 
 

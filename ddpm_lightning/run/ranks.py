@@ -16,12 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from omegaconf import OmegaConf
 from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]
 
@@ -30,10 +26,21 @@ from ddpm_lightning.run.directory import record_failure
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, tell_error
 from ddpm_lightning.training.watch import FirstRankWatch, OtherRankWatch, Watch
 
+if TYPE_CHECKING:  # Lightning takes seconds to import, which one rank need not wait for
+    import lightning.pytorch as pl
+    from lightning.fabric.plugins import ClusterEnvironment
+
 MAX_START_SECONDS = 300  # from the first rank's start to the last one's
 _POLL_SECONDS = 0.1
 _END_SECONDS = 30  # for ranks that Lightning has started to follow rank 0 to its end
+_RANK = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # where Lightning finds it, in this order
+_STARTED_BY = {"TORCHELASTIC_RUN_ID", "SLURM_NTASKS"}
 _ADDRESS = "DDPM_LIGHTNING_RANK_0"  # of rank 0's watch, for them
+
+
+def own_rank() -> int:
+    """Of this process, by its environment."""
+    return next((int(os.environ[name]) for name in _RANK if name in os.environ), 0)
 
 
 class Meeting:
@@ -42,7 +49,7 @@ class Meeting:
     Raises RunFailed, here or later, where rank 0 is not there or no longer.
     """
 
-    def __init__(self, environment: ClusterEnvironment) -> None:
+    def __init__(self, environment: "ClusterEnvironment") -> None:
         self.rank, self.world_size = environment.global_rank(), environment.world_size()
         self.host, self.port = environment.main_address, environment.main_port
         self.has_told = False
@@ -117,6 +124,11 @@ class Meeting:
 
 def meeting() -> Meeting | None:
     """With the others that torchrun or srun has started; None where they have started one only."""
+    if not _STARTED_BY & os.environ.keys():
+        return None
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
     for kind in (TorchElasticEnvironment, SLURMEnvironment):
         if kind.detect():
             try:
@@ -176,7 +188,7 @@ def joined(job: Job, rank: int) -> Iterator[Job]:
 
 @contextmanager
 def accompanied(
-    others: Meeting | None, directory: Path, resume: Path, trainer: pl.Trainer
+    others: Meeting | None, directory: Path, resume: Path, trainer: "pl.Trainer"
 ) -> Iterator[None]:
     """Around training by rank 0: the others are told what to resume, and are watched.
 
@@ -236,7 +248,7 @@ def _end_process(cause: str | None) -> None:
     os._exit(1)
 
 
-def _check_number(others: Meeting | None, trainer: pl.Trainer) -> None:
+def _check_number(others: Meeting | None, trainer: "pl.Trainer") -> None:
     started = others.world_size if others else None
     given = f"trainer.devices={trainer.num_devices} trainer.num_nodes={trainer.num_nodes}"
     if others is None and trainer.num_nodes > 1:

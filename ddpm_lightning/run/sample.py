@@ -10,6 +10,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from ddpm_lightning.data.clip import clip_format
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.plots.films import ReverseFilm, save_clips, save_grid
 from ddpm_lightning.run.checkpoint import Run, choose_denoiser, find_run
@@ -19,7 +20,6 @@ from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.run.export import SUFFIX, load_exported
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import per_sample_generators
-from ddpm_lightning.training.datamodule import clip_format
 
 
 def sample(cfg: DictConfig) -> None:

@@ -13,106 +13,41 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
-import torch
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
 
-from ddpm_lightning.denoiser import Estimate
 from ddpm_lightning.plots.curves import save_curves
-from ddpm_lightning.processes.base import GaussianProcess
-from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.checkpoint import check_resumable
 from ddpm_lightning.run.cli import Job
-from ddpm_lightning.run.config import Node, check, resolved
+from ddpm_lightning.run.config import Node
 from ddpm_lightning.run.directory import (
     LOG,
     Start,
     create,
     logged,
-    new_start,
     quoted,
     recorded,
     told_if_waiting,
 )
-from ddpm_lightning.run.errors import Stopped, UserError, user_errors
-from ddpm_lightning.run.memory import Budget, fit_memory, with_batch_size
+from ddpm_lightning.run.errors import Stopped, user_errors
+from ddpm_lightning.run.memory import Budget
 from ddpm_lightning.run.overview import overview
-from ddpm_lightning.run.precision import choose_precision
-from ddpm_lightning.run.ranks import accompanied, gathered, joined
-from ddpm_lightning.run.resume import resumed_start
-from ddpm_lightning.run.slurm import earlier_run, requeued
-from ddpm_lightning.samplers.base import Sampler
-from ddpm_lightning.samplers.walk import Point
+from ddpm_lightning.run.ranks import Meeting, accompanied
+from ddpm_lightning.run.slurm import requeued
 from ddpm_lightning.training.callbacks.agreement import SameConfiguration
-from ddpm_lightning.training.checkpoint_io import VerifiedCheckpointIO
+from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
 from ddpm_lightning.training.datamodule import StoreDataModule
 from ddpm_lightning.training.loggers import MetricsTable, finished_wandb, log_file, log_text
 from ddpm_lightning.training.module import DiffusionModule
-from ddpm_lightning.training.signals import stopped_by_signals
 
-PROBE_CLIPS = 8  # at most, to find the faster precision with
 MAX_CHARACTERS = 200_000  # of a text in a dashboard
 
 log = logging.getLogger(__name__)
 
 
-def train(job: Job) -> None:
-    """Builds everything the configuration names, trains, and says where to look."""
-    with stopped_by_signals("interrupted"):  # until training is under way and watches itself
-        run(job)
-
-
-def run(job: Job) -> None:
-    """The same, without a guard."""
-    quiet()
-    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
-    if rank:
-        follow(job, rank)
-    else:
-        lead(job)
-
-
-def lead(job: Job) -> None:
-    """Rank 0, often the only one: makes the run, records it and trains."""
-    outputs = Path(job.cfg.outputs_dir)
-    with gathered(job) as others:
-        given = job.cfg.ckpt_path or earlier_run(outputs)
-        start = new_start(job) if given is None else resumed_start(str(given), job)
-        with told_if_waiting(start):
-            plan = prepared(start)
-        if start.is_new:
-            plan = plan._replace(start=create(plan.start, is_named=job.cfg.run_dir is not None))
-        start = plan.start
-        with (
-            requeued(start.directory, outputs),
-            recorded(start, job.words),
-            finished_wandb(),
-        ):
-            if start.checkpoint is not None:
-                log.info("resuming from %s, step %d", start.checkpoint, plan.first_step)
-            # Other ranks are started with the same words, as Lightning does it: they find all of
-            # it in the run directory, whatever has become of conf/ and of the time.
-            resume = start.checkpoint or start.directory
-            sys.argv[1:] = [f"resume={quoted(resume)}"]
-            trainer = fit(plan, partial(accompanied, others, start.directory, resume))
-            if not start.config["trainer"].get("fast_dev_run"):
-                finish(trainer, start.directory)
-
-
-def follow(job: Job, rank: int) -> None:
-    """Another rank: trains in the run that rank 0 has made, and lets that one speak."""
-    logging.getLogger().setLevel(logging.WARNING)
-    with joined(job, rank) as own:
-        plan = prepared(resumed_start(str(own.cfg.ckpt_path), own))
-        # A rank that ends at a signal ends well: else rank 0 would be killed for it.
-        with logged(plan.start.directory), suppress(Stopped):
-            fit(plan, nullcontext)
-
-
 class Plan(NamedTuple):
-    """What is trained, checked and built; training goes on at first_step."""
+    """What is trained, built; training goes on at first_step."""
 
     start: Start
     data: StoreDataModule
@@ -121,29 +56,48 @@ class Plan(NamedTuple):
     first_step: int
 
 
-def prepared(start: Start) -> Plan:
-    """UserError for what is wrong with the configuration."""
-    if is_auto := start.config["data"].get("batch_size") == "auto":
-        start = with_batch_size(start, 1)  # until the memory that is needed is known
+def lead(start: Start, budget: Budget, job: Job, others: Meeting | None) -> None:
+    """Rank 0, often the only one: makes the run, records it, trains, and says where to look."""
+    outputs = Path(job.cfg.outputs_dir)
+    plan = built(start, budget)
+    if start.is_new:
+        start = create(start, is_named=job.cfg.run_dir is not None)
+        plan = plan._replace(start=start)
+    with (
+        requeued(start.directory, outputs),
+        recorded(start, job.words),
+        finished_wandb(),
+    ):
+        if start.checkpoint is not None:
+            log.info("resuming from %s, step %d", start.checkpoint, plan.first_step)
+        # Other ranks are started with the same words, as Lightning does it: they find all of it
+        # in the run directory, whatever has become of conf/ and of the time.
+        resume = start.checkpoint or start.directory
+        sys.argv[1:] = [f"resume={quoted(resume)}"]
+        trainer = fit(plan, partial(accompanied, others, start.directory, resume))
+        if not start.config["trainer"].get("fast_dev_run"):
+            finish(trainer, start.directory)
+
+
+def follow(start: Start, budget: Budget) -> None:
+    """Another rank: trains in the run that rank 0 has made, and lets that one speak."""
+    plan = built(start, budget)
+    # A rank that ends at a signal ends well: else rank 0 would be killed for it.
+    with logged(start.directory), suppress(Stopped):
+        fit(plan, nullcontext)
+
+
+def built(start: Start, budget: Budget) -> Plan:
+    """All that the configuration names, with a checkpoint that fits it."""
     config = start.config
-    check(config)
-    pl.seed_everything(config["seed"], workers=True, verbose=False)
-    data, module = build(config)
-    if config["trainer"].get("precision") == "auto":
-        num_clips, *form = batch_shape(data)
-        clips = torch.zeros(min(num_clips, PROBE_CLIPS), *form)
-        start = with_precision(start, choose_precision(accelerator(config), module, clips))
-    start, budget = fit_memory(start, module, data, is_auto)
-    first_step = 0
-    if start.checkpoint is not None:
-        first_step = check_resumable(module, "ema" in config["callbacks"], start.checkpoint)
+    quiet()
+    with told_if_waiting(start):
+        pl.seed_everything(config["seed"], workers=True, verbose=False)
+        data, module = build(config)
+        first_step = 0
+        if start.checkpoint is not None:
+            first_step = check_resumable(module, "ema" in config["callbacks"], start.checkpoint)
     return Plan(start, data, module, budget, first_step)
-
-
-def with_precision(start: Start, precision: str) -> Start:
-    """The same with what precision=auto means here, which a resumed run will find in its place."""
-    start.cfg.trainer.precision = precision
-    return start._replace(config=resolved(start.cfg))
 
 
 def fit(plan: Plan, around: Callable[[pl.Trainer], AbstractContextManager[Any]]) -> pl.Trainer:
@@ -188,52 +142,17 @@ def show(loggers: list[Logger], directory: Path, told: str, step: int) -> None:
 
 
 def build(config: Node) -> tuple[StoreDataModule, DiffusionModule]:
-    """Data module and module; UserError where a value is refused or clips do not fit."""
+    """Data module and module; UserError where a value is refused."""
     with user_errors("data"):
         data: StoreDataModule = instantiate(config["data"], _convert_="all")
     with user_errors("model"):
         module: DiffusionModule = instantiate(config["model"], _convert_="all")
-        with torch.no_grad():
-            module.loss.check(module.denoiser, torch.zeros(1, *batch_shape(data)[1:]))
-        process = module.denoiser.process
-        describe(process, module.denoiser.data_std)  # ValueError where nothing can be sampled
-    with user_errors("sampler"):
-        others = config["callbacks"].get("samples", {}).get("compare", {})
-        for node in (config["sampler"], *others.values()):
-            sampler: Sampler = instantiate(node, _convert_="all")
-            rehearse(sampler, process, learned_variance=module.loss.num_outputs == 2)
-    with user_errors("optimizer"):
-        module.make_optimizer(module.denoiser.parameters())
     return data, module
-
-
-def batch_shape(data: StoreDataModule) -> tuple[int, ...]:
-    """(B, C, F, H, W) of one device."""
-    form = data.format
-    return data.batch_size, form.channels, form.num_frames, form.height, form.width
 
 
 def accelerator(config: Node) -> str:
     """As Lightning names it."""
     return str(config["trainer"].get("accelerator", "auto"))
-
-
-class Blank(NamedTuple):
-    """An estimator that sees nothing, and has a variance where a network would have learned one."""
-
-    process: GaussianProcess
-    learned_variance: bool
-
-    def estimate_at(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
-        return Estimate(torch.zeros_like(x), torch.zeros_like(x) if self.learned_variance else None)
-
-
-def rehearse(sampler: Sampler, process: GaussianProcess, learned_variance: bool) -> None:
-    """ValueError now, not after hours, where the sampler cannot walk: its first step, on zeros."""
-    times = sampler.times(process)
-    draw = partial(torch.zeros, 1, 1)
-    start = sampler.start(Point.at(process, times[0]), process, draw)
-    sampler.walk(Blank(process, learned_variance), start, times[:2], draw)
 
 
 def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Trainer:
@@ -261,8 +180,6 @@ def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Traine
             plugins=VerifiedCheckpointIO(),
             _convert_="all",
         )
-    if trainer.max_steps == -1 and trainer.max_epochs in (None, -1):
-        raise UserError("the run has no end; set trainer.max_steps, which the learning rate needs")
     return trainer
 
 

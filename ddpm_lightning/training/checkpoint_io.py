@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins import CheckpointIO
 
 from ddpm_lightning.data.atomic import write_file
 
@@ -140,24 +139,6 @@ def plain(value: Any) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     raise TypeError(f"a checkpoint holds plain containers and tensors, not {type(value).__name__}")
-
-
-class VerifiedCheckpointIO(CheckpointIO):
-    """Gives Lightning these files instead of its own."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write(checkpoint, Path(path))
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        return read(Path(path), map_location or "cpu")
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        remove(Path(path))
 
 
 def _sidecar(path: Path) -> Path:

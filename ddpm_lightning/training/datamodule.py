@@ -9,13 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
+from pydantic import Field, NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from ddpm_lightning.data.build import build
-from ddpm_lightning.data.clip import ClipFormat, sides
+from ddpm_lightning.data.clip import clip_format
 from ddpm_lightning.data.dataset import ClipDataset
 from ddpm_lightning.data.ingest.background import Background
 from ddpm_lightning.data.ingest.decode import Recipe
@@ -42,7 +43,8 @@ class StoreDataModule(pl.LightningDataModule, ABC):
         channels: 1 for grey, 3 for colour.
         min_seconds, max_seconds: GIFs of another duration are skipped; None sets no limit.
         shots: which shots of a GIF a training window may see, see ingest.shots.
-        val_fraction: share of the GIFs held out, chosen by a hash of their content.
+        val_fraction: share of the GIFs held out, chosen by a hash of their content; with 0 the
+            training clips are validated on.
         cache_path: a local folder, where decoded clips are kept.
         batch_size: clips per device and step.
         num_workers: processes that load batches; 0 is usually fastest, clips are memory-mapped.
@@ -59,24 +61,15 @@ class StoreDataModule(pl.LightningDataModule, ABC):
         min_seconds: float | None,
         max_seconds: float | None,
         shots: ShotMode,
-        val_fraction: float,
+        val_fraction: Annotated[float, Field(ge=0, lt=1)],
         cache_path: str,
-        batch_size: int,
-        num_workers: int,
+        batch_size: PositiveInt,
+        num_workers: NonNegativeInt,
         flip: bool,
-        fps_jitter: float,
+        fps_jitter: Annotated[float, Field(ge=0, le=1)],
         seed: int,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if num_workers < 0:
-            raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
-        if not 0 <= val_fraction < 1:
-            raise ValueError(
-                f"val_fraction must lie in [0, 1), got {val_fraction}; "
-                "0 validates on the training clips"
-            )
         self.format = clip_format(size, num_frames, fps, channels)
         self.min_seconds, self.max_seconds = min_seconds, max_seconds
         self.val_fraction = val_fraction
@@ -212,13 +205,11 @@ class UrlDataModule(StoreDataModule):
         list: str,
         splits: Sequence[str],
         limits: FetchLimits,
-        min_clips: int,
+        min_clips: PositiveInt,
         frozen: bool,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if min_clips < 1:
-            raise ValueError(f"min_clips must be at least 1, got {min_clips}")
         form = self.format
         recipe = Recipe(
             form.height, form.width, form.fps, form.channels, self.min_seconds, self.max_seconds
@@ -288,10 +279,3 @@ class UrlDataModule(StoreDataModule):
     def teardown(self, stage: str) -> None:
         if self._background:
             self._background.stop()
-
-
-def clip_format(
-    size: int | list[int], num_frames: int, fps: float, channels: int, **_: Any
-) -> ClipFormat:
-    """The format that a data configuration's keys ask for; what else they hold is passed over."""
-    return ClipFormat(*sides(size), num_frames, fps, channels)

@@ -6,11 +6,12 @@ conf/model/standard.yaml and median.yaml build.
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -53,7 +54,7 @@ class DiffusionModule(pl.LightningModule):
         optimizer: makes the optimizer from the parameters.
         data_std: standard deviation of the data, which scales the network's input.
         warmup_steps: over which the learning rate rises linearly from 0.
-        cooldown: share of all steps, at the end, over which it falls linearly to 0.
+        cooldown: share of all steps, at the end, over which it falls linearly to 0; 0: it stays.
         val_draws: fixed (t, noise) pairs per validation clip.
         seed: of the times and the noise that are trained at.
         compile: whether torch.compile makes the network faster, in place, so that checkpoints stay
@@ -69,20 +70,13 @@ class DiffusionModule(pl.LightningModule):
         times: TimeSampling,
         optimizer: MakeOptimizer,
         data_std: float,
-        warmup_steps: int,
-        cooldown: float,
-        val_draws: int,
+        warmup_steps: NonNegativeInt,
+        cooldown: Annotated[float, Field(ge=0, le=1)],
+        val_draws: PositiveInt,
         seed: int,
         compile: bool | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= cooldown <= 1:
-            raise ValueError(f"cooldown must lie in [0, 1], got {cooldown}; 0 keeps the rate")
-        if warmup_steps < 0 or val_draws < 1:
-            raise ValueError(
-                f"warmup_steps must be 0 or more and val_draws at least 1, "
-                f"got {warmup_steps} and {val_draws}"
-            )
         self.denoiser = Denoiser(network, process, objective, data_std)
         # Made and kept up by the EMA callback, which says when it has been updated.
         self.ema_denoiser: Denoiser | None = None
@@ -93,6 +87,17 @@ class DiffusionModule(pl.LightningModule):
         self.val_draws = val_draws
         self.seed = seed
         self.compiles = compile
+        self._gradient_norm: Tensor | None = None
+
+    def gradient_norm(self) -> Tensor:
+        """Of all gradients, before they are clipped: (), found once in an optimizer step."""
+        if self._gradient_norm is None:
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
+        return self._gradient_norm
+
+    def on_before_zero_grad(self, optimizer: Optimizer) -> None:
+        self._gradient_norm = None
 
     @property
     def inference_denoiser(self) -> Denoiser:
@@ -177,6 +182,18 @@ class DiffusionModule(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            norm = self.gradient_norm()  # Lightning would find it again
+            torch.nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def learning_rate_factor(self, step: int, num_steps: int) -> float:
         """Of the full rate at optimizer step `step` = 0, 1, .. of num_steps: a trapezium."""

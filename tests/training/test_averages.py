@@ -141,10 +141,3 @@ def test_several_are_kept_at_once_and_the_first_is_used_once_it_is_one(tmp_path:
     }
     for name, tensor in snapshots[0]["averages"]["short"]["weights"].items():
         assert tensor.equal(short[name])
-
-
-def test_no_average_and_no_interval_are_refused() -> None:
-    with pytest.raises(ValueError, match="averages must name at least one"):
-        EMA({}, None, "")
-    with pytest.raises(ValueError, match="snapshot_every_n_steps must be at least 1 or null"):
-        EMA({"ema": ConstantDecay(0.5)}, 0, "")

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
+from pydantic import PositiveFloat, PositiveInt
 
 from ddpm_lightning.training import checkpoint_io as files
 from ddpm_lightning.training.signals import SignalWatch, Stopped
@@ -30,17 +31,11 @@ class Checkpoints(Checkpoint):
     def __init__(
         self,
         directory: str,
-        every_n_steps: int,
-        every_n_minutes: float | None,
-        keep: int,
+        every_n_steps: PositiveInt,
+        every_n_minutes: PositiveFloat | None,
+        keep: PositiveInt,
         monitor: str,
     ) -> None:
-        if every_n_steps < 1 or keep < 1:
-            raise ValueError(
-                f"every_n_steps and keep must be at least 1, got {every_n_steps} and {keep}"
-            )
-        if every_n_minutes is not None and every_n_minutes <= 0:
-            raise ValueError(f"every_n_minutes must be positive or null, got {every_n_minutes}")
         self.directory = Path(directory)
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes

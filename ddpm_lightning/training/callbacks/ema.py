@@ -6,10 +6,11 @@ the others are only kept, in the checkpoint too. Raw weights are never swapped o
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from ddpm_lightning.denoiser import Denoiser
@@ -30,20 +31,18 @@ class EMA(pl.Callback):
     """
 
     def __init__(
-        self, averages: dict[str, Decay], snapshot_every_n_steps: int | None, directory: str
+        self,
+        averages: Annotated[dict[str, Decay], Field(min_length=1)],
+        snapshot_every_n_steps: PositiveInt | None,
+        directory: str,
     ) -> None:
-        if not averages:
-            raise ValueError("averages must name at least one; ~callbacks.ema trains without")
-        if snapshot_every_n_steps is not None and snapshot_every_n_steps < 1:
-            raise ValueError(
-                f"snapshot_every_n_steps must be at least 1 or null, got {snapshot_every_n_steps}"
-            )
         self.averages = averages
         self.snapshot_every_n_steps = snapshot_every_n_steps
         self.directory = Path(directory)
         self._others: dict[str, dict[str, Tensor]] = {}  # weights by name, but for the first's
         self._last_step = 0
         self._num_updates = 0
+        self._pairs: list[tuple[Decay, list[Tensor], list[Tensor]]] = []  # found once, they stay
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_updates": self._num_updates, "others": self._others}
@@ -67,6 +66,7 @@ class EMA(pl.Callback):
         for name in list(self.averages)[1:]:
             kept = self._others.get(name, raw)
             self._others[name] = {k: kept[k].detach().clone().to(raw[k]) for k in raw}
+        self._pairs = []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
@@ -90,11 +90,13 @@ class EMA(pl.Callback):
     def update(self, average: Denoiser, raw: Denoiser, step: int) -> None:
         """Moves all averages towards the raw weights after step = 1, 2, .."""
         self._num_updates += 1
-        kept, new = floats(average), floats(raw)
-        for name, decay in self.averages.items():
-            own = self._others.get(name, kept)
-            weight = 1 - decay.at(step)
-            torch._foreach_lerp_(list(own.values()), [new[k] for k in own], weight)
+        if not self._pairs:
+            kept, new = floats(average), floats(raw)
+            for name, decay in self.averages.items():
+                own = self._others.get(name, kept)
+                self._pairs.append((decay, list(own.values()), [new[k] for k in own]))
+        for decay, averaged, weights in self._pairs:
+            torch._foreach_lerp_(averaged, weights, 1 - decay.at(step))
         for own_buffer, buffer in zip(average.buffers(), raw.buffers(), strict=True):
             own_buffer.copy_(buffer)
 

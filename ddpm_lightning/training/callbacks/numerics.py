@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
+from pydantic import PositiveInt
 from torch.optim import Optimizer
 
 from ddpm_lightning.training.module import DiffusionModule, Trained
@@ -27,9 +27,7 @@ class NumericsGuard(pl.Callback):
         path: of a file with a line for each skipped step: its samples, log-SNR and losses.
     """
 
-    def __init__(self, max_in_a_row: int, path: str) -> None:
-        if max_in_a_row < 1:
-            raise ValueError(f"max_in_a_row must be at least 1, got {max_in_a_row}")
+    def __init__(self, max_in_a_row: PositiveInt, path: str) -> None:
         self.max_in_a_row = max_in_a_row
         self.path = Path(path)
         self._num_skipped = self._in_a_row = 0
@@ -48,13 +46,12 @@ class NumericsGuard(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
+        assert isinstance(pl_module, DiffusionModule)
         trained, self._trained = self._trained, []
-        parameters = [p for p in pl_module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if trainer.scaler is not None or bool(norm.isfinite()):
+        if trainer.scaler is not None or bool(pl_module.gradient_norm().isfinite()):
             self._in_a_row = 0
             return
-        for parameter in parameters:
+        for parameter in pl_module.parameters():
             parameter.grad = None  # which optimizers pass over
         self._num_skipped += 1
         self._in_a_row += 1

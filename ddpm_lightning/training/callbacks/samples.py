@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
 from ddpm_lightning.plots.films import ReverseFilm, save_grid
@@ -47,23 +48,14 @@ class SampleGrid(pl.Callback):
     def __init__(
         self,
         sampler: Sampler,
-        num_samples: int,
+        num_samples: PositiveInt,
         first_step: int,
-        every_n_steps: int,
+        every_n_steps: PositiveInt,
         seed: int,
         directory: str,
         compare: dict[str, Sampler],
-        compare_every_n_steps: int | None,
+        compare_every_n_steps: PositiveInt | None,
     ) -> None:
-        if num_samples < 1 or every_n_steps < 1:
-            raise ValueError(
-                "num_samples and every_n_steps must be at least 1, "
-                f"got {num_samples} and {every_n_steps}; drop ~callbacks.samples to draw none"
-            )
-        if compare_every_n_steps is not None and compare_every_n_steps < 1:
-            raise ValueError(
-                f"compare_every_n_steps must be at least 1 or null, got {compare_every_n_steps}"
-            )
         self.sampler = sampler
         self.num_samples = num_samples
         self.first_step, self.every_n_steps = first_step, every_n_steps
