@@ -101,7 +101,8 @@ class SampleGrid(pl.Callback):
                 if compares:
                     self._write_others(trainer, pl_module)
             except Interrupted:
-                log.warning("samples are not drawn: the run is asked to end")
+                step = trainer.global_step
+                log.warning("samples of step %d are not drawn: the run is asked to end", step)
         if self._ranks is not None:
             torch.distributed.barrier(self._ranks)
 
