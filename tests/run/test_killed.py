@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -141,3 +142,28 @@ def test_another_number_of_devices_goes_on_with_the_same_samples_and_losses(
     curves = [read_metrics(tmp_path / n / "out" / "metrics.csv") for n in ("one", "two")]
     assert curves[0]["train/loss"][0] == curves[1]["train/loss"][0]
     assert curves[0]["train/loss"][1] == pytest.approx(curves[1]["train/loss"][1], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_killed_loader_process_ends_the_run_which_goes_on_to_the_bit(tmp_path: Path) -> None:
+    """What was trained after the last checkpoint is trained again, and is the same."""
+    process = begin(tmp_path, *WORDS, "data.num_workers=2", "trainer.max_steps=100000")
+    try:
+        wait_for(lambda: len(rows(tmp_path)) > 20, 180)
+        victim = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
+        os.kill(int(victim), signal.SIGKILL)
+        assert process.wait(timeout=60) == 1
+    finally:
+        process.kill()
+    last = (tmp_path / "output.txt").read_text().splitlines()[-1]
+    assert f"DataLoader worker (pid {victim})" in last
+    assert "killed by signal" in last
+    status = json.loads((tmp_path / "out" / "status.json").read_text())
+    assert status["status"] == "failed"
+    assert victim in status["error"]
+    first = rows(tmp_path)
+    complete(tmp_path, "resume=out", f"trainer.max_steps={len(first) + 5}")
+    again = rows(tmp_path)[len(first) :]
+    assert first[0][0] < again[0][0] <= len(first)
+    assert [row[0] for row in again] == list(range(again[0][0], len(first) + 5))
+    assert again[: len(first) - again[0][0]] == first[again[0][0] :]

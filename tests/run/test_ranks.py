@@ -33,11 +33,11 @@ class Group:
         write_gifs(folder / "gifs", 13, num_frames=8)
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *words: str, **environment: str) -> None:
-        """A Python process, whose output goes to a file."""
+    def start(self, *words: str, before: tuple[str, ...] = (), **environment: str) -> None:
+        """A Python process, whose output goes to a file; `before` is a command that runs it."""
         with self._output(len(self.processes)).open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, *words],
+                [*before, sys.executable, *words],
                 cwd=self.folder,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
                 stdout=output,
@@ -142,6 +142,82 @@ def test_srun_makes_one_run(group: Group) -> None:
     numbers = [number for rank in range(2) for row in rows(group.folder, rank) for number in row[1]]
     assert sorted(numbers) == list(range(16))  # four steps of two clips each
     assert group.output(1) == ""
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[list[str]]:
+    """Two network namespaces, named, with a cable between them: 10.213.0.1 and 10.213.0.2."""
+    names = [f"ddpm-{os.getpid()}-{i}" for i in range(2)]
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip(
+            "-n",
+            names[0],
+            "link",
+            "add",
+            "cable",
+            "type",
+            "veth",
+            "peer",
+            "cable",
+            "netns",
+            names[1],
+        )
+        for i, name in enumerate(names):
+            ip("-n", name, "address", "add", f"10.213.0.{i + 1}/24", "dev", "cable")
+            for device in ("lo", "cable"):
+                ip("-n", name, "link", "set", device, "up")
+        yield names
+    except (OSError, subprocess.CalledProcessError) as e:
+        pytest.skip(f"no network namespaces can be made here: {e}")
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+def start_nodes(group: Group, nodes: list[str], *words: str) -> None:
+    for i, name in enumerate(nodes):
+        place = ["--nnodes=2", f"--node-rank={i}", "--master-addr=10.213.0.1", "--master-port=4711"]
+        group.start(
+            *TORCHRUN[:-1],
+            "--nproc-per-node=1",
+            *place,
+            RECORDER,
+            *words,
+            "trainer.devices=1",
+            "trainer.num_nodes=2",
+            before=("ip", "netns", "exec", name),
+            GLOO_SOCKET_IFNAME="cable",
+        )
+
+
+@pytest.mark.slow
+def test_two_nodes_make_one_run(group: Group, nodes: list[str]) -> None:
+    start_nodes(group, nodes, *TINY, "logger=csv", "run_dir=out")
+    assert group.codes() == [0, 0], group.output(0)
+    assert group.status() == "finished"
+    numbers = [number for rank in range(2) for row in rows(group.folder, rank) for number in row[1]]
+    assert sorted(numbers) == list(range(16))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_rank_that_dies_on_one_node_ends_the_other(
+    number: signal.Signals, rank: int, group: Group, nodes: list[str]
+) -> None:
+    start_nodes(group, nodes, *TINY, "logger=csv", *ENDLESS, "run_dir=out")
+    group.trains()
+    os.kill(group.rank(rank), number)
+    assert 0 not in group.codes(60)
+    wait_for(lambda: not group.alive(), 10)
+    told = f"error: rank {rank}"
+    assert told in group.output(1 - rank)
 
 
 @pytest.mark.slow
