@@ -130,7 +130,8 @@ class Denoiser(nn.Module):
             or _kind(last) != _kind(x)
             or last.is_inference() != torch.is_inference_mode_enabled()
         ):
-            self._input = last = torch.empty_like(x)
+            # Contiguous whatever x is: one compiled network serves validation and samplers.
+            self._input = last = torch.empty_like(x, memory_format=torch.contiguous_format)
         return last
 
     def _predict(self, x: Tensor, bounded: Marginal) -> tuple[Tensor, Tensor | None]:
@@ -138,7 +139,8 @@ class Denoiser(nn.Module):
         m = alpha.square() * self.data_std**2 + sigma.square()
         log_snr = 2 * (alpha.log() - sigma.log())
         if log_snr.dim():
-            level = log_snr.to(device=x.device, dtype=x.dtype, non_blocking=True).expand(len(x))
+            level = log_snr.to(device=x.device, dtype=x.dtype, non_blocking=True)
+            level = level.expand(len(x)).clone()  # no view: a compiled network would be made again
         else:
             level = torch.full((len(x),), float(log_snr), device=x.device, dtype=x.dtype)
         scaled = torch.mul(x, expand(m.rsqrt(), x), out=self._room(x))

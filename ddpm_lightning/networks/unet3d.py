@@ -183,6 +183,8 @@ class UNet3D(nn.Module):
         check_condition("vectors", vectors, (len(x), self.vector_width))
         check_condition("tokens", tokens, (len(x), "L", self.token_width))
         clips, _, num_frames = x.shape[:3]
+        if log_snr.shape != (clips,):  # a compiler then knows that both sizes are one
+            raise ValueError(f"{clips} clips need as many log-SNRs, got {tuple(log_snr.shape)}")
         share = self.image_share if self.training else 0
         images = round(share * clips) if share else 0
         embedding = self.embedding(log_snr, vectors)

@@ -66,11 +66,12 @@ def test_output_is_zero_before_training(name: str) -> None:
     assert torch.equal(model(x, torch.zeros(2)), torch.zeros_like(x))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @every_network
-def test_output_is_float32_and_leaves_no_trace_of_the_layout(name: str) -> None:
+def test_output_is_float32_and_leaves_no_trace_of_the_layout(name: str, dtype: torch.dtype) -> None:
     model = trained(name)
     x = clips(model)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         output = model(x, torch.zeros(2))
     assert output.dtype == torch.float32
     assert output.is_contiguous()
@@ -143,18 +144,19 @@ def test_order_of_frames_matters(name: str) -> None:
     assert (other - output[:, :, shuffled]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @every_network
-def test_bfloat16_autocast_is_finite_and_close(name: str) -> None:
+def test_autocast_is_finite_and_close(name: str, dtype: torch.dtype) -> None:
     model = trained(name)
     x = clips(model)
     with torch.no_grad():
         exact = model(x, torch.tensor([-20.0, 20.0]))
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", dtype):
             output = model(x, torch.tensor([-20.0, 20.0]))
     assert output.isfinite().all()
-    # 8 bits of mantissa, 4e-3 a layer, some twenty layers that add like random errors.
-    error = (output.float() - exact).square().mean().sqrt() / exact.square().mean().sqrt()
-    assert error < 0.1
+    # 8 or 11 bits of mantissa, 4e-3 or 5e-4 a layer, some twenty layers that add up at random.
+    error = (output - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert error < 25 * torch.finfo(dtype).eps / 2
 
 
 @pytest.mark.parametrize("outputs", [0, -1])

@@ -1,4 +1,6 @@
-"""One loss, whichever way: by blocks, in single operators, checkpointed, compiled."""
+"""One loss, whichever way: by blocks, in single operators, checkpointed; compiled, see
+tests/training/test_compilation.py.
+"""
 
 from unittest.mock import patch
 
@@ -8,16 +10,10 @@ from torch import Tensor
 
 from ddpm_lightning.networks import blocks, linear_attention, norm_conv, temporal_attention
 from ddpm_lightning.networks.unet3d import UNet3D
-from tests.networks.shared import clips, unet
+from tests.networks.shared import assert_same, clips, loss_and_gradients, preset, unet
+from tests.problems import options
 
 MODULES = (linear_attention, norm_conv, temporal_attention)
-
-
-def loss_and_gradients(model: UNet3D, x: Tensor) -> tuple[float, list[Tensor]]:
-    model.zero_grad()
-    loss = (model(x, torch.tensor([-3.0, 5.0])) - x).square().mean()
-    loss.backward()
-    return loss.item(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 
 def in_single_operators(model: UNet3D, x: Tensor) -> tuple[float, list[Tensor]]:
@@ -33,12 +29,6 @@ def never(x: Tensor) -> bool:
     return False
 
 
-def assert_same(one: tuple[float, list[Tensor]], other: tuple[float, list[Tensor]]) -> None:
-    assert one[0] == pytest.approx(other[0], rel=1e-6)
-    for a, b in zip(one[1], other[1], strict=True):
-        assert (a - b).norm() < 1e-4 * b.norm() + 1e-7  # float32, sums of thousands of terms
-
-
 @pytest.mark.parametrize(
     "options", [{}, {"norm": "magnitude"}, {"temporal_mixing": "full"}], ids=str
 )
@@ -49,6 +39,16 @@ def test_blocks_of_any_size_give_the_loss_and_gradients_of_single_operators(
     model, x = unet(wide_ends=True, **options), clips()
     monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
     assert_same(loss_and_gradients(model, x), in_single_operators(model, x))
+
+
+@pytest.mark.parametrize("name", options("network"))
+def test_every_preset_gives_one_loss_and_the_same_gradients(name: str) -> None:
+    model, x = preset(name), clips(height=16, width=32)
+    expected = loss_and_gradients(model, x)
+    assert_same(expected, loss_and_gradients(model, x))
+    assert_same(expected, in_single_operators(model, x))
+    levels = len(model.down)
+    assert_same(expected, loss_and_gradients(preset(name, checkpointing=[True] * levels), x))
 
 
 def test_long_clips_too() -> None:
@@ -129,30 +129,3 @@ def test_reduced_precision_trains_towards_the_same_gradient(dtype: torch.dtype) 
     assert all(g.dtype == torch.float32 for g in gradients)
     one, other = (torch.cat([g.flatten() for g in gs]) for gs in (exact, gradients))
     assert torch.nn.functional.cosine_similarity(one, other, dim=0) > 0.99
-
-
-def test_the_graph_is_whole_and_serves_every_batch_size() -> None:
-    """Without a code generator, which is what takes minutes."""
-    torch.compiler.reset()
-    model, x = unet(), clips(batch_size=4)  # 16 frames and more: torch convolves fewer otherwise
-    keys = list(model.state_dict())
-    expected = model(x, torch.zeros(4))
-    model.compile(backend="eager", fullgraph=True, dynamic=True)
-    torch.testing.assert_close(model(x, torch.zeros(4)), expected, rtol=1e-4, atol=1e-5)
-    assert list(model.state_dict()) == keys
-    with torch.no_grad():
-        model(x, torch.zeros(4))
-    with torch._dynamo.config.patch(error_on_recompile=True):
-        with torch.no_grad():
-            for batch_size in (6, 7):
-                model(clips(batch_size), torch.zeros(batch_size))
-        model(clips(8), torch.zeros(8)).sum().backward()
-
-
-@pytest.mark.long
-def test_compiled_gives_the_same_loss() -> None:
-    torch.compiler.reset()
-    model, x = unet(), clips()
-    expected = loss_and_gradients(model, x)
-    model.compile(fullgraph=True)
-    assert_same(loss_and_gradients(model, x), expected)

@@ -1,36 +1,142 @@
-"""Compiling is in place, and a machine without a compiler goes on without."""
+"""Compiling: in place, one whole graph, one loss, once for a run; machines without a compiler."""
 
-import logging
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
-from ddpm_lightning.training import compilation
+from ddpm_lightning.data.clip import to_float
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.processes.standard import StandardProcess
+from ddpm_lightning.training.averages import ConstantDecay
+from ddpm_lightning.training.callbacks.ema import EMA
 from ddpm_lightning.training.compilation import compile_in_place
+from tests.networks.shared import assert_same, clips, loss_and_gradients, preset, unet
+from tests.problems import build, options, process_under
+
+WITHOUT = """
+import logging, torch
+from ddpm_lightning.training.compilation import compile_in_place
+logging.basicConfig(format="%(message)s")
+network = torch.nn.Linear(2, 2)
+print(compile_in_place([network], torch.device("cpu")), network(torch.ones(2)).isfinite().all())
+"""
 
 
-def test_without_a_compiler_networks_stay_as_they_are_and_one_line_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def no_compiler(function: object) -> object:
-        raise RuntimeError("no C++ compiler found\nand more")
-
-    monkeypatch.setattr(torch, "compile", no_compiler)
-    network = nn.Linear(2, 2)
-    with caplog.at_level(logging.WARNING):
-        assert not compile_in_place([network], torch.device("cpu"))
-    assert [record.message for record in caplog.records] == [
-        "torch.compile does not work here (no C++ compiler found); going on without"
-    ]
-    assert network._compiled_call_impl is None
+@pytest.fixture(autouse=True)
+def nothing_compiled() -> None:
+    torch.compiler.reset()
 
 
-def test_compiled_networks_keep_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compilation, "_trial", lambda x: x)
-    monkeypatch.setattr(torch, "compile", lambda function, *_, **__: function)
-    network = nn.Linear(2, 2)
-    names = list(network.state_dict())
+@pytest.mark.slow
+def test_without_a_compiler_networks_stay_as_they_are_and_one_line_says_so(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT],
+        env=os.environ | {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert result.stdout.split() == ["False", "tensor(True)"]
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("torch.compile does not work here (InvalidCxxCompiler: No working C++")
+    assert line.endswith("going on without")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", options("network"))
+def test_every_preset_is_one_graph_that_gives_the_same_loss(name: str) -> None:
+    """Without a code generator, which is what takes minutes."""
+    model, x = preset(name), clips(height=16, width=32)
+    names = list(model.state_dict())
+    expected = loss_and_gradients(model, x)
+    model.compile(backend="eager", fullgraph=True)
+    assert_same(loss_and_gradients(model, x), expected)
+    assert list(model.state_dict()) == names
+
+
+@pytest.mark.slow
+def test_checkpointing_and_conditions_are_in_the_graph() -> None:
+    """And in that of the gradient."""
+    model, x = unet(num_blocks=[1, 1], checkpointing=[True, False], token_width=6), clips()
+    told = {"tokens": torch.randn(2, 4, 6)}
+    expected = loss_and_gradients(model, x, **told)
+    model.compile(backend="aot_eager", fullgraph=True)
+    assert_same(loss_and_gradients(model, x, **told), expected)
+
+
+@pytest.mark.slow
+def test_once_a_first_validation_is_over_a_run_compiles_nothing_more() -> None:
+    """Other batch sizes, steps, averages and samplers: from 4 clips on, below which torch convolves
+    16 frames otherwise on a CPU.
+    """
+    network = unet(
+        channels=3,
+        width_multipliers=[1],
+        num_blocks=[1],
+        spatial_attention=["full"],
+        temporal_attention=[True],
+    )
+    process, velocity = process_under(StandardProcess, "cosine"), build("objective", "velocity")
+    raw, average = (
+        Denoiser(n, process, velocity, data_std=0.5) for n in (network, copy.deepcopy(network))
+    )
+    counter = CompileCounter()
+    for denoiser in (raw, average):
+        denoiser.network.compile(backend=counter, fullgraph=True)
+    optimizer = torch.optim.AdamW(network.parameters())
+    ema = EMA({"ema": ConstantDecay(0.9)}, snapshot_every_n_steps=None, directory="")
+
+    def loss(denoiser: Denoiser, batch_size: int) -> torch.Tensor:
+        x_0 = to_float(torch.randint(0, 256, (batch_size, 4, 8, 8, 3), dtype=torch.uint8))
+        t = torch.randint(1, 1000, (batch_size,))
+        return denoiser.loss(x_0, t, torch.randn(x_0.shape)).mean()
+
+    def train(step: int) -> None:
+        loss(raw.train(), 8).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.update(average, raw, step)
+
+    def validate(denoiser: Denoiser, *batch_sizes: int) -> None:
+        with torch.no_grad():
+            for batch_size in batch_sizes:
+                loss(denoiser.eval(), batch_size)
+
+    train(1)
+    validate(average, 8, 5)
+    assert counter.frame_count == 3  # with gradients, without, and for any batch size
+    with torch.compiler.set_stance("fail_on_recompile"):
+        train(2)
+        validate(average, 8, 6)
+        validate(raw, 8, 5)
+        for name in ("heun", "ancestral", "dpmpp_2m"):
+            sampler = build("sampler", name, num_evaluations=3)
+            for denoiser in (raw, average):
+                sampler.sample(denoiser.eval(), (16, 3, 4, 8, 8))
+        train(3)
+
+
+@pytest.mark.slow
+def test_networks_are_compiled_in_place_and_keep_their_names() -> None:
+    network, x = nn.Linear(2, 2), torch.ones(3, 2)
+    names, expected = list(network.state_dict()), network(x)
     assert compile_in_place([network], torch.device("cpu"))
-    assert list(network.state_dict()) == names
+    torch.testing.assert_close(network(x), expected)
     assert network._compiled_call_impl is not None
+    assert list(network.state_dict()) == names
+
+
+@pytest.mark.long
+def test_generated_code_gives_the_same_loss() -> None:
+    model, x = unet(), clips()
+    expected = loss_and_gradients(model, x)
+    assert compile_in_place([model], torch.device("cpu"))
+    assert_same(loss_and_gradients(model, x), expected)
