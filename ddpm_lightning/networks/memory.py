@@ -8,6 +8,7 @@ on tensors without values; and the tensors that are being worked on.
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -212,8 +213,39 @@ def propose(
             if needed.total <= RESERVE * available:
                 return Proposal(batch_size, -(-shape[0] // batch_size), checkpointing, needed)
             batch_size //= 2
+    room = RESERVE * available
+
+    def fits(*clip: int) -> bool:
+        one = (1, shape[1], *clip)
+        return plan(candidate, one, device_type, dtype, average, conditions).total <= room
+
+    smaller = _smaller_clips(shape[2:], needed, room, fits)
+    remedy = f"with it {' or '.join(smaller)} fits" if smaller else "choose a smaller network="
     raise ValueError(
         f"one clip of {tuple(shape[2:])} needs {needed}, even with checkpointing, and "
-        f"{available / GIB:.1f} GiB are there; choose a smaller network=, data.size or "
-        "data.num_frames"
+        f"{available / GIB:.1f} GiB are there; {remedy}"
     )
+
+
+def _smaller_clips(
+    clip: Sequence[int], needed: MemoryPlan, room: float, fits: Callable[..., bool]
+) -> list[str]:
+    """Words for fewer frames and for a smaller size that fit: what is saved grows with both.
+
+    Args:
+        clip: (F, H, W).   fits: whether a clip of (F, H, W) does.
+    """
+    frames, height, width = clip
+    fixed = needed.weights + needed.optimizer + needed.average + LIBRARIES
+    share = (room - fixed) / (needed.total - fixed)
+    if share <= 0:
+        return []
+    words = []
+    if (fewer := int(share * frames)) and fits(fewer, height, width):
+        words.append(f"data.num_frames={fewer}")
+    halvings = math.ceil(math.log2(1 / share) / 2)
+    height, width = height >> halvings, width >> halvings
+    with suppress(ValueError):  # off the network's stride
+        if height and width and fits(frames, height, width):
+            words.append(f"data.size=[{height},{width}]")
+    return words

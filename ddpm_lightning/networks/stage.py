@@ -1,7 +1,6 @@
 """A stage of the U-Net: residual blocks and attention at one resolution."""
 
-from collections.abc import Callable, Collection
-from difflib import get_close_matches
+from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -133,83 +132,3 @@ def over_time(layer: Callable[[Tensor], Tensor], x: Tensor, num_frames: int, ima
     if images:
         mixed = torch.cat([tokens[:images], mixed])
     return mixed.view(x.shape)
-
-
-def fitting_heads(width: int, head_width: int) -> int:
-    """As many heads of head_width channels as make up the width."""
-    if head_width < 1 or width % head_width or head_width % 2:
-        near = sorted(
-            (d for d in range(2, width + 1, 2) if not width % d), key=lambda d: abs(d - head_width)
-        )
-        raise ValueError(
-            f"head_width must be even and divide the width of each level, got {head_width} "
-            f"for a level of {width} channels; set network.head_width to "
-            f"{' or '.join(map(str, near[:2])) or 'an even number'}, or network.num_heads per level"
-        )
-    return width // head_width
-
-
-def check_choice(name: str, given: str, choices: Collection[str]) -> None:
-    """ValueError unless `given` is one of the choices."""
-    if given not in choices:
-        near = get_close_matches(given, choices, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"set network.{name} to one of them"
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {given!r}; {hint}")
-
-
-def check_counts(num_blocks: list[int], num_heads: list[int], head_width: int) -> None:
-    """ValueError unless there are blocks and heads, of an even number of channels."""
-    if min(num_heads) < 1 or min(num_blocks) < 1 or head_width < 2 or head_width % 2:
-        raise ValueError(
-            "num_blocks and num_heads must be at least 1 and head_width even, got "
-            f"{num_blocks}, {num_heads} and {head_width}; the nearest head_width "
-            f"is {max(2, head_width + head_width % 2)}"
-        )
-
-
-def check_condition(name: str, given: Tensor | None, wanted: tuple[int | str, ...]) -> None:
-    """ValueError unless the shape is the one that is wanted, with any L >= 1; where its last
-    number is 0, the network takes none.
-    """
-    shape = None if given is None else tuple(given.shape)
-    if shape is None:
-        fits = wanted[-1] == 0
-    else:
-        fits = len(shape) == len(wanted) and 0 not in shape
-        fits = fits and all(w in ("L", n) for w, n in zip(wanted, shape, strict=True))
-    if not fits:
-        axes = ", ".join(map(str, wanted))
-        takes = (
-            f"takes {name} of shape ({axes}) beside log-SNR" if wanted[-1] else f"takes no {name}"
-        )
-        option = f"network.{name.removesuffix('s')}_width"
-        raise ValueError(
-            f"this network {takes}, got {shape}; set {option} to their width, 0 for none"
-        )
-
-
-def check_condition_widths(
-    vector_width: int, token_width: int, spatial_attention: list[str]
-) -> None:
-    """ValueError unless both can be, and there is attention where tokens are attended to."""
-    if min(vector_width, token_width) < 0:
-        raise ValueError(
-            "vector_width and token_width must be 0, for none, or more, "
-            f"got {vector_width} and {token_width}"
-        )
-    if token_width and set(spatial_attention) == {"none"}:
-        raise ValueError(
-            f"token_width={token_width} needs spatial attention at some level, got "
-            f"{spatial_attention}; set the last to full, or network.token_width=0"
-        )
-
-
-def check_image_share(image_share: float, temporal_mixing: str) -> None:
-    """ValueError unless the share is one, and frames can be left alone."""
-    if not 0 <= image_share < 1:
-        raise ValueError(f"image_share must lie in [0, 1), got {image_share}; 0 is clips alone")
-    if image_share and temporal_mixing == "full":
-        raise ValueError(
-            f"3x3x3 convolutions cannot leave frames alone, got image_share={image_share} "
-            "with temporal_mixing=full; choose temporal_mixing=separable, or image_share=0"
-        )

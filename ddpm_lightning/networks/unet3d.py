@@ -13,6 +13,15 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from ddpm_lightning.networks.attention import SPATIAL
+from ddpm_lightning.networks.checks import (
+    check_choice,
+    check_condition,
+    check_condition_widths,
+    check_counts,
+    check_head_width,
+    check_image_share,
+    fitting_heads,
+)
 from ddpm_lightning.networks.layers import (
     CONVOLUTIONS,
     RESAMPLINGS,
@@ -20,18 +29,7 @@ from ddpm_lightning.networks.layers import (
     LogSNREmbedding,
     Upsample,
 )
-from ddpm_lightning.networks.stage import (
-    MIXINGS,
-    Build,
-    Stage,
-    check_choice,
-    check_condition,
-    check_condition_widths,
-    check_counts,
-    check_image_share,
-    fitting_heads,
-    over_time,
-)
+from ddpm_lightning.networks.stage import MIXINGS, Build, Stage, over_time
 
 
 class UNet3D(nn.Module):
@@ -95,6 +93,7 @@ class UNet3D(nn.Module):
                 "channels, outputs, base_width, patch and the number of levels must "
                 f"be at least 1, got {', '.join(map(str, counts))}"
             )
+        check_counts("width_multipliers", width_multipliers)
         widths = [base_width * multiplier for multiplier in width_multipliers]
         if num_heads is None:
             num_heads = [fitting_heads(width, head_width) for width in widths]
@@ -118,7 +117,9 @@ class UNet3D(nn.Module):
         check_choice("resampling", resampling, RESAMPLINGS)
         check_choice("temporal_mixing", temporal_mixing, MIXINGS)
         check_image_share(image_share, temporal_mixing)
-        check_counts(num_blocks, num_heads, head_width)
+        check_counts("num_blocks", num_blocks)
+        check_counts("num_heads", num_heads)
+        check_head_width(head_width)
         check_condition_widths(vector_width, token_width, spatial_attention)
         embedding_width = 4 * base_width
         self.patch = patch

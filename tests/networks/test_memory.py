@@ -1,5 +1,6 @@
 """The memory plan beside what a process of its own really takes."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,5 +105,19 @@ def test_a_preset_larger_than_the_device_is_refused_in_one_line() -> None:
     model = build("network", "unet3d_tiny", channels=1)
     with pytest.raises(ValueError, match=r"even with checkpointing, and 0.0 GiB are there") as e:
         propose(model, (8, 1, 8, 16, 16), "cpu", GIB // 100)
-    assert "choose a smaller network=" in str(e.value)
+    assert str(e.value).endswith("; choose a smaller network=")
     assert "\n" not in str(e.value)
+
+
+def test_a_clip_larger_than_the_device_is_refused_with_the_nearest_that_fits() -> None:
+    model, shape = unet(num_blocks=[3, 3], checkpointing=[True, True]), (1, 2, 8, 128, 128)
+    available = int(plan(model, shape, "cpu").total * 0.6 / RESERVE)
+    words = r"with it data.num_frames=(\d) or data.size=\[64,64\] fits$"
+    with pytest.raises(ValueError, match=words) as error:
+        propose(model, shape, "cpu", available)
+    (frames,) = map(int, re.findall(words, str(error.value)))
+    needed = [
+        plan(model, (1, 2, *clip), "cpu").total
+        for clip in ((frames, 128, 128), (8, 64, 64), (frames + 1, 128, 128))
+    ]
+    assert [size <= RESERVE * available for size in needed] == [True, True, False]

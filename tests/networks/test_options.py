@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from ddpm_lightning.networks.attention import SPATIAL, TemporalAttention, WindowedAttention
+from ddpm_lightning.networks.checks import fitting_heads
 from ddpm_lightning.networks.layers import CONVOLUTIONS, RESAMPLINGS, MagnitudeConv, TemporalConv
-from ddpm_lightning.networks.stage import MIXINGS, fitting_heads
+from ddpm_lightning.networks.stage import MIXINGS
 from ddpm_lightning.networks.temporal_attention import rotated, rotation, turned
 from tests.networks.shared import clips, unet
 
@@ -157,9 +158,13 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"temporal_mixing": "fulll"}, "did you mean full"),
     ({"image_share": 1.0}, r"image_share must lie in \[0, 1\), got 1.0"),
     ({"image_share": 0.5, "temporal_mixing": "full"}, "choose temporal_mixing=separable"),
-    ({"head_width": 7}, "got 7 for a level of 16 channels; set network.head_width to 8 or 4"),
-    ({"num_heads": [0, 1]}, "num_heads must be at least 1"),
-    ({"num_heads": [2, 2], "head_width": 7}, "the nearest head_width is 8"),
+    ({"head_width": 6}, "got 6 for a level of 16 channels; set network.head_width to 4 or 8, or"),
+    ({"base_width": 17}, "for a level of 17 channels; 16 or 24 channels would do"),
+    ({"head_width": 7}, "head_width must be even and at least 2, got 7; the nearest is 8"),
+    ({"num_heads": [2, 2], "head_width": 0}, "got 0; the nearest is 2"),
+    ({"num_heads": [0, 1]}, r"num_heads must be at least 1 .* set network.num_heads=\[1,1\]"),
+    ({"num_blocks": [2, -1]}, r"got \[2, -1\]; set network.num_blocks=\[2,1\]"),
+    ({"width_multipliers": [0, 2]}, r"got \[0, 2\]; set network.width_multipliers=\[1,2\]"),
     ({"vector_width": -1}, "must be 0, for none, or more, got -1 and 0"),
     ({"token_width": 6, "spatial_attention": ["none"] * 2}, "needs spatial attention at some"),
     ({"base_width": 0}, "must be at least 1, got 2, 1, 0"),
