@@ -24,7 +24,7 @@ from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[a
 from ddpm_lightning.run.cli import Job, JobError
 from ddpm_lightning.run.directory import record_failure
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, tell_error
-from ddpm_lightning.training.watch import FirstRankWatch, OtherRankWatch, Watch
+from ddpm_lightning.training.watch import LOOPBACK, FirstRankWatch, OtherRankWatch, Watch
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, which one rank need not wait for
     import lightning.pytorch as pl
@@ -35,7 +35,7 @@ _POLL_SECONDS = 0.1
 _END_SECONDS = 30  # for ranks that Lightning has started to follow rank 0 to its end
 _RANK = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # where Lightning finds it, in this order
 _STARTED_BY = {"TORCHELASTIC_RUN_ID", "SLURM_NTASKS"}
-_ADDRESS = "DDPM_LIGHTNING_RANK_0"  # of rank 0's watch, for them
+_ADDRESS = "DDPM_LIGHTNING_RANK_0"  # PORT:TOKEN of rank 0's watch, for them
 
 
 def own_rank() -> int:
@@ -165,10 +165,10 @@ def joined(job: Job, rank: int) -> Iterator[Job]:
         cfg = job.cfg.copy()
         cfg.ckpt_path = message["resume"]
         job = job._replace(cfg=cfg, words=[])
-        address = message["host"], message["port"]
+        address, token = (message["host"], message["port"]), message["token"]
     elif _ADDRESS in os.environ:
-        host, _, port = os.environ[_ADDRESS].rpartition(":")
-        address = host, int(port)
+        port, _, token = os.environ[_ADDRESS].partition(":")
+        address = LOOPBACK, int(port)
     else:
         raise UserError(
             f"this process is rank {rank} by its environment (RANK, LOCAL_RANK, SLURM_PROCID), but "
@@ -179,7 +179,7 @@ def joined(job: Job, rank: int) -> Iterator[Job]:
         _end_process(None if is_told else cause)
 
     try:
-        watch = OtherRankWatch(rank, end, address)
+        watch = OtherRankWatch(rank, end, address, token)
     except OSError as e:
         raise RunFailed(f"rank {rank} does not reach rank 0 at {address[0]}: {e}") from e
     with _watched(watch):
@@ -213,11 +213,12 @@ def accompanied(
             child.kill()
         _end_process(cause)
 
-    watch = FirstRankWatch(end, adopt)
+    watch = FirstRankWatch(end, adopt, is_local=others is None)
     if others is None:
-        os.environ[_ADDRESS] = f"127.0.0.1:{watch.port}"
+        os.environ[_ADDRESS] = f"{watch.port}:{watch.token}"
     else:
-        others.tell({"resume": str(resume), "host": others.own_address(), "port": watch.port})
+        here = {"host": others.own_address(), "port": watch.port, "token": watch.token}
+        others.tell({"resume": str(resume), **here})
     try:
         with _watched(watch):
             yield

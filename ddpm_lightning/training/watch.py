@@ -8,6 +8,7 @@ on with its work.
 
 import json
 import os
+import secrets
 import selectors
 import signal
 import socket
@@ -20,11 +21,14 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+LOOPBACK = "127.0.0.1"
 BEAT_SECONDS = 1.0
+_MAX_BYTES = 2**16  # of a message
 MAX_SILENCE = 30.0  # seconds, after which a rank counts as stopped
 _ECHO_SECONDS = 2.0  # an error here may come of another rank's end, which is found meanwhile
 
-# {"rank", "pid", "machine"} is the first of each side; {} a sign of life; {"end": null} that a rank
+# {"rank", "pid", "machine"} is the first of each side, of the other ranks with {"token"}: who does
+# not know it is not heard. {} is a sign of life; {"end": null} that a rank
 # has ended well, {"end": cause} that it has not; rank 0 adds to it the {"stopped"} rank, if any.
 Message = dict[str, Any]
 OnFailure = Callable[[str, bool], None]
@@ -34,17 +38,22 @@ Children = Callable[[], list["subprocess.Popen[bytes]"]]
 class Line:
     """A connection to another rank.
 
+    Args:
+        first: what this rank says of itself.
+        token: that the other side must know; None: rank 0's, which need not.
+
     peer: its first message.   is_open: until the other side has closed it.
     """
 
-    def __init__(self, connection: socket.socket, rank: int) -> None:
+    def __init__(self, connection: socket.socket, first: Message, token: str | None) -> None:
         connection.settimeout(BEAT_SECONDS)
         self.socket = connection
         self.peer: Message = {}
         self.is_open = True
         self.heard_at = time.monotonic()
         self._received = b""
-        self.say({"rank": rank, "pid": os.getpid(), "machine": _machine()})
+        self._token = token
+        self.say({"pid": os.getpid(), "machine": _machine(), **first})
 
     def __str__(self) -> str:
         return f"rank {self.peer['rank']} (process {self.peer['pid']})"
@@ -59,13 +68,18 @@ class Line:
             received = self.socket.recv(2**16)
             self.is_open = bool(received)
             *lines, self._received = (self._received + received).split(b"\n")
+            if len(self._received) > _MAX_BYTES:
+                raise ValueError
             messages = [dict(json.loads(line)) for line in lines]
         except (OSError, ValueError, TypeError):  # reset, or not a rank
             self.is_open = False
             return []
         self.heard_at = time.monotonic()
-        self.peer = next((m for m in [self.peer, *messages] if "rank" in m), {})
+        self.peer = next((m for m in [self.peer, *messages] if self._is_first(m)), {})
         return messages
+
+    def _is_first(self, message: Message) -> bool:
+        return "rank" in message and (self._token is None or message.get("token") == self._token)
 
     @property
     def is_silent(self) -> bool:
@@ -104,8 +118,8 @@ class Watch(ABC):
     def _look(self, ready: set[Any]) -> None:
         """Hears the sockets that have something to say, and finds out who is silent."""
 
-    def _add(self, connection: socket.socket) -> None:
-        self._lines.append(Line(connection, self._rank))
+    def _add(self, connection: socket.socket, first: Message, token: str | None) -> None:
+        self._lines.append(Line(connection, {"rank": self._rank, **first}, token))
         self._selector.register(connection, selectors.EVENT_READ)
 
     def _fail(self, cause: str, is_told: bool, stopped: Message | None) -> None:
@@ -138,14 +152,19 @@ class FirstRankWatch(Watch):
     Args:
         on_failure: see Watch.
         children: finds the processes of other ranks that this one has started.
+        is_local: all ranks are on this machine.
+
+    port, token: where it listens, and what it wants to hear from other ranks.
     """
 
-    def __init__(self, on_failure: OnFailure, children: Children) -> None:
+    def __init__(self, on_failure: OnFailure, children: Children, is_local: bool) -> None:
         super().__init__(0, on_failure)
         self._children = children
-        both = socket.has_dualstack_ipv6()
+        self.token = secrets.token_hex(16)
+        both = socket.has_dualstack_ipv6() and not is_local
         family = socket.AF_INET6 if both else socket.AF_INET
-        self._listener = socket.create_server(("", 0), family=family, dualstack_ipv6=both)
+        host = LOOPBACK if is_local else ""
+        self._listener = socket.create_server((host, 0), family=family, dualstack_ipv6=both)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self.port: int = self._listener.getsockname()[1]
         self._thread.start()
@@ -156,13 +175,15 @@ class FirstRankWatch(Watch):
 
     def _look(self, ready: set[Any]) -> None:
         if self._listener in ready:
-            self._add(self._listener.accept()[0])
+            self._add(self._listener.accept()[0], {}, self.token)
         for line in list(self._lines):
             if line.socket in ready:
                 self._hear(line)
             elif line.is_silent and line.peer:
                 cause = f"{line} has given no sign of life for {MAX_SILENCE:.0f} s"
                 self._fail(cause, False, line.peer)
+            elif line.is_silent:
+                self._drop(line)
         for child in self._children():
             if child.poll():
                 cause = f"a rank (process {child.pid}): {how_ended(child.returncode)}"
@@ -172,14 +193,17 @@ class FirstRankWatch(Watch):
         ends = [message["end"] for message in line.hear() if "end" in message]
         if line.is_open and not ends:
             return
-        self._lines.remove(line)
-        self._selector.unregister(line.socket)
-        line.socket.close()
+        self._drop(line)
         if not line.peer:  # it was none of us
             return
         cause = ends[0] if ends else self._how_ended(line.peer["pid"])
         if cause is not None:
             self._fail(f"{line}: {cause}", False, None)
+
+    def _drop(self, line: Line) -> None:
+        self._lines.remove(line)
+        self._selector.unregister(line.socket)
+        line.socket.close()
 
     def _how_ended(self, pid: int) -> str:
         for child in self._children():
@@ -200,11 +224,15 @@ class OtherRankWatch(Watch):
     Args:
         rank, on_failure: see Watch.
         address: (host, port) of rank 0. Raises OSError if it is not there.
+        token: that rank 0 wants to hear.
     """
 
-    def __init__(self, rank: int, on_failure: OnFailure, address: tuple[str, int]) -> None:
+    def __init__(
+        self, rank: int, on_failure: OnFailure, address: tuple[str, int], token: str
+    ) -> None:
         super().__init__(rank, on_failure)
-        self._add(socket.create_connection(address, timeout=MAX_SILENCE))
+        connection = socket.create_connection(address, timeout=MAX_SILENCE)
+        self._add(connection, {"token": token}, None)
         self._thread.start()
 
     def _look(self, ready: set[Any]) -> None:

@@ -1,5 +1,6 @@
 """Ranks watch each other: real processes that are killed and stopped, over real connections."""
 
+import json
 import os
 import signal
 import socket
@@ -13,21 +14,23 @@ from typing import Any
 import pytest
 
 from ddpm_lightning.training import watch
-from ddpm_lightning.training.watch import FirstRankWatch, OtherRankWatch
+from ddpm_lightning.training.watch import LOOPBACK, FirstRankWatch, OtherRankWatch
 from tests.commands import ROOT, wait_for
 
 SILENCE = 2.0
-PROGRAM = f"""
+PROGRAM = """
 import sys, time
 from ddpm_lightning.training import watch
-watch.MAX_SILENCE, watch.BEAT_SECONDS = {SILENCE}, 0.1
+watch.MAX_SILENCE, watch.BEAT_SECONDS = float(sys.argv[2]), 0.1
 def end(cause, is_told): print("failed:", cause, flush=True)
-rank, _, port = sys.argv[1].partition("@")
-if port:
-    watch.OtherRankWatch(int(rank), end, ("127.0.0.1", int(port)))
+rank, _, place = sys.argv[1].partition("@")
+if place:
+    port, _, token = place.partition(":")
+    watch.OtherRankWatch(int(rank), end, ("127.0.0.1", int(port)), token)
 else:
-    port = watch.FirstRankWatch(end, list).port
-print(port, flush=True)
+    first = watch.FirstRankWatch(end, list, is_local=True)
+    place = f"{first.port}:{first.token}"
+print(place, flush=True)
 time.sleep(60)
 """
 
@@ -43,8 +46,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def process(rank: str) -> Iterator["subprocess.Popen[str]"]:
-    """A rank in a process of its own: 0 for the first one, RANK@PORT for another."""
-    command = [sys.executable, "-c", PROGRAM, rank]
+    """A rank in a process of its own: 0 for the first one, RANK@PLACE for another."""
+    command = [sys.executable, "-c", PROGRAM, rank, str(SILENCE)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
@@ -54,29 +57,38 @@ def process(rank: str) -> Iterator["subprocess.Popen[str]"]:
         found.wait()
 
 
-def port(rank: "subprocess.Popen[str]") -> int:
-    """Of rank 0, once the process is ready."""
+def place(rank: "subprocess.Popen[str]") -> str:
+    """PORT:TOKEN of rank 0, once the process is ready."""
     assert rank.stdout is not None
-    return int(rank.stdout.readline())
+    return rank.stdout.readline().strip()
+
+
+def place_of(watching: FirstRankWatch) -> str:
+    return f"{watching.port}:{watching.token}"
 
 
 @contextmanager
 def first(told: Told) -> Iterator[FirstRankWatch]:
-    watching = FirstRankWatch(lambda *failure: told.append(failure), list)
+    watching = FirstRankWatch(lambda *failure: told.append(failure), list, is_local=True)
     try:
         yield watching
     finally:
         watching.end()
 
 
-def other(rank: int, place: int, told: Told) -> OtherRankWatch:
-    return OtherRankWatch(rank, lambda *failure: told.append(failure), ("127.0.0.1", place))
+def other(rank: int, place: str, told: Told) -> OtherRankWatch:
+    port, _, token = place.partition(":")
+    address = LOOPBACK, int(port)
+    return OtherRankWatch(rank, lambda *failure: told.append(failure), address, token)
 
 
 def test_a_rank_that_fails_ends_all_and_its_cause_is_told_once() -> None:
     told: list[Told] = [[], [], []]
     with first(told[0]) as watching:
-        failing, third = other(1, watching.port, told[1]), other(2, watching.port, told[2])
+        failing, third = (
+            other(1, place_of(watching), told[1]),
+            other(2, place_of(watching), told[2]),
+        )
         time.sleep(0.3)
         failing.end("ValueError: no")
         wait_for(lambda: told[0] and told[2], 10, every=0.01)
@@ -88,7 +100,7 @@ def test_a_rank_that_fails_ends_all_and_its_cause_is_told_once() -> None:
 def test_rank_0_that_fails_ends_the_others() -> None:
     told: Told = []
     with first([]) as watching:
-        follower = other(1, watching.port, told)
+        follower = other(1, place_of(watching), told)
         time.sleep(0.3)
         watching.end("OSError: the disk is full")
         wait_for(lambda: told, 10, every=0.01)
@@ -99,7 +111,7 @@ def test_rank_0_that_fails_ends_the_others() -> None:
 def test_ranks_that_end_well_one_after_the_other_are_no_failure() -> None:
     told: Told = []
     with first(told) as watching:
-        ranks = [other(rank, watching.port, told) for rank in (1, 2)]
+        ranks = [other(rank, place_of(watching), told) for rank in (1, 2)]
         ranks[0].end()
         time.sleep(0.5)
         watching.end()
@@ -111,10 +123,11 @@ def test_ranks_that_end_well_one_after_the_other_are_no_failure() -> None:
 def test_strangers_are_passed_over() -> None:
     told: Told = []
     with first(told) as watching:
-        follower = other(1, watching.port, told)
-        for greeting in (b"GET / HTTP/1.0\r\n\r\n", b"[1]\n", b"{}\n", b"", b"\xff" * 99):
+        follower = other(1, place_of(watching), told)
+        guess = json.dumps({"rank": 1, "pid": os.getpid(), "token": "0" * 32, "end": "no"}).encode()
+        for greeting in (b"GET / HTTP/1.0\r\n\r\n", b"[1]\n", b"{}\n", b"", b"\xff" * 99, guess):
             with socket.create_connection(("127.0.0.1", watching.port)) as stranger:
-                stranger.sendall(greeting)
+                stranger.sendall(greeting + b"\n")
         time.sleep(0.5)
         assert len(watching._lines) == 1
         follower.end()
@@ -124,10 +137,12 @@ def test_strangers_are_passed_over() -> None:
 def test_a_rank_that_is_killed_is_noticed_at_once() -> None:
     told: Told = []
     children: list[Any] = []
-    watching = FirstRankWatch(lambda *failure: told.append(failure), lambda: children)
-    with process(f"1@{watching.port}") as child:
+    watching = FirstRankWatch(
+        lambda *failure: told.append(failure), lambda: children, is_local=True
+    )
+    with process(f"1@{place_of(watching)}") as child:
         children.append(child)
-        port(child)
+        place(child)
         time.sleep(0.3)
         child.kill()
         wait_for(lambda: told, SILENCE / 2, every=0.01)
@@ -138,7 +153,7 @@ def test_a_rank_that_is_killed_is_noticed_at_once() -> None:
 def test_so_is_rank_0() -> None:
     told: Told = []
     with process("0") as child:
-        follower = other(1, port(child), told)
+        follower = other(1, place(child), told)
         time.sleep(0.3)
         child.kill()
         wait_for(lambda: told, SILENCE / 2, every=0.01)
@@ -149,9 +164,9 @@ def test_so_is_rank_0() -> None:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_stands_still_is_named_and_killed(rank: int) -> None:
     told: Told = []
-    with first(told) as watching, process(f"1@{watching.port}" if rank else "0") as child:
-        place = port(child)
-        follower = None if rank else other(1, place, told)
+    with first(told) as watching, process(f"1@{place_of(watching)}" if rank else "0") as child:
+        where = place(child)
+        follower = None if rank else other(1, where, told)
         time.sleep(0.5)
         child.send_signal(signal.SIGSTOP)
         assert child.wait(5 * SILENCE) == -signal.SIGKILL
@@ -163,8 +178,8 @@ def test_a_rank_that_stands_still_is_named_and_killed(rank: int) -> None:
 @pytest.mark.slow
 def test_ranks_that_are_all_stopped_for_a_while_go_on() -> None:
     """Ctrl-Z and fg; scontrol suspend and resume."""
-    with process("0") as zero, process(f"1@{port(zero)}") as one:
-        port(one)
+    with process("0") as zero, process(f"1@{place(zero)}") as one:
+        place(one)
         time.sleep(0.5)
         for number, seconds in [(signal.SIGSTOP, 2), (signal.SIGCONT, 1), (signal.SIGSTOP, 0)]:
             for rank in (one, zero):
@@ -179,6 +194,6 @@ def test_ranks_that_are_all_stopped_for_a_while_go_on() -> None:
 
 def test_nobody_at_the_address_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        place = free.getsockname()[1]
+        port = free.getsockname()[1]
     with pytest.raises(OSError, match="refused"):
-        other(1, place, [])
+        other(1, f"{port}:", [])
