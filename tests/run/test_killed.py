@@ -54,7 +54,7 @@ def begin(folder: Path, *words: str) -> "subprocess.Popen[bytes]":
 def complete(folder: Path, *words: str) -> None:
     process = begin(folder, *words)
     try:
-        assert process.wait(timeout=300) == 0, (folder / "output.txt").read_text()
+        assert process.wait(timeout=1200) == 0, (folder / "output.txt").read_text()
     finally:
         process.kill()
 
