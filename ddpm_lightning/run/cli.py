@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -114,7 +114,8 @@ def composed(config_name: str) -> Job:
 
     def collect(cfg: DictConfig) -> None:
         own = HydraConfig.get()
-        jobs.append(_job(cfg, list(own.overrides.task), own.runtime.choices))
+        words = OmegaConf.to_container(own.overrides.task, resolve=False)  # ${..} as given
+        jobs.append(_job(cfg, cast(list[str], words), own.runtime.choices))
 
     for word in sys.argv[1:]:
         if word.startswith(SWEEP_WORDS):

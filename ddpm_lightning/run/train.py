@@ -40,6 +40,7 @@ from ddpm_lightning.run.memory import fit_memory, with_batch_size
 from ddpm_lightning.run.precision import choose_precision
 from ddpm_lightning.run.ranks import accompanied, gathered, joined
 from ddpm_lightning.run.resume import resumed_start
+from ddpm_lightning.run.secrets import redact_logs, redacted
 from ddpm_lightning.run.slurm import earlier_run, requeued
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
@@ -154,7 +155,7 @@ def fit(plan: Plan, around: Callable[[pl.Trainer], AbstractContextManager[Any]])
             data.load()
         with user_errors("logger"):  # which starts here
             for logger in trainer.loggers:
-                logger.log_hyperparams({**config, "skipped_gifs": data.skipped})
+                logger.log_hyperparams(redacted({**config, "skipped_gifs": data.skipped}))
         resume = plan.start.checkpoint
         try:
             trainer.fit(plan.module, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -288,7 +289,8 @@ def finish(trainer: pl.Trainer, run_dir: Path) -> None:
 
 
 def quiet() -> None:
-    """Keeps the console for what a user can act on."""
+    """Keeps the console for what a user can act on, and anyone can see."""
+    redact_logs()
     for name in (
         "fabric.utilities.distributed",
         "fabric.utilities.seed",
