@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import hydra
 import yaml
@@ -162,7 +162,8 @@ def _job(cfg: DictConfig, own: DictConfig | HydraConf) -> Job:
     for key in ("sweep", "hydra"):
         cfg.pop(key, None)
     OmegaConf.set_struct(cfg, True)
-    return Job(cfg, list(own.overrides.task), dict(own.runtime.choices))
+    words = OmegaConf.to_container(own.overrides.task, resolve=False)  # ${..} as given
+    return Job(cfg, cast(list[str], words), dict(own.runtime.choices))
 
 
 def attempt(part: Callable[[], None]) -> int:

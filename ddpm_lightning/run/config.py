@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter
 from pydantic.errors import PydanticUserError
 
 from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.secrets import find_login
 from ddpm_lightning.run.signatures import signature
 
 TARGETS = ("ddpm_lightning.", "lightning.pytorch.", "torch.optim.")
@@ -72,11 +73,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def resolved(cfg: DictConfig) -> Node:
-    """Plain containers, every interpolation replaced by its value; UserError for a missing one."""
+    """Plain containers, every interpolation replaced by its value.
+
+    UserError for a value that is missing, and for one that should not be stored.
+    """
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
-        key = missing[0]
-        raise UserError(f"{key} must be given: add {key}=VALUE to the command")
+        raise UserError(f"{missing[0]} must be given: add {missing[0]}=VALUE to the command")
+    if (key := find_login(OmegaConf.to_container(cfg, resolve=False))) is not None:
+        raise UserError(
+            f"{key} holds a login, which would be stored; export LOGIN=USER:PASSWORD, and give "
+            f"'{key}=\"PROTOCOL://${{oc.env:LOGIN}}@HOST/..\"'"
+        )
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return typing.cast(Node, container)

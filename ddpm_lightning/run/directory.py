@@ -31,6 +31,7 @@ from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import Node, resolved
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, user_errors
 from ddpm_lightning.run.provenance import command, diff, provenance
+from ddpm_lightning.run.secrets import redacted
 
 LOG = "train.log"
 _NAMED_BY = ("model", "noise", "data")  # groups whose options name a run
@@ -111,8 +112,8 @@ def create(start: Start, is_named: bool) -> Start:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    data = text.encode()
+    """Whole or not at all, and without logins."""
+    data = redacted(text).encode()
     write_file(path, [data], len(data))
 
 
@@ -166,7 +167,7 @@ def record_failure(directory: Path, cause: str) -> None:
     seconds = round(time.time() - status.stat().st_mtime, 1)  # since it said "running"
     write_text(status, _status("failed", seconds, cause))
     with (directory / LOG).open("a") as file:
-        file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} ERROR {cause}\n")
+        file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} ERROR {redacted(cause)}\n")
 
 
 @contextmanager
@@ -184,7 +185,7 @@ def logged(directory: Path) -> Iterator[None]:
         yield
     except Exception as e:
         with suppress(OSError), path.open("a") as file:  # the disk may be what failed
-            file.write(traceback.format_exc())
+            file.write(redacted(traceback.format_exc()))
         if isinstance(e, UserError):
             raise
         raise RunFailed(f"{_cause(e)} (its traceback is in {relpath(path)})") from e

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hydra.errors import InstantiationException
 
+from ddpm_lightning.run.secrets import redacted
 from ddpm_lightning.training.signals import Stopped
 
 __all__ = ["RunFailed", "Stopped", "UserError", "tell_error", "user_errors"]
@@ -41,6 +42,7 @@ def user_errors(where: str) -> Iterator[None]:
 
 def tell_error(message: str) -> None:
     """On stderr, and where torchrun looks for what it repeats at its own end."""
+    message = redacted(message)
     print(f"error: {message}", file=sys.stderr, flush=True)
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         more = {"py_callstack": message, "timestamp": str(int(time.time()))}

@@ -34,6 +34,7 @@ from ddpm_lightning.run.errors import Stopped, user_errors
 from ddpm_lightning.run.memory import Budget
 from ddpm_lightning.run.overview import overview
 from ddpm_lightning.run.ranks import Meeting, accompanied
+from ddpm_lightning.run.secrets import redact_logs, redacted
 from ddpm_lightning.run.slurm import requeued
 from ddpm_lightning.training.callbacks.agreement import SameConfiguration
 from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
@@ -111,7 +112,7 @@ def fit(plan: Plan, around: Callable[[pl.Trainer], AbstractContextManager[Any]])
             data.load()
         with user_errors("logger"):  # which starts here
             for logger in trainer.loggers:
-                logger.log_hyperparams({**config, "skipped_gifs": data.skipped})
+                logger.log_hyperparams(redacted({**config, "skipped_gifs": data.skipped}))
         if trainer.is_global_zero:
             told = overview(plan.start, trainer, data, plan.module, plan.budget)
             log.info("%s", told)
@@ -216,7 +217,8 @@ def finish(trainer: pl.Trainer, run_dir: Path) -> None:
 
 
 def quiet() -> None:
-    """Keeps the console for what a user can act on."""
+    """Keeps the console for what a user can act on, and anyone can see."""
+    redact_logs()
     for name in (
         "fabric.utilities.distributed",
         "fabric.utilities.seed",

@@ -1,0 +1,87 @@
+"""Secrets of the environment and of addresses are in nothing that a run writes or says."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ddpm_lightning.run.secrets import find_login, redacted
+from tests.commands import TINY, Call, assert_user_error, spawn, write_gifs
+
+SECRET = "Pa55w0rd"
+ENVIRONMENT = {
+    "WANDB_API_KEY": SECRET.ljust(40, "0"),
+    "HF_TOKEN": f"hf_{SECRET}",
+    "AWS_SECRET_ACCESS_KEY": SECRET,
+    "LOGIN": f"me:{SECRET}",
+}
+
+
+def holding(folder: Path) -> list[str]:
+    files = (path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts)
+    return [str(path) for path in files if SECRET.encode() in path.read_bytes()]
+
+
+@pytest.mark.slow
+def test_no_secret_is_written_or_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a sweep with W&B and TensorBoard, one job of which fails and names its address."""
+    write_gifs(tmp_path / "gifs")
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DATA", "gifs")
+    for command in (["init", "-q"], ["remote", "add", "origin", f"https://me:{SECRET}@host/x"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    address = 'data.path="${oc.env:DATA}","https://${oc.env:LOGIN}@127.0.0.1:9/none"'
+    words = [word for word in TINY if word != "data.path=gifs"]
+    result = spawn(tmp_path, "train", "-m", *words, address)
+    assert result.code == 1, result
+    assert "1 of 2 jobs failed" in result.err
+    assert SECRET not in result.out + result.err
+    assert holding(tmp_path) == []
+    (job,) = tmp_path.rglob("000_*/config.yaml")
+    assert yaml.safe_load(job.read_text())["data"]["path"] == "gifs"
+    assert list(job.parent.glob("wandb/offline-run-*/*.wandb"))
+    assert list(job.parent.glob("tensorboard/*"))
+
+
+def test_an_address_with_a_login_is_refused(call: Call, tmp_path: Path) -> None:
+    words = ["data=tgif", f"data.list=https://me:{SECRET}@host/list.tsv"]
+    result = call("train", *words)
+    assert_user_error(result, "data.list holds a login", '"PROTOCOL://${oc.env:LOGIN}@HOST/.."')
+    assert SECRET not in result.err
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.slow
+def test_a_login_from_the_environment_is_needed_each_time(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGIN", f"me:{SECRET}")
+    given = 'data.list="https://${oc.env:LOGIN}@127.0.0.1:9/list.tsv"'
+    begin = ["data=tgif", given, "data.cache_path=cache", "run_dir=out"]
+    for words in (begin, ["resume=out"], ["resume=out", "data=tgif", given]):
+        result = call("train", *words, "logger=csv", "trainer=cpu", "trainer.precision=32-true")
+        assert_user_error(result, "https://***@127.0.0.1:9/list.tsv cannot be read")
+    composed = yaml.safe_load((tmp_path / "out" / "composed.yaml").read_text())
+    assert composed["config"]["data"]["list"] == "https://${oc.env:LOGIN}@127.0.0.1:9/list.tsv"
+    assert len(list((tmp_path / "out" / "starts").glob("*.json"))) == 3
+    assert holding(tmp_path) == []
+    monkeypatch.delenv("LOGIN")
+    assert_user_error(call("train", "resume=out"), "LOGIN")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("s3://KEY:SECRET@bucket/a", "s3://***@bucket/a"),
+        ("no https://a:b@c/d and ftp://:p@e", "no https://***@c/d and ftp://***@e"),
+        ("https://host:80/a@b", "https://host:80/a@b"),
+        ("ssh://git@host/a:b@c", "ssh://git@host/a:b@c"),
+        ("https://${oc.env:LOGIN}@host", "https://${oc.env:LOGIN}@host"),
+        ("me@host: a@b", "me@host: a@b"),
+    ],
+)
+def test_only_logins_are_redacted(text: str, shown: str) -> None:
+    assert redacted({"a": [text, 1, None]}) == {"a": [shown, 1, None]}
+    assert (find_login({"a": {"b": [text]}}) == "a.b[0]") == (text != shown)
