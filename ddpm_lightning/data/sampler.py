@@ -86,6 +86,7 @@ class GlobalSampler(Sampler):
         shards: the shard of every clip; rank r of n owns the shards s with s % n == r, and gets
             their samples as far as even batches allow.
         batch_size: of one rank.
+        accumulate: batches of an optimizer step; an epoch has whole steps.
     """
 
     def __init__(
@@ -95,13 +96,16 @@ class GlobalSampler(Sampler):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        accumulate: int = 1,
     ) -> None:
         super().__init__(batch_size, rank, world_size)
         self.seed = seed
+        self.accumulate = accumulate
         self._set(shards)
 
     def __len__(self) -> int:
-        return max(1, len(self._shards) // self.global_batch_size)
+        step = self.global_batch_size * self.accumulate
+        return max(1, len(self._shards) // step) * self.accumulate
 
     def begin(self) -> None:
         pass  # a pass ends where it ends

@@ -117,7 +117,8 @@ class StoreDataModule(pl.LightningDataModule, ABC):
             in_order = InOrder(len(self.train_set), self.batch_size, *self._rank())
             return ClipLoader(self.train_set, in_order, self.num_workers)
         shards = self.train_set.shards()
-        sampler = GlobalSampler(shards, self.batch_size, self.seed, *self._rank())
+        accumulate = self.trainer.accumulate_grad_batches if self.trainer else 1
+        sampler = GlobalSampler(shards, self.batch_size, self.seed, *self._rank(), accumulate)
         return ClipLoader(self.train_set, sampler, self.num_workers, grow=self.grow)
 
     def val_dataloader(self) -> ClipLoader:

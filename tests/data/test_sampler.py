@@ -115,6 +115,8 @@ def test_an_epoch_has_as_many_batches_as_fit_and_at_least_one():
     for (num_clips, batch_size), length in sizes.items():
         assert len(GlobalSampler(range(num_clips), batch_size, 0)) == length
     assert len(GlobalSampler(range(50), 2, 0, rank=3, world_size=4)) == 6
+    assert len(GlobalSampler(range(50), 4, 0, accumulate=5)) == 10  # two whole optimizer steps
+    assert len(GlobalSampler(range(3), 4, 0, accumulate=5)) == 5
 
 
 @pytest.mark.parametrize("num_clips", [1, 3, 8, 13, 16])
