@@ -130,6 +130,18 @@ def wait_for(condition: Callable[[], object], seconds: float, every: float = 0.1
         time.sleep(every)
 
 
+def alive(folder: Path) -> list[int]:
+    """The processes that run in a folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if place.readlink() == folder:
+                found.append(int(place.parent.name))
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found
+
+
 def most_resident() -> int:
     """KiB that this process has held so far; ru_maxrss would begin at what its parent held."""
     (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in x)

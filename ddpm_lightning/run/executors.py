@@ -20,7 +20,17 @@ Command = tuple[list[str], Path]  # and the file for what it prints
 Tell = Callable[[int, str], None]  # about which command, and what
 
 _POLL_SECONDS = 0.2
-_RANKS = ("LOCAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_RANKS = {  # what would make a job a part of what has started the sweep
+    "GROUP_RANK",
+    "LOCAL_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "NODE_RANK",
+    "RANK",
+    "SLURM_NTASKS",
+    "TORCHELASTIC_RUN_ID",
+    "WORLD_SIZE",
+}
 _PARENT_DIED = 1  # PR_SET_PDEATHSIG
 
 

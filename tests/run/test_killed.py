@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ddpm_lightning.data.gif import decode
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.training.checkpoint_io import by_step, read
 from tests.commands import ROOT, TINY, wait_for, write_gifs
@@ -142,6 +143,9 @@ def test_another_number_of_devices_goes_on_with_the_same_samples_and_losses(
     curves = [read_metrics(tmp_path / n / "out" / "metrics.csv") for n in ("one", "two")]
     assert curves[0]["train/loss"][0] == curves[1]["train/loss"][0]
     assert curves[0]["train/loss"][1] == pytest.approx(curves[1]["train/loss"][1], rel=1e-6)
+    grids = [tmp_path / n / "out" / "samples" / "final.gif" for n in ("one", "two")]
+    frames = [decode(path.read_bytes()).frames.astype(int) for path in grids]
+    assert abs(frames[0] - frames[1]).mean() < 0.1  # of 255: rounding, in some pixel
 
 
 @pytest.mark.slow

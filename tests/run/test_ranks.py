@@ -16,7 +16,7 @@ import pytest
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.ranks import accompanied, first_difference
 from ddpm_lightning.training.checkpoint_io import read
-from tests.commands import ROOT, TINY, wait_for, write_gifs
+from tests.commands import ROOT, TINY, alive, wait_for, write_gifs
 from tests.run.test_killed import rows
 
 WORDS = [*TINY, "logger=csv", "trainer.devices=2"]
@@ -53,17 +53,6 @@ class Group:
     def output(self, number: int = -1) -> str:
         return self._output(number % len(self.processes)).read_text()
 
-    def alive(self) -> list[int]:
-        """Everything that runs in the folder."""
-        found = []
-        for place in Path("/proc").glob("[0-9]*/cwd"):
-            try:
-                if place.readlink() == self.folder:
-                    found.append(int(place.parent.name))
-            except OSError:  # it has ended, or is another's
-                continue
-        return found
-
     def rank(self, number: int) -> int:
         """The process that writes this rank's record of its steps."""
         return int((self.folder / f"rank-{number}.pid").read_text())
@@ -88,7 +77,7 @@ class Group:
 def group(tmp_path: Path) -> Iterator[Group]:
     found = Group(tmp_path)
     yield found
-    for pid in found.alive():
+    for pid in alive(tmp_path):
         os.kill(pid, signal.SIGKILL)
 
 
@@ -215,7 +204,7 @@ def test_a_rank_that_dies_on_one_node_ends_the_other(
     group.trains()
     os.kill(group.rank(rank), number)
     assert 0 not in group.codes(60)
-    wait_for(lambda: not group.alive(), 10)
+    wait_for(lambda: not alive(group.folder), 10)
     told = f"error: rank {rank}"
     assert told in group.output(1 - rank)
 
@@ -262,7 +251,7 @@ def test_a_rank_that_is_killed_or_stands_still_ends_all(
     os.kill(victim, number)
     (code,) = group.codes(60)
     assert code != 0
-    wait_for(lambda: not group.alive(), 10)
+    wait_for(lambda: not alive(group.folder), 10)
     told = [line for line in group.output().splitlines() if line.strip(" =")]
     assert told[-1].endswith(cause.format(victim))
     if rank:
@@ -281,7 +270,7 @@ def test_a_signal_does_not_wait_for_a_grid_of_samples(group: Group) -> None:
     assert len(rows(group.folder)) == 3
     group.processes[0].terminate()
     assert group.codes(30) == [143], group.output()
-    wait_for(lambda: not group.alive(), 10)
+    wait_for(lambda: not alive(group.folder), 10)
     assert read(group.folder / "out" / "checkpoints" / "last.ckpt")["global_step"] == 3
     assert "samples of step 3 are not drawn" in group.output()
     assert group.status() == "interrupted"

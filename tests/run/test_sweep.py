@@ -18,7 +18,17 @@ from ddpm_lightning.plots.sweep_page import Row, as_html, as_markdown
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.executors import Local, Process, visible_devices
 from ddpm_lightning.run.expand import expanded
-from tests.commands import ROOT, TINY, Call, assert_user_error, spawn, start, wait_for, write_gifs
+from tests.commands import (
+    ROOT,
+    TINY,
+    Call,
+    alive,
+    assert_user_error,
+    spawn,
+    start,
+    wait_for,
+    write_gifs,
+)
 
 QUICK = [*TINY, "logger=csv", "trainer.max_steps=2"]
 LOADER: Any = None  # which only glob needs
@@ -175,6 +185,39 @@ def test_jobs_train_on_two_devices_each(tmp_path: Path) -> None:
     }
     assert len(targets) == 2
     assert [row["status"] for row in rows_of(tmp_path)] == ["finished", "finished"]
+
+
+@pytest.mark.long
+def test_six_jobs_on_two_devices_are_killed_go_on_and_one_fails(tmp_path: Path) -> None:
+    """kill -9 of the sweep in its third job; the fifth finds no GIF until it is given some."""
+    names = [f"gifs{i}" for i in range(6)]
+    for name in names:
+        write_gifs(tmp_path / name, num_gifs=8 if name != "gifs4" else 0)
+    ddp = ["trainer.devices=2", "trainer.max_steps=60", "callbacks.checkpoints.every_n_steps=2"]
+    sweep = ["-m", *TINY, "logger=csv", *ddp, f"data.path={','.join(names)}"]
+    process = start(tmp_path, "train", *sweep)
+    wait_for(lambda: any(tmp_path.rglob("002_*/checkpoints/last.ckpt")), 600)
+    process.kill()
+    process.communicate(timeout=60)
+    third = jobs_of(tmp_path)[2]
+    wait_for(lambda: "interrupted" in (third / "status.json").read_text(), 60)
+    wait_for(lambda: not alive(tmp_path), 60)
+
+    expected = ["finished"] * 4 + ["failed", "finished"]
+    second = spawn(tmp_path, "train", *sweep, timeout=900)
+    assert second.code == 1, second
+    assert "6 jobs, 2 finished before" in second.out
+    assert "1 of 6 jobs failed: 4" in second.err.splitlines()[-1]
+    assert [row["status"] for row in rows_of(tmp_path)] == expected
+    assert "resuming from" in (third / "train.log").read_text()
+    configs = [yaml.safe_load((job / "config.yaml").read_text()) for job in jobs_of(tmp_path)]
+    assert [config["data"]["path"] for config in configs] == names
+
+    write_gifs(tmp_path / "gifs4")
+    third_command = spawn(tmp_path, "train", *sweep, timeout=300)
+    assert third_command.code == 0, third_command
+    assert "6 jobs, 5 finished before" in third_command.out
+    assert not alive(tmp_path)
 
 
 @pytest.mark.slow
