@@ -8,6 +8,7 @@ run's configuration travels with it and is built again by sample.py and evaluate
 import typing
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -38,6 +39,7 @@ TOP_LEVEL: dict[str, Any] = {
     "outputs_dir": str,
     "checkpoint": str,
     "num_samples": PositiveInt,
+    "verify": bool,
     "num_draws": PositiveInt,
     "num_clips": PositiveInt,
     "batch_size": PositiveInt,
@@ -157,9 +159,14 @@ def _holds_target(value: Any) -> bool:
     return bool(list(nodes(value, "")))
 
 
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+
+
 def _check_type(where: str, value: Any, hint: Any) -> None:
     try:
-        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+        adapter = _adapter(hint)
     except (PydanticUserError, NameError):  # a type that is not known here
         return
     try:

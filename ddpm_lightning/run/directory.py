@@ -81,6 +81,8 @@ def check_place(start: Start, is_named: bool) -> None:
         is_named: by the user.
     """
     parent = start.directory.parent
+    if is_named and start.directory.exists():
+        raise _taken(start.directory)
     with user_errors("the run directory"):
         parent.mkdir(parents=True, exist_ok=True)
         if not os.access(parent, os.W_OK):
@@ -101,14 +103,18 @@ def create(start: Start, is_named: bool) -> Start:
                 start.directory.mkdir()
             except FileExistsError:
                 if is_named:
-                    raise UserError(
-                        f"{relpath(base)} already exists; choose another run_dir, or go on with "
-                        f"that run: resume={relpath(base)}"
-                    ) from None
+                    raise _taken(base) from None
                 number += 1
                 start = start.at(base.with_name(f"{base.name}_{number}"))
             else:
                 return start
+
+
+def _taken(directory: Path) -> UserError:
+    return UserError(
+        f"{relpath(directory)} already exists; choose another run_dir, or go on with that run: "
+        f"resume={relpath(directory)}"
+    )
 
 
 def write_text(path: Path, text: str) -> None:

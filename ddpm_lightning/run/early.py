@@ -50,14 +50,17 @@ def prepared(job: Job) -> tuple[Start, Budget]:
         check(config)
         check_trainer(config["trainer"])
         check_parts(config)
+        process = process_of(config["model"])
+        if process is not None:
+            check_samplers(config, process)
         with user_errors("network"):
             network: nn.Module = instantiate(config["model"]["network"], _convert_="all")
         start, budget = fit_memory(start, network, is_auto)  # refuses clips of a wrong form, too
-        check_model(config, network)
-        start = with_precision(start, network)
-        if start.config["trainer"].get("precision") == HALF:
-            _, budget = fit_memory(start, network, is_auto=False)
-        return start, budget
+        check_model(config, network, process)
+        settled = with_precision(start, network)
+        if settled is not start and settled.config["trainer"]["precision"] == HALF:
+            _, budget = fit_memory(settled, network, is_auto=False)  # it takes less
+        return settled, budget
 
 
 def check_trainer(trainer: Node) -> None:
@@ -66,8 +69,8 @@ def check_trainer(trainer: Node) -> None:
     here = {"auto": True, "cpu": True, "gpu": cuda or mps, "cuda": cuda, "mps": mps}
     if not here.get(name := trainer.get("accelerator", "auto")):
         raise UserError(
-            f"trainer.accelerator={name} is not here, but {', '.join(n for n in here if here[n])}; "
-            "auto takes what this machine has"
+            f"trainer.accelerator={name} is not available here; choose "
+            f"{' or '.join(n for n in here if here[n])} (auto takes what this machine has)"
         )
     if trainer.get("max_steps", -1) == -1 and trainer.get("max_epochs") in (None, -1):
         raise UserError("the run has no end; set trainer.max_steps, which the learning rate needs")
@@ -90,39 +93,39 @@ def check_parts(config: Node) -> None:
             instantiate(data["source"], _convert_="all")(data["path"])
 
 
-def check_model(config: Node, network: nn.Module) -> None:
-    """UserError where its parts, the sampler or the optimizer do not go together."""
+def check_samplers(config: Node, process: GaussianProcess) -> None:
+    """UserError where one of those that are to draw cannot walk along the chain."""
+    with user_errors("model"):
+        describe(process, config["model"]["data_std"])  # ValueError where nothing can be sampled
+    loss = instantiate(config["model"]["loss"], _convert_="all")
+    others = config["callbacks"].get("samples", {}).get("compare", {})
+    with user_errors("sampler"):
+        for node in (config["sampler"], *others.values()):
+            sampler: Sampler = instantiate(node, _convert_="all")
+            rehearse(sampler, process, learned_variance=loss.num_outputs == 2)
+
+
+def check_model(config: Node, network: nn.Module, process: GaussianProcess | None) -> None:
+    """UserError where loss or optimizer do not go with the network."""
     model, form = config["model"], clip_format(**config["data"])
     with user_errors("optimizer"):
         instantiate(model["optimizer"], _convert_="all")(network.parameters())
-    with user_errors("sampler"):
-        others = config["callbacks"].get("samples", {}).get("compare", {})
-        named = (config["sampler"], *others.values())
-        samplers: list[Sampler] = [instantiate(node, _convert_="all") for node in named]
-    with user_errors("model"):
-        process = process_of(model)
     if process is None:
         return
+    clip = torch.zeros(1, form.channels, form.num_frames, form.height, form.width)
     with user_errors("model"), torch.no_grad():
-        objective = instantiate(model["objective"], _convert_="all")
-        denoiser = Denoiser(network, process, objective, model["data_std"])
-        loss = instantiate(model["loss"], _convert_="all")
-        loss.check(
-            denoiser, torch.zeros(1, form.channels, form.num_frames, form.height, form.width)
-        )
-        describe(process, denoiser.data_std)  # ValueError where nothing can be sampled
-    with user_errors("sampler"):
-        for sampler in samplers:
-            rehearse(sampler, process, learned_variance=loss.num_outputs == 2)
+        objective, loss = (instantiate(model[k], _convert_="all") for k in ("objective", "loss"))
+        loss.check(Denoiser(network, process, objective, model["data_std"]), clip)
 
 
 def process_of(model: Node) -> GaussianProcess | None:
     """That of a node `model`; None where only its class, which needs Lightning, knows it."""
-    if "process" in model:
-        process: GaussianProcess = instantiate(model["process"], _convert_="all")
-        return process
-    named = _PROCESSES.get(model["_target_"].rpartition(".")[2])
-    return named(instantiate(model["schedule"], _convert_="all")) if named else None
+    with user_errors("model"):
+        if "process" in model:
+            process: GaussianProcess = instantiate(model["process"], _convert_="all")
+            return process
+        named = _PROCESSES.get(model["_target_"].rpartition(".")[2])
+        return named(instantiate(model["schedule"], _convert_="all")) if named else None
 
 
 class Blank(NamedTuple):

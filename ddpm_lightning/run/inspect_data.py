@@ -20,6 +20,8 @@ def inspect_data(cfg: DictConfig) -> None:
     with user_errors("data"):
         data: StoreDataModule = instantiate(node, _convert_="all")
         store = data.open_store()
+        if config["verify"]:
+            store.verify()
         page = data_page(store, ", ".join(store.sources), config["num_samples"], config["seed"])
     with user_errors("output"):
         output = Path(config["output"])

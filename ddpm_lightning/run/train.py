@@ -2,6 +2,7 @@
 failed.
 """
 
+import gc
 import logging
 import os
 import sys
@@ -92,6 +93,8 @@ def built(start: Start, budget: Budget) -> Plan:
     """All that the configuration names, with a checkpoint that fits it."""
     config = start.config
     quiet()
+    gc.freeze()  # what imports have made stays
+    gc.enable()
     with told_if_waiting(start):
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         data, module = build(config)

@@ -92,7 +92,7 @@ class DiffusionModule(pl.LightningModule):
     def gradient_norm(self) -> Tensor:
         """Of all gradients, before they are clipped: (), found once in an optimizer step."""
         if self._gradient_norm is None:
-            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            gradients = [p.grad for p in self.denoiser.parameters() if p.grad is not None]
             self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
         return self._gradient_norm
 
@@ -190,8 +190,9 @@ class DiffusionModule(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = self.gradient_norm()  # Lightning would find it again
-            torch.nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
+            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
