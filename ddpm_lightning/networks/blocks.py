@@ -1,8 +1,8 @@
 """How layers compute on a CPU: in blocks that stay in the cache, with products by oneDNN.
 
 A layer's widest intermediate results (queries, keys, weights of attention) are several times as
-large as its input. Written out in full they cost more in page faults and cache misses than in
-arithmetic, so they are made block by block, used and dropped, and made again for the gradient.
+large as its input, so they are made block by block and used while they are in the cache. What the
+gradient needs of each block is saved: to read it again costs less than to make it again.
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from torch import Tensor
 BLOCK_BYTES = 2**22  # of the widest intermediate result: a core's share of the cache, by trial
 EPS = 1e-6  # added to a mean square before its root
 LEAST = 2**22  # multiplications from which a float32 product pays as a convolution
+IMAGES = 16  # that its rows are passed off as: torch takes oneDNN for so many and more
 
 
 _devices = {"cpu"}  # of tensors that layers work on by blocks
@@ -58,25 +59,27 @@ def normalised_gradient(gradient: Tensor, output: Tensor, reciprocal: Tensor) ->
     return gradient.addcmul_(output, along, value=-1).mul_(reciprocal)
 
 
-def product(x: Tensor, weight: Tensor) -> Tensor:
-    """x (R, K) times the transpose of weight (O, K): (R, O).
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (R, K) times the transpose of weight (O, K), plus bias (O,): (R, O).
 
     In float32 as a 1x1 convolution: oneDNN is twice as fast there as the matrix library on
     processors that the latter does not know; in bfloat16 both are oneDNN's.
     """
-    if side := _side(x, len(weight)):
-        output = F.conv2d(_images(x, side), weight[:, :, None, None])
+    if _convolves(x, len(weight)):
+        output = F.conv2d(_images(x), weight[:, :, None, None], bias)
         return output.permute(0, 2, 3, 1).flatten(0, 2)
-    return F.linear(x, weight)
+    return F.linear(x, weight, bias)
 
 
 def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     """The transpose of gradient (R, O) times x (R, K): (O, K)."""
-    if side := _side(x, gradient.shape[1]):
+    if gradient.shape[1] > x.shape[1]:  # the wider one second: up to twice as fast
+        return weight_gradient(x, gradient).t()
+    if _convolves(x, gradient.shape[1]):
         shape = (gradient.shape[1], x.shape[1], 1, 1)
         _, of_weight, _ = torch.ops.aten.convolution_backward(
-            _images(gradient, side),
-            _images(x, side),
+            _images(gradient),
+            _images(x),
             x.new_empty(shape),
             None,
             [1, 1],
@@ -92,13 +95,10 @@ def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     return gradient.t() @ x
 
 
-def _side(x: Tensor, out_width: int) -> int:
-    """Of the images that rows of x are passed off as, 0 for none: torch takes oneDNN for 16 up."""
-    if x.dtype != torch.float32 or x.numel() * out_width < LEAST:
-        return 0
-    sides = (side for side in (8, 4) if len(x) % side**2 == 0 and len(x) >= 16 * side**2)
-    return next(sides, 0)
+def _convolves(x: Tensor, out_width: int) -> bool:
+    return x.dtype == torch.float32 and len(x) % IMAGES == 0 and x.numel() * out_width >= LEAST
 
 
-def _images(x: Tensor, side: int) -> Tensor:
-    return x.view(-1, side, side, x.shape[-1]).permute(0, 3, 1, 2)
+def _images(x: Tensor) -> Tensor:
+    """Rows (R, K) passed off as (IMAGES, K, R / IMAGES, 1), channels last."""
+    return x.view(IMAGES, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)

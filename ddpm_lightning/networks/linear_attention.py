@@ -7,7 +7,7 @@ With k_h' v_h = (k_h' y) W_v,h, taken first, and (k_h' v_h) W_out,h, taken befor
 leave their place side by side: the positions meet two products with (C, heads x d) matrices.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,8 +55,20 @@ def plain_linear_attention(
     return torch.baddbmm((x + bias.to(dtype)), q, context.flatten(1, 2))
 
 
+class Made(NamedTuple):
+    """What the gradient of a block of n frames needs, in the order in which it is made."""
+
+    y: Tensor  # (n, M, C)
+    reciprocal: Tensor  # (n, M, 1)
+    k: Tensor  # (n, M, heads d)
+    pooled: Tensor  # (n, heads, d, C), k' y
+    context: Tensor  # (n, heads, d, d), k' v
+    mixed: Tensor  # (n, heads d, C), what q spreads
+    q: Tensor  # (n, M, heads d)
+
+
 class LinearAttention(torch.autograd.Function):
-    """linear_attention on a CPU; saves x, and makes the rest again for the gradient."""
+    """linear_attention on a CPU, by blocks of frames; saves what it makes."""
 
     @staticmethod
     def forward(
@@ -69,27 +81,30 @@ class LinearAttention(torch.autograd.Function):
         bias: Tensor,
     ) -> Tensor:
         x = x.contiguous()
-        ctx.save_for_backward(x, query, key, value, exit_weight)
         dtype, heads = x.dtype, query.shape[:2]
+        made: list[Tensor] = []
         with torch.autocast("cpu", enabled=False):
             to_q, to_k = (w.flatten(0, 1).to(dtype) for w in (query, key))  # (heads d, C)
             to_v, to_exit = value.transpose(1, 2).to(dtype), exit_weight.to(dtype)
             output = torch.empty_like(x)
             for span in spans(len(x), 4 * x.shape[1] * len(to_q)):
-                part = x[span]
-                y = normalised(part)[0].to(dtype)
+                h, reciprocal = normalised(x[span])
+                y = h.to(dtype)
                 k = _tokens(y, to_k).softmax(1)
-                context = _pooled(k, y).unflatten(1, heads)
-                mixed = torch.matmul(torch.matmul(context, to_v), to_exit).flatten(1, 2)
+                pooled = _pooled(k, y).unflatten(1, heads)
+                context = torch.matmul(pooled, to_v)
+                mixed = torch.matmul(context, to_exit).flatten(1, 2)
                 q = softmax_over_heads(_tokens(y, to_q), heads)
-                torch.add(part, _spread(q, mixed).add_(bias.to(dtype)), out=output[span])
-            return output
+                torch.add(x[span], _spread(q, mixed).add_(bias.to(dtype)), out=output[span])
+                made += Made(y, reciprocal, k, pooled, context, mixed, q)
+        ctx.save_for_backward(query, key, value, exit_weight, *made)
+        return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, query, key, value, exit_weight = ctx.saved_tensors
-        dtype, heads = x.dtype, query.shape[:2]
+        query, key, value, exit_weight, *made = ctx.saved_tensors
+        dtype, heads = gradient.dtype, query.shape[:2]
         of_query, of_key, of_value, of_exit = (
             torch.zeros_like(w) for w in (query, key, value, exit_weight)
         )
@@ -97,18 +112,13 @@ class LinearAttention(torch.autograd.Function):
             gradient = gradient.contiguous()
             to_q, to_k = (w.flatten(0, 1).to(dtype) for w in (query, key))
             to_v, to_exit = value.transpose(1, 2).to(dtype), exit_weight.to(dtype)
-            of_x = torch.empty_like(x)
-            for span in spans(len(x), 4 * x.shape[1] * len(to_q)):
-                g = gradient[span]
-                h, reciprocal = normalised(x[span])
-                y = h.to(dtype)
-                flat = y.flatten(0, 1)
-                k = _tokens(y, to_k).softmax(1)
-                pooled = _pooled(k, y)  # (n, heads d, C)
-                parts = pooled.unflatten(1, heads)
-                context = torch.matmul(parts, to_v)
-                mixed = torch.matmul(context, to_exit).flatten(1, 2)
-                q = softmax_over_heads(_tokens(y, to_q), heads)
+            of_x = torch.empty_like(gradient)
+            blocks = zip(*[iter(made)] * len(Made._fields), strict=True)
+            for span, block in zip(
+                spans(len(gradient), 4 * gradient.shape[1] * len(to_q)), blocks, strict=True
+            ):
+                y, reciprocal, k, pooled, context, mixed, q = block
+                g, flat = gradient[span], y.flatten(0, 1)
                 # out = x + q mixed
                 of_mixed = _pooled(q, g).unflatten(1, heads)
                 of_q = softmax_gradient(_spread(g, mixed.transpose(1, 2)), q, heads).flatten(0, 1)
@@ -117,15 +127,15 @@ class LinearAttention(torch.autograd.Function):
                 # mixed = context exit, context = pooled value
                 of_exit += torch.matmul(context.transpose(2, 3), of_mixed).sum(0)
                 of_context = torch.matmul(of_mixed, to_exit.transpose(1, 2))
-                of_value += torch.matmul(of_context.transpose(2, 3), parts).sum(0)
+                of_value += torch.matmul(of_context.transpose(2, 3), pooled).sum(0)
                 of_pooled = torch.matmul(of_context, to_v.transpose(1, 2)).flatten(1, 2)
                 # pooled = k' y; the sum in softmax's gradient is known from `pooled`
                 of_y += _spread(k, of_pooled).flatten(0, 1)
-                mean = (of_pooled.float() * pooled.float()).sum(-1)[:, None].to(dtype)
+                mean = (of_pooled.float() * pooled.flatten(1, 2).float()).sum(-1)[:, None].to(dtype)
                 of_k = _spread(y, of_pooled.transpose(1, 2)).sub_(mean).mul_(k).flatten(0, 1)
                 of_key += weight_gradient(of_k, flat).view(key.shape)
                 of_y += product(of_k, to_k.t())
-                of_h = normalised_gradient(of_y.view(y.shape).float(), h, reciprocal)
+                of_h = normalised_gradient(of_y.view(y.shape).float(), y.float(), reciprocal)
                 torch.add(g, of_h, out=of_x[span])
         of_bias = gradient.sum((0, 1), dtype=torch.float32)
         return of_x, of_query, of_key, of_value, of_exit, of_bias

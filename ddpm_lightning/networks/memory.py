@@ -24,7 +24,7 @@ FLAG = "checkpointing"  # of stages that may make their activations again
 RESERVE = 0.9  # share of a device's memory that a plan may take
 _FEW, _FEW_POSITIONS = 8, 2**16  # clips, and their positions, to plan with
 LARGEST_BATCH = 64  # that is proposed
-WORKING = 16  # tensors of the largest saved size that the backward pass holds at a time, by trial
+WORKING = 8  # of the largest outputs, in float32, that the backward pass holds, by trial
 LIBRARIES = 56 * 2**20  # bytes of kernels and their buffers, by trial
 
 
@@ -61,6 +61,7 @@ class _Saved:
     def __init__(self, network: nn.Module) -> None:
         self.sizes: dict[int, int] = {}
         self.alive: list[Tensor] = []  # so that no two storages share an identity
+        self.largest = 0  # bytes of a layer's output
         self.stages: list[tuple[set[int], set[int]]] = []  # what goes in, what is saved inside
         self._open: list[set[int]] = []
         self._own = {_key(p) for p in [*network.parameters(), *network.buffers()]}
@@ -76,6 +77,9 @@ class _Saved:
         self.alive.append(tensor)
         self.sizes[_key(tensor)] = tensor.untyped_storage().nbytes()
         return _key(tensor)
+
+    def compare(self, layer: nn.Module, arguments: object, output: Tensor) -> None:
+        self.largest = max(self.largest, output.numel() * output.element_size())
 
     def enter(self, stage: nn.Module, arguments: tuple[object, ...]) -> None:
         self._open.append(set())
@@ -132,6 +136,8 @@ def plan(
     """
     blank = copy.deepcopy(network).to("meta", dtype).train()
     saved = _Saved(blank)
+    for layer in blank.modules():
+        layer.register_forward_hook(saved.compare)
     stages = [module for module in blank.modules() if getattr(module, FLAG, False)]
     for stage in stages:
         setattr(stage, FLAG, False)
@@ -154,7 +160,8 @@ def plan(
     kept = (saved.sizes.keys() - {key for inside in again for key in inside}) | given
     weights = 4 * sum(p.numel() for p in network.parameters())
     casts = 0 if dtype == torch.float32 or device_type == "cpu" else weights // 2
-    working = WORKING * max(saved.sizes.values()) + 2 * output.numel() * 4 + LIBRARIES
+    largest = saved.largest * 4 // dtype.itemsize
+    working = WORKING * largest + 2 * output.numel() * 4 + LIBRARIES
     working += max((saved.bytes(inside - given) for inside in again), default=0)
     return MemoryPlan(
         weights, 2 * weights, weights if average else 0, saved.bytes(set(kept)) + casts, working

@@ -1,9 +1,9 @@
 """RMS norm, scale, shift, SiLU and a convolution as one function: conv(SiLU(x / rms(x) a + b)).
 
-Saved for the gradient is x alone; the activation is made again from it, block by block.
+Norm and activation go block by block; saved for the gradient are their results.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,6 @@ from ddpm_lightning.networks.blocks import (
     EPS,
     by_blocks,
     normalised,
-    normalised_gradient,
     spans,
 )
 
@@ -75,11 +74,11 @@ class NormConv(torch.autograd.Function):
         residual: Tensor | None,
     ) -> Tensor:
         x = x.contiguous()
-        ctx.save_for_backward(x, scale, shift, weight)
         ctx.bias_size = None if bias is None else list(bias.shape)
         ctx.has_residual = residual is not None
         with torch.autocast("cpu", enabled=False):
-            y = activated(x, scale, shift)
+            y, *made = activated(x, scale, shift)
+            ctx.save_for_backward(scale, shift, weight, y, *made)
             cast_bias = None if bias is None else bias.to(x.dtype)
             output = conv(y, weight.to(x.dtype), cast_bias)
             return output if residual is None else output.add_(residual)
@@ -87,13 +86,12 @@ class NormConv(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, scale, shift, weight = ctx.saved_tensors
+        scale, shift, weight, y, *made = ctx.saved_tensors
         with torch.autocast("cpu", enabled=False):
-            gradient = gradient.contiguous()
             of_y, of_weight, of_bias = torch.ops.aten.convolution_backward(
-                gradient.permute(0, 3, 1, 2),
-                activated(x, scale, shift).permute(0, 3, 1, 2),
-                weight.to(x.dtype),
+                gradient.contiguous().permute(0, 3, 1, 2),
+                y.permute(0, 3, 1, 2),
+                weight.to(y.dtype),
                 ctx.bias_size,
                 [1, 1],
                 [weight.shape[-1] // 2] * 2,
@@ -104,7 +102,7 @@ class NormConv(torch.autograd.Function):
                 [True, ctx.needs_input_grad[3], ctx.bias_size is not None],
             )
             of_y = of_y.permute(0, 2, 3, 1).contiguous()
-            of_scale, of_shift = activated_gradient(of_y, x, scale, shift)
+            of_scale, of_shift = activated_gradient(of_y, made, scale, shift)
         return (
             of_y,
             of_scale,
@@ -115,53 +113,51 @@ class NormConv(torch.autograd.Function):
         )
 
 
-def activated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """SiLU(x / rms(x) scale + shift), like x (N, H, W, C)."""
-    output = torch.empty_like(x)
-    for source, target, a, b in zip(
-        *(_pieces(t, len(scale)) for t in (x, output)), *_rows(x, scale, shift), strict=True
-    ):
-        h, _ = normalised(source)
-        target.copy_(F.silu(torch.addcmul(b, h, a, out=h), inplace=True))
-    return output
+def activated(x: Tensor, scale: Tensor, shift: Tensor) -> list[Tensor]:
+    """y = SiLU(h scale + shift), like x (N, H, W, C), then h = x / rms(x) and 1 / rms(x) of each
+    block of x.
+    """
+    y = torch.empty_like(x)
+    made = []
+    for (source, target), (a, b) in _blocks((x, y), (scale, shift)):
+        h, reciprocal = normalised(source)
+        target.copy_(F.silu(torch.addcmul(b, h, a), inplace=True))
+        made += [h.to(x.dtype), reciprocal]
+    return [y, *made]
 
 
 def activated_gradient(
-    gradient: Tensor, x: Tensor, scale: Tensor, shift: Tensor
+    gradient: Tensor, made: list[Tensor], scale: Tensor, shift: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Writes the gradient of x over that of the activation; returns those of scale and shift."""
+    """Writes the gradient of x over that of y; returns those of scale and shift."""
     of_scale, of_shift = torch.zeros_like(scale), torch.zeros_like(shift)
-    for source, target, a, b, of_a, of_b in zip(
-        *(_pieces(t, len(scale)) for t in (x, gradient)),
-        *_rows(x, scale, shift, of_scale, of_shift),
-        strict=True,
+    blocks = _blocks((gradient,), (scale, shift, of_scale, of_shift))
+    for ((target,), (a, b, of_a, of_b)), kept, reciprocal in zip(
+        blocks, made[::2], made[1::2], strict=True
     ):
-        h, reciprocal = normalised(source)
+        h = kept.float()
         g = torch.ops.aten.silu_backward(target.float(), torch.addcmul(b, h, a))
         of_b.add_(g.sum(1, keepdim=True))
-        of_a.add_((g * h).sum(1, keepdim=True))
-        target.copy_(normalised_gradient(g.mul_(a), h, reciprocal))
+        along = g * h
+        of_a.add_(along.sum(1, keepdim=True))
+        along = along @ (a / h.shape[-1]).transpose(1, 2)
+        target.copy_(g.mul_(a).addcmul_(h, along, value=-1).mul_(reciprocal))
     return of_scale, of_shift
 
 
-def _cuts(x: Tensor, num_samples: int) -> Iterator[tuple[slice, slice]]:
-    """Of x as (num_samples, M, C): all at once if that is one block, else sample by sample."""
-    rows, width = x.numel() // x.shape[-1], x.shape[-1]
-    if len(list(spans(rows, 4 * width))) == 1:
-        yield slice(None), slice(None)
+def _blocks(
+    tensors: Sequence[Tensor], coefficients: Sequence[Tensor]
+) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Views (1 or B, m, C) of tensors (N, H, W, C), with those (1 or B, 1, C) of the coefficients
+    (B, C): all at once if that is one block, else sample by sample.
+    """
+    num_samples, width = coefficients[0].shape
+    views = [t.view(num_samples, -1, width) for t in tensors]
+    rows = views[0].shape[1]
+    if len(list(spans(num_samples * rows, 4 * width))) == 1:
+        yield views, [c[:, None] for c in coefficients]
         return
     for sample in range(num_samples):
-        for span in spans(rows // num_samples, 4 * width):
-            yield slice(sample, sample + 1), span
-
-
-def _pieces(x: Tensor, num_samples: int) -> list[Tensor]:
-    """Views (1 or num_samples, m, C) of x, one for each cut."""
-    view = x.view(num_samples, -1, x.shape[-1])
-    return [view[samples, span] for samples, span in _cuts(x, num_samples)]
-
-
-def _rows(x: Tensor, *coefficients: Tensor) -> list[list[Tensor]]:
-    """Views (1 or B, 1, C) of coefficients (B, C), one for each cut of x."""
-    cuts = list(_cuts(x, len(coefficients[0])))
-    return [[c[samples, None] for samples, _ in cuts] for c in coefficients]
+        for span in spans(rows, 4 * width):
+            one = slice(sample, sample + 1)
+            yield [v[one, span] for v in views], [c[one, None] for c in coefficients]

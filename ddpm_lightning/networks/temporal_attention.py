@@ -6,7 +6,8 @@ is rotated.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from ddpm_lightning.networks.blocks import (
 )
 
 FOLD = 4  # pixels for each channel from which bfloat16 weights are rotated, not tokens; by trial
+CONTIGUOUS = torch.contiguous_format
 VECTOR = 16  # float32 values in a vector register: rows shorter than it make softmax slow
 
 
@@ -38,13 +40,43 @@ def temporal_attention(
     """
     if not by_blocks(x):
         return plain_temporal_attention(x, query, key, value, exit_weight, bias)
+    return _attention(x, query, key, value, exit_weight, bias, rotary=True)
+
+
+def full_attention(
+    x: Tensor, query: Tensor, key: Tensor, value: Tensor, exit_weight: Tensor, bias: Tensor
+) -> Tensor:
+    """x + attention of each frame's few positions to one another, on x / rms(x), by blocks.
+
+    Args:
+        x: (N, M, C), the rest as above.
+    """
+    return _attention(x[:, :, None], query, key, value, exit_weight, bias, rotary=False)[:, :, 0]
+
+
+def _attention(
+    x: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    exit_weight: Tensor,
+    bias: Tensor,
+    rotary: bool,
+) -> Tensor:
     _, frames, pixels, channels = x.shape
-    weight = torch.stack([query * query.shape[1] ** -0.5, key, value])[None]
-    if x.dtype != torch.float32 and pixels > FOLD * channels:
-        cos, sin = (t[:, None, None, :, None] for t in rotation(frames, query.shape[1], x.device))
+    heads, width, _ = query.shape
+    kinds = [query * width**-0.5, key]
+    if channels <= width:
+        exits = exit_weight.unflatten(1, (heads, width)).transpose(0, 1)
+        exit_weight = torch.bmm(exits, value).transpose(0, 1).flatten(1)  # (C, heads C)
+    else:
+        kinds.append(value)
+    weight = torch.stack(kinds)[None]
+    if rotary and x.dtype != torch.float32 and pixels > FOLD * channels:
+        cos, sin = (t[:, None, None, :, None] for t in rotation(frames, width, x.device))
         first = rotated(weight[:, :2], cos, sin, axis=-2)
         weight = torch.cat([first, weight[:, 2:].expand(frames, -1, -1, -1, -1)], dim=1)
-    output: Tensor = TemporalAttention.apply(x, weight, exit_weight, bias)
+    output: Tensor = Attention.apply(x, weight, exit_weight, bias, rotary)
     return output
 
 
@@ -70,6 +102,13 @@ def rotation(num_frames: int, width: int, device: torch.device) -> tuple[Tensor,
     return angle.cos(), angle.sin()
 
 
+@cache
+def rotors(num_frames: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Complex numbers (F, width / 2) that turn by `rotation`, and back."""
+    rotor = torch.complex(*rotation(num_frames, width, device))
+    return rotor, rotor.conj().resolve_conj()
+
+
 def rotated(x: Tensor, cos: Tensor, sin: Tensor, axis: int = -1) -> Tensor:
     """Turns pairs of neighbours on `axis` < 0 by the frames' angles, so that products of channels
     depend on the distance in time alone.
@@ -78,120 +117,147 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor, axis: int = -1) -> Tensor:
     return torch.stack([a * cos - b * sin, a * sin + b * cos], axis).flatten(axis - 1, axis)
 
 
-def turned(x: Tensor, rotor: Tensor) -> Tensor:
-    """`rotated` for x (.., F, d) as a product of complex numbers, rotor (F, d / 2): one pass."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotor).flatten(-2).to(x.dtype)
+def turn(x: Tensor, rotor: Tensor) -> None:
+    """`rotated` for x (.., F, d) in place: a product of complex numbers, rotor (F, d / 2)."""
+    whole = x.float()
+    torch.view_as_complex(whole.unflatten(-1, (-1, 2))).mul_(rotor)
+    if whole is not x:
+        x.copy_(whole)
 
 
-class TemporalAttention(torch.autograd.Function):
-    """temporal_attention on a CPU; saves x, and makes the rest again for the gradient.
+class Made(NamedTuple):
+    """What the gradient of a block needs: p pixels of n clips, P = n p, heads h.
 
-    The weight is (1, 3, heads, d, C), or (F, 3, heads, d, C) with rotations in it. A block is
-    (n, F, p, C): p pixels of one clip, or all pixels of n clips.
+    y: (n, p, F, C), reciprocal: (n, p, F, 1).   q, k: (P h, F, d), rotated.
+    v: as they, or y (P, F, C), the values of all heads.   attention: (P h, F, F).
+    mixed: (P F, h d) or (P F, h C), what goes to the exit.
+    """
+
+    y: Tensor
+    reciprocal: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    attention: Tensor
+    mixed: Tensor
+
+
+class Attention(torch.autograd.Function):
+    """temporal_attention on a CPU, by blocks of pixels; saves what it makes.
+
+    The weight is (1, kinds, heads, d, C), or (F, kinds, heads, d, C) with rotations in it; there
+    are three kinds, or two where y itself is mixed and the exit's weight is (C, heads C).
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, exit_weight: Tensor, bias: Tensor) -> Tensor:
-        x = x.contiguous()
-        ctx.save_for_backward(x, weight, exit_weight)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, exit_weight: Tensor, bias: Tensor, rotary: bool
+    ) -> Tensor:
+        ctx.rotary = rotary
         with torch.autocast("cpu", enabled=False):
-            layer = _Blocks(x, weight, exit_weight)
-            output = torch.empty_like(x)
-            for clips, pixels in layer.cuts(x):
-                part = x[clips, :, pixels]
-                y = normalised(part.contiguous())[0].to(x.dtype)
-                _, _, v, attention = layer.attend(y)
-                out = product(layer.as_tokens(torch.bmm(attention, v)[None], y.shape), layer.exit)
-                out = out.add_(bias.to(x.dtype)).view(y.shape)
-                torch.add(part, out, out=output[clips, :, pixels])
-            return output
+            layer = _Layer(x, weight, exit_weight, rotary)
+            output, bias = torch.empty_like(x, memory_format=CONTIGUOUS), bias.to(x.dtype)
+            made: list[Tensor] = []
+            for clips, pixels in layer.cuts(x.shape):
+                part = x[clips, :, pixels].transpose(1, 2)
+                block = layer.make(part)
+                out = product(block.mixed, layer.exit, bias).view(part.shape)
+                torch.add(part, out, out=output[clips, :, pixels].transpose(1, 2))
+                made += block
+        ctx.save_for_backward(weight, exit_weight, *made)
+        return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, exit_weight = ctx.saved_tensors
+        weight, exit_weight, *made = ctx.saved_tensors
         with torch.autocast("cpu", enabled=False):
-            layer = _Blocks(x, weight, exit_weight)
-            gradient = gradient.contiguous()
-            of_x = torch.empty_like(x)
-            of_weight = torch.zeros(layer.weight.shape)
+            layer = _Layer(gradient, weight, exit_weight, ctx.rotary)
+            of_x = torch.empty_like(gradient, memory_format=CONTIGUOUS)
+            of_weight = torch.zeros(layer.weight.transpose(1, 2).shape)
             of_exit = torch.zeros_like(exit_weight)
-            for clips, pixels in layer.cuts(x):
-                g = gradient[clips, :, pixels]
-                h, reciprocal = normalised(x[clips, :, pixels].contiguous())
-                y = h.to(x.dtype)
-                q, k, v, attention = layer.attend(y)
-                mixed = layer.as_tokens(torch.bmm(attention, v)[None], y.shape)
-                flat = g.reshape(len(mixed), -1)
-                of_exit += weight_gradient(flat, mixed)
-                of_mixed = layer.by_pixel(product(flat, layer.exit.t()), y.shape, 1)[0]
-                of_scores = softmax_gradient(torch.bmm(of_mixed, v.transpose(1, 2)), attention)
-                of_qkv = torch.empty(3, *v.shape, dtype=v.dtype)
-                torch.bmm(of_scores, k, out=of_qkv[0])
-                torch.bmm(of_scores.transpose(1, 2), q, out=of_qkv[1])
-                torch.bmm(attention.transpose(1, 2), of_mixed, out=of_qkv[2])
-                of_y = layer.gradients(y, of_qkv, of_weight)
-                of_h = normalised_gradient(of_y.float(), h, reciprocal)
-                torch.add(g, of_h, out=of_x[clips, :, pixels])
+            blocks = zip(*[iter(made)] * len(Made._fields), strict=True)
+            for (clips, pixels), block in zip(layer.cuts(gradient.shape), blocks, strict=True):
+                g = gradient[clips, :, pixels].transpose(1, 2)
+                of_y = layer.gradients(g, Made(*block), of_weight, of_exit)
+                torch.add(g, of_y, out=of_x[clips, :, pixels].transpose(1, 2))
         of_bias = gradient.sum((0, 1, 2), dtype=torch.float32)
-        return of_x, of_weight.view(weight.shape), of_exit, of_bias
+        return of_x, of_weight.transpose(1, 2).reshape(weight.shape), of_exit, of_bias, None
 
 
-class _Blocks:
-    """What is done with a block, and how its rows are ordered: as tokens (n F p, ..) for products
-    with weights, by pixel (n p heads, F, d) for attention.
+class _Layer:
+    """What is done with a block, and how its rows are ordered: as tokens (n p F, ..) for products
+    with weights, by head (n p h, F, d) for attention.
     """
 
-    def __init__(self, x: Tensor, weight: Tensor, exit_weight: Tensor) -> None:
+    def __init__(self, x: Tensor, weight: Tensor, exit_weight: Tensor, rotary: bool) -> None:
         self.weight, self.exit = weight.flatten(1, 3).to(x.dtype), exit_weight.to(x.dtype)
-        self.width = weight.shape[3]
-        self.turns = len(weight) == 1  # else the weights do
-        if self.turns:
-            self.rotor = torch.complex(*rotation(x.shape[1], self.width, x.device))
+        self.frames, self.kinds = x.shape[1], weight.shape[1]
+        self.heads, self.width = weight.shape[2:4]
+        self.folds = len(weight) > 1  # rotations are in the weights
+        self.turns = rotary and not self.folds
 
-    def cuts(self, x: Tensor) -> Iterator[tuple[slice, slice]]:
+    def cuts(self, shape: torch.Size) -> Iterator[tuple[slice, slice]]:
         """Blocks of x (B, F, M, C), as slices of B and of M."""
-        clips, frames, pixels, _ = x.shape
+        clips, frames, pixels, _ = shape
         bytes_each = 4 * self.weight.shape[1] * frames  # of a pixel's queries, keys and values
         cuts = list(spans(pixels, bytes_each, multiple=16))
-        if len(cuts) == 1 and self.turns:
+        if len(cuts) == 1 and not self.folds:
             yield from ((span, slice(None)) for span in spans(clips, bytes_each * pixels))
         else:
             yield from ((slice(clip, clip + 1), cut) for clip in range(clips) for cut in cuts)
 
-    def attend(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """y (n, F, p, C) -> q, k, v (n p heads, F, d) and attention (n p heads, F, F)."""
-        if self.turns:
-            tokens = product(y.view(-1, y.shape[-1]), self.weight[0])
+    def make(self, x: Tensor) -> Made:
+        """x (n, p, F, C)."""
+        h, reciprocal = normalised(x.contiguous())
+        y = h.to(x.dtype)
+        if self.folds:
+            tokens = torch.bmm(y[0].transpose(0, 1), self.weight.transpose(1, 2)).transpose(0, 1)
         else:
-            tokens = torch.bmm(y[0], self.weight.transpose(1, 2))
-        q, k, v = self.by_pixel(tokens, y.shape, 3)
+            tokens = product(y.flatten(0, 2), self.weight[0])
+        rows = tokens.reshape(-1, self.frames, self.kinds, self.heads, self.width)
+        rows = rows.permute(2, 0, 3, 1, 4).contiguous()  # (kinds, P, h, F, d)
         if self.turns:
-            q, k = turned(q, self.rotor), turned(k, self.rotor)
-        return q, k, v, softmax(torch.bmm(q, k.transpose(1, 2)))
+            turn(rows[:2], rotors(self.frames, self.width, x.device)[0])
+        q, k, *others = rows.flatten(1, 2)
+        v = others[0] if others else y.flatten(0, 1)
+        attention = softmax(torch.bmm(q, k.transpose(1, 2)))
+        mixed = torch.bmm(attention.view(len(v), -1, self.frames), v)
+        mixed = mixed.view(-1, self.heads, self.frames, v.shape[-1]).transpose(1, 2)
+        return Made(y, reciprocal, q, k, v, attention, mixed.reshape(-1, self.exit.shape[1]))
 
-    def gradients(self, y: Tensor, of_qkv: Tensor, of_weight: Tensor) -> Tensor:
-        """That of y, from that of q, k, v (3, n p heads, F, d); adds the weight's to of_weight."""
+    def gradients(self, g: Tensor, made: Made, of_weight: Tensor, of_exit: Tensor) -> Tensor:
+        """That of x but for the residual's, g (n, p, F, C); adds to those of the weights, of_weight
+        being transposed.
+        """
+        y, reciprocal, q, k, v, attention, mixed = made
+        flat = g.reshape(len(mixed), -1)
+        of_exit += weight_gradient(flat, mixed)
+        of_mixed = product(flat, self.exit.t())
+        of_mixed = of_mixed.view(-1, self.frames, self.heads, v.shape[-1]).transpose(1, 2)
+        of_mixed = of_mixed.reshape(len(v), -1, v.shape[-1])
+        of_attention = torch.bmm(of_mixed, v.transpose(1, 2)).view(attention.shape)
+        of_scores = softmax_gradient(of_attention, attention)
+        rows = q.new_empty(self.kinds, *q.shape)
+        torch.bmm(of_scores, k, out=rows[0])
+        torch.bmm(of_scores.transpose(1, 2), q, out=rows[1])
+        of_v = torch.bmm(attention.view(len(v), -1, self.frames).transpose(1, 2), of_mixed)
+        if self.kinds == 3:
+            rows[2] = of_v
+        rows = rows.view(self.kinds, -1, self.heads, self.frames, self.width)
         if self.turns:
-            of_qkv[:2] = turned(of_qkv[:2], self.rotor.conj())
-            tokens = self.as_tokens(of_qkv, y.shape)
-            of_weight[0] += weight_gradient(tokens, y.view(len(tokens), -1))
-            return product(tokens, self.weight[0].t()).view(y.shape)
-        tokens = self.as_tokens(of_qkv, y.shape).view(*y.shape[1:3], -1)
-        of_weight += torch.bmm(tokens.transpose(1, 2), y[0])
-        return torch.bmm(tokens, self.weight).view(y.shape)
-
-    def by_pixel(self, tokens: Tensor, block: torch.Size, kinds: int) -> Tensor:
-        """(n F p, kinds heads d) -> (kinds, n p heads, F, d), the block being (n, F, p, C)."""
-        tokens = tokens.view(*block[:3], kinds, -1, self.width).permute(3, 0, 2, 4, 1, 5)
-        return tokens.reshape(kinds, -1, block[1], self.width)
-
-    def as_tokens(self, rows: Tensor, block: torch.Size) -> Tensor:
-        """(kinds, n p heads, F, d) -> (n F p, kinds heads d)."""
-        n, frames, pixels, _ = block
-        rows = rows.view(len(rows), n, pixels, -1, frames, self.width).permute(1, 4, 2, 0, 3, 5)
-        return rows.reshape(n * frames * pixels, -1)
+            turn(rows[:2], rotors(self.frames, self.width, q.device)[1])
+        if self.folds:
+            tokens = rows.permute(3, 1, 0, 2, 4).flatten(2)  # (F, p, kinds h d)
+            of_weight += torch.bmm(y[0].permute(1, 2, 0), tokens)
+            of_y = torch.bmm(tokens, self.weight).transpose(0, 1)[None]
+        else:
+            tokens = rows.permute(1, 3, 0, 2, 4).reshape(len(mixed), -1)
+            of_weight[0] += weight_gradient(y.flatten(0, 2), tokens)
+            of_y = product(tokens, self.weight[0].t()).view(y.shape)
+        if self.kinds == 2:
+            of_y = of_y + of_v.view(y.shape)
+        return normalised_gradient(of_y.float(), y.float(), reciprocal)
 
 
 def softmax(scores: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ def test_checkpointing_and_blocks_save_memory() -> None:
         patch.object(linear_attention, "by_blocks", never),
         patch.object(temporal_attention, "by_blocks", never),
     ):
-        assert by_blocks < 0.5 * saved_bytes(unet(), x)
+        assert by_blocks < 0.8 * saved_bytes(unet(), x)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -9,7 +9,7 @@ from ddpm_lightning.networks.attention import SPATIAL, TemporalAttention, Window
 from ddpm_lightning.networks.checks import fitting_heads
 from ddpm_lightning.networks.layers import CONVOLUTIONS, RESAMPLINGS, MagnitudeConv, TemporalConv
 from ddpm_lightning.networks.stage import MIXINGS
-from ddpm_lightning.networks.temporal_attention import rotated, rotation, turned
+from ddpm_lightning.networks.temporal_attention import rotated, rotation, rotors, turn
 from tests.networks.shared import clips, unet
 
 OPTIONS: list[dict[str, Any]] = [
@@ -142,7 +142,12 @@ def test_rotation_makes_products_depend_on_the_distance_in_time_alone() -> None:
 def test_rotation_by_complex_numbers_is_the_same() -> None:
     x = torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(0))
     angles = rotation(6, 8, torch.device("cpu"))
-    torch.testing.assert_close(turned(x, torch.complex(*angles)), rotated(x, *angles))
+    there, back = rotors(6, 8, torch.device("cpu"))
+    turned = x.clone()
+    turn(turned, there)
+    torch.testing.assert_close(turned, rotated(x, *angles))
+    turn(turned, back)
+    torch.testing.assert_close(turned, x)
     torch.testing.assert_close(
         rotated(x.transpose(1, 2), *(a.T for a in angles), axis=-2), rotated(x, *angles).mT
     )
