@@ -18,6 +18,9 @@ from ddpm_lightning.training.signals import Stopped
 __all__ = ["RunFailed", "Stopped", "UserError", "tell_error", "user_errors"]
 
 
+_ENDS_SECONDS = 10
+
+
 class UserError(Exception):
     """What was given, what is allowed, what to do."""
 
@@ -45,5 +48,6 @@ def tell_error(message: str) -> None:
     message = redacted(message)
     print(f"error: {message}", file=sys.stderr, flush=True)
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        more = {"py_callstack": message, "timestamp": str(int(time.time()))}
+        # It takes the earliest for the cause: earlier than the ends of ranks that follow from it.
+        more = {"py_callstack": message, "timestamp": str(int(time.time()) - _ENDS_SECONDS)}
         Path(file).write_text(json.dumps({"message": {"message": message, "extraInfo": more}}))
