@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ddpm_lightning.networks.blocks import EPS, by_blocks
 from ddpm_lightning.networks.linear_attention import linear_attention
-from ddpm_lightning.networks.temporal_attention import full_attention, temporal_attention
+from ddpm_lightning.networks.softmax_attention import softmax_attention
+from ddpm_lightning.networks.temporal_attention import temporal_attention
 
 FEW = 256  # positions up to which weights of attention may be written out on a CPU
 WINDOW = 8  # positions, the side of a window, or its largest divisor that fits the frame
@@ -73,7 +74,8 @@ class FullAttention(Attention):
     def attend(self, x: Tensor) -> Tensor:
         """(N, M, C), same out; rows of x do not see each other."""
         if by_blocks(x) and x.shape[1] <= FEW:
-            return full_attention(x, *self.projections(), self.exit.weight, self.exit.bias)
+            weights = (*self.projections(), self.exit.weight, self.exit.bias)
+            return softmax_attention(x[:, :, None], *weights, rotary=False)[:, :, 0]
         y = F.rms_norm(x, x.shape[-1:], eps=EPS)
         q, k, v = (
             layer(y).unflatten(-1, self.heads).transpose(1, 2)  # (N, heads, M, d)

@@ -35,7 +35,7 @@ def linear_attention(
     """
     arguments = (x, query, key, value, exit_weight, bias)
     if by_blocks(x):
-        output: Tensor = LinearAttention.apply(*arguments)
+        output: Tensor = LinearAttention.apply(*arguments, torch.is_grad_enabled())
         return output
     return plain_linear_attention(*arguments)
 
@@ -79,6 +79,7 @@ class LinearAttention(torch.autograd.Function):
         value: Tensor,
         exit_weight: Tensor,
         bias: Tensor,
+        saves: bool,
     ) -> Tensor:
         x = x.contiguous()
         dtype, heads = x.dtype, query.shape[:2]
@@ -96,7 +97,8 @@ class LinearAttention(torch.autograd.Function):
                 mixed = torch.matmul(context, to_exit).flatten(1, 2)
                 q = softmax_over_heads(_tokens(y, to_q), heads)
                 torch.add(x[span], _spread(q, mixed).add_(bias.to(dtype)), out=output[span])
-                made += Made(y, reciprocal, k, pooled, context, mixed, q)
+                if saves:
+                    made += Made(y, reciprocal, k, pooled, context, mixed, q)
         ctx.save_for_backward(query, key, value, exit_weight, *made)
         return output
 
@@ -138,7 +140,7 @@ class LinearAttention(torch.autograd.Function):
                 of_h = normalised_gradient(of_y.view(y.shape).float(), y.float(), reciprocal)
                 torch.add(g, of_h, out=of_x[span])
         of_bias = gradient.sum((0, 1), dtype=torch.float32)
-        return of_x, of_query, of_key, of_value, of_exit, of_bias
+        return of_x, of_query, of_key, of_value, of_exit, of_bias, None
 
 
 def _tokens(y: Tensor, weight: Tensor) -> Tensor:

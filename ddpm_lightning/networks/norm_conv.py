@@ -132,10 +132,8 @@ def activated_gradient(
     """Writes the gradient of x over that of y; returns those of scale and shift."""
     of_scale, of_shift = torch.zeros_like(scale), torch.zeros_like(shift)
     blocks = _blocks((gradient,), (scale, shift, of_scale, of_shift))
-    for ((target,), (a, b, of_a, of_b)), kept, reciprocal in zip(
-        blocks, made[::2], made[1::2], strict=True
-    ):
-        h = kept.float()
+    for ((target,), (a, b, of_a, of_b)), *block in zip(blocks, made[::2], made[1::2], strict=True):
+        h, reciprocal = block[0].float(), block[1]
         g = torch.ops.aten.silu_backward(target.float(), torch.addcmul(b, h, a))
         of_b.add_(g.sum(1, keepdim=True))
         along = g * h

@@ -8,8 +8,8 @@ import torch
 from ddpm_lightning.networks.attention import SPATIAL, TemporalAttention, WindowedAttention
 from ddpm_lightning.networks.checks import fitting_heads
 from ddpm_lightning.networks.layers import CONVOLUTIONS, RESAMPLINGS, MagnitudeConv, TemporalConv
+from ddpm_lightning.networks.rotary import rotated, rotation, rotors, turn
 from ddpm_lightning.networks.stage import MIXINGS
-from ddpm_lightning.networks.temporal_attention import rotated, rotation, rotors, turn
 from tests.networks.shared import clips, unet
 
 OPTIONS: list[dict[str, Any]] = [
