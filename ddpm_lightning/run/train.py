@@ -93,7 +93,6 @@ def built(start: Start, budget: Budget) -> Plan:
     """All that the configuration names, with a checkpoint that fits it."""
     config = start.config
     quiet()
-    gc.freeze()  # what imports have made stays
     gc.enable()
     with told_if_waiting(start):
         pl.seed_everything(config["seed"], workers=True, verbose=False)
