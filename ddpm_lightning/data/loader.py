@@ -216,17 +216,23 @@ class _Workers(_Ahead):
     def __next__(self) -> Batch:
         try:
             batch: Batch = next(self._batches)
-        except (ConnectionError, EOFError) as error:  # torch looked while it was not quite gone
-            raise RuntimeError(self._who_ended()) from error
+        except (ConnectionError, EOFError, RuntimeError) as error:
+            # Torch tells of a killed one in several ways, by when it looked.
+            if (ended := self._ended()) is None:
+                raise
+            raise RuntimeError(ended) from error
         return batch
 
-    def _who_ended(self) -> str:
-        for worker in self._batches._workers:
-            worker.join(1)
-            if (status := worker.exitcode) not in (None, 0):
-                how = f"was killed by signal {-status}" if status < 0 else f"exited with {status}"
-                return f"DataLoader worker (pid {worker.pid}) {how}"
-        return "a DataLoader worker went away"
+    def _ended(self) -> str | None:
+        """The worker process that has ended, which none does of itself, and how."""
+        end = time.monotonic() + 1  # it may be not quite gone
+        while not (ended := [w for w in self._batches._workers if w.exitcode is not None]):
+            if time.monotonic() > end:
+                return None
+            time.sleep(0.01)
+        number = ended[0].exitcode
+        how = f"was killed by signal {-number}" if number < 0 else f"exited with {number}"
+        return f"DataLoader worker (pid {ended[0].pid}) {how}"
 
     def close(self) -> None:
         self._batches._shutdown_workers()  # left to the garbage collector, it can take seconds

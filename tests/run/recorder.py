@@ -1,10 +1,12 @@
 """train.py, which also writes a line for every training step: step, numbers, clips and loss.
 
-And, beside them, the process of each rank.
+And, beside them, the process of each rank. SIGUSR2 has it print where its threads are.
 """
 
+import faulthandler
 import json
 import os
+import signal
 from pathlib import Path
 
 from torch import Tensor
@@ -27,5 +29,6 @@ def training_step(self: DiffusionModule, batch: Batch, batch_index: int) -> Tens
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR2)
     DiffusionModule.training_step = training_step  # type: ignore[method-assign]
     run_jobs(train.main, train.main_sweep, "config")

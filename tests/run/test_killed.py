@@ -156,7 +156,12 @@ def test_a_killed_loader_process_ends_the_run_which_goes_on_to_the_bit(tmp_path:
         wait_for(lambda: len(rows(tmp_path)) > 20, 180)
         victim = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
         os.kill(int(victim), signal.SIGKILL)
-        assert process.wait(timeout=60) == 1
+        try:
+            assert process.wait(timeout=120) == 1
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGUSR2)
+            time.sleep(1)
+            pytest.fail((tmp_path / "output.txt").read_text())
     finally:
         process.kill()
     last = (tmp_path / "output.txt").read_text().splitlines()[-1]
