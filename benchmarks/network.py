@@ -1,4 +1,5 @@
-"""A training step of UNet3D beside that of video-diffusion-pytorch's Unet3D (lucidrains, 0.7.0).
+"""A training step of UNet3D beside that of video-diffusion-pytorch's Unet3D (lucidrains, 0.7.0)
+and of diffusers' UNet3DConditionModel.
 
     python -m benchmarks.network            # make bench: everything, in Markdown
     python -m benchmarks.network --quick    # the small size, one round: whether it works
@@ -6,6 +7,8 @@
 Forward, backward and optimizer; one thread, processor time of user and system together; both sides
 take turns in one process, and medians are compared. Ours has the peer's architecture here, layer
 for layer (widths, heads, attention per level, blocks), and its number of parameters within 2 %.
+Diffusers' network is of another kind: its widths are chosen for the same number of parameters, it
+sees one token of zeros where a text would be, and is measured once, where freed memory is kept.
 
 Half of the peer's time goes into getting memory from the system page by page. Where the C library
 is told to keep what is freed (retained), it does not: that is the peer's faster setting, and both
@@ -14,12 +17,11 @@ first step.
 """
 
 import argparse
-import ctypes
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ddpm_lightning.networks.memory import keep_freed
 from ddpm_lightning.networks.unet3d import UNet3D
 
 SHAPES = {"16x64x64, batch 1": (1, 3, 16, 64, 64), "8x32x32, batch 2": (2, 3, 8, 32, 32)}
@@ -63,11 +66,32 @@ def theirs() -> nn.Module:
     return network
 
 
+def diffusers() -> nn.Module:
+    from diffusers import UNet3DConditionModel
+
+    class WithoutText(UNet3DConditionModel):
+        def forward(self, x: Tensor, level: Tensor) -> Tensor:
+            text = x.new_zeros(len(x), 1, self.config.cross_attention_dim)
+            output: Tensor = super().forward(x, level, text).sample
+            return output
+
+    torch.manual_seed(0)
+    return WithoutText(
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(32, 64, 96, 112),
+        cross_attention_dim=32,
+        attention_head_dim=8,
+        norm_num_groups=8,
+    )
+
+
 SIDES = {"peer": theirs, "ours": ours}
+ALL = {**SIDES, "diffusers": diffusers}
 
 
 def training_step(side: str, shape: tuple[int, ...], bf16: bool) -> Step:
-    network = SIDES[side]()
+    network = ALL[side]()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=True)
     x, level = torch.randn(shape), torch.ones(shape[0])
 
@@ -81,17 +105,12 @@ def training_step(side: str, shape: tuple[int, ...], bf16: bool) -> Step:
     return step
 
 
-def retain() -> None:
-    """Tells the C library to keep what is freed: M_MMAP_THRESHOLD and M_TRIM_THRESHOLD."""
-    library = ctypes.CDLL("libc.so.6")
-    library.mallopt(-3, 2**30)
-    library.mallopt(-1, 2**31 - 1)
-
-
-def seconds(shape: tuple[int, ...], bf16: bool, rounds: int) -> dict[str, float]:
+def seconds(
+    shape: tuple[int, ...], bf16: bool, rounds: int, sides: Sequence[str]
+) -> dict[str, float]:
     """Median processor time of a step by side."""
-    steps = {side: training_step(side, shape, bf16) for side in SIDES}
-    taken: dict[str, list[float]] = {side: [] for side in SIDES}
+    steps = {side: training_step(side, shape, bf16) for side in sides}
+    taken: dict[str, list[float]] = {side: [] for side in sides}
     for step in steps.values():
         step()
     for _ in range(rounds):
@@ -131,8 +150,8 @@ def measure(kind: str, shape: str, precision: str, *more: str) -> Any:
     if kind == "peak":
         return peak(more[0], SHAPES[shape], bf16)
     if more[0] == "retained":
-        retain()
-    return seconds(SHAPES[shape], bf16, int(more[1]))
+        keep_freed()
+    return seconds(SHAPES[shape], bf16, int(more[1]), more[2:])
 
 
 def main() -> None:
@@ -143,21 +162,32 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(measure(*arguments.measure)))
         return
-    counts = {name: sum(p.numel() for p in make().parameters()) for name, make in SIDES.items()}
-    print(f"parameters: peer {counts['peer']:,}, ours {counts['ours']:,}")
+    counts = {name: sum(p.numel() for p in make().parameters()) for name, make in ALL.items()}
+    print("parameters:", ", ".join(f"{name} {count:,}" for name, count in counts.items()))
     print("\n| clip | precision | memory | peer, s | ours, s | ratio |\n|---|---|---|---|---|---|")
     shapes = list(SHAPES)[-1:] if arguments.quick else list(SHAPES)
     for shape in shapes:
         for precision in ("fp32", "bf16"):
             for allocator in ("as it comes", "retained"):
                 rounds = "1" if arguments.quick else str(ROUNDS)
-                taken = in_fresh_process("time", shape, precision, allocator, rounds)
+                taken = in_fresh_process("time", shape, precision, allocator, rounds, *SIDES)
                 ratio = taken["peer"] / taken["ours"]
                 print(
                     f"| {shape} | {precision} | {allocator} | {taken['peer']:.2f} | "
                     f"{taken['ours']:.2f} | {ratio:.2f} |",
                     flush=True,
                 )
+    print("\n| clip | precision | diffusers, s | ours, s | ratio |\n|---|---|---|---|---|")
+    for shape in shapes:
+        for precision in ("fp32", "bf16"):
+            words = ("time", shape, precision, "retained", "1", "diffusers", "ours")
+            taken = in_fresh_process(*words)
+            ratio = taken["diffusers"] / taken["ours"]
+            print(
+                f"| {shape} | {precision} | {taken['diffusers']:.2f} | {taken['ours']:.2f} | "
+                f"{ratio:.2f} |",
+                flush=True,
+            )
     print("\n| clip | precision | peer, MiB | ours, MiB | ours / peer |\n|---|---|---|---|---|")
     for shape in shapes:
         for precision in ("fp32", "bf16"):

@@ -181,21 +181,27 @@ class _Layer:
         of_mixed = of_mixed.reshape(len(v), -1, v.shape[-1])
         of_attention = torch.bmm(of_mixed, v.transpose(1, 2)).view(attention.shape)
         of_scores = softmax_gradient(of_attention, attention)
-        rows = q.new_empty(self.kinds, *q.shape)
-        torch.bmm(of_scores, k, out=rows[0])
-        torch.bmm(of_scores.transpose(1, 2), q, out=rows[1])
+        of_q, of_k = torch.bmm(of_scores, k), torch.bmm(of_scores.transpose(1, 2), q)
         of_v = torch.bmm(attention.view(len(v), -1, self.frames).transpose(1, 2), of_mixed)
-        if self.kinds == 3:
-            rows[2] = of_v
-        rows = rows.view(self.kinds, -1, self.heads, self.frames, self.width)
         if self.turns:
-            turn(rows[:2], rotors(self.frames, self.width, q.device)[1])
+            back = rotors(self.frames, self.width, q.device)[1]
+            turn(of_q, back)
+            turn(of_k, back)
+        pixels = len(mixed) // self.frames
+        order = (2, 0, 1, 3) if self.folds else (0, 2, 1, 3)  # tokens of a frame, or of a pixel
+        tokens = torch.cat(
+            [
+                rows.view(pixels, self.heads, self.frames, -1).permute(order)
+                for rows in (of_q, of_k, of_v)[: self.kinds]
+            ],
+            dim=2,
+        )  # (F, p, kinds heads, d) or (P, F, kinds heads, d)
         if self.folds:
-            tokens = rows.permute(3, 1, 0, 2, 4).flatten(2)  # (F, p, kinds h d)
+            tokens = tokens.flatten(2)
             of_weight += torch.bmm(y[0].permute(1, 2, 0), tokens)
             of_y = torch.bmm(tokens, self.weight).transpose(0, 1)[None]
         else:
-            tokens = rows.permute(1, 3, 0, 2, 4).reshape(len(mixed), -1)
+            tokens = tokens.view(len(mixed), -1)
             of_weight[0] += weight_gradient(y.flatten(0, 2), tokens)
             of_y = product(tokens, self.weight[0].t()).view(y.shape)
         if self.kinds == 2:

@@ -2,6 +2,7 @@
 
 import logging
 
+from ddpm_lightning.networks.memory import keep_freed
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.early import prepared
 from ddpm_lightning.run.ranks import gathered, joined, own_rank
@@ -12,6 +13,7 @@ def launch(job: Job) -> None:
     """Settles what is trained, and trains it. What can be refused is, before Lightning is imported,
     which takes longest.
     """
+    keep_freed()
     with stopped_by_signals("interrupted"):  # until training is under way and watches itself
         if rank := own_rank():
             logging.getLogger().setLevel(logging.WARNING)

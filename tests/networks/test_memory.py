@@ -1,5 +1,6 @@
 """The memory plan beside what a process of its own really takes."""
 
+import platform
 import re
 import subprocess
 import sys
@@ -12,15 +13,17 @@ from ddpm_lightning.networks.memory import GIB, RESERVE, plan, propose
 from tests.networks.shared import unet
 from tests.problems import build
 
+ROOT = Path(__file__).parents[2]
 MEASURE = """
 import copy, re, sys, torch
-from ddpm_lightning.networks.memory import plan
+from ddpm_lightning.networks.memory import keep_freed, plan
 from tests.problems import build
 
 def peak():
     # Not ru_maxrss, which begins at what the parent of the process had.
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 
+keep_freed()
 torch.set_num_threads(1)
 name, frames, size, batch, dtype, checkpointing = sys.argv[1:]
 shape = (int(batch), 1, int(frames), int(size), int(size))
@@ -35,7 +38,7 @@ average = copy.deepcopy(network)
 torch._foreach_mul_([p.data for p in average.parameters()], 1.0)
 optimizer = torch.optim.AdamW(network.parameters(), fused=True)
 x = torch.randn(shape)
-for _ in range(2):
+for _ in range(4):
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         output = network(x, torch.ones(len(x)))
     (output - x).square().mean().backward()
@@ -62,7 +65,7 @@ def test_plan_is_within_15_percent_of_the_peak(words: tuple[object, ...]) -> Non
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
     assert float(result.stdout.split()[-1]) == pytest.approx(1, abs=0.15)
 
@@ -121,3 +124,31 @@ def test_a_clip_larger_than_the_device_is_refused_with_the_nearest_that_fits() -
         for clip in ((frames, 128, 128), (8, 64, 64), (frames + 1, 128, 128))
     ]
     assert [size <= RESERVE * available for size in needed] == [True, True, False]
+
+
+FAULTS = """
+import resource, sys, torch
+from ddpm_lightning.networks.memory import keep_freed
+from tests.networks.shared import unet
+
+if sys.argv[1] == "kept":
+    keep_freed()
+model, x = unet(), torch.randn(2, 2, 8, 32, 32)
+for step in range(8):
+    if step == 4:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    model(x, torch.zeros(2)).square().mean().backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of GNU's C library alone")
+def test_steps_find_the_memory_that_was_freed() -> None:
+    """Pages that the system has to give, in four steps."""
+    command = [sys.executable, "-c", FAULTS]
+    kept, returned = (
+        int(subprocess.run([*command, word], capture_output=True, check=True, cwd=ROOT).stdout)
+        for word in ("kept", "returned")
+    )
+    assert kept < returned / 4
