@@ -4,7 +4,7 @@ longest.
 
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from hydra.utils import instantiate
@@ -31,6 +31,12 @@ from ddpm_lightning.samplers.walk import Point
 
 PROBE_CLIPS = 8  # at most, to find the faster precision with
 _NAMED = ("noise", "objective", "times", "loss", "sampler")  # groups of parts that need no other
+_STRATEGIES = (
+    "auto",
+    "ddp",
+    "ddp_find_unused_parameters_false",
+    "ddp_find_unused_parameters_true",
+)
 _PROCESSES = {"StandardDiffusion": StandardProcess, "MedianDiffusion": MedianProcess}
 
 
@@ -64,7 +70,9 @@ def prepared(job: Job) -> tuple[Start, Budget]:
 
 
 def check_trainer(trainer: Node) -> None:
-    """UserError unless this machine has the accelerator, and training an end."""
+    """UserError unless this machine has the accelerator, every rank all of the model, and training
+    an end.
+    """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     here = {"auto": True, "cpu": True, "gpu": cuda or mps, "cuda": cuda, "mps": mps}
     if not here.get(name := trainer.get("accelerator", "auto")):
@@ -72,8 +80,23 @@ def check_trainer(trainer: Node) -> None:
             f"trainer.accelerator={name} is not available here; choose "
             f"{' or '.join(n for n in here if here[n])} (auto takes what this machine has)"
         )
+    if not _is_replicated(strategy := trainer.get("strategy", "auto")):
+        raise UserError(
+            f"trainer.strategy={strategy} is not possible: every rank needs all weights and "
+            f"gradients, and a process with train.py's command; choose {', '.join(_STRATEGIES)}"
+        )
     if trainer.get("max_steps", -1) == -1 and trainer.get("max_epochs") in (None, -1):
         raise UserError("the run has no end; set trainer.max_steps, which the learning rate needs")
+
+
+def _is_replicated(strategy: Any) -> bool:
+    """Whether each rank is a process of its own, and has the whole model: norms of gradients, to
+    clip by, and averages of weights are found by each for itself.
+    """
+    if not isinstance(strategy, dict):
+        return strategy in _STRATEGIES
+    is_ddp = str(strategy.get("_target_")).endswith(".DDPStrategy")
+    return is_ddp and strategy.get("start_method", "popen") == "popen"
 
 
 def check_parts(config: Node) -> None:

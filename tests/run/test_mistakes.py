@@ -116,6 +116,19 @@ MISTAKES = {
         ["data.size=256", "data.batch_size=100000"],
         ["data.batch_size=100000 needs more than", "that are free", "add data.batch_size="],
     ),
+    "a sharded model": (
+        ["+trainer.strategy=fsdp"],
+        ["trainer.strategy=fsdp", "all weights and gradients", "choose auto, ddp"],
+    ),
+    "a sharded model with options": (
+        ["+trainer.strategy={_target_: lightning.pytorch.strategies.DeepSpeedStrategy}"],
+        ["DeepSpeedStrategy", "choose auto, ddp"],
+    ),
+    "ranks that are no processes of train.py": (
+        ["+trainer.strategy=ddp_spawn"],
+        ["trainer.strategy=ddp_spawn", "choose auto, ddp"],
+    ),
+    "no strategy": (["+trainer.strategy=null"], ["trainer.strategy=None", "choose auto, ddp"]),
     "an average that never moves": (
         ["callbacks.ema.averages.ema.decay=1"],
         ["decay must lie in [0, 1), got 1"],
