@@ -17,11 +17,11 @@ def launch(job: Job) -> None:
     with stopped_by_signals("interrupted"):  # until training is under way and watches itself
         if rank := own_rank():
             logging.getLogger().setLevel(logging.WARNING)
-            with joined(job, rank) as own:
+            with joined(job, rank) as (own, watch):
                 start, budget = prepared(own)
                 from ddpm_lightning.run.train import follow
 
-                follow(start, budget)
+                follow(start, budget, watch)
         else:
             with gathered(job) as others:
                 start, budget = prepared(job)

@@ -24,6 +24,7 @@ from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[a
 from ddpm_lightning.run.cli import Job, JobError
 from ddpm_lightning.run.directory import record_failure
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, tell_error
+from ddpm_lightning.training.steps import Steps
 from ddpm_lightning.training.watch import LOOPBACK, FirstRankWatch, OtherRankWatch, Watch
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, which one rank need not wait for
@@ -156,7 +157,7 @@ def gathered(job: Job) -> Iterator[Meeting | None]:
 
 
 @contextmanager
-def joined(job: Job, rank: int) -> Iterator[Job]:
+def joined(job: Job, rank: int) -> Iterator[tuple[Job, Watch]]:
     """Around what another rank does, with a job that goes on with the run of rank 0."""
     others = meeting()
     if others is not None:
@@ -183,7 +184,14 @@ def joined(job: Job, rank: int) -> Iterator[Job]:
     except OSError as e:
         raise RunFailed(f"rank {rank} does not reach rank 0 at {address[0]}: {e}") from e
     with _watched(watch):
-        yield job
+        yield job, watch
+
+
+@contextmanager
+def followed(watch: Watch, trainer: "pl.Trainer") -> Iterator[None]:
+    """Around training by another rank: rank 0 hears where it is."""
+    watch.steps = _steps(trainer)
+    yield
 
 
 @contextmanager
@@ -214,6 +222,7 @@ def accompanied(
         _end_process(cause)
 
     watch = FirstRankWatch(end, adopt, is_local=others is None)
+    watch.steps = _steps(trainer)
     if others is None:
         os.environ[_ADDRESS] = f"{watch.port}:{watch.token}"
     else:
@@ -240,6 +249,14 @@ def _watched(watch: Watch) -> Iterator[None]:
         watch.end(next(iter(str(e).splitlines()), type(e).__name__))
         raise
     watch.end()
+
+
+def _steps(trainer: "pl.Trainer") -> Steps | None:
+    """That a callback marks, if there is one."""
+    from ddpm_lightning.training.callbacks.hang import HangGuard
+
+    guards = [c for c in trainer.callbacks if isinstance(c, HangGuard)]  # type: ignore[attr-defined]
+    return guards[0].steps if guards else None
 
 
 def _end_process(cause: str | None) -> None:

@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ from ddpm_lightning.run.directory import (
 from ddpm_lightning.run.errors import Stopped, user_errors
 from ddpm_lightning.run.memory import Budget
 from ddpm_lightning.run.overview import overview
-from ddpm_lightning.run.ranks import Meeting, accompanied
+from ddpm_lightning.run.ranks import Meeting, accompanied, followed
 from ddpm_lightning.run.secrets import redact_logs, redacted
 from ddpm_lightning.run.slurm import requeued
 from ddpm_lightning.training.callbacks.agreement import SameConfiguration
@@ -42,6 +42,7 @@ from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
 from ddpm_lightning.training.datamodule import StoreDataModule
 from ddpm_lightning.training.loggers import MetricsTable, finished_wandb, log_file, log_text
 from ddpm_lightning.training.module import DiffusionModule
+from ddpm_lightning.training.watch import Watch
 
 MAX_CHARACTERS = 200_000  # of a text in a dashboard
 
@@ -81,12 +82,12 @@ def lead(start: Start, budget: Budget, job: Job, others: Meeting | None) -> None
             finish(trainer, start.directory)
 
 
-def follow(start: Start, budget: Budget) -> None:
+def follow(start: Start, budget: Budget, watch: Watch) -> None:
     """Another rank: trains in the run that rank 0 has made, and lets that one speak."""
     plan = built(start, budget)
     # A rank that ends at a signal ends well: else rank 0 would be killed for it.
     with logged(start.directory), suppress(Stopped):
-        fit(plan, nullcontext)
+        fit(plan, partial(followed, watch))
 
 
 def built(start: Start, budget: Budget) -> Plan:

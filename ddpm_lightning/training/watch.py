@@ -2,8 +2,8 @@
 
 A collective operation waits for a rank that is gone until its own limit, and that must be long, for
 ranks wait for each other in good runs too. Here every rank has a connection to rank 0, over which
-both give a sign of life each second, from a thread: it shows that a process runs, not that it gets
-on with its work.
+both give a sign of life each second, from a thread: it shows that a process runs. With it comes
+where its main thread is in a training step, by which rank 0 finds a hang (see training.steps).
 """
 
 import json
@@ -21,6 +21,8 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+from ddpm_lightning.training.steps import Position, Steps, hang
+
 LOOPBACK = "127.0.0.1"
 BEAT_SECONDS = 1.0
 _MAX_BYTES = 2**16  # of a message
@@ -28,7 +30,7 @@ MAX_SILENCE = 30.0  # seconds, after which a rank counts as stopped
 _ECHO_SECONDS = 2.0  # an error here may come of another rank's end, which is found meanwhile
 
 # {"rank", "pid", "machine"} is the first of each side, of the other ranks with {"token"}: who does
-# not know it is not heard. {} is a sign of life; {"end": null} that a rank
+# not know it is not heard. {"at": position} is a sign of life; {"end": null} that a rank
 # has ended well, {"end": cause} that it has not; rank 0 adds to it the {"stopped"} rank, if any.
 Message = dict[str, Any]
 OnFailure = Callable[[str, bool], None]
@@ -43,6 +45,7 @@ class Line:
         token: that the other side must know; None: rank 0's, which need not.
 
     peer: its first message.   is_open: until the other side has closed it.
+    at: where its main thread is in a training step; None: outside.
     """
 
     def __init__(self, connection: socket.socket, first: Message, token: str | None) -> None:
@@ -50,6 +53,7 @@ class Line:
         self.socket = connection
         self.peer: Message = {}
         self.is_open = True
+        self.at: Position | None = None
         self.heard_at = time.monotonic()
         self._received = b""
         self._token = token
@@ -76,6 +80,9 @@ class Line:
             return []
         self.heard_at = time.monotonic()
         self.peer = next((m for m in [self.peer, *messages] if self._is_first(m)), {})
+        for message in messages if self.peer else []:
+            if "at" in message:
+                self.at = message["at"] and Position(*message["at"])
         return messages
 
     def _is_first(self, message: Message) -> bool:
@@ -94,11 +101,14 @@ class Watch(ABC):
         on_failure: called in that thread, once, with the cause when another rank has failed, and
             with whether a third one tells it. The main thread may wait for the failed rank for
             ever, so this is to end the process.
+
+    steps: those of this process, once there are any.
     """
 
     def __init__(self, rank: int, on_failure: OnFailure) -> None:
         self._rank = rank
         self._on_failure = on_failure
+        self.steps: Steps | None = None
         self._lines: list[Line] = []
         self._selector = selectors.DefaultSelector()
         self._ended = Event()
@@ -139,11 +149,13 @@ class Watch(ABC):
             if now - beat_at > MAX_SILENCE / 3:  # it was this process that stood still
                 for line in self._lines:
                     line.heard_at = now
+                if self.steps is not None:
+                    self.steps.forgive()
             self._look(ready)
             if now - beat_at >= BEAT_SECONDS:
                 beat_at = now
                 for line in self._lines:
-                    line.say({})
+                    line.say({"at": self.steps and self.steps.position()})
 
 
 class FirstRankWatch(Watch):
@@ -188,6 +200,14 @@ class FirstRankWatch(Watch):
             if child.poll():
                 cause = f"a rank (process {child.pid}): {how_ended(child.returncode)}"
                 self._fail(cause, False, None)
+        if self.steps is not None:
+            self._look_for_hang(self.steps)
+
+    def _look_for_hang(self, steps: Steps) -> None:
+        positions = {f"rank 0 (process {os.getpid()})": steps.position()}
+        positions.update((str(line), line.at) for line in self._lines if line.peer)
+        if (cause := hang(positions, steps.seconds)) is not None:
+            self._fail(cause, False, None)
 
     def _hear(self, line: Line) -> None:
         ends = [message["end"] for message in line.hear() if "end" in message]

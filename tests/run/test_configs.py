@@ -156,3 +156,9 @@ def test_tiny_run_is_a_valid_command(tmp_path: Path) -> None:
     write_gifs(tmp_path / "gifs")
     overrides = [word.replace("=gifs", f"={tmp_path / 'gifs'}") for word in TINY]
     check(composed(tmp_path / "run", *overrides))
+
+
+def test_only_what_takes_no_time_is_within_a_step() -> None:
+    """A rank that draws or saves there would count as one that hangs."""
+    callbacks = list(OmegaConf.load(CONF / "callbacks" / "default.yaml"))
+    assert callbacks[: callbacks.index("hang")] == ["throughput"]

@@ -129,6 +129,7 @@ MISTAKES = {
         ["trainer.strategy=ddp_spawn", "choose auto, ddp"],
     ),
     "no strategy": (["+trainer.strategy=null"], ["trainer.strategy=None", "choose auto, ddp"]),
+    "no patience": (["callbacks.hang.seconds=0"], ["callbacks.hang.seconds=0", "greater than 0"]),
     "an average that never moves": (
         ["callbacks.ema.averages.ema.decay=1"],
         ["decay must lie in [0, 1), got 1"],

@@ -22,6 +22,7 @@ from tests.run.test_killed import rows
 WORDS = [*TINY, "logger=csv", "trainer.devices=2"]
 ENDLESS = ["trainer.max_steps=100000", "trainer.val_check_interval=100000"]
 RECORDER = str(ROOT / "tests" / "run" / "recorder.py")
+PAUSING = str(ROOT / "tests" / "run" / "pausing.py")
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node=2"]
 
 
@@ -255,6 +256,41 @@ def test_a_rank_that_is_killed_or_stands_still_ends_all(
     if rank:
         assert group.status() == "failed"
         assert (group.folder / "out" / "train.log").read_text().splitlines()[-1] != ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "rank"),
+    [
+        (BY_LIGHTNING, 1),
+        pytest.param(BY_LIGHTNING, 0, marks=pytest.mark.long),
+        pytest.param(TORCHRUN, 1, marks=pytest.mark.long),
+    ],
+)
+def test_a_rank_that_lives_and_hangs_in_a_step_ends_all(
+    launcher: list[str], rank: int, group: Group
+) -> None:
+    words = [*WORDS, *ENDLESS, "run_dir=out", "callbacks.hang.seconds=3"]
+    pause = {"PAUSE_RANK": str(rank), "PAUSE_IN": "training_step", "PAUSE_SECONDS": "1000"}
+    group.start(*launcher, PAUSING, *words, **pause)
+    group.trains(7)
+    (code,) = group.codes(60)
+    assert code != 0
+    wait_for(lambda: not alive(group.folder), 10)
+    told = [line for line in group.output().splitlines() if line.strip(" =")]
+    cause = f"rank {rank} (process {group.rank(rank)}) hangs in the forward pass of step 8 for "
+    assert cause in told[-1]
+    assert "s, at tests/run/pausing.py" in told[-1]
+    assert group.status() == "failed"
+
+
+@pytest.mark.slow
+def test_a_rank_may_wait_for_its_data_while_the_others_are_in_their_step(group: Group) -> None:
+    words = [*WORDS, "trainer.max_steps=12", "run_dir=out", "callbacks.hang.seconds=3"]
+    pause = {"PAUSE_RANK": "1", "PAUSE_IN": "on_before_batch_transfer", "PAUSE_SECONDS": "20"}
+    group.start(PAUSING, *words, **pause)
+    assert group.codes() == [0], group.output()
+    assert group.status() == "finished"
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ddpm_lightning.training import watch
+from ddpm_lightning.training.steps import Steps
 from ddpm_lightning.training.watch import LOOPBACK, FirstRankWatch, OtherRankWatch
 from tests.commands import ROOT, wait_for
 
@@ -95,6 +96,32 @@ def test_a_rank_that_fails_ends_all_and_its_cause_is_told_once() -> None:
         third.end()
     cause = f"rank 1 (process {os.getpid()}): ValueError: no"
     assert told == [[(cause, False)], [], [(cause, True)]]
+
+
+def within_a_step(seconds: float) -> Steps:
+    found = Steps(seconds)
+    for step in range(4):
+        found.begin(step)
+    return found
+
+
+def test_ranks_that_are_all_within_a_step_for_too_long_end() -> None:
+    told: list[Told] = [[], []]
+    with first(told[0]) as watching:
+        follower = other(1, place_of(watching), told[1])
+        watching.steps = within_a_step(0.5)
+        time.sleep(1.5)
+        assert told == [[], []]  # the other one is outside
+        follower.steps = within_a_step(0.5)
+        wait_for(lambda: told[0] and told[1], 10, every=0.01)
+        follower.end()
+    ((cause, is_told),) = told[0]
+    assert cause.startswith(
+        "no rank gets on, and which of them hangs is not known; rank 0 (process"
+    )
+    assert f"; rank 1 (process {os.getpid()}) stands in the forward pass of step 3 for " in cause
+    assert not is_told
+    assert told[1] == [(cause, True)]
 
 
 def test_rank_0_that_fails_ends_the_others() -> None:
