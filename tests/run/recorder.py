@@ -24,7 +24,9 @@ def training_step(self: DiffusionModule, batch: Batch, batch_index: int) -> Tens
     row = [self.trainer.global_step, batch.number, batch.index.tolist(), loss.item().hex()]
     with Path(f"steps-{self.global_rank}.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
-    Path(f"rank-{self.global_rank}.pid").write_text(str(os.getpid()))
+    process = Path(f"rank-{self.global_rank}.new")
+    process.write_text(str(os.getpid()))
+    process.replace(process.with_suffix(".pid"))  # whole, whenever it is read
     return loss
 
 
