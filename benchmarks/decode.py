@@ -100,7 +100,7 @@ WAYS: dict[str, Callable[[bytes], object]] = {
 def synthetic(seed: int, num_frames: int) -> bytes:
     """A smooth noisy picture seen through a window that goes round, dithered."""
     generator = np.random.default_rng(seed)
-    width, height = generator.integers(250, 501), generator.integers(180, 376)
+    width, height = int(generator.integers(250, 501)), int(generator.integers(180, 376))
     coarse = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((2 * width, 2 * height), Image.Resampling.BICUBIC))
     noisy = np.clip(smooth + generator.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)

@@ -15,6 +15,7 @@ import gc
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +223,7 @@ def main() -> None:
     names = ["tiny"] if arguments.quick else ["small", "base", "large"]
     for size in sizes:
         for name in names:
-            bench.training(name, lambda name=name: preset(name), size)
+            bench.training(name, partial(preset, name), size)
         if has_peer():
             bench.training("peer, dim 64", peer, size)
     for name in names:

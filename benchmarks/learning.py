@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -24,8 +25,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from benchmarks.network import retain
 from ddpm_lightning.evaluation.losses import bin_names, evaluate
+from ddpm_lightning.networks.memory import keep_freed
 from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.run.train import quiet
@@ -35,7 +36,7 @@ from ddpm_lightning.training.module import DiffusionModule
 CONF = Path(__file__).parents[1] / "conf"
 WIDTH, MULTIPLIERS, HEADS, HEAD_WIDTH = 16, [1, 2, 4], 4, 32
 VAL_DRAWS = 4  # fixed pairs per validation clip
-OPTIONS = [
+OPTIONS: list[dict[str, Any]] = [
     {},
     {"norm": "group"},
     {"norm": "magnitude"},
@@ -50,6 +51,8 @@ Losses = dict[str, float]  # by bin, and of all
 
 class Stepped(nn.Module):
     """The peer's network as a Denoiser calls it: log-SNR becomes the nearest step, from 0."""
+
+    levels: Tensor
 
     def __init__(self, network: nn.Module, process: StandardProcess) -> None:
         super().__init__()
@@ -138,7 +141,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     arguments, words = parser.parse_known_args()
     torch.set_num_threads(1)
-    retain()
+    keep_freed()
     quiet()
     makes: dict[str, Make] = {"peer": peer, "ours": ours}
     if arguments.options:
