@@ -236,6 +236,34 @@ def test_a_signal_saves_the_last_step_and_says_how_to_go_on(
 
 
 @pytest.mark.slow
+def test_a_signal_in_the_last_grid_keeps_no_run_from_its_end(tmp_path: Path) -> None:
+    """The grid takes minutes; the resumed run, with nothing left to train, draws it."""
+    write_gifs(tmp_path / "gifs")
+    out = tmp_path / "out"
+    words = ["logger=csv", "run_dir=out", "noise.num_steps=1000", "sampler.num_evaluations=999"]
+    process = start(tmp_path, "train", *TINY, *words, "callbacks.samples.num_samples=64")
+    try:
+        wait_for((out / "checkpoints" / "step_00000004.ckpt").exists, seconds=120)
+        time.sleep(2)
+        process.send_signal(signal.SIGTERM)
+        sent = time.monotonic()
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 143, errors
+    assert time.monotonic() - sent < 30
+    assert not (out / "samples" / "final.gif").exists()
+    words = ["sampler.num_evaluations=4", "callbacks.samples.num_samples=2"]
+    result = spawn(tmp_path, "train", "resume=out", *words)
+    assert result.code == 0, result.err
+    assert "done: step 4\n" in result.out
+    assert len(decode((out / "samples" / "final.gif").read_bytes()).frames) == 4
+    assert (out / "samples" / "reverse.gif").exists()
+    assert json.loads((out / "status.json").read_text())["status"] == "finished"
+    assert read(out / "checkpoints" / "last.ckpt")["global_step"] == 4
+
+
+@pytest.mark.slow
 def test_a_signal_before_the_first_step_is_told_too(tmp_path: Path) -> None:
     """While GIFs are decoded, of which there are many."""
     write_gifs(tmp_path / "gifs", 13, size=64, num_frames=200)
