@@ -2,16 +2,20 @@
 combination.
 """
 
+import inspect
 import json
 import os
 import signal
 import time
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from hydra.utils import get_class
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ddpm_lightning.data.gif import decode
@@ -143,6 +147,39 @@ def test_resuming_at_the_last_step_keeps_every_weight(call: Call, trained: Path)
     assert call("train", f"resume={trained}").code == 0
     second = torch.load(file, weights_only=True)["state_dict"]
     assert all(first[name].equal(tensor) for name, tensor in second.items())
+
+
+def without_defaults(value: Any) -> Any:
+    """A configuration as it was before these options existed."""
+    if not isinstance(value, dict):
+        return value
+    known: Mapping[str, inspect.Parameter] = {}
+    if str(value.get("_target_")).startswith("ddpm_lightning."):
+        known = inspect.signature(get_class(value["_target_"])).parameters
+    return {
+        k: without_defaults(v) for k, v in value.items() if k not in known or v != known[k].default
+    }
+
+
+def test_a_run_that_is_older_than_some_options_goes_on(call: Call, trained: Path) -> None:
+    for name in ("composed.yaml", "config.yaml"):
+        stored = yaml.safe_load((trained / name).read_text())
+        callbacks = stored.get("config", stored)["callbacks"]
+        del callbacks["samples"]["compare"], callbacks["checkpoints"]["keep"]
+        del callbacks["diagnosis"]
+        (trained / name).write_text(yaml.safe_dump(without_defaults(stored)))
+    assert "checkpointing" not in (trained / "config.yaml").read_text()
+    for words in (("sample", "num_samples=1"), ("evaluate",)):
+        result = call(words[0], f"checkpoint={trained}", *words[1:])
+        assert result.code == 0, result.err
+    words = [f"resume={trained}", "trainer.max_steps=5"]
+    keep = "callbacks.checkpoints.keep"  # which has no default
+    assert_user_error(
+        call("train", *words), f"Checkpoints needs keep, which is not given; add {keep}"
+    )
+    result = call("train", *words, f"{keep}=2")
+    assert result.code == 0, result.err
+    assert read(trained / "checkpoints" / "last.ckpt")["global_step"] == 5
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def test_average_equals_the_recursion_in_closed_form() -> None:
     process = StandardProcess(CosineSchedule(4, 0.008, 0.9999))
     raw = Denoiser(tiny_network(), process, VelocityObjective(), 0.5)
     average = copy.deepcopy(raw)
-    ema = EMA({"ema": ConstantDecay(0.28)}, None, "")
+    ema = EMA({"ema": ConstantDecay(0.28)}, "")
     parameter, averaged = raw.network.entry.bias, average.network.entry.bias
     with torch.no_grad():
         parameter.fill_(0.0)
@@ -105,7 +105,7 @@ def test_average_equals_the_recursion_in_closed_form() -> None:
 
 def test_average_is_kept_beside_the_raw_weights_and_follows_optimizer_steps_only() -> None:
     model = module()
-    ema = EMA({"ema": ConstantDecay(0.9)}, None, "")
+    ema = EMA({"ema": ConstantDecay(0.9)}, "")
     updates: list[int] = []
     update = ema.update
 
@@ -187,7 +187,7 @@ def test_distance_of_the_average_is_relative_to_the_raw_weights() -> None:
         for parameter in average.parameters():
             parameter.mul_(1.25)
     assert float(distance(average, raw)) == pytest.approx(0.25, rel=1e-5)  # float32
-    trainer = fit(module(), callbacks=[EMA({"ema": ConstantDecay(0.9)}, None, "")], max_epochs=1)
+    trainer = fit(module(), callbacks=[EMA({"ema": ConstantDecay(0.9)}, "")], max_epochs=1)
     assert 0 < float(trainer.callback_metrics["train/ema_distance"]) < 1
 
 

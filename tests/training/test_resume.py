@@ -92,7 +92,7 @@ def fit(
     checkpoints = Checkpoints(str(out), every_n_steps, minutes, keep, "val/loss")
     interrupt = Interrupt(checkpoints, stop_in_step, stop_in_validation)
     averages = {"ema": ConstantDecay(0.9), "power": PowerDecay(0.1)}
-    ema = EMA(averages, snapshot_every_n_steps=None, directory="")
+    ema = EMA(averages, directory="")
     callbacks: list[pl.Callback] = [ema, recorder, checkpoints, interrupt]
     trainer = pl.Trainer(
         max_steps=num_steps,
