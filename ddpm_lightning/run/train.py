@@ -68,7 +68,7 @@ def lead(start: Start, budget: Budget, job: Job, others: Meeting | None) -> None
         start = create(start, is_named=job.cfg.run_dir is not None)
         plan = plan._replace(start=start)
     with (
-        requeued(start.directory, outputs),
+        requeued(start.directory, outputs, job.words),
         recorded(start, job.words),
         finished_wandb(),
     ):

@@ -367,7 +367,8 @@ def test_a_slurm_job_saves_is_requeued_and_goes_on(
     monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     words = [*TINY, "logger=csv", "trainer.max_steps=150", "callbacks.samples.first_step=3"]
-    process = start(tmp_path, "train", *words, "trainer.val_check_interval=100000")
+    words += ["trainer.val_check_interval=100000"]
+    process = start(tmp_path, "train", *words)
     try:
         wait_for(lambda: list(tmp_path.rglob("step_000003.gif")), seconds=120)
         process.send_signal(signal.SIGUSR1)
@@ -376,10 +377,14 @@ def test_a_slurm_job_saves_is_requeued_and_goes_on(
         process.kill()
     assert process.returncode == 128 + signal.SIGUSR1, errors
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"
+    (run,) = (tmp_path / "outputs").glob("*_*")
+    other = spawn(tmp_path, "train", *TINY, "logger=csv", "run_dir=other")
+    assert other.code == 0, other.err
+    assert "resuming from" not in other.out
     result = spawn(tmp_path, "train", *words)
     assert result.code == 0, result.err
     assert "resuming from" in result.out
-    (run,) = (tmp_path / "outputs").glob("*_*")
+    assert list((tmp_path / "outputs").glob("*_*")) == [run]
     steps, _ = read_metrics(run / "metrics.csv")["train/loss"]
     assert steps == list(range(150))
     assert not list((tmp_path / "outputs" / ".slurm").iterdir())
