@@ -27,6 +27,11 @@ def bin_names() -> list[str]:
     return [f"below_{edges[0]}", *inner, f"above_{edges[-1]}"]
 
 
+def bin_of(log_snr: Tensor) -> Tensor:
+    """Which bin each log-SNR, (B,) float64, lies in: (B,)."""
+    return torch.bucketize(log_snr, log_snr.new_tensor(LOG_SNR_EDGES), right=True)
+
+
 def fixed_pairs(
     process: GaussianProcess, index: Tensor, draw: int, num_draws: int, shape: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
@@ -54,12 +59,11 @@ class LossByLogSNR:
     def update(self, denoiser: Denoiser, batch: Batch, num_draws: int) -> None:
         """Adds num_draws fixed pairs of every clip of the batch."""
         x_0 = to_float(batch.clip)
-        edges = torch.tensor(LOG_SNR_EDGES, dtype=torch.float64)
         for draw in range(num_draws):
             t, noise = fixed_pairs(denoiser.process, batch.index, draw, num_draws, x_0.shape[1:])
             loss = denoiser.loss(x_0, t, noise.to(x_0.device)).cpu().double()
             error = loss * denoiser.squared_error_per_loss(t)
-            where = torch.bucketize(denoiser.process.log_snr(t), edges, right=True)
+            where = bin_of(denoiser.process.log_snr(t))
             self.sums.index_add_(1, where, torch.stack([torch.ones_like(loss), loss, error]))
 
     def mean(self) -> dict[str, float]:

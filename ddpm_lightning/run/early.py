@@ -45,7 +45,7 @@ def prepared(job: Job) -> tuple[Start, Budget]:
 
     UserError for whatever is wrong with it and can be known without data and devices.
     """
-    given = job.cfg.ckpt_path or earlier_run(Path(job.cfg.outputs_dir))
+    given = job.cfg.ckpt_path or earlier_run(Path(job.cfg.outputs_dir), job.words)
     start = new_start(job) if given is None else resumed_start(str(given), job)
     with told_if_waiting(start):
         if start.is_new:
@@ -121,7 +121,7 @@ def check_samplers(config: Node, process: GaussianProcess) -> None:
     with user_errors("model"):
         describe(process, config["model"]["data_std"])  # ValueError where nothing can be sampled
     loss = instantiate(config["model"]["loss"], _convert_="all")
-    others = config["callbacks"].get("samples", {}).get("compare", {})
+    others = config["callbacks"].get("samples", {}).get("compare") or {}
     with user_errors("sampler"):
         for node in (config["sampler"], *others.values()):
             sampler: Sampler = instantiate(node, _convert_="all")

@@ -4,6 +4,7 @@ signal (128 + its number).
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ __all__ = ["RunFailed", "Stopped", "UserError", "tell_error", "user_errors"]
 
 
 _ENDS_SECONDS = 10
+_MISSING = re.compile(r"(\w+)\.__init__\(\) missing \d+ required .*arguments?: '(\w+)'")
 
 
 class UserError(Exception):
@@ -40,7 +42,14 @@ def user_errors(where: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError, OSError, InstantiationException) as e:
         cause = e.__cause__ if isinstance(e, InstantiationException) and e.__cause__ else e
-        raise UserError(f"{where}: {str(cause).strip() or type(cause).__name__}") from e
+        told = str(cause).strip() or type(cause).__name__
+        if missing := _MISSING.match(told):  # a run may be older than the option
+            told = f"{missing[1]} needs {missing[2]}, which is not given"
+            if where.isidentifier():
+                inside = str(e).partition("full_key: ")[2]
+                key = ".".join(filter(None, (where, inside, missing[2])))
+                told += f"; add {key}=VALUE"
+        raise UserError(f"{where}: {told}") from e
 
 
 def tell_error(message: str) -> None:

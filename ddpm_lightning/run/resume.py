@@ -56,6 +56,8 @@ def _apply(
     override: Override, cfg: DictConfig, choices: dict[str, str | None], directory: Path
 ) -> None:
     key, value = override.key_or_group, override.value()
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
     if key.split(".")[0] in _NOT_OF_THE_RUN:
         return
     if (CONF / key).is_dir():
@@ -66,11 +68,12 @@ def _apply(
                 "a resumed run keeps its groups, but single values of them can be set"
             )
     elif override.is_delete():
-        parent, _, name = key.rpartition(".")
-        node = OmegaConf.select(cfg, parent) if parent else cfg
         if node is None or name not in node:
             raise UserError(f"~{key}: {directory} has no {key}")
         OmegaConf.set_struct(node, False)
         node.pop(name)
     else:
-        OmegaConf.update(cfg, key, value, force_add=override.is_add() or override.is_force_add())
+        # The run may be older than an option of a class; whether it has that one is checked later.
+        is_class = isinstance(node, DictConfig) and "_target_" in node
+        adds = is_class or override.is_add() or override.is_force_add()
+        OmegaConf.update(cfg, key, value, force_add=adds)

@@ -1,9 +1,10 @@
 """A SLURM job that is requeued goes on with its run.
 
-SLURM starts a requeued job with the same command and the same id, so the id leads to the directory.
+SLURM starts a requeued job with the same command and the same id, so both lead to the directory.
 Ask for a signal before the time is up: #SBATCH --signal=USR1@90 and --requeue.
 """
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -21,9 +22,9 @@ def job_id() -> str | None:
     return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
 
 
-def earlier_run(outputs: Path) -> Path | None:
-    """The directory of the run that this job had begun when it was requeued."""
-    pointer = _pointer(outputs)
+def earlier_run(outputs: Path, words: list[str]) -> Path | None:
+    """The directory of the run that this job had begun with these words when it was requeued."""
+    pointer = _pointer(outputs, words)
     if pointer is None or not pointer.is_file():
         return None
     directory = Path(pointer.read_text())
@@ -31,9 +32,9 @@ def earlier_run(outputs: Path) -> Path | None:
 
 
 @contextmanager
-def requeued(directory: Path, outputs: Path) -> Iterator[None]:
+def requeued(directory: Path, outputs: Path, words: list[str]) -> Iterator[None]:
     """Around a run: the job finds it again, and is queued again when SIGUSR1 has stopped it."""
-    if (pointer := _pointer(outputs)) is not None:
+    if (pointer := _pointer(outputs, words)) is not None:
         pointer.parent.mkdir(parents=True, exist_ok=True)
         write_text(pointer, str(directory.absolute()))
     try:
@@ -46,9 +47,11 @@ def requeued(directory: Path, outputs: Path) -> Iterator[None]:
         pointer.unlink(missing_ok=True)
 
 
-def _pointer(outputs: Path) -> Path | None:
-    name = job_id()
-    return outputs / ".slurm" / name if name else None
+def _pointer(outputs: Path, words: list[str]) -> Path | None:
+    if (name := job_id()) is None:
+        return None
+    command = hashlib.sha256("\0".join(words).encode()).hexdigest()
+    return outputs / ".slurm" / f"{name}-{command[:16]}"
 
 
 def _requeue() -> None:

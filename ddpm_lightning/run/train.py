@@ -40,6 +40,7 @@ from ddpm_lightning.run.slurm import requeued
 from ddpm_lightning.training.callbacks.agreement import SameConfiguration
 from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
 from ddpm_lightning.training.datamodule import StoreDataModule
+from ddpm_lightning.training.fit_loop import FitLoop
 from ddpm_lightning.training.loggers import MetricsTable, finished_wandb, log_file, log_text
 from ddpm_lightning.training.module import DiffusionModule
 from ddpm_lightning.training.watch import Watch
@@ -67,7 +68,7 @@ def lead(start: Start, budget: Budget, job: Job, others: Meeting | None) -> None
         start = create(start, is_named=job.cfg.run_dir is not None)
         plan = plan._replace(start=start)
     with (
-        requeued(start.directory, outputs),
+        requeued(start.directory, outputs, job.words),
         recorded(start, job.words),
         finished_wandb(),
     ):
@@ -184,6 +185,7 @@ def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Traine
             plugins=VerifiedCheckpointIO(),
             _convert_="all",
         )
+    trainer.fit_loop = FitLoop.of(trainer)
     return trainer
 
 
@@ -199,8 +201,9 @@ def finish(trainer: pl.Trainer, run_dir: Path) -> None:
     run_dir = Path(os.path.relpath(run_dir))
     samples = run_dir / "samples"
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    losses = ", ".join(f"{k} {metrics[k]:.4f}" for k in ("train/loss", "val/loss") if k in metrics)
-    lines = [f"done: step {trainer.global_step}, {losses}", f"  run            {run_dir}"]
+    losses = [f"{k} {metrics[k]:.4f}" for k in ("train/loss", "val/loss") if k in metrics]
+    told = ", ".join([f"step {trainer.global_step}", *losses])
+    lines = [f"done: {told}", f"  run            {run_dir}"]
     pictures = {"samples": samples / "final.gif", "reverse film": samples / "reverse.gif"}
     lines += [f"  {name:<14} {path}" for name, path in pictures.items() if path.exists()]
     if any(samples.glob("compare_*.gif")):

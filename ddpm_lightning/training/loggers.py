@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from os.path import relpath
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, Literal
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -46,14 +47,21 @@ class WandbRun(WandbLogger):
         if self._experiment is None:
             import wandb
 
+            before = self._folders()
             try:
                 self._begin()
             except wandb.Error as error:
                 if self._wandb_init["mode"] != "online":
                     raise ValueError(error) from error
                 self._go_offline(error)
+                for folder in self._folders() - before:  # wandb sync would take it for a run
+                    rmtree(folder, ignore_errors=True)
                 self._begin()
         return self._experiment
+
+    def _folders(self) -> set[Path]:
+        """Of starts of this run with a server."""
+        return set(Path(self._wandb_init["dir"], "wandb").glob(f"run-*-{self._wandb_init['id']}"))
 
     def _begin(self) -> None:
         import wandb
@@ -73,7 +81,7 @@ class WandbRun(WandbLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         try:
             super().log_metrics(metrics, step)
-        except Exception as error:  # its process is gone
+        except failures() as error:
             self._go_offline(error)
             super().log_metrics(metrics, step)
 
@@ -82,6 +90,15 @@ class WandbRun(WandbLogger):
         self._experiment = None
         self._wandb_init["mode"] = "offline"
         torn_down()
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What W&B raises when its process or its server is gone; all else is not for it to hide."""
+    import wandb
+    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+
+    own = (wandb.Error, HandleAbandonedError, MailboxClosedError)
+    return *own, ConnectionError, TimeoutError
 
 
 def torn_down() -> None:
@@ -106,7 +123,7 @@ def finished_wandb() -> Iterator[None]:
             directory = relpath(Path(wandb.run.dir).parent)
             try:
                 wandb.finish(exit_code=code)
-            except Exception as error:  # its process is gone, or its server
+            except Exception as error:  # nothing else happens by now that it could hide
                 cause = str(error).rstrip(".")
                 log.warning("W&B: %s; send the rest with: wandb sync %s", cause, directory)
                 torn_down()

@@ -26,6 +26,7 @@ WORDS = [
     "run_dir=out",
     f"callbacks.checkpoints.every_n_steps={SAVE_INTERVAL}",
     "trainer.val_check_interval=7",
+    "trainer.log_every_n_steps=2",
     "data.batch_size=4",
     "data.flip=true",
     "data.fps_jitter=0.2",
@@ -113,7 +114,9 @@ def test_a_run_killed_again_and_again_is_the_same_to_the_bit(
     ends = [kept(read(path / "last.ckpt")) for path in checkpoints]
     assert differences(*ends) == []
     curves = [read_metrics(path.parent / "metrics.csv") for path in checkpoints]
-    for name in ("train/loss", "val/loss", "train/grad_norm", "lr-AdamW"):
+    names = [name for name in curves[0] if "by_log_snr/" in name]
+    assert {name.split("/")[0] for name in names} == {"train_by_log_snr", "val_by_log_snr"}
+    for name in (*names, "train/loss", "val/loss", "train/grad_norm", "lr-AdamW"):
         assert curves[0][name] == curves[1][name]
     assert not list(checkpoints[1].glob(".*"))
     status = json.loads((folder / "out" / "status.json").read_text())
@@ -141,8 +144,10 @@ def test_another_number_of_devices_goes_on_with_the_same_samples_and_losses(
         loss = (float.fromhex(first[3]) + float.fromhex(second[3])) / 2
         assert loss == pytest.approx(float.fromhex(both[3]), rel=1e-6)
     curves = [read_metrics(tmp_path / n / "out" / "metrics.csv") for n in ("one", "two")]
-    assert curves[0]["train/loss"][0] == curves[1]["train/loss"][0]
-    assert curves[0]["train/loss"][1] == pytest.approx(curves[1]["train/loss"][1], rel=1e-6)
+    names = [name for name in curves[0] if name.startswith("train_by_log_snr/")]
+    for name in ("train/loss", *names):
+        assert curves[0][name][0] == curves[1][name][0]
+        assert curves[0][name][1] == pytest.approx(curves[1][name][1], rel=1e-6)
     grids = [tmp_path / n / "out" / "samples" / "final.gif" for n in ("one", "two")]
     frames = [decode(path.read_bytes()).frames.astype(int) for path in grids]
     assert abs(frames[0] - frames[1]).mean() < 0.1  # of 255: rounding, in some pixel

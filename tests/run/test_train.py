@@ -2,16 +2,20 @@
 combination.
 """
 
+import inspect
 import json
 import os
 import signal
 import time
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from hydra.utils import get_class
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ddpm_lightning.data.gif import decode
@@ -49,7 +53,8 @@ def test_metrics_hold_all_that_is_promised(trained: Path) -> None:
     expected |= {"train/ema_distance", "train/memory_gib", "train/tflops", "grad_norm/down_0"}
     assert expected <= set(metrics)
     assert any(name.startswith("lr-") for name in metrics)
-    assert any(name.startswith("val_by_log_snr/") for name in metrics)
+    for group in ("train_by_log_snr/", "val_by_log_snr/"):
+        assert any(name.startswith(group) for name in metrics)
     assert 0 <= metrics["train/data_wait"][1][-1] <= 1
     assert metrics["train/clips_per_s"][1][-1] > 0
     assert metrics["train/grad_norm"][1][-1] > 0
@@ -145,6 +150,39 @@ def test_resuming_at_the_last_step_keeps_every_weight(call: Call, trained: Path)
     assert all(first[name].equal(tensor) for name, tensor in second.items())
 
 
+def without_defaults(value: Any) -> Any:
+    """A configuration as it was before these options existed."""
+    if not isinstance(value, dict):
+        return value
+    known: Mapping[str, inspect.Parameter] = {}
+    if str(value.get("_target_")).startswith("ddpm_lightning."):
+        known = inspect.signature(get_class(value["_target_"])).parameters
+    return {
+        k: without_defaults(v) for k, v in value.items() if k not in known or v != known[k].default
+    }
+
+
+def test_a_run_that_is_older_than_some_options_goes_on(call: Call, trained: Path) -> None:
+    for name in ("composed.yaml", "config.yaml"):
+        stored = yaml.safe_load((trained / name).read_text())
+        callbacks = stored.get("config", stored)["callbacks"]
+        del callbacks["samples"]["compare"], callbacks["checkpoints"]["keep"]
+        del callbacks["diagnosis"]
+        (trained / name).write_text(yaml.safe_dump(without_defaults(stored)))
+    assert "checkpointing" not in (trained / "config.yaml").read_text()
+    for words in (("sample", "num_samples=1"), ("evaluate",)):
+        result = call(words[0], f"checkpoint={trained}", *words[1:])
+        assert result.code == 0, result.err
+    words = [f"resume={trained}", "trainer.max_steps=5"]
+    keep = "callbacks.checkpoints.keep"  # which has no default
+    assert_user_error(
+        call("train", *words), f"Checkpoints needs keep, which is not given; add {keep}"
+    )
+    result = call("train", *words, f"{keep}=2")
+    assert result.code == 0, result.err
+    assert read(trained / "checkpoints" / "last.ckpt")["global_step"] == 5
+
+
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_losses(call: Call, tmp_path: Path) -> None:
     losses = []
@@ -236,6 +274,34 @@ def test_a_signal_saves_the_last_step_and_says_how_to_go_on(
 
 
 @pytest.mark.slow
+def test_a_signal_in_the_last_grid_keeps_no_run_from_its_end(tmp_path: Path) -> None:
+    """The grid takes minutes; the resumed run, with nothing left to train, draws it."""
+    write_gifs(tmp_path / "gifs")
+    out = tmp_path / "out"
+    words = ["logger=csv", "run_dir=out", "noise.num_steps=1000", "sampler.num_evaluations=999"]
+    process = start(tmp_path, "train", *TINY, *words, "callbacks.samples.num_samples=64")
+    try:
+        wait_for((out / "checkpoints" / "step_00000004.ckpt").exists, seconds=120)
+        time.sleep(2)
+        process.send_signal(signal.SIGTERM)
+        sent = time.monotonic()
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 143, errors
+    assert time.monotonic() - sent < 30
+    assert not (out / "samples" / "final.gif").exists()
+    words = ["sampler.num_evaluations=4", "callbacks.samples.num_samples=2"]
+    result = spawn(tmp_path, "train", "resume=out", *words)
+    assert result.code == 0, result.err
+    assert "done: step 4\n" in result.out
+    assert len(decode((out / "samples" / "final.gif").read_bytes()).frames) == 4
+    assert (out / "samples" / "reverse.gif").exists()
+    assert json.loads((out / "status.json").read_text())["status"] == "finished"
+    assert read(out / "checkpoints" / "last.ckpt")["global_step"] == 4
+
+
+@pytest.mark.slow
 def test_a_signal_before_the_first_step_is_told_too(tmp_path: Path) -> None:
     """While GIFs are decoded, of which there are many."""
     write_gifs(tmp_path / "gifs", 13, size=64, num_frames=200)
@@ -302,7 +368,8 @@ def test_a_slurm_job_saves_is_requeued_and_goes_on(
     monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     words = [*TINY, "logger=csv", "trainer.max_steps=150", "callbacks.samples.first_step=3"]
-    process = start(tmp_path, "train", *words, "trainer.val_check_interval=100000")
+    words += ["trainer.val_check_interval=100000"]
+    process = start(tmp_path, "train", *words)
     try:
         wait_for(lambda: list(tmp_path.rglob("step_000003.gif")), seconds=120)
         process.send_signal(signal.SIGUSR1)
@@ -311,10 +378,14 @@ def test_a_slurm_job_saves_is_requeued_and_goes_on(
         process.kill()
     assert process.returncode == 128 + signal.SIGUSR1, errors
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"
+    (run,) = (tmp_path / "outputs").glob("*_*")
+    other = spawn(tmp_path, "train", *TINY, "logger=csv", "run_dir=other")
+    assert other.code == 0, other.err
+    assert "resuming from" not in other.out
     result = spawn(tmp_path, "train", *words)
     assert result.code == 0, result.err
     assert "resuming from" in result.out
-    (run,) = (tmp_path / "outputs").glob("*_*")
+    assert list((tmp_path / "outputs").glob("*_*")) == [run]
     steps, _ = read_metrics(run / "metrics.csv")["train/loss"]
     assert steps == list(range(150))
     assert not list((tmp_path / "outputs" / ".slurm").iterdir())

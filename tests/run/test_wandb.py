@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+from collections import UserDict
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import wandb
 
+from ddpm_lightning.training.loggers import WandbRun
 from tests.commands import TINY, Call, start, wait_for, write_gifs
 
 pytestmark = pytest.mark.slow
@@ -91,7 +93,8 @@ def test_without_a_server_a_run_goes_on_offline(call: Call, tmp_path: Path) -> N
     assert "connection refused" in told
     assert told.lower().count("warning") == 0
     assert "wandb sync out/wandb/offline-run-*" in result.out
-    assert len(list((tmp_path / "out" / "wandb").glob("offline-run-*"))) == 1
+    (run,) = (tmp_path / "out" / "wandb").glob("*run-*-*")  # wandb sync would find no other
+    assert run.name.startswith("offline-run-")
 
 
 def test_a_server_that_goes_away_keeps_no_run_from_its_end(
@@ -112,6 +115,22 @@ def test_a_server_that_goes_away_keeps_no_run_from_its_end(
     assert last.startswith("W&B: Timed out finishing run; ")
     assert WARNING not in out
     assert last.endswith(f"send the rest with: wandb sync {run.relative_to(tmp_path)}")
+
+
+def test_an_error_that_is_not_of_wandb_is_not_taken_for_one(tmp_path: Path) -> None:
+    """Torch raises that of a killed loader process wherever the main thread happens to be."""
+
+    class Metrics(UserDict[str, float]):
+        def __getitem__(self, key: str) -> float:
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    logger = WandbRun("offline", {"silent": True}, save_dir=tmp_path, id="abcd")
+    logger.log_metrics({"loss": 1.0}, step=0)
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        logger.log_metrics(Metrics(loss=1.0), step=1)
+    logger.log_metrics({"loss": 1.0}, step=1)
+    wandb.finish()
+    assert len(list((tmp_path / "wandb").glob("offline-run-*-abcd"))) == 1
 
 
 def test_a_run_goes_on_without_the_process_of_wandb(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class Counted(nn.Module):
 def test_float_parameters_are_averaged_and_buffers_copied() -> None:
     process = StandardProcess(CosineSchedule(4, 0.008, 0.9999))
     raw, average = (Denoiser(Counted(), process, VelocityObjective(), 0.5) for _ in range(2))
-    ema = EMA({"ema": ConstantDecay(0.5)}, None, "")
+    ema = EMA({"ema": ConstantDecay(0.5)}, "")
     with torch.no_grad():
         raw.network.weight.fill_(11)
         raw.network.seen.fill_(7)
@@ -116,7 +116,7 @@ def test_float_parameters_are_averaged_and_buffers_copied() -> None:
 def test_several_are_kept_at_once_and_the_first_is_used_once_it_is_one(tmp_path: Path) -> None:
     model = module()
     laws = {"short": PowerDecay(0.05), "long": PowerDecay(0.2), "ema": ConstantDecay(0.9)}
-    ema = EMA(laws, 2, str(tmp_path / "averages"))
+    ema = EMA(laws, str(tmp_path / "averages"), 2)
     assert model.inference_denoiser is model.denoiser
     ema.setup(fit(module(), callbacks=[], max_epochs=1), model, "fit")
     assert model.inference_denoiser is model.denoiser  # it is made, but not yet an average

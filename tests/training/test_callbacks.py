@@ -5,6 +5,7 @@ alone.
 import copy
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 
 import lightning.pytorch as pl
 import pytest
@@ -15,6 +16,7 @@ from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.data.loader import ClipLoader
 from ddpm_lightning.data.sampler import InOrder, Sample
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.evaluation.losses import bin_names
 from ddpm_lightning.losses.simple import SimpleLoss
 from ddpm_lightning.networks.flops import forward_flops
 from ddpm_lightning.networks.unet3d import UNet3D
@@ -25,6 +27,7 @@ from ddpm_lightning.times.uniform_t import UniformTime
 from ddpm_lightning.training.averages import ConstantDecay
 from ddpm_lightning.training.callbacks import throughput
 from ddpm_lightning.training.callbacks.ema import EMA, distance
+from ddpm_lightning.training.callbacks.loss_bins import LossBins
 from ddpm_lightning.training.callbacks.throughput import Throughput, peak_memory
 from ddpm_lightning.training.module import StandardDiffusion
 
@@ -89,7 +92,7 @@ def test_average_equals_the_recursion_in_closed_form() -> None:
     process = StandardProcess(CosineSchedule(4, 0.008, 0.9999))
     raw = Denoiser(tiny_network(), process, VelocityObjective(), 0.5)
     average = copy.deepcopy(raw)
-    ema = EMA({"ema": ConstantDecay(0.28)}, None, "")
+    ema = EMA({"ema": ConstantDecay(0.28)}, "")
     parameter, averaged = raw.network.entry.bias, average.network.entry.bias
     with torch.no_grad():
         parameter.fill_(0.0)
@@ -105,7 +108,7 @@ def test_average_equals_the_recursion_in_closed_form() -> None:
 
 def test_average_is_kept_beside_the_raw_weights_and_follows_optimizer_steps_only() -> None:
     model = module()
-    ema = EMA({"ema": ConstantDecay(0.9)}, None, "")
+    ema = EMA({"ema": ConstantDecay(0.9)}, "")
     updates: list[int] = []
     update = ema.update
 
@@ -172,6 +175,34 @@ def test_gradient_norm_is_that_of_all_gradients() -> None:
     assert sum(norm**2 for norm in blocks.values()) == pytest.approx(float(keep.norm) ** 2)
 
 
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_the_training_loss_is_told_by_log_snr(accumulated: int) -> None:
+    class Keep(pl.Callback):
+        def __init__(self) -> None:
+            self.found: list[tuple[float, float]] = []
+
+        def on_train_batch_end(
+            self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object
+        ) -> None:
+            assert isinstance(pl_module, StandardDiffusion)
+            _, t, loss = pl_module.trained
+            log_snr = pl_module.denoiser.process.log_snr(t).tolist()
+            self.found += zip(log_snr, loss.tolist(), strict=True)
+
+    keep = Keep()
+    settings = {"max_steps": 4, "accumulate_grad_batches": accumulated}
+    trainer = fit(module(), callbacks=[keep, LossBins()], **settings)
+    logged = {n: float(v) for n, v in trainer.callback_metrics.items() if "by_log_snr" in n}
+    edges = [-float("inf"), -8, -4, 0, 4, 8, float("inf")]
+    assert len(keep.found) == 4 * accumulated * 2
+    expected = {}
+    for name, (low, high) in zip(bin_names(), pairwise(edges), strict=True):
+        if inside := [loss for log_snr, loss in keep.found if low <= log_snr < high]:
+            expected[f"train_by_log_snr/{name}"] = sum(inside) / len(inside)
+    assert len(expected) > 1
+    assert logged == pytest.approx(expected, rel=1e-6)  # float32
+
+
 def test_peak_memory_is_that_of_this_process() -> None:
     kept = torch.ones(2**28, dtype=torch.uint8)
     peak = peak_memory(torch.device("cpu"))
@@ -187,7 +218,7 @@ def test_distance_of_the_average_is_relative_to_the_raw_weights() -> None:
         for parameter in average.parameters():
             parameter.mul_(1.25)
     assert float(distance(average, raw)) == pytest.approx(0.25, rel=1e-5)  # float32
-    trainer = fit(module(), callbacks=[EMA({"ema": ConstantDecay(0.9)}, None, "")], max_epochs=1)
+    trainer = fit(module(), callbacks=[EMA({"ema": ConstantDecay(0.9)}, "")], max_epochs=1)
     assert 0 < float(trainer.callback_metrics["train/ema_distance"]) < 1
 
 

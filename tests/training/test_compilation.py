@@ -92,7 +92,7 @@ def test_once_a_first_validation_is_over_a_run_compiles_nothing_more() -> None:
     for denoiser in (raw, average):
         denoiser.network.compile(backend=counter, fullgraph=True)
     optimizer = torch.optim.AdamW(network.parameters())
-    ema = EMA({"ema": ConstantDecay(0.9)}, snapshot_every_n_steps=None, directory="")
+    ema = EMA({"ema": ConstantDecay(0.9)}, directory="")
 
     def loss(denoiser: Denoiser, batch_size: int) -> torch.Tensor:
         x_0 = to_float(torch.randint(0, 256, (batch_size, 4, 8, 8, 3), dtype=torch.uint8))

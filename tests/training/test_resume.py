@@ -1,5 +1,6 @@
 """A run that stops anywhere goes on to the bit: losses, samples, weights, averages, optimizer."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
 from ddpm_lightning.training.callbacks.ema import EMA
 from ddpm_lightning.training.checkpoint_io import by_step, read
 from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
+from ddpm_lightning.training.fit_loop import FitLoop
 from ddpm_lightning.training.signals import Stopped
 from tests.commands import write_gifs
 from tests.training.test_callbacks import module
@@ -28,6 +30,7 @@ class Recorder(pl.Callback):
     def __init__(self) -> None:
         self.steps: list[tuple[int, list[int], list[int], float]] = []
         self.validations: list[tuple[int, float]] = []
+        self.ended_at = 0
 
     def on_train_batch_end(
         self,
@@ -42,6 +45,9 @@ class Recorder(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.validations.append((trainer.global_step, float(trainer.callback_metrics["val/loss"])))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.ended_at = trainer.global_step
 
 
 class Interrupt(pl.Callback):
@@ -77,6 +83,7 @@ def fit(
     minutes: float | None = None,
     every_n_steps: int = 1,
     batch_size: int = 2,
+    num_steps: int = NUM_STEPS,
     **settings: Any,
 ) -> Result:
     model = module()
@@ -85,10 +92,10 @@ def fit(
     checkpoints = Checkpoints(str(out), every_n_steps, minutes, keep, "val/loss")
     interrupt = Interrupt(checkpoints, stop_in_step, stop_in_validation)
     averages = {"ema": ConstantDecay(0.9), "power": PowerDecay(0.1)}
-    ema = EMA(averages, snapshot_every_n_steps=None, directory="")
+    ema = EMA(averages, directory="")
     callbacks: list[pl.Callback] = [ema, recorder, checkpoints, interrupt]
     trainer = pl.Trainer(
-        max_steps=NUM_STEPS,
+        max_steps=num_steps,
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
@@ -101,6 +108,7 @@ def fit(
         plugins=[VerifiedCheckpointIO()],
         **settings,
     )
+    trainer.fit_loop = FitLoop.of(trainer)
     clips = data(folder, val_fraction=0.4, batch_size=batch_size)
     torch.manual_seed(torch.seed())  # nothing may depend on it
     trainer.fit(model, datamodule=clips, ckpt_path=resume, weights_only=True)
@@ -172,6 +180,38 @@ def test_a_run_stopped_by_a_signal_loses_no_step_and_no_validation(
     assert found.recorder.steps == whole.recorder.steps[step:]
     assert found.recorder.validations == whole.recorder.validations[1:]
     assert differences(kept(found.checkpoint), kept(whole.checkpoint)) == []
+
+
+@pytest.mark.parametrize(
+    ("stop", "num_steps"),
+    [
+        ({}, 12),
+        ({}, 13),
+        ({"stop_in_step": 12}, 12),  # after which there is a validation
+        ({"stop_in_validation": 12}, 12),
+        ({"stop_in_step": 13}, 13),
+    ],
+)
+def test_a_run_resumed_after_its_last_step_comes_to_its_end_again(
+    stop: dict[str, int], num_steps: int, folder: Path, whole: Result, tmp_path: Path
+) -> None:
+    """With the validation that it was stopped in, and no other; nothing is trained."""
+    with pytest.raises(Stopped) if stop else nullcontext():
+        fit(folder, tmp_path, num_steps=num_steps, **stop)
+    before = read(tmp_path / "last.ckpt")
+    assert before["global_step"] == num_steps
+    found = fit(folder, tmp_path, tmp_path / "last.ckpt", num_steps=num_steps)
+    assert found.recorder.steps == []
+    owed = whole.recorder.validations[-1:] if stop and num_steps == 12 else []
+    assert found.recorder.validations == owed
+    assert found.recorder.ended_at == num_steps
+    assert differences(kept(found.checkpoint), kept(before)) in (
+        [],
+        ["/callbacks/Checkpoints/best"],
+    )
+    again = fit(folder, tmp_path, tmp_path / "last.ckpt")  # it may be made longer, too
+    assert again.recorder.steps == whole.recorder.steps[num_steps:]
+    assert differences(kept(again.checkpoint), kept(whole.checkpoint)) == []
 
 
 @pytest.mark.parametrize("step", [2, 3])

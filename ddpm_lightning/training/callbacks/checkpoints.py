@@ -129,10 +129,13 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+        total = progress["total"]
         if self._owes_validation:  # Lightning does it again from its start, if that has begun
-            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
-            progress["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            total |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             progress["current"] |= {"ready": 0, "started": 0, "processed": 0, "completed": 0}
+        else:  # one that was done again is whole, too
+            total |= dict.fromkeys(("ready", "started", "processed"), total["completed"])
 
     def _has_waited_long(self) -> bool:
         minutes = (time.monotonic() - self._saved_at) / 60

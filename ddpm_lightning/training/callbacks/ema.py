@@ -25,20 +25,20 @@ class EMA(pl.Callback):
 
     Args:
         averages: how much each keeps at a step, by name; the first is the one that is used.
+        directory: for snapshots.
         snapshot_every_n_steps: when those under a power law are also written, so that others can be
             rebuilt from them; null for never.
-        directory: for them.
     """
 
     def __init__(
         self,
         averages: Annotated[dict[str, Decay], Field(min_length=1)],
-        snapshot_every_n_steps: PositiveInt | None,
         directory: str,
+        snapshot_every_n_steps: PositiveInt | None = None,
     ) -> None:
         self.averages = averages
-        self.snapshot_every_n_steps = snapshot_every_n_steps
         self.directory = Path(directory)
+        self.snapshot_every_n_steps = snapshot_every_n_steps
         self._others: dict[str, dict[str, Tensor]] = {}  # weights by name, but for the first's
         self._last_step = 0
         self._num_updates = 0

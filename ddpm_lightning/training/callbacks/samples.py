@@ -53,15 +53,15 @@ class SampleGrid(pl.Callback):
         every_n_steps: PositiveInt,
         seed: int,
         directory: str,
-        compare: dict[str, Sampler],
-        compare_every_n_steps: PositiveInt | None,
+        compare: dict[str, Sampler] | None = None,
+        compare_every_n_steps: PositiveInt | None = None,
     ) -> None:
         self.sampler = sampler
         self.num_samples = num_samples
         self.first_step, self.every_n_steps = first_step, every_n_steps
         self.seed = seed
         self.directory = Path(directory)
-        self.compare, self.compare_every_n_steps = compare, compare_every_n_steps
+        self.compare, self.compare_every_n_steps = compare or {}, compare_every_n_steps
         self._last_step = 0
         self._ranks: Any = None
 
