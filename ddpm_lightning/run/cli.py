@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ddpm_lightning.run.config import Node, check_options, resolved
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, tell_error
 from ddpm_lightning.run.expand import expanded
+from ddpm_lightning.run.threads import yield_cores
 
 CONF = Path(__file__).parents[2] / "conf"
 SWEEP_WORDS = "sweep."  # how to run a sweep, not what
@@ -71,6 +72,7 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     The jobs of a sweep run where its launcher puts them: one after another, or in other processes
     and on other machines.
     """
+    yield_cores()
     codes: list[int] = []
     job = partial(_one_job, task, os.environ.get("HYDRA_FULL_ERROR"), os.getpid(), codes)
     code = attempt(partial(_under_hydra, job, config_name))
@@ -100,6 +102,7 @@ def _under_hydra(job: Callable[[DictConfig], None], config_name: str) -> None:
 
 def run_jobs(task: Callable[[Job], None], sweep: Callable[[Sweep], None], config_name: str) -> None:
     """The same for a task that asks for more than the configuration, and runs its own sweeps."""
+    yield_cores()
     words = sys.argv[1:]
     flags = {word for word in words if word.startswith("-")}
     if flags and flags <= {"-m", "--multirun"}:

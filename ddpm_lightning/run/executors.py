@@ -14,6 +14,7 @@ from typing import Any
 
 from ddpm_lightning.run.config import Node
 from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.threads import num_cores
 from ddpm_lightning.training.watch import how_ended
 
 Command = tuple[list[str], Path]  # and the file for what it prints
@@ -53,7 +54,8 @@ class Executor(ABC):
 class Local(Executor):
     """On this machine.
 
-    Where several run at a time and CUDA_VISIBLE_DEVICES names several devices, each sees its own.
+    Where several run at a time they share the cores, unless OMP_NUM_THREADS is given, and where
+    CUDA_VISIBLE_DEVICES names several devices, each sees its own.
 
     Args:
         max_parallel: at a time; a single one shows on the terminal what it prints.
@@ -93,6 +95,9 @@ class Local(Executor):
     def _start(self, command: Command, slot: int, devices: list[str]) -> "subprocess.Popen[bytes]":
         words, console = command
         environment = {k: v for k, v in os.environ.items() if k not in _RANKS}
+        if self._max_parallel > 1:
+            num_threads = max(1, num_cores() // self._max_parallel)
+            environment.setdefault("OMP_NUM_THREADS", str(num_threads))
         if devices:
             environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
         with console.open("ab") as file:

@@ -18,6 +18,7 @@ from ddpm_lightning.plots.sweep_page import Row, as_html, as_markdown
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.executors import Local, Process, visible_devices
 from ddpm_lightning.run.expand import expanded
+from ddpm_lightning.run.threads import num_cores
 from tests.commands import (
     ROOT,
     TINY,
@@ -268,15 +269,21 @@ def test_local_jobs_run_side_by_side_on_devices_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    threads = max(1, num_cores() // 2)
     assert visible_devices() == ["3", "5"]
-    code = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES']); time.sleep(1)"
+    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    code = f"import os, time; print(*map(os.environ.get, {names})); time.sleep(1)"
     told: list[tuple[int, str]] = []
     commands = [([sys.executable, "-c", code], tmp_path / f"{i}.log") for i in range(4)]
     commands[2] = ([sys.executable, "-c", "raise SystemExit(7)"], tmp_path / "2.log")
     began = time.monotonic()
     Local(2).run(commands, lambda i, event: told.append((i, event)))
     assert time.monotonic() - began < 20
-    assert [(tmp_path / f"{i}.log").read_text() for i in (0, 1)] == ["3\n", "5\n"]
+    assert [(tmp_path / f"{i}.log").read_text() for i in (0, 1)] == [
+        f"3 {threads}\n",
+        f"5 {threads}\n",
+    ]
     assert told.index((1, "starts")) < told.index((0, "done"))
     assert (2, "ended with exit code 7") in told
     assert (3, "done") in told
