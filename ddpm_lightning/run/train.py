@@ -2,6 +2,7 @@
 failed.
 """
 
+import atexit
 import gc
 import logging
 import os
@@ -95,7 +96,7 @@ def built(start: Start, budget: Budget) -> Plan:
     """All that the configuration names, with a checkpoint that fits it."""
     config = start.config
     quiet()
-    gc.enable()
+    collect_garbage()
     with told_if_waiting(start):
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         data, module = build(config)
@@ -103,6 +104,16 @@ def built(start: Start, budget: Budget) -> Plan:
         if start.checkpoint is not None:
             first_step = check_resumable(module, "ema" in config["callbacks"], start.checkpoint)
     return Plan(start, data, module, budget, first_step)
+
+
+def collect_garbage() -> None:
+    """From now on, but for what imports have made: it stays, and looking through it takes a second.
+
+    At Python's end it is looked through: else extensions take it for leaks, and say so.
+    """
+    gc.freeze()
+    atexit.register(gc.unfreeze)
+    gc.enable()
 
 
 def fit(plan: Plan, around: Callable[[pl.Trainer], AbstractContextManager[Any]]) -> pl.Trainer:

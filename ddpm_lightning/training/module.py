@@ -92,7 +92,8 @@ class DiffusionModule(pl.LightningModule):
     def gradient_norm(self) -> Tensor:
         """Of all gradients, before they are clipped: (), found once in an optimizer step."""
         if self._gradient_norm is None:
-            gradients = [p.grad for p in self.denoiser.parameters() if p.grad is not None]
+            parameters = [p for g in self.trainer.optimizers[0].param_groups for p in g["params"]]
+            gradients = [p.grad for p in parameters if p.grad is not None]
             self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
         return self._gradient_norm
 

@@ -42,7 +42,9 @@ class EMA(pl.Callback):
         self._others: dict[str, dict[str, Tensor]] = {}  # weights by name, but for the first's
         self._last_step = 0
         self._num_updates = 0
-        self._pairs: list[tuple[Decay, list[Tensor], list[Tensor]]] = []  # found once, they stay
+        # Found once, they stay.
+        self._pairs: list[tuple[Decay, list[Tensor], list[Tensor]]] = []
+        self._buffers: list[tuple[Tensor, Tensor]] = []
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_updates": self._num_updates, "others": self._others}
@@ -80,8 +82,8 @@ class EMA(pl.Callback):
         self.update(pl_module.ema_denoiser, pl_module.denoiser, step)
         pl_module.has_average = True
         if is_logging_step(trainer, step):
-            away = distance(pl_module.ema_denoiser, pl_module.denoiser)
-            pl_module.log("train/ema_distance", away)
+            _, averaged, weights = self._pairs[0]
+            pl_module.log("train/ema_distance", distance(averaged, weights))
         every = self.snapshot_every_n_steps
         if every is not None and (step % every == 0 or step == trainer.max_steps):
             self._write_snapshot(trainer, pl_module.ema_denoiser, step)
@@ -95,9 +97,10 @@ class EMA(pl.Callback):
             for name, decay in self.averages.items():
                 own = self._others.get(name, kept)
                 self._pairs.append((decay, list(own.values()), [new[k] for k in own]))
+            self._buffers = list(zip(average.buffers(), raw.buffers(), strict=True))
         for decay, averaged, weights in self._pairs:
             torch._foreach_lerp_(averaged, weights, 1 - decay.at(step))
-        for own_buffer, buffer in zip(average.buffers(), raw.buffers(), strict=True):
+        for own_buffer, buffer in self._buffers:
             own_buffer.copy_(buffer)
 
     @pl.utilities.rank_zero_only
@@ -112,12 +115,11 @@ class EMA(pl.Callback):
 
 
 @torch.no_grad()
-def distance(average: nn.Module, raw: nn.Module) -> Tensor:
-    """|average - raw| / |raw|, over all weights."""
-    kept, new = list(floats(average).values()), list(floats(raw).values())
+def distance(averaged: list[Tensor], raw: list[Tensor]) -> Tensor:
+    """|averaged - raw| / |raw|, over all weights."""
     apart, whole = (
         torch.stack(torch._foreach_norm(parts)).norm()
-        for parts in (torch._foreach_sub(kept, new), new)
+        for parts in (torch._foreach_sub(averaged, raw), raw)
     )
     share: Tensor = apart / whole
     return share

@@ -1,5 +1,5 @@
 """Measures training: clips and operations per second, the share of time spent on waiting, memory,
-and the gradient's norm, whole and by block of the network.
+the learning rate, and the gradient's norm, whole and by block of the network.
 """
 
 import time
@@ -47,6 +47,7 @@ class Throughput(pl.Callback):
             assert isinstance(pl_module, DiffusionModule)
             norms = gradient_norms(pl_module.denoiser.network)
             pl_module.log("train/grad_norm", torch.stack(list(norms.values())).norm())
+            pl_module.log("train/learning_rate", optimizer.param_groups[0]["lr"])
             pl_module.log_dict({f"grad_norm/{block}": norm for block, norm in norms.items()})
 
     def on_train_batch_end(
