@@ -36,6 +36,7 @@ _STRATEGIES = (
     "ddp",
     "ddp_find_unused_parameters_false",
     "ddp_find_unused_parameters_true",
+    "single_device",
 )
 _PROCESSES = {"StandardDiffusion": StandardProcess, "MedianDiffusion": MedianProcess}
 
@@ -101,6 +102,11 @@ def _is_replicated(strategy: Any) -> bool:
 
 def check_parts(config: Node) -> None:
     """UserError where one refuses its values."""
+    for name, node in config["callbacks"].items():
+        if node is None:
+            raise UserError(
+                f"callbacks.{name}=null is no callback; ~callbacks.{name} leaves it out"
+            )
     for name in _NAMED:
         with user_errors(name):
             instantiate(config[name], _convert_="all")

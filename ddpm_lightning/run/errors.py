@@ -48,7 +48,7 @@ def user_errors(where: str) -> Iterator[None]:
             if where.isidentifier():
                 inside = str(e).partition("full_key: ")[2]
                 key = ".".join(filter(None, (where, inside, missing[2])))
-                told += f"; add {key}=VALUE"
+                told += f"; add ++{key}=VALUE"
         raise UserError(f"{where}: {told}") from e
 
 

@@ -72,6 +72,8 @@ def _apply(
             raise UserError(f"~{key}: {directory} has no {key}")
         OmegaConf.set_struct(node, False)
         node.pop(name)
+    elif node is None and not (override.is_add() or override.is_force_add()):
+        raise UserError(f"{key}: {directory} has no {parent}, and goes on without it")
     else:
         # The run may be older than an option of a class; whether it has that one is checked later.
         is_class = isinstance(node, DictConfig) and "_target_" in node

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 FORWARD, BACKWARD, UPDATE = "forward pass", "backward pass", "update"  # the parts, in order
 _PARTS = (FORWARD, BACKWARD, UPDATE)
-_FREE_STEPS = 3  # the first of a process, which compile
+_FREE_STEPS = 3  # the first of a process, which compile; the next one shows how long they take
 _RECENT = 100  # batches; who has waited long for another rank should forget it
 _TIMES_LONGEST = 10
 _MAX_FRAMES, _MAX_RANKS, _MAX_CHARACTERS = 3, 4, 100  # that are told
@@ -68,7 +68,7 @@ class Steps:
         self._free_until: int | None = None
         self._begun_at: float | None = None
         self._forgiven_at = 0.0
-        self._recent = deque([0.0], maxlen=_RECENT)
+        self._recent: deque[float] = deque(maxlen=_RECENT)
 
     def begin(self, step: int) -> None:
         """A training batch, whose forward pass comes first; `part` tells of the others."""
@@ -89,12 +89,12 @@ class Steps:
         self._forgiven_at = time.monotonic()
 
     def position(self) -> Position | None:
-        """None outside of a step, and in the first ones."""
-        begun_at, longest = self._begun_at, max(list(self._recent))
-        if begun_at is None:
+        """None outside of a step, and until it is known how long one takes."""
+        begun_at, recent = self._begun_at, list(self._recent)
+        if begun_at is None or not recent:
             return None
         seconds = time.monotonic() - max(begun_at, self._forgiven_at)
-        return Position(self._batch, self._step, self.part, seconds, longest, _main_frames())
+        return Position(self._batch, self._step, self.part, seconds, max(recent), _main_frames())
 
 
 def hang(positions: Mapping[str, Position | None], seconds: float) -> str | None:
@@ -123,7 +123,7 @@ def hang(positions: Mapping[str, Position | None], seconds: float) -> str | None
         told.append(f"and {len(blamed) - _MAX_RANKS} more")
     if not is_known:
         told.insert(0, "no rank gets on, and which of them hangs is not known")
-    return "; ".join(told)
+    return "; ".join(told) + " (callbacks.hang.seconds)"
 
 
 def _main_frames() -> list[str]:
@@ -131,5 +131,5 @@ def _main_frames() -> list[str]:
     found = []
     for f, line in islice(walk_stack(frame) if frame else (), _MAX_FRAMES):
         file = "/".join(Path(f.f_code.co_filename).parts[-3:])
-        found.append(f"{file}:{line} in {f.f_code.co_name}"[-_MAX_CHARACTERS:])
+        found.append(f"{file}:{line} in {f.f_code.co_name}"[:_MAX_CHARACTERS])
     return found

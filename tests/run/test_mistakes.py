@@ -109,8 +109,9 @@ MISTAKES = {
     "no width": (["network.base_width=0"], ["base_width", "at least 1"]),
     "an option left out": (
         ["~noise.offset"],
-        ["needs offset, which is not given; add noise.offset="],
+        ["needs offset, which is not given; add ++noise.offset="],
     ),
+    "no callback": (["callbacks.hang=null"], ["callbacks.hang=null", "~callbacks.hang"]),
     "offset below zero": (["noise.offset=-1"], ["offset must be 0 or more"]),
     "W&B mode": (["logger=wandb", "logger.mode=ofline"], ["logger", "mode"]),
     "no end": (["trainer.max_steps=-1", "+trainer.max_epochs=-1"], ["no end", "trainer.max_steps"]),

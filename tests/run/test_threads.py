@@ -3,11 +3,21 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ddpm_lightning.run.threads import yield_cores
 from tests.commands import ROOT
+
+SAID = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SAID:
+        monkeypatch.setenv(name, "")  # what the test leaves is taken back
+        monkeypatch.delenv(name)
 
 
 def test_what_the_environment_says_holds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,10 +30,20 @@ def test_what_the_environment_says_holds(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "GOMP_SPINCOUNT" not in os.environ
 
 
-def test_commands_say_it_before_torch_is_imported() -> None:
+@pytest.mark.parametrize("command", ["run_command", "run_jobs"])
+def test_commands_say_it_before_torch_is_imported(tmp_path: Path, command: str) -> None:
     """Its OpenMP reads the environment once, when it is loaded."""
-    code = "import sys, ddpm_lightning.run.cli; print('torch' in sys.modules)"
+    code = f"""import os, sys
+from ddpm_lightning.run import cli
+def task(*_):
+    print(os.environ["GOMP_SPINCOUNT"], "torch" in sys.modules)
+cli.{command}(*[task] * {2 if command == "run_jobs" else 1}, "config")"""
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert result.stdout == "False\n"
+    assert result.stdout == "2000 False\n"

@@ -181,9 +181,9 @@ def test_a_run_that_is_older_than_some_options_goes_on(call: Call, trained: Path
     words = [f"resume={trained}", "trainer.max_steps=5"]
     keep = "callbacks.checkpoints.keep"  # which has no default
     assert_user_error(
-        call("train", *words), f"Checkpoints needs keep, which is not given; add {keep}"
+        call("train", *words), f"Checkpoints needs keep, which is not given; add ++{keep}"
     )
-    result = call("train", *words, f"{keep}=2")
+    result = call("train", *words, f"++{keep}=2")
     assert result.code == 0, result.err
     assert read(trained / "checkpoints" / "last.ckpt")["global_step"] == 5
 

@@ -3,6 +3,7 @@ alone.
 """
 
 import copy
+import math
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -201,6 +202,20 @@ def test_the_training_loss_is_told_by_log_snr(accumulated: int) -> None:
             expected[f"train_by_log_snr/{name}"] = sum(inside) / len(inside)
     assert len(expected) > 1
     assert logged == pytest.approx(expected, rel=1e-6)  # float32
+
+
+def test_a_loss_that_is_not_finite_leaves_the_others_of_its_bin() -> None:
+    class Spoil(pl.Callback):
+        def on_train_batch_end(
+            self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object
+        ) -> None:
+            assert isinstance(pl_module, StandardDiffusion)
+            pl_module.trained.loss[0] = torch.nan
+
+    trainer = fit(module(), callbacks=[Spoil(), LossBins()], max_steps=4)
+    logged = [float(v) for n, v in trainer.callback_metrics.items() if "by_log_snr" in n]
+    assert logged
+    assert all(math.isfinite(value) for value in logged)
 
 
 def test_peak_memory_is_that_of_this_process() -> None:

@@ -100,7 +100,8 @@ def test_a_rank_that_fails_ends_all_and_its_cause_is_told_once() -> None:
 
 def within_a_step(seconds: float) -> Steps:
     found = Steps(seconds)
-    for step in range(4):
+    for step in range(5):
+        found.end()
         found.begin(step)
     return found
 
@@ -119,7 +120,7 @@ def test_ranks_that_are_all_within_a_step_for_too_long_end() -> None:
     assert cause.startswith(
         "no rank gets on, and which of them hangs is not known; rank 0 (process"
     )
-    assert f"; rank 1 (process {os.getpid()}) stands in the forward pass of step 3 for " in cause
+    assert f"; rank 1 (process {os.getpid()}) stands in the forward pass of step 4 for " in cause
     assert not is_told
     assert told[1] == [(cause, True)]
 

@@ -13,7 +13,8 @@ from ddpm_lightning.training.module import DiffusionModule
 
 class LossBins(pl.Callback):
     """Logs train_by_log_snr/BIN at the trainer's logging interval: the mean over all samples of the
-    interval, on all devices, of the loss that is trained on. A bin without samples is left out.
+    interval, on all devices, of the loss that is trained on. A bin without samples is left out, and
+    so are losses that are not finite: their steps are skipped.
 
     Until then losses stay on the device, so that no step waits for them. They are kept in
     checkpoints (of several devices, those of rank 0), so that a resumed run logs the same.
@@ -49,8 +50,10 @@ class LossBins(pl.Callback):
         times, losses = zip(*self._trained, strict=True)
         where = bin_of(pl_module.denoiser.process.log_snr(torch.cat(times)))
         loss = torch.cat(losses).float().to(where.device)
+        is_finite = loss.isfinite()
+        loss = loss.where(is_finite, 0.0)
         sums = torch.zeros(2, len(bin_names()))  # rows: count, loss
-        sums.index_add_(1, where, torch.stack([torch.ones_like(loss), loss]))
+        sums.index_add_(1, where, torch.stack([is_finite.float(), loss]))
         whole = trainer.strategy.reduce(sums.to(pl_module.device), reduce_op="sum")
         assert isinstance(whole, Tensor)
         for name, count, total in zip(bin_names(), *whole.tolist(), strict=True):
