@@ -198,8 +198,12 @@ class FirstRankWatch(Watch):
                 self._drop(line)
         for child in self._children():
             if child.poll():
-                cause = f"a rank (process {child.pid}): {how_ended(child.returncode)}"
-                self._fail(cause, False, None)
+                lines = [line for line in self._lines if line.peer.get("pid") == child.pid]
+                for line in lines:  # it knows the rank, and may hold its last word
+                    self._hear(line)
+                if not lines:
+                    cause = f"a rank (process {child.pid}): {how_ended(child.returncode)}"
+                    self._fail(cause, False, None)
         if self.steps is not None:
             self._look_for_hang(self.steps)
 

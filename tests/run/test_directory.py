@@ -25,6 +25,8 @@ from tests.commands import (
     write_gifs,
 )
 
+pytestmark = pytest.mark.slow  # as a whole, not one by one
+
 # What train.py does to get a directory, without training in it.
 STARTER = """
 import sys, time
@@ -50,7 +52,6 @@ print(made.config["run_dir"], made.config["run_id"])
 """
 
 
-@pytest.mark.slow
 def test_twenty_starts_in_one_second_get_twenty_directories(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
@@ -126,7 +127,6 @@ def test_a_half_written_row_of_metrics_is_dropped(call: Call, trained: Path) -> 
     assert len(steps) == len(set(steps)) == 6
 
 
-@pytest.mark.slow
 def test_dashboards_draw_one_curve(call: Call, tmp_path: Path) -> None:
     assert call("train", *TINY).code == 0
     run = newest_run(tmp_path)
@@ -137,7 +137,6 @@ def test_dashboards_draw_one_curve(call: Call, tmp_path: Path) -> None:
     assert len({name.rsplit("-", 1)[1] for name in offline}) == 1  # the id
 
 
-@pytest.mark.slow
 def test_two_processes_never_train_in_one_directory(call: Call, trained: Path) -> None:
     words = [f"resume={trained}", "trainer.max_steps=100000"]
     process = start(trained.parents[1], "train", *words)
@@ -179,7 +178,6 @@ def test_a_run_is_resumed_where_it_was_moved_to(call: Call, trained: Path, tmp_p
     assert checkpoint["global_step"] == 6
 
 
-@pytest.mark.slow
 def test_a_failure_ends_with_its_cause_and_leaves_its_traceback(tmp_path: Path) -> None:
     write_gifs(tmp_path / "gifs")
     words = [*TINY, "logger=csv", "run_dir=out", "callbacks.samples.directory=/proc/none"]

@@ -18,6 +18,8 @@ from ddpm_lightning.run.export import load_exported, sealed
 from ddpm_lightning.training.checkpoint_io import read, write
 from tests.commands import Call, assert_user_error
 
+pytestmark = pytest.mark.slow  # as a whole, not one by one
+
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
 def test_an_exported_file_samples_as_its_run_does(

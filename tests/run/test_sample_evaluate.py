@@ -12,6 +12,8 @@ from ddpm_lightning.data.gif import decode
 from ddpm_lightning.training.checkpoint_io import write
 from tests.commands import TINY, Call, assert_user_error, newest_run
 
+pytestmark = pytest.mark.slow  # as a whole, not one by one
+
 
 def test_a_run_is_sampled_wherever_it_lies(call: Call, trained: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"

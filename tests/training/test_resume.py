@@ -21,6 +21,8 @@ from tests.commands import write_gifs
 from tests.training.test_callbacks import module
 from tests.training.test_datamodule import data
 
+pytestmark = pytest.mark.slow  # as a whole, not one by one
+
 NUM_STEPS = 13  # 11 clips in batches of 2 are 5 batches an epoch
 
 

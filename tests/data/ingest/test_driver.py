@@ -19,6 +19,8 @@ from tests.commands import wait_for
 from tests.data.ingest.ingester import LIMITS, ingest, job, names
 from tests.data.ingest.server import GifServer
 
+pytestmark = pytest.mark.slow  # as a whole, not one by one
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -230,7 +232,6 @@ def test_many_long_clips_take_little_memory(tmp_path, server):
     assert peak < 250, f"{peak:.0f} MiB"
 
 
-@pytest.mark.slow
 def test_thousands_of_dead_links_take_little_memory_and_time(tmp_path, server):
     start = time.monotonic()
     news = ingest(tmp_path, [server.url(name) for name in names(2000)])

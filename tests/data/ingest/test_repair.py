@@ -20,6 +20,8 @@ from tests.data.ingest.ingester import LIMITS, RECIPE, ingest, job, names
 from tests.data.ingest.test_driver import ROOT, gif, manifest, server
 from tests.data.stores import bin_of, index_of
 
+pytestmark = pytest.mark.slow  # as a whole, not one by one
+
 __all__ = ["server"]  # a fixture
 
 
@@ -192,7 +194,6 @@ def killed_at_random(directory, server, num_urls, num_kills, seed):
     assert ended.stdout.split()[-1] == str(num_urls)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("num_kills", [5, pytest.param(50, marks=pytest.mark.long)])
 def test_a_killed_ingest_ends_with_the_store_of_an_undisturbed_one(tmp_path, server, num_kills):
     """Seed 0. Refetched is what was in flight: at most `concurrency` URLs a kill."""
