@@ -50,6 +50,8 @@ class Line:
 
     def __init__(self, connection: socket.socket, first: Message, token: str | None) -> None:
         connection.settimeout(BEAT_SECONDS)
+        # A socket closed with something unread is reset, and drops what it still holds back.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = connection
         self.peer: Message = {}
         self.is_open = True

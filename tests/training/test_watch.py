@@ -98,6 +98,22 @@ def test_a_rank_that_fails_ends_all_and_its_cause_is_told_once() -> None:
     assert told == [[(cause, False)], [], [(cause, True)]]
 
 
+def test_the_last_word_arrives_though_the_other_side_was_not_read_to_its_end() -> None:
+    with socket.create_server((LOOPBACK, 0)) as server:
+        connection = socket.create_connection(server.getsockname())
+        hearing = watch.Line(server.accept()[0], {"rank": 0}, "token")
+    saying = watch.Line(connection, {"rank": 1, "token": "token"}, None)
+    for _ in range(20):  # long enough for the kernel to put its acknowledgements off
+        saying.say({"at": None})
+        time.sleep(0.05)
+    saying.say({"at": None})
+    saying.say({"end": "ValueError: no"})
+    saying.socket.close()
+    time.sleep(0.1)
+    assert hearing.hear()[-1] == {"end": "ValueError: no"}
+    hearing.socket.close()
+
+
 def within_a_step(seconds: float) -> Steps:
     found = Steps(seconds)
     for step in range(5):
