@@ -5,6 +5,7 @@ signal n: 130 by Ctrl-C, 143 by SIGTERM.
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ from ddpm_lightning.run.threads import yield_cores
 CONF = Path(__file__).parents[2] / "conf"
 SWEEP_WORDS = "sweep."  # how to run a sweep, not what
 OPTIONAL_GROUPS = ("experiment", "debug")  # null means none of them
+# Keys that say which run goes on and where, not what is trained.
+NOT_OF_THE_RUN = ("resume", "ckpt_path", "outputs_dir", "sweep", "hydra")
 
 
 class Job(NamedTuple):
@@ -130,14 +133,32 @@ def composed(config_name: str) -> Job:
     else:  # the same in half the time: Hydra's main composes twice
         refuse_null_groups(words)
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            cfg = compose(config_name, words, return_hydra_config=True)
+            cfg = _composed(config_name, words)
         configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
-        jobs.append(_job(cfg, cfg.hydra))
+        task = [word for word in words if _root(word) != "hydra"]
+        jobs.append(_job(cfg, cfg.hydra)._replace(words=task))
     if len(jobs) > 1:
         raise UserError("-m goes with no other flag; leave it, or them, out")
     if not jobs:
         sys.exit(0)
     return jobs[0]
+
+
+def _composed(config_name: str, words: list[str]) -> DictConfig:
+    """With Hydra's node. Words that do not fit today's defaults may fit the run that goes on."""
+    try:
+        return compose(config_name, words, return_hydra_config=True)
+    except HydraException:
+        own = [word for word in words if _root(word) in NOT_OF_THE_RUN]
+        cfg = compose(config_name, own, return_hydra_config=True)
+        if cfg.get("ckpt_path") is None:
+            raise
+        return cfg
+
+
+def _root(word: str) -> str:
+    """The first part of the key."""
+    return re.split(r"[./@=]", word.lstrip("+~"))[0]
 
 
 def composed_sweep(config_name: str, words: list[str]) -> Sweep:

@@ -4,6 +4,7 @@ The words of the command change single values of what was composed when the run 
 interpolations, so what depends on them follows. Groups stay as they were.
 """
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,10 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lightning.run.checkpoint import check_same_experiment, find_directory, newest_checkpoint
-from ddpm_lightning.run.cli import CONF, Job
+from ddpm_lightning.run.cli import CONF, NOT_OF_THE_RUN, Job
 from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.directory import Start
 from ddpm_lightning.run.errors import UserError
-
-_NOT_OF_THE_RUN = ("resume", "ckpt_path", "outputs_dir", "sweep", "hydra")
 
 
 def resumed_start(given: str, job: Job) -> Start:
@@ -58,8 +57,10 @@ def _apply(
     key, value = override.key_or_group, override.value()
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
-    if key.split(".")[0] in _NOT_OF_THE_RUN:
+    if key.split(".")[0] in NOT_OF_THE_RUN:
         return
+    if override.is_sweep_override():
+        raise UserError(f"{override.input_line}: a run goes on alone, and -m begins new ones")
     if (CONF / key).is_dir():
         name = f"{key}@{override.package}" if override.package else key
         if str(choices.get(name)) != str(value):
@@ -78,4 +79,8 @@ def _apply(
         # The run may be older than an option of a class; whether it has that one is checked later.
         is_class = isinstance(node, DictConfig) and "_target_" in node
         adds = is_class or override.is_add() or override.is_force_add()
+        if not adds and name not in node:
+            near = get_close_matches(name, map(str, node))
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            raise UserError(f"{key}: {directory} has no {key}{hint}")
         OmegaConf.update(cfg, key, value, force_add=adds)

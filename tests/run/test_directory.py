@@ -109,6 +109,15 @@ def test_what_depends_on_a_changed_value_follows_it(call: Call, trained: Path) -
     assert config["model"]["optimizer"]["lr"] == 0.5
 
 
+def test_values_of_a_group_that_is_not_the_default_can_be_changed(
+    call: Call, tmp_path: Path
+) -> None:
+    assert call("train", *TINY, "logger=csv", "sampler=ddim").code == 0
+    assert call("train", "resume=last", "sampler.eta=0.5", "trainer.max_steps=5").code == 0
+    config = yaml.safe_load((newest_run(tmp_path) / "config.yaml").read_text())
+    assert config["sampler"]["eta"] == 0.5
+
+
 def test_a_run_without_a_checkpoint_begins_again_in_its_directory(
     call: Call, trained: Path
 ) -> None:
@@ -154,7 +163,9 @@ def test_two_processes_never_train_in_one_directory(call: Call, trained: Path) -
     [
         ("model=median", ["trained with model=standard, now it is median"]),
         ("trainer=gpu", ["trained with trainer=auto", "single values"]),
-        ("trainer.max_stesp=6", ["max_stesp"]),
+        ("trainer.max_stesp=6", ["max_stesp", "did you mean max_steps?"]),
+        ("sead=1", ["sead", "did you mean seed?"]),
+        ("optimizer.lr=1e-3,1e-4", ["optimizer.lr=1e-3,1e-4", "-m"]),
         ("data.fps=5", ["data.fps=10"]),
         ("network.base_width=32", ["model.network"]),
         ("seed=1", ["model.seed=0", "now it is 1"]),
