@@ -38,8 +38,10 @@ def planned_for(device_type: str) -> Iterator[None]:
 
 
 def spans(total: int, bytes_each: int, multiple: int = 1) -> Iterator[slice]:
-    """Slices that cover range(total), evenly long, of about BLOCK_BYTES and a multiple each."""
-    count = max(1, -(-total * bytes_each // BLOCK_BYTES))
+    """Slices that cover range(total), evenly long, of about BLOCK_BYTES and a multiple each; where
+    memory is planned a single one, which takes as much as all.
+    """
+    count = 1 if "meta" in _devices else max(1, -(-total * bytes_each // BLOCK_BYTES))
     length = -(-total // count // multiple) * multiple
     for start in range(0, total, length):
         yield slice(start, min(start + length, total))

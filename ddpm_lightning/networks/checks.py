@@ -67,10 +67,11 @@ def check_condition(name: str, given: Tensor | None, wanted: tuple[int | str, ..
         takes = (
             f"takes {name} of shape ({axes}) beside log-SNR" if wanted[-1] else f"takes no {name}"
         )
-        option = f"network.{name.removesuffix('s')}_width"
-        raise ValueError(
-            f"this network {takes}, got {shape}; set {option} to their width, 0 for none"
-        )
+        width = f"network.{name.removesuffix('s')}_width"
+        remedy = f"set {width} to their width"
+        if shape is None:  # as in every command
+            remedy = f"set {width}=0, or give them with Denoiser.conditioned"
+        raise ValueError(f"this network {takes}, got {shape}; {remedy}")
 
 
 def check_condition_widths(

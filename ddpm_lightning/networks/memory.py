@@ -10,7 +10,7 @@ import ctypes
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ddpm_lightning.networks.blocks import planned_for
+from ddpm_lightning.networks.stage import Stage
 
 GIB = 2**30
-FLAG = "checkpointing"  # of stages that may make their activations again
 RESERVE = 0.9  # share of a device's memory that a plan may take
 _FEW, _FEW_POSITIONS = 8, 2**16  # clips, and their positions, to plan with
 LARGEST_BATCH = 64  # that is proposed
@@ -31,21 +31,39 @@ LIBRARIES = 56 * 2**20  # bytes of kernels and their buffers, by trial
 
 
 class MemoryPlan(NamedTuple):
-    """Bytes at the peak of a training step."""
+    """Bytes at the peak of a training step.
+
+    by_level: of activations, the middle with the last level; then of those at no level.
+    """
 
     weights: int
     optimizer: int
-    average: int
-    activations: int
+    averages: int
+    by_level: tuple[int, ...]
     working: int
 
     @property
+    def activations(self) -> int:
+        return sum(self.by_level)
+
+    @property
+    def fixed(self) -> int:
+        """Whatever the clips are."""
+        return self.weights + self.optimizer + self.averages
+
+    @property
     def total(self) -> int:
-        return sum(self)
+        return self.fixed + self.activations + self.working
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{k} {v / GIB:.2f}" for k, v in self._asdict().items())
-        return f"{self.total / GIB:.2f} GiB ({parts})"
+        *levels, rest = (f"{size / GIB:.2f}" for size in self.by_level)
+        levels_first = f" = {' + '.join(levels)} by level, {rest} elsewhere" if levels else ""
+        return (
+            f"{self.total / GIB:.2f} GiB (weights {self.weights / GIB:.2f}, "
+            f"optimizer {self.optimizer / GIB:.2f}, averages {self.averages / GIB:.2f}, "
+            f"activations {self.activations / GIB:.2f}{levels_first}, "
+            f"working {self.working / GIB:.2f})"
+        )
 
 
 class Proposal(NamedTuple):
@@ -65,12 +83,14 @@ class _Saved:
         self.alive: list[Tensor] = []  # so that no two storages share an identity
         self.largest = 0  # bytes of a layer's output
         self.stages: list[tuple[set[int], set[int]]] = []  # what goes in, what is saved inside
+        self.levels: dict[int, int] = {}  # of a storage, the one that kept it first
         self._open: list[set[int]] = []
+        self._level: int | None = None
         self._own = {_key(p) for p in [*network.parameters(), *network.buffers()]}
 
     def keep(self, tensor: Tensor) -> Tensor:
         if _key(tensor) not in self._own:
-            self.note(tensor)
+            self._place(self.note(tensor))
             for inside in self._open:
                 inside.add(_key(tensor))
         return tensor
@@ -83,11 +103,19 @@ class _Saved:
     def compare(self, layer: nn.Module, arguments: object, output: Tensor) -> None:
         self.largest = max(self.largest, output.numel() * output.element_size())
 
+    def _place(self, key: int) -> None:
+        if self._level is not None:
+            self.levels.setdefault(key, self._level)
+
+    def go_to(self, level: int | None, *_: object) -> None:
+        self._level = level
+
     def enter(self, stage: nn.Module, arguments: tuple[object, ...]) -> None:
         self._open.append(set())
-        self.stages.append(
-            ({self.note(t) for t in arguments if isinstance(t, Tensor)}, self._open[-1])
-        )
+        given = {self.note(t) for t in arguments if isinstance(t, Tensor)}
+        for key in given:
+            self._place(key)
+        self.stages.append((given, self._open[-1]))
 
     def leave(self, *_: object) -> None:
         self._open.pop()
@@ -136,7 +164,7 @@ def plan(
     shape: Sequence[int],
     device_type: str,
     dtype: torch.dtype = torch.float32,
-    average: bool = True,
+    averages: int = 1,
     conditions: Mapping[str, Sequence[int]] | None = None,
 ) -> MemoryPlan:
     """For a training step of AdamW on clips (B, C, F, H, W).
@@ -144,7 +172,7 @@ def plan(
     Args:
         device_type: cpu or cuda, which save different things.
         dtype: that activations are computed in.
-        average: whether an average of the weights is kept.
+        averages: of the weights, that are kept.
         conditions: shape for one clip of what the network is told beside log-SNR, by its name:
             vectors (vector_width,), tokens (L, token_width).
     """
@@ -152,9 +180,13 @@ def plan(
     saved = _Saved(blank)
     for layer in blank.modules():
         layer.register_forward_hook(saved.compare)
-    stages = [module for module in blank.modules() if getattr(module, FLAG, False)]
+    stages = [module for module in blank.modules() if isinstance(module, Stage)]
     for stage in stages:
-        setattr(stage, FLAG, False)
+        stage.register_forward_pre_hook(partial(saved.go_to, stage.level))
+        stage.register_forward_hook(partial(saved.go_to, None))
+        if not stage.checkpointing:
+            continue
+        stage.checkpointing = False
         stage.register_forward_pre_hook(saved.enter)
         stage.register_forward_hook(saved.leave)
     x = torch.empty(tuple(shape), device="meta", dtype=dtype)
@@ -177,9 +209,10 @@ def plan(
     largest = saved.largest * 4 // dtype.itemsize
     working = WORKING * largest + 2 * output.numel() * 4 + LIBRARIES
     working += max((saved.bytes(inside - given) for inside in again), default=0)
-    return MemoryPlan(
-        weights, 2 * weights, weights if average else 0, saved.bytes(set(kept)) + casts, working
-    )
+    by_level = [0] * (1 + max((stage.level for stage in stages), default=-1)) + [casts]
+    for key in kept:
+        by_level[saved.levels.get(key, -1)] += saved.sizes[key]
+    return MemoryPlan(weights, 2 * weights, averages * weights, tuple(by_level), working)
 
 
 def planner(
@@ -187,7 +220,7 @@ def planner(
     clip: Sequence[int],
     device_type: str,
     dtype: torch.dtype = torch.float32,
-    average: bool = True,
+    averages: int = 1,
     conditions: Mapping[str, Sequence[int]] | None = None,
 ) -> Callable[[int], MemoryPlan]:
     """Batch size -> plan; of a large one by what two small ones take: planning takes time, too.
@@ -199,14 +232,18 @@ def planner(
 
     @cache
     def small(batch_size: int) -> MemoryPlan:
-        return plan(network, (batch_size, *clip), device_type, dtype, average, conditions)
+        return plan(network, (batch_size, *clip), device_type, dtype, averages, conditions)
 
     def planned(batch_size: int) -> MemoryPlan:
         if batch_size <= few:
             return small(batch_size)
         slope = (batch_size - few) / few
-        pairs = zip(small(few), small(2 * few), strict=True)
-        return MemoryPlan(*(round(a + (b - a) * slope) for a, b in pairs))
+        one, two = small(few), small(2 * few)
+        by_level = zip(one.by_level, two.by_level, strict=True)
+        return one._replace(
+            by_level=tuple(round(a + (b - a) * slope) for a, b in by_level),
+            working=round(one.working + (two.working - one.working) * slope),
+        )
 
     return planned
 
@@ -217,7 +254,7 @@ def propose(
     device_type: str,
     available: int,
     dtype: torch.dtype = torch.float32,
-    average: bool = True,
+    averages: int = 1,
     conditions: Mapping[str, Sequence[int]] | None = None,
 ) -> Proposal:
     """The largest batch up to shape[0] that fits: first whole, then in halves that accumulate, at
@@ -227,12 +264,12 @@ def propose(
         shape: (B, C, F, H, W) of the batch that an optimizer step is meant to see.
         available: bytes of the device.
     """
+    blank = copy.deepcopy(network).to("meta")  # once: the weights of a large one take long
     for checkpointing in (False, True):
-        candidate = copy.deepcopy(network)
-        for module in candidate.modules():
-            if checkpointing and hasattr(module, FLAG):
-                setattr(module, FLAG, True)
-        planned = planner(candidate, shape[1:], device_type, dtype, average, conditions)
+        for module in blank.modules():
+            if checkpointing and isinstance(module, Stage):
+                module.checkpointing = True
+        planned = planner(blank, shape[1:], device_type, dtype, averages, conditions)
         batch_size = shape[0]
         while batch_size:
             needed = planned(batch_size)
@@ -243,7 +280,7 @@ def propose(
 
     def fits(*clip: int) -> bool:
         one = (1, shape[1], *clip)
-        return plan(candidate, one, device_type, dtype, average, conditions).total <= room
+        return plan(blank, one, device_type, dtype, averages, conditions).total <= room
 
     smaller = _smaller_clips(shape[2:], needed, room, fits)
     remedy = f"with it {' or '.join(smaller)} fits" if smaller else "choose a smaller network="
@@ -262,7 +299,7 @@ def _smaller_clips(
         clip: (F, H, W).   fits: whether a clip of (F, H, W) does.
     """
     frames, height, width = clip
-    fixed = needed.weights + needed.optimizer + needed.average + LIBRARIES
+    fixed = needed.fixed + LIBRARIES
     share = (room - fixed) / (needed.total - fixed)
     if share <= 0:
         return []

@@ -56,6 +56,7 @@ class Stage(nn.Module):
     """Residual blocks, then attention within frames, to condition tokens, along time, if asked for.
 
     Args:
+        level: of the network, from 0.
         widths: channels before the first block, and after each.
         skip_width: channels of what comes in from the way down, 0 for nothing.
         checkpointing: activations are made again for the gradient.
@@ -64,6 +65,7 @@ class Stage(nn.Module):
     def __init__(
         self,
         build: Build,
+        level: int,
         widths: list[int],
         skip_width: int,
         spatial: type[LinearAttention | FullAttention] | None,
@@ -83,7 +85,7 @@ class Stage(nn.Module):
         self.spatial = None if spatial is None else spatial(*arguments)
         self.cross = None if spatial is None else build.cross(width, num_heads)
         self.temporal = build.temporal(width, num_heads) if temporal else None
-        self.checkpointing = checkpointing
+        self.level, self.checkpointing = level, checkpointing
 
     def forward(
         self,
@@ -131,4 +133,4 @@ def over_time(layer: Callable[[Tensor], Tensor], x: Tensor, num_frames: int, ima
     mixed = layer(tokens[images:] if images else tokens)
     if images:
         mixed = torch.cat([tokens[:images], mixed])
-    return mixed.view(x.shape)
+    return mixed.reshape(x.shape)

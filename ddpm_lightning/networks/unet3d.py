@@ -133,6 +133,7 @@ class UNet3D(nn.Module):
         def stage(level: int, in_width: int, out_width: int, skip_width: int) -> Stage:
             return Stage(
                 build,
+                level,
                 [in_width] + [out_width] * num_blocks[level],
                 skip_width,
                 SPATIAL[spatial_attention[level]],
@@ -153,6 +154,7 @@ class UNet3D(nn.Module):
         attends = spatial_attention[-1] != "none"
         self.middle = Stage(
             build,
+            levels - 1,
             [widths[-1]] * 2,
             0,
             SPATIAL["full"] if attends else None,

@@ -61,7 +61,7 @@ def fit_memory(start: Start, network: nn.Module, is_auto: bool) -> tuple[Start, 
             "cuda" if on_gpu else "cpu",
             available,
             dtype,
-            average="ema" in config["callbacks"],
+            averages=len(config["callbacks"].get("ema", {}).get("averages", {})),
         )
     if is_auto and not found.checkpointing:
         return with_batch_size(start, found.batch_size), Budget(found.plan, available)

@@ -118,7 +118,7 @@ SHAPES = [
     ("tokens", (2, 0, 6), r"got \(2, 0, 6\); set network.token_width"),
     ("tokens", (2, 6), r"got \(2, 6\)"),
     ("tokens", (1, 4, 6), r"got \(1, 4, 6\)"),
-    ("tokens", None, r"got None; set network.token_width to their width, 0 for none"),
+    ("tokens", None, r"got None; set network.token_width=0, or give them with Denoiser"),
 ]
 
 
