@@ -29,7 +29,7 @@ from ddpm_lightning.run.slurm import earlier_run
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
 
-PROBE_CLIPS = 8  # at most, to find the faster precision with
+PROBE_CLIPS, PROBE_POSITIONS = 8, 2**16  # at most, to find the faster precision with
 _NAMED = ("noise", "objective", "times", "loss", "sampler")  # groups of parts that need no other
 _STRATEGIES = (
     "auto",
@@ -181,7 +181,8 @@ def with_precision(start: Start, network: nn.Module) -> Start:
     if trainer.get("precision") != "auto":
         return start
     form = clip_format(**data)
-    num_clips = min(data["batch_size"], PROBE_CLIPS)
+    positions = form.num_frames * form.height * form.width
+    num_clips = max(1, min(data["batch_size"], PROBE_CLIPS, PROBE_POSITIONS // positions))
     clips = torch.zeros(num_clips, form.channels, form.num_frames, form.height, form.width)
     chosen = choose_precision(
         accelerator=str(trainer.get("accelerator", "auto")),
