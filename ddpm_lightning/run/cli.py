@@ -273,4 +273,11 @@ def _near_keys(message: str) -> list[str]:
             node = node.get(key) if isinstance(node, dict) else None
         names |= set(map(str, node)) if isinstance(node, dict) else set()
     near = get_close_matches(name, sorted(names - {"defaults", "_target_"}))
-    return [f"did you mean {', '.join('.'.join([*path, key]) for key in near)}?"] if near else []
+    found = [".".join([*path, key]) for key in near] or _same_keys(name)
+    return [f"did you mean {', '.join(found)}?"] if found else []
+
+
+def _same_keys(name: str) -> list[str]:
+    """Those of this name in other groups."""
+    files = (file for file in CONF.glob("*/*.yaml") if f"\n{name}:" in file.read_text())
+    return sorted({f"{file.parent.name}.{name}" for file in files})

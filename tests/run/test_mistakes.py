@@ -13,6 +13,7 @@ from tests.commands import ROOT, TINY, Call, assert_user_error, spawn, write_gif
 MISTAKES = {
     "unknown option": (["model=medain"], ["model/medain", "did you mean model=median?"]),
     "unknown group": (["modle=median"], ["modle", "did you mean model?"]),
+    "key of another group": (["trainer.batch_size=8"], ["did you mean data.batch_size?"]),
     "unknown key": (["trainer.max_stesp=4"], ["max_stesp", "did you mean trainer.max_steps"]),
     "unknown key in a callback": (["callbacks.ema.avrages=1"], ["mean callbacks.ema.averages?"]),
     "unknown key in a callback, forced": (
