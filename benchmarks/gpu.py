@@ -3,11 +3,11 @@
     python -m benchmarks.gpu FOLDER                        # under 8 minutes on an H200
     python -m benchmarks.gpu FOLDER --device cpu --quick   # in small: whether it works
 
-Writes gpu.json and gpu.md. Needs torch and PyYAML; the peer's columns stay empty where its package
-is missing. A step is forward, backward and AdamW in bfloat16 autocast, eager and compiled, at the
-largest batch (a power of 2) that the time and the memory allow; MFU is three forward passes' FLOPs
-over the device's dense bfloat16 peak. Sampling draws 16 clips with 50 evaluations (DDIM); the
-peer's loop of 1,000 is timed by 20 of its calls.
+Writes gpu.json and gpu.md. Needs torch and PyYAML; the peer's rows are missing where its package
+is. A step is forward, backward and AdamW in bfloat16 autocast, eager, compiled and with CUDA
+graphs, at a batch of 8 or 4, or as much of it as fits; what there is no time for says so. MFU is
+three forward passes' FLOPs over the device's dense bfloat16 peak. Sampling draws 16 clips with 50
+evaluations (DDIM); the peer's loop of 1,000 is timed by some of its calls.
 """
 
 import argparse
@@ -40,8 +40,10 @@ COLUMNS = (
     "network", "clip", "mode", "parameters", "batch", "ms_per_step", "clips_per_s", "mfu",
     "peak_gib",
 )  # fmt: skip
+MODES = {64: ("eager", "compiled", "CUDA graphs"), 128: ("eager", "compiled")}
 
 Row = dict[str, Any]
+LATE: Row = {"error": "left out: out of time"}
 
 
 def preset(name: str) -> UNet3D:
@@ -90,11 +92,12 @@ class Bench:
     def training(self, name: str, make: Callable[[], nn.Module], size: tuple[int, int]) -> None:
         frames, side = size
         batch = 1 if self.quick else {64: 8, 128: 4}[side]
-        for mode in ("eager",) if self.quick else ("eager", "compiled"):
+        for mode in ("eager",) if self.quick else MODES[side]:
+            row: Row = {"network": name, "clip": f"{frames}x{side}x{side}", "mode": mode}
             if self.is_late:
-                return
+                self.rows.append(row | LATE)
+                continue
             self._free()
-            row = {"network": name, "clip": f"{frames}x{side}x{side}", "mode": mode}
             while batch:
                 try:
                     self.rows.append(row | self._step(make(), (batch, 3, frames, side, side), mode))
@@ -110,12 +113,13 @@ class Bench:
     def _step(self, network: nn.Module, shape: tuple[int, ...], mode: str) -> Row:
         network = network.to(self.device)
         flops = 3 * self._flops(network, shape)
-        if mode == "compiled":
-            network.compile()
+        if mode != "eager":
+            network.compile(mode="reduce-overhead" if mode == "CUDA graphs" else None)
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
         x, level = torch.randn(shape, device=self.device), torch.ones(shape[0], device=self.device)
 
         def step() -> None:
+            torch.compiler.cudagraph_mark_step_begin()
             with torch.autocast(self.device.type, torch.bfloat16):
                 output: Tensor = network(x, level)
             (output.float() - x).square().mean().backward()
@@ -146,12 +150,22 @@ class Bench:
                 )
             return int(counter.get_total_flops())
 
+    def sample_all(self, names: list[str]) -> None:
+        for name in names:
+            for compiled in (False,) if self.quick else (False, True):
+                self.sample(name, compiled)
+        if has_peer():
+            self.sample_peer()
+
     def sample(self, name: str, compiled: bool) -> None:
         """Seconds for 16 clips with 50 evaluations, noise to clip."""
+        clips, evaluations, side = (2, 2, 16) if self.quick else (16, 50, 64)
+        row: Row = {"network": name, "clips": clips, "evaluations": evaluations}
+        row |= {"compiled": compiled}
         if self.is_late:
+            self.sampling.append(row | LATE)
             return
         self._free()
-        clips, evaluations, side = (2, 2, 16) if self.quick else (16, 50, 64)
         network = preset(name).to(self.device).eval()
         if compiled:
             network.compile()
@@ -164,15 +178,17 @@ class Bench:
                 sampler.sample(denoiser, (clips, 3, 16, side, side), device=self.device)
 
         taken = self.milliseconds(draw)
-        row = {"network": name, "clips": clips, "evaluations": evaluations}
-        self.sampling.append(row | {"compiled": compiled, "seconds": round(taken / 1000, 3)})
+        self.sampling.append(row | {"seconds": round(taken / 1000, 3)})
 
     def sample_peer(self) -> None:
         """The peer draws with all 1,000 steps: so many times one of its network's calls."""
+        clips, side = (2, 16) if self.quick else (16, 64)
+        row: Row = {"network": "peer, dim 64", "clips": clips, "evaluations": 1000}
+        row |= {"compiled": False}
         if self.is_late:
+            self.sampling.append(row | LATE)
             return
         self._free()
-        clips, side = (2, 16) if self.quick else (16, 64)
         network = peer().to(self.device).eval()
         x = torch.randn(clips, 3, 16, side, side, device=self.device)
         t = torch.ones(clips, device=self.device)
@@ -181,7 +197,6 @@ class Bench:
             with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
                 network(x, t)
 
-        row = {"network": "peer, dim 64", "clips": clips, "evaluations": 1000, "compiled": False}
         self.sampling.append(row | {"seconds": round(self.milliseconds(call), 3)})
 
     def _free(self) -> None:
@@ -226,11 +241,8 @@ def main() -> None:
             bench.training(name, partial(preset, name), size)
         if has_peer():
             bench.training("peer, dim 64", peer, size)
-    for name in names:
-        for compiled in (False,) if arguments.quick else (False, True):
-            bench.sample(name, compiled)
-    if has_peer():
-        bench.sample_peer()
+        if size == sizes[0]:
+            bench.sample_all(names)
     cuda = device.type == "cuda"
     about = {
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
