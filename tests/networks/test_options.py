@@ -42,9 +42,8 @@ def test_every_option_keeps_the_shape_and_reaches_every_parameter(options: dict[
 def test_memory_is_planned_for_every_option(options: dict[str, Any]) -> None:
     model = unet(**options)
     one, two = (plan(model, (batch, *clips().shape[1:]), "cpu") for batch in (1, 2))
-    assert two.activations == pytest.approx(
-        2 * one.activations, rel=0.1
-    )  # less what is made of weights
+    # What is made of weights alone does not grow with the batch.
+    assert 1.5 * one.activations < two.activations < 2.01 * one.activations
     assert two.by_level[0] > 0
 
 
