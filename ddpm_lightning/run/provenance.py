@@ -15,6 +15,7 @@ from typing import Any
 from ddpm_lightning.run.config import Node
 
 ROOT = Path(__file__).parents[2]
+_PLAIN = ("--no-color", "--no-ext-diff")
 
 
 def command(words: list[str]) -> str:
@@ -39,14 +40,21 @@ def provenance(words: list[str], config: Node) -> dict[str, Any]:
 
 
 def diff() -> str:
-    """What the checkout holds beyond its revision: changed tracked files, as a patch."""
-    return _git("diff", "HEAD", "--no-color", "--no-ext-diff") or ""
+    """What the checkout holds beyond its revision, as a patch: changed files, and new ones of code
+    and configuration.
+    """
+    changed = _git("diff", "HEAD", *_PLAIN) or ""
+    new = _git("ls-files", "--others", "--exclude-standard", "-z", "conf", "*.py") or ""
+    names = [name for name in new.split("\0") if name]
+    patches = (_git("diff", "--no-index", *_PLAIN, "/dev/null", n, differs=True) for n in names)
+    return changed + "".join(patch or "" for patch in patches)
 
 
-def _git(*words: str) -> str | None:
+def _git(*words: str, differs: bool = False) -> str | None:
+    """What it prints. Args: differs: exit code 1 says that there is a difference."""
     try:
         found = subprocess.run(
-            ["git", "-C", str(ROOT), *words], capture_output=True, timeout=10, check=True
+            ["git", "-C", str(ROOT), *words], capture_output=True, timeout=10, check=not differs
         )
     except (OSError, subprocess.SubprocessError):  # no git, no checkout
         return None
