@@ -154,7 +154,8 @@ class DiffusionModule(pl.LightningModule):
         loss = losses.mean()
         sync = self._num_parts > 1
         self.log("train/loss", loss, prog_bar=True, batch_size=len(x_0), sync_dist=sync)
-        return loss
+        # An infinite one may have a finite gradient; with this all ranks get none.
+        return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
     def on_validation_epoch_start(self) -> None:
         self._val_losses = LossByLogSNR()

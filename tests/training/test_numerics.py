@@ -19,7 +19,8 @@ from tests.training.test_callbacks import fit, module
 class Poisoned(Loss):
     """The plain loss, but for one sample of the given calls, whose value or gradient is not finite.
 
-    value: what is added; nan + 0 * loss has a gradient of nan, sqrt at 0 an infinite one only.
+    value: what is added; nan + 0 * loss has a gradient of nan, sqrt at 0 an infinite one only, and
+    an infinite constant none that shows.
     """
 
     def __init__(self, calls: set[int], what: str) -> None:
@@ -31,6 +32,8 @@ class Poisoned(Loss):
         self.num_calls += 1
         if self.num_calls not in self.calls:
             return loss
+        if self.what == "infinite":
+            return loss + torch.tensor([0.0, torch.inf])
         if self.what == "loss":
             return loss * torch.tensor([1.0, float("nan")])
         return loss + (loss * torch.tensor([0.0, 0.0])).sqrt()
@@ -51,8 +54,12 @@ class Weights(pl.Callback):
         self.moments.append(sum(float(entry["exp_avg"].abs().sum()) for entry in state.values()))
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_step_without_a_finite_gradient_changes_nothing(what: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("what", "told"), [("loss", "nan"), ("gradient", None), ("infinite", "inf")]
+)
+def test_a_step_without_a_finite_gradient_changes_nothing(
+    what: str, told: str | None, tmp_path: Path
+) -> None:
     model = module()
     model.loss = Poisoned({2}, what)
     weights, guard = Weights(), NumericsGuard(10, str(tmp_path / "run" / "skipped.jsonl"))
@@ -70,7 +77,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing(what: str, tmp_path: P
     assert [sample["clip"] for sample in row["samples"]] == [2, 3]
     assert all(-20 < sample["log_snr"] < 20 for sample in row["samples"])
     assert isinstance(row["samples"][0]["loss"], float)
-    assert row["samples"][1]["loss"] == "nan" if what == "loss" else row["samples"][1]["loss"] > 0
+    assert row["samples"][1]["loss"] == told if told else row["samples"][1]["loss"] > 0
 
 
 def test_all_that_was_accumulated_is_told(tmp_path: Path) -> None:

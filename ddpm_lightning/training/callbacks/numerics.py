@@ -19,8 +19,9 @@ class NonFinite(RuntimeError):  # noqa: N818 - one more way for a run to fail
 class NumericsGuard(pl.Callback):
     """Skips optimizer steps whose gradient is not finite: weights and optimizer stay as they were.
 
-    A loss that is not finite has such a gradient. With several devices all of them skip: gradients
-    have been averaged. Half precision (16-mixed) is left to its scaler, which does the same.
+    A loss that is not finite is given such a gradient by DiffusionModule. With several devices all
+    of them skip: gradients have been averaged. Half precision (16-mixed) is left to its scaler,
+    which does the same.
 
     Args:
         max_in_a_row: skipped steps that end the run.
@@ -61,7 +62,7 @@ class NumericsGuard(pl.Callback):
             first = trainer.global_step - self._in_a_row + 1
             raise NonFinite(
                 f"the loss or its gradient was not finite in {self._in_a_row} steps in a row, from "
-                f"step {first} on; {self.path} tells their samples, checkpoints are from before"
+                f"step {first} on; {self.path} tells their samples, saved weights are from before"
             )
 
     def _write(
