@@ -9,6 +9,7 @@ goes on. The process of the sweep itself imports no torch.
 import csv
 import hashlib
 import json
+import math
 import signal
 import sys
 from collections.abc import Callable
@@ -144,18 +145,24 @@ def _row(job: Planned, metric: str, directory: Path) -> Row:
         words=" ".join(job.words),
         status=status["status"],
         error=status.get("error") or "",
-        metric=_best(job.directory / "metrics.csv", metric),
+        metric=best_value(job.directory / "metrics.csv", metric),
         seconds=status.get("seconds"),
         path=str(job.directory.relative_to(directory)),
     )
 
 
-def _best(metrics: Path, name: str) -> float | None:
+def _names(run: Path) -> list[str]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [name for name in next(csv.reader(file)) if name.startswith(("train/", "val/"))]
+
+
+def best_value(metrics: Path, name: str) -> float | None:
+    """The least finite one in metrics.csv, None where there is none."""
     if not metrics.is_file():
         return None
     with metrics.open(newline="") as file:
         values = [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
-    return min(values, default=None)
+    return min(filter(math.isfinite, values), default=None)
 
 
 def _report(rows: list[Row], directory: Path, sweep: Sweep) -> None:
@@ -165,3 +172,6 @@ def _report(rows: list[Row], directory: Path, sweep: Sweep) -> None:
     write_text(directory / "sweep.csv", as_csv(rows, metric))
     write_text(directory / "sweep.html", as_html(rows, metric, directory, " ".join(sweep.words)))
     print(f"\n{table}\n  page           {directory / 'sweep.html'}")
+    finished = [directory / row.path for row in rows if row.status == "finished"]
+    if finished and all(row.metric is None for row in rows):
+        print(f"  no job has sweep.metric={metric}; choose {', '.join(_names(finished[0]))}")

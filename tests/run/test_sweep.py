@@ -18,6 +18,7 @@ from ddpm_lightning.plots.sweep_page import Row, as_html, as_markdown
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.executors import Local, Process, visible_devices
 from ddpm_lightning.run.expand import expanded
+from ddpm_lightning.run.sweep import best_value
 from ddpm_lightning.run.threads import num_cores
 from tests.commands import (
     ROOT,
@@ -287,6 +288,13 @@ def test_local_jobs_run_side_by_side_on_devices_of_their_own(
     assert told.index((1, "starts")) < told.index((0, "done"))
     assert (2, "ended with exit code 7") in told
     assert (3, "done") in told
+
+
+def test_a_value_that_is_not_finite_is_never_thebest_value(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,val/loss\n1,nan\n2,0.5\n3,\n4,-inf\n")
+    assert best_value(tmp_path / "metrics.csv", "val/loss") == 0.5
+    (tmp_path / "metrics.csv").write_text("step,val/loss\n1,nan\n")
+    assert best_value(tmp_path / "metrics.csv", "val/loss") is None
 
 
 def row(number: int, **changes: Any) -> Row:
