@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -132,6 +133,7 @@ def composed(config_name: str) -> Job:
         _under_hydra(collect, config_name)
     else:  # the same in half the time: Hydra's main composes twice
         refuse_null_groups(words)
+        refuse_unknown_keys(config_name, words)
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
             cfg = _composed(config_name, words)
         configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
@@ -164,9 +166,14 @@ def _root(word: str) -> str:
 def composed_sweep(config_name: str, words: list[str]) -> Sweep:
     """All jobs, so that a mistake in the last of them is found before the first one starts."""
     refuse_null_groups(words)
+    refuse_unknown_keys(config_name, words)
     for word in words:
         if word.startswith(("hydra/launcher", "hydra/sweeper")):
             raise UserError(f"{word}: this command runs its jobs itself; see sweep.executor")
+        if _root(word) in ("resume", "ckpt_path"):
+            raise UserError(
+                f"{word}: -m begins new runs; the same sweep's command again goes on with its jobs"
+            )
     how = [word for word in words if word.startswith(SWEEP_WORDS)]
     made_by = [word for word in words if word not in how]
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
@@ -236,6 +243,17 @@ def refuse_null_groups(words: list[str]) -> None:
             raise UserError(f"{word}: the group {group} needs an option; choose {names}")
 
 
+def refuse_unknown_keys(config_name: str, words: list[str]) -> None:
+    """UserError for +KEY=VALUE with a first part that nothing reads, most likely misspelt."""
+    known = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    known |= yaml.safe_load((CONF / f"{config_name}.yaml").read_text()).keys()
+    for word in words:
+        if word.startswith("+") and (root := _root(word)) not in known:
+            near = get_close_matches(root, sorted(known - {"defaults"}), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"{word}: nothing is called {root}{hint}")
+
+
 def describe(error: BaseException) -> str:
     """At most five lines: the message, its cause where Hydra hides it there, and what is near."""
     message = str(error)
@@ -245,18 +263,24 @@ def describe(error: BaseException) -> str:
             message = f"{message}\n{cause}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(("full_key:", "object_type="))]
-    return "\n".join([*lines[:4], *(_near_options(message) or _near_keys(message))])
+    hints = _near_options(message) or _near_keys(message)
+    if hints:  # instead of a list that would be cut, and of advice to add a misspelt key
+        lines = list(takewhile(lambda line: not line.startswith("Available"), lines))
+        lines = [line for line in lines if not line.startswith("To append")]
+    return "\n".join([*lines[:4], *hints])
 
 
 def _near_options(message: str) -> list[str]:
-    """'did you mean ...' for Hydra's complaint about an option that a group does not have."""
+    """What to choose, for Hydra's complaint about an option that a group does not have."""
     given = next((part for part in message.split("'") if "/" in part), None)
     if "Could not find" not in message or given is None:
         return []
     group, _, name = given.rpartition("/")
     options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     near = get_close_matches(name, options, n=1)
-    return [f"did you mean {group}={near[0]}?"] if near else []
+    if near:
+        return [f"did you mean {group}={near[0]}?"]
+    return [f"choose {', '.join(options)}"] if options else []
 
 
 def _near_keys(message: str) -> list[str]:

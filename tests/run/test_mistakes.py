@@ -14,6 +14,16 @@ MISTAKES = {
     "unknown option": (["model=medain"], ["model/medain", "did you mean model=median?"]),
     "unknown group": (["modle=median"], ["modle", "did you mean model?"]),
     "key of another group": (["trainer.batch_size=8"], ["did you mean data.batch_size?"]),
+    "added key that nothing reads": (
+        ["+optimiser.lr=0.1"],
+        ["nothing is called optimiser; did you mean optimizer?"],
+    ),
+    "no near option": (["sampler=dpm"], ["choose ancestral, ddim,", "unipc"]),
+    "no number of devices": (["trainer.devices=abc"], ["trainer.devices=abc"]),
+    "no devices": (["trainer.devices=0"], ["trainer.devices must be at least 1, got 0"]),
+    "ascent": (["trainer.gradient_clip_val=-1"], ["gradient_clip_val must be at least 0, got -1"]),
+    "no accumulation": (["trainer.accumulate_grad_batches=0"], ["at least 1, got 0"]),
+    "endless": (["trainer.max_steps=-5"], ["trainer.max_steps must be at least 0, got -5"]),
     "unknown key": (["trainer.max_stesp=4"], ["max_stesp", "did you mean trainer.max_steps"]),
     "unknown key in a callback": (["callbacks.ema.avrages=1"], ["mean callbacks.ema.averages?"]),
     "unknown key in a callback, forced": (
@@ -172,6 +182,7 @@ MISTAKES = {
     ),
     "unknown option in a sweep": (["-m", "noise=linear,cosin"], ["did you mean noise=cosine?"]),
     "an interval in a grid": (["-m", "optimizer.lr=interval(0,1)"], ["interval", "num_random"]),
+    "a sweep that resumes": (["-m", "seed=0,1", "resume=last"], ["resume=last", "new runs"]),
     "nothing to resume": (["ckpt_path=last"], ["no run"]),
     "missing checkpoint": (["ckpt_path=gone.ckpt"], ["gone.ckpt"]),
 }
