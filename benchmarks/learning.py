@@ -8,10 +8,12 @@ Each training is the default run (moving digits, cosine noise, velocity, AdamW) 
 network: the same clips, times and noise in the same order, raw weights, fixed validation pairs. The
 peer's architecture is ours here, layer for layer, with its number of parameters within 2 %; it is
 told the step whose log-SNR is nearest, which is what it was made for. Bins of log-SNR begin with
-the noisiest; given are mean and standard deviation over the seeds. Some 30 minutes of one thread.
+the noisiest; given are mean and standard deviation over the seeds. Some 30 minutes of one thread,
+with --options 20.
 """
 
 import argparse
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -35,6 +37,7 @@ from ddpm_lightning.training.module import DiffusionModule
 
 CONF = Path(__file__).parents[1] / "conf"
 WIDTH, MULTIPLIERS, HEADS, HEAD_WIDTH = 16, [1, 2, 4], 4, 32
+MILLISECONDS = "ms a step"  # of the processor, data included
 VAL_DRAWS = 4  # fixed pairs per validation clip
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -43,10 +46,17 @@ OPTIONS: list[dict[str, Any]] = [
     {"resampling": "strided"},
     {"resampling": "area"},
     {"zero_exits": False},
+    {"spatial_attention": ["none", "windowed", "full"]},
+    {"spatial_attention": ["none", "linear", "full"]},
+    {"spatial_attention": ["linear", "full", "full"]},
+    {"temporal_mixing": "separable"},
+    {"temporal_mixing": "full"},
+    {"patch": 1},
+    {"wide_ends": True},
 ]
 
 Make = Callable[[DictConfig], nn.Module]
-Losses = dict[str, float]  # by bin, and of all
+Losses = dict[str, float]  # by bin, and of all; beside them the time of a step
 
 
 class Stepped(nn.Module):
@@ -119,18 +129,21 @@ def losses(make: Make, seed: int, steps: int, words: list[str]) -> Losses:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    start = time.process_time()
     trainer.fit(module, datamodule=data)
+    taken = time.process_time() - start
     device = trainer.strategy.root_device
     denoiser = module.denoiser.to(device).eval()
     found = evaluate(denoiser, data.val_dataloader(), VAL_DRAWS, device)
     return {str(row["log_snr"]): float(row["loss"]) for row in found.by_bin()} | {
-        "all": found.mean()["loss"]
+        "all": found.mean()["loss"],
+        MILLISECONDS: 1000 * taken / steps,
     }
 
 
 def row(name: str, values: list[list[float]]) -> str:
     """A line of the table from each column's values, one a seed."""
-    cells = (f"{mean(v):.4f}" + (f" ± {stdev(v):.4f}" if len(v) > 1 else "") for v in values)
+    cells = (f"{mean(v):.4g}" + (f" ± {stdev(v):.2g}" if len(v) > 1 else "") for v in values)
     return f"| {name} | {' | '.join(cells)} |"
 
 
@@ -150,7 +163,7 @@ def main() -> None:
             for o in OPTIONS
         }
     found: dict[str, list[Losses]] = {name: [] for name in makes}
-    columns = [name.replace("_", " ") for name in [*bin_names(), "all"]]
+    columns = [name.replace("_", " ") for name in [*bin_names(), "all", MILLISECONDS]]
     print(f"| | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for seed in range(arguments.seeds):
