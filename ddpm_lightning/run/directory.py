@@ -118,8 +118,12 @@ def _taken(directory: Path) -> UserError:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all, and without logins."""
-    data = redacted(text).encode()
+    """Whole or not at all, and without secrets."""
+    _write(path, redacted(text))
+
+
+def _write(path: Path, text: str) -> None:
+    data = text.encode()
     write_file(path, [data], len(data))
 
 
@@ -149,30 +153,38 @@ def _with_status(directory: Path) -> Iterator[None]:
         seconds = round(time.time() - started, 1)
         write_text(directory / "status.json", _status(status, seconds, error))
 
+    def try_record(status: str, error: str | None = None) -> None:
+        with suppress(OSError):  # a full disk is no reason to tell another cause
+            record(status, error)
+
     try:
         record("running")
         yield
     except (Stopped, KeyboardInterrupt, SystemExit) as e:  # Lightning exits after the second
-        record("interrupted")
+        try_record("interrupted")
         number = e.signal_number if isinstance(e, Stopped) else signal.SIGINT
         again = command([f"resume={relpath(directory)}"])
         name = signal.Signals(number).name
         raise Stopped(number, f"interrupted by {name}; go on with: {again}") from e
     except UserError as e:
-        record("failed", str(e))
+        try_record("failed", str(e))
         raise
     except Exception as e:
-        record("failed", _cause(e))
+        try_record("failed", _cause(e))
         raise
     record("finished")
 
 
 def record_failure(directory: Path, cause: str) -> None:
-    """Of a run whose process ends at once, while its main thread waits for what does not come."""
+    """Of a run whose process ends at once, while its main thread waits for what does not come.
+
+    Where the disk is full, it is not recorded.
+    """
     status = directory / "status.json"
-    seconds = round(time.time() - status.stat().st_mtime, 1)  # since it said "running"
-    write_text(status, _status("failed", seconds, cause))
-    with (directory / LOG).open("a") as file:
+    with suppress(OSError):
+        seconds = round(time.time() - status.stat().st_mtime, 1)  # since it said "running"
+        write_text(status, _status("failed", seconds, cause))
+    with suppress(OSError), (directory / LOG).open("a") as file:
         file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} ERROR {redacted(cause)}\n")
 
 
@@ -190,11 +202,16 @@ def logged(directory: Path) -> Iterator[None]:
     try:
         yield
     except Exception as e:
-        with suppress(OSError), path.open("a") as file:  # the disk may be what failed
-            file.write(redacted(traceback.format_exc()))
+        where = f"its traceback is in {relpath(path)}"
+        try:
+            with path.open("a") as file:
+                # The cause comes first: of a full disk's last block no more may be left.
+                file.write(redacted(f"{_cause(e)}\n{traceback.format_exc()}"))
+        except OSError as refused:
+            where = f"its traceback is not whole in {relpath(path)}: {refused.strerror}"
         if isinstance(e, UserError):
             raise
-        raise RunFailed(f"{_cause(e)} (its traceback is in {relpath(path)})") from e
+        raise RunFailed(f"{_cause(e)} ({where})") from e
     finally:
         root.removeHandler(handler)
         handler.close()
@@ -211,10 +228,10 @@ def freeze(start: Start, words: list[str]) -> None:
 
     Another process begins it with `resume`. composed.yaml comes last: with it, all is there.
     """
-    write_text(start.directory / "config.yaml", yaml.safe_dump(start.config, sort_keys=False))
+    _write_config(start)
     _write_provenance(start, words, 0)
     write_text(start.directory / "status.json", _status("waiting"))
-    write_text(start.directory / "composed.yaml", _composed(start))
+    _write_composed(start)
 
 
 @contextmanager
@@ -229,7 +246,7 @@ def told_if_waiting(start: Start) -> Iterator[None]:
 
 
 def _status(status: str, seconds: float = 0, error: str | None = None) -> str:
-    entry = {"status": status, "seconds": seconds, "error": error}
+    entry = {"status": status, "seconds": seconds, "error": redacted(error)}
     return json.dumps(entry, indent=2) + "\n"
 
 
@@ -253,15 +270,22 @@ def quoted(path: Path) -> str:
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _composed(start: Start) -> str:
+def _write_config(start: Start) -> None:
+    text = yaml.safe_dump(redacted(start.config), sort_keys=False)
+    _write(start.directory / "config.yaml", text)
+
+
+def _write_composed(start: Start) -> None:
+    """As it is: secrets are ${oc.env:NAME} in it."""
     config = OmegaConf.to_container(start.cfg, resolve=False)
-    return str(yaml.safe_dump({"choices": start.choices, "config": config}, sort_keys=False))
+    text = yaml.safe_dump({"choices": start.choices, "config": config}, sort_keys=False)
+    _write(start.directory / "composed.yaml", text)
 
 
 def _write_start(start: Start, words: list[str]) -> None:
     directory = start.directory
-    write_text(directory / "config.yaml", yaml.safe_dump(start.config, sort_keys=False))
-    write_text(directory / "composed.yaml", _composed(start))
+    _write_config(start)
+    _write_composed(start)
     earlier = [int(path.stem) for path in (directory / "starts").glob("*.json")]
     _write_provenance(start, words, max(earlier, default=0) + 1)
 
@@ -270,6 +294,6 @@ def _write_provenance(start: Start, words: list[str], number: int) -> None:
     starts = start.directory / "starts"
     starts.mkdir(exist_ok=True)
     found: dict[str, Any] = provenance(words, start.config)
-    write_text(starts / f"{number:02d}.json", json.dumps(found, indent=2) + "\n")
+    write_text(starts / f"{number:02d}.json", json.dumps(redacted(found), indent=2) + "\n")
     if patch := diff():
         write_text(starts / f"{number:02d}.patch", patch)

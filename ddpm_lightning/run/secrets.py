@@ -1,23 +1,35 @@
-"""Logins in addresses, user:password@host, are neither stored nor shown.
+"""Logins in addresses, user:password@host, and what a configuration takes from the environment are
+neither stored nor shown.
 
-A run's configuration travels with it, so a login comes from the environment each time it is needed:
-data.list='https://${oc.env:LOGIN}@host/list.tsv'. Only that is stored as it is given.
+A run's configuration travels with it, so a secret comes from the environment each time it is
+needed: data.list='https://${oc.env:LOGIN}@host/list.tsv'. Only that is stored as it is given.
 """
 
+import json
 import logging
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-_LOGIN = re.compile(r"://[^/@\s$]*:[^/@\s$]*@")
+from omegaconf import Container, OmegaConf
+from omegaconf.resolvers import oc
+
+_LOGIN = re.compile(r"://(?!git@)[^/@\s$]+@")  # git@ is anyone
+_MIN_LENGTH = 8  # of a secret: "2" or "gifs" would be found all over a log
+_secrets: set[str] = set()  # in every spelling
 
 
 def redacted(value: Any) -> Any:
-    """The same text, or containers of text, without logins."""
+    """The same text, or containers of text, without secrets; names of classes stay."""
     if isinstance(value, str):
+        for secret in sorted(_secrets, key=len, reverse=True):  # one may hold another
+            value = value.replace(secret, "***")
         return _LOGIN.sub("://***@", value)
     if isinstance(value, dict):
-        return {key: redacted(item) for key, item in value.items()}
+        return {k: item if k == "_target_" else redacted(item) for k, item in value.items()}
     return [redacted(item) for item in value] if isinstance(value, list) else value
 
 
@@ -36,6 +48,26 @@ def redact_logs() -> None:
         return made
 
     logging.setLogRecordFactory(record)
+
+
+def _from_environment(name: str, *default: Any, _parent_: Container, _root_: Container) -> Any:
+    """${oc.env:NAME,default} as ever; what it gives is a secret from now on.
+
+    Not what names the run (run_name, run_dir: values of no group), a place on this machine or a
+    number.
+    """
+    value = oc.env(name, *default)
+    if value and name in os.environ and _parent_ is not _root_ and _may_be_secret(value):
+        _secrets.update((value, quote(value), json.dumps(value)[1:-1]))
+    return value
+
+
+OmegaConf.register_new_resolver("oc.env", _from_environment, replace=True)
+
+
+def _may_be_secret(value: str) -> bool:
+    is_place = os.path.exists(Path(*Path(value).parts[:2]))  # what is below may be made yet
+    return len(value) >= _MIN_LENGTH and not value.isdigit() and not is_place
 
 
 def _texts(value: Any, where: str) -> Iterator[tuple[str, str]]:

@@ -129,7 +129,7 @@ def fit(plan: Plan, around: Callable[[pl.Trainer], AbstractContextManager[Any]])
             for logger in trainer.loggers:
                 logger.log_hyperparams(redacted({**config, "skipped_gifs": data.skipped}))
         if trainer.is_global_zero:
-            told = overview(plan.start, trainer, data, plan.module, plan.budget)
+            told = redacted(overview(plan.start, trainer, data, plan.module, plan.budget))
             log.info("%s", told)
             show(trainer.loggers, directory, told, plan.first_step)
         resume = plan.start.checkpoint

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ddpm_lightning.plots.curves import read_metrics
+from ddpm_lightning.training.checkpoint_io import verified
 from tests.commands import (
     ROOT,
     TINY,
@@ -200,3 +202,26 @@ def test_a_failure_ends_with_its_cause_and_leaves_its_traceback(tmp_path: Path) 
     assert last.endswith("(its traceback is in out/train.log)")
     assert "Traceback" in (tmp_path / "out" / "train.log").read_text()
     assert json.loads((tmp_path / "out" / "status.json").read_text())["status"] == "failed"
+
+
+def test_a_disk_that_becomes_full_is_told_by_the_checkpoint_it_refuses(tmp_path: Path) -> None:
+    """Not by status.json, which it refuses too. A limit on the size of files refuses all writes."""
+    write_gifs(tmp_path / "gifs")
+    words = ["logger=csv", "run_dir=out", "trainer.max_steps=100000", "~callbacks.samples"]
+    # Nothing else is written: another file could be refused first.
+    quiet = ["trainer.log_every_n_steps=100000", "trainer.val_check_interval=100000"]
+    often = "callbacks.checkpoints.every_n_steps=5"
+    process = start(tmp_path, "train", *TINY, *words, *quiet, often)
+    last = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    try:
+        wait_for(last.exists, seconds=120)
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, most))
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 1, err
+    told = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert re.search(r"cannot write \S+/checkpoints/\S+: File too large; [\d,]+ bytes", told[-1])
+    assert "its traceback is not whole in out/train.log" in told[-1]
+    assert verified(last)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from ddpm_lightning.run.secrets import find_login, redacted
 from tests.commands import TINY, Call, assert_user_error, spawn, write_gifs
@@ -16,6 +17,16 @@ ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY": SECRET,
     "LOGIN": f"me:{SECRET}",
 }
+LISTS = [
+    "https://${oc.env:TOKEN}@127.0.0.1:9/list.tsv",
+    "https://127.0.0.1:9/list.tsv?t=${oc.env:TOKEN}",
+]
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another test's secrets are not in these."""
+    monkeypatch.setattr("ddpm_lightning.run.secrets._secrets", set())
 
 
 def holding(folder: Path) -> list[str]:
@@ -71,10 +82,45 @@ def test_a_login_from_the_environment_is_needed_each_time(
     assert_user_error(call("train", "resume=out"), "LOGIN")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("address", LISTS)
+@pytest.mark.parametrize("token", [f"ghp_{SECRET}", f'"{SECRET}/\\+ é'])
+def test_a_token_is_secret_wherever_it_stands(
+    token: str, address: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", token)
+    begin = ["data=tgif", f"data.list='{address}'", "data.cache_path=cache", "run_dir=out"]
+    for words in (begin, ["resume=out"]):
+        result = call("train", *words, "logger=csv", "trainer=cpu", "trainer.precision=32-true")
+        shown = address.replace("${oc.env:TOKEN}", "***")
+        assert_user_error(result, f"data: {shown} ")
+        assert SECRET not in result.out + result.err
+    composed = yaml.safe_load((tmp_path / "out" / "composed.yaml").read_text())
+    assert composed["config"]["data"]["list"] == address
+    assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["data"]["list"] == shown
+    assert holding(tmp_path) == []
+
+
+def test_only_what_may_be_a_secret_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a name of the run, a short value, a number, a place, a default; nor a class's name."""
+    given = {"NAME": "baseline-v2", "SHORT": "grey", "NUMBER": "20300101", "PLACE": str(tmp_path)}
+    for name, value in {**given, "KEY": "standard"}.items():
+        monkeypatch.setenv(name, value)
+    values = [f"${{oc.env:{name}}}" for name in ("SHORT", "NUMBER", "KEY", "NONE,'as it is'")]
+    group = {"values": values, "name": "${run_name}", "folder": "${oc.env:PLACE}/made/later"}
+    group["_target_"] = "processes.standard"
+    cfg = OmegaConf.create({"run_name": "${oc.env:NAME}", "data": group})
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert config["data"]["values"] == ["grey", "20300101", "standard", "as it is"]
+    hidden = {**config["data"], "values": ["grey", "20300101", "***", "as it is"]}
+    assert redacted(config) == {**config, "data": hidden}
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
         ("s3://KEY:SECRET@bucket/a", "s3://***@bucket/a"),
+        ("https://ghp_token@host/a", "https://***@host/a"),
         ("no https://a:b@c/d and ftp://:p@e", "no https://***@c/d and ftp://***@e"),
         ("https://host:80/a@b", "https://host:80/a@b"),
         ("ssh://git@host/a:b@c", "ssh://git@host/a:b@c"),
