@@ -3,12 +3,14 @@
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}")  # as temporary_of names it
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
 
 
@@ -24,7 +26,7 @@ def write_file(path: Path, parts: Iterable[bytes | memoryview], num_bytes: int) 
 
     Raises WriteRefused.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = temporary_of(path)
     try:
         with temporary.open("xb") as file:
             for part in parts:
@@ -38,6 +40,18 @@ def write_file(path: Path, parts: Iterable[bytes | memoryview], num_bytes: int) 
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def temporary_of(path: Path) -> Path:
+    """A name that nobody else has, in the same folder."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Files that killed processes have left half written. Nobody else may be writing there."""
+    for path in folder.glob(".*"):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 def write_folder(

@@ -104,14 +104,18 @@ def check_stored(config: Any, path: Path) -> None:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of ours, loaded on the CPU with weights_only; UserError for anything else."""
-    try:
-        checkpoint = read(path)
-    except (DamagedCheckpoint, OSError) as e:
-        raise UserError(str(e)) from e
+    checkpoint = _whole(path)
     state = checkpoint.get("state_dict")
     if not isinstance(state, dict) or not any(key.startswith(PREFIX["raw"]) for key in state):
         raise UserError(f"{path} is not a checkpoint of ddpm_lightning: it holds no denoiser")
     return checkpoint
+
+
+def _whole(path: Path) -> dict[str, Any]:
+    try:
+        return read(path)
+    except (DamagedCheckpoint, OSError) as e:
+        raise UserError(str(e)) from e
 
 
 def load_denoisers(run: Run) -> tuple[dict[str, Denoiser], int]:
@@ -135,7 +139,7 @@ def rebuild_average(run: Run, relative_length: float) -> tuple[Denoiser, int]:
     It is a sum of the snapshots; buffers are those of the checkpoint.
     """
     folder = run.directory / "averages"
-    snapshots = [read(path) for path in by_step(folder)]
+    snapshots = [_whole(path) for path in by_step(folder)]
     found = [
         (Window(average["gamma"], snapshot["step"]), average["weights"])
         for snapshot in snapshots

@@ -5,7 +5,8 @@ composed.yaml           the same before ${...} were replaced, and the option of 
 status.json             running, finished, failed or interrupted
 starts/01.json, .patch  of each start: command, code, packages, seed, machine; 00: of its sweep
 train.log               what was said, with every traceback
-checkpoints/ samples/ metrics.csv tensorboard/ wandb/
+checkpoints/ averages/ samples/ metrics.csv tensorboard/ wandb/
+abandoned_1/            what was trained beyond a checkpoint that the run went on from later
 """
 
 import json
@@ -31,7 +32,9 @@ from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import Node, resolved
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, user_errors
 from ddpm_lightning.run.provenance import command, diff, provenance
+from ddpm_lightning.run.rewind import set_aside
 from ddpm_lightning.run.secrets import redacted
+from ddpm_lightning.training.checkpoint_io import sweep
 
 LOG = "train.log"
 _NAMED_BY = ("model", "noise", "data")  # groups whose options name a run
@@ -128,8 +131,9 @@ def _write(path: Path, text: str) -> None:
 
 
 @contextmanager
-def recorded(start: Start, words: list[str]) -> Iterator[None]:
-    """A start's record: its files, its log, and status.json at its beginning and end.
+def recorded(start: Start, words: list[str], first_step: int) -> Iterator[None]:
+    """A start's record: its files, its log, and status.json at its beginning and end; what earlier
+    starts have left of steps after its first is set aside.
 
     Two processes cannot train in one directory: UserError. Raises RunFailed like `logged`.
     """
@@ -138,8 +142,16 @@ def recorded(start: Start, words: list[str]) -> Iterator[None]:
         lock = ProcessLock(directory / ".lock")
     try:
         with user_errors("the run directory"):
+            for folder in (directory, *filter(Path.is_dir, directory.iterdir())):
+                sweep(folder)
+            aside = start.checkpoint and set_aside(directory, start.checkpoint, first_step)
             _write_start(start, words)
         with logged(directory), _with_status(directory):
+            if aside:
+                place = relpath(aside)
+                log.info(
+                    "what was trained after step %d is a run of its own: %s", first_step, place
+                )
             yield
     finally:
         lock.release()

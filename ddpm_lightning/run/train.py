@@ -70,7 +70,7 @@ def lead(start: Start, budget: Budget, job: Job, others: Meeting | None) -> None
         plan = plan._replace(start=start)
     with (
         requeued(start.directory, outputs, job.words),
-        recorded(start, job.words),
+        recorded(start, job.words, plan.first_step),
         finished_wandb(),
     ):
         if start.checkpoint is not None:

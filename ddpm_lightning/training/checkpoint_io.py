@@ -12,13 +12,12 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ddpm_lightning.data.atomic import write_file
+from ddpm_lightning.data.atomic import remove_temporaries, temporary_of, write_file
 
 LAST, BEST, STEP = "last.ckpt", "best.ckpt", "step_{:08d}.ckpt"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -68,14 +67,12 @@ def verified(path: Path) -> bytes:
     return data
 
 
-def link(path: Path, name: str) -> None:
-    """Makes the same checkpoint known under another name beside it, without a copy if possible."""
-    other = path.with_name(name)
-    temporary = path.with_name(f".{name}.{os.getpid()}")
+def link(path: Path, other: Path) -> None:
+    """Makes the same checkpoint known by another path, too, without a copy if possible."""
+    other.parent.mkdir(exist_ok=True)
+    temporary = temporary_of(other)
     digests = _digests(path)
     _write_digests(other, [*digests, *_digests(other)])
-    with suppress(FileNotFoundError):
-        temporary.unlink()
     try:
         os.link(path, temporary)
     except OSError:  # a file system without hard links
@@ -92,8 +89,7 @@ def remove(path: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Removes what a killed process left half done. Nobody else may be writing there."""
-    for path in folder.glob(".*"):
-        path.unlink()
+    remove_temporaries(folder)
     for path in folder.glob("*.ckpt.sha256"):
         if not path.with_suffix("").exists():
             path.unlink()
@@ -112,6 +108,8 @@ def newest_valid(folder: Path) -> Path | None:
     last, steps = folder / LAST, by_step(folder)
     if last.exists() and not (steps and steps[0].samefile(last)):
         steps.insert(0, last)
+    if (best := folder / BEST).exists():
+        steps.append(best)
     damage: list[DamagedCheckpoint] = []
     for path in steps:
         try:

@@ -158,7 +158,7 @@ def test_a_second_name_is_the_same_file(tmp_path: Path) -> None:
     for step in (1, 2):
         path = tmp_path / f"step_{step:08d}.ckpt"
         write(checkpoint(step), path)
-        link(path, "last.ckpt")
+        link(path, path.with_name("last.ckpt"))
         assert equal(read(tmp_path / "last.ckpt"), checkpoint(step))
     assert (tmp_path / "last.ckpt").samefile(path)
 
@@ -170,7 +170,7 @@ def test_the_newest_whole_one_is_taken_with_a_warning(
     paths = [tmp_path / f"step_{step:08d}.ckpt" for step in (9, 10)]
     for step, path in zip((9, 10), paths, strict=True):
         write(checkpoint(step), path)
-        link(path, "last.ckpt")
+        link(path, path.with_name("last.ckpt"))
     assert newest_valid(tmp_path) == tmp_path / "last.ckpt"
     assert not caplog.records
     with paths[1].open("r+b") as file:  # last.ckpt too: it is the same file
@@ -197,9 +197,9 @@ from ddpm_lightning.training.checkpoint_io import STEP, by_step, link, remove, w
 from tests.training.test_checkpoint_io import checkpoint
 folder, step = Path(sys.argv[1]), int(sys.argv[2])
 while True:
-    path = folder / STEP.format(step)
-    write(checkpoint(step), path)
-    link(path, "last.ckpt")
+    last = folder / "last.ckpt"
+    write(checkpoint(step), last)
+    link(last, folder / STEP.format(step))
     for old in by_step(folder)[2:]:
         remove(old)
     print(step, flush=True)

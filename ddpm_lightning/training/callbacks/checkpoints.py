@@ -57,8 +57,8 @@ class Checkpoints(Checkpoint):
         self._best = state_dict["best"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero and self.directory.exists():
-            files.sweep(self.directory)
+        if not (self.directory / files.BEST).exists():  # it was of a step that was abandoned
+            self._best = math.inf
         self._last_step = self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
         self._watch.install()
@@ -145,12 +145,12 @@ class Checkpoints(Checkpoint):
         self._is_due = False
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        path = self.directory / files.STEP.format(trainer.global_step)
-        trainer.save_checkpoint(path, weights_only=False)
+        last = self.directory / files.LAST
+        trainer.save_checkpoint(last, weights_only=False)
         if trainer.is_global_zero:
-            files.link(path, files.LAST)
+            files.link(last, last.with_name(files.STEP.format(trainer.global_step)))
             if is_best:
-                files.link(path, files.BEST)
+                files.link(last, last.with_name(files.BEST))
             for old in files.by_step(self.directory)[self.keep :]:
                 files.remove(old)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
