@@ -138,6 +138,7 @@ def recorded(start: Start, words: list[str], first_step: int) -> Iterator[None]:
     Two processes cannot train in one directory: UserError. Raises RunFailed like `logged`.
     """
     directory = start.directory
+    seconds = read_status(directory).get("seconds", 0.0)
     with user_errors("the run directory"):
         lock = ProcessLock(directory / ".lock")
     try:
@@ -146,7 +147,7 @@ def recorded(start: Start, words: list[str], first_step: int) -> Iterator[None]:
                 sweep(folder)
             aside = start.checkpoint and set_aside(directory, start.checkpoint, first_step)
             _write_start(start, words)
-        with logged(directory), _with_status(directory):
+        with logged(directory), _with_status(directory, seconds):
             if aside:
                 place = relpath(aside)
                 log.info(
@@ -158,8 +159,9 @@ def recorded(start: Start, words: list[str], first_step: int) -> Iterator[None]:
 
 
 @contextmanager
-def _with_status(directory: Path) -> Iterator[None]:
-    started = time.time()
+def _with_status(directory: Path, seconds: float) -> Iterator[None]:
+    """Args: seconds: that earlier starts took."""
+    started = time.time() - seconds
 
     def record(status: str, error: str | None = None) -> None:
         seconds = round(time.time() - started, 1)
@@ -194,8 +196,9 @@ def record_failure(directory: Path, cause: str) -> None:
     """
     status = directory / "status.json"
     with suppress(OSError):
-        seconds = round(time.time() - status.stat().st_mtime, 1)  # since it said "running"
-        write_text(status, _status("failed", seconds, cause))
+        seconds = json.loads(status.read_text())["seconds"]
+        seconds += time.time() - status.stat().st_mtime  # since it said "running"
+        write_text(status, _status("failed", round(seconds, 1), cause))
     with suppress(OSError), (directory / LOG).open("a") as file:
         file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} ERROR {redacted(cause)}\n")
 
@@ -263,9 +266,11 @@ def _status(status: str, seconds: float = 0, error: str | None = None) -> str:
 
 
 def read_status(directory: Path) -> dict[str, Any]:
-    """What status.json says; a run that says it is running, and is not, was killed."""
+    """What status.json says, seconds of all starts; a run that says it is running, and is not, was
+    killed."""
+    status = directory / "status.json"
     try:
-        found: dict[str, Any] = json.loads((directory / "status.json").read_text())
+        found: dict[str, Any] = json.loads(status.read_text())
     except (OSError, ValueError):
         return {"status": "unknown", "error": "status.json is missing or damaged"}
     if found["status"] == "running":
@@ -274,6 +279,11 @@ def read_status(directory: Path) -> dict[str, Any]:
         except (ValueError, OSError):
             return found
         found |= {"status": "failed", "error": "killed, or its machine stopped"}
+        signs = [
+            p for p in (directory / LOG, directory / "checkpoints" / "last.ckpt") if p.exists()
+        ]
+        lived = max((p.stat().st_mtime for p in signs), default=0) - status.stat().st_mtime
+        found["seconds"] = round(found.get("seconds", 0) + max(0, lived), 1)
     return found
 
 

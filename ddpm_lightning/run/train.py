@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -225,7 +226,7 @@ def finish(trainer: pl.Trainer, run_dir: Path) -> None:
     if (run_dir / "tensorboard").exists():
         lines.append("  dashboard      make dashboard, or tensorboard --logdir outputs")
     if any(run_dir.glob("wandb/offline-run-*")):
-        lines.append(f"  W&B (offline)  wandb sync {run_dir}/wandb/offline-run-*")
+        lines.append(f"  W&B (offline)  wandb sync {quote(str(run_dir))}/wandb/offline-run-*")
     run = getattr(sys.modules.get("wandb"), "run", None)
     if run is not None and not run.offline and run.url:
         lines.append(f"  W&B            {run.url}")

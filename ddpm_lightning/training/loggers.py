@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from os.path import relpath
 from pathlib import Path
+from shlex import quote
 from shutil import rmtree
 from typing import Any, Literal
 
@@ -112,7 +113,7 @@ def torn_down() -> None:
 
 @contextmanager
 def finished_wandb() -> Iterator[None]:
-    """Ends W&B's run, else two jobs of a sweep would become one. What could not be sent is told."""
+    """Ends W&B's run, else two jobs of a sweep would become one. What was not sent is told."""
     code = 1
     try:
         yield
@@ -120,13 +121,16 @@ def finished_wandb() -> Iterator[None]:
     finally:
         wandb: Any = sys.modules.get("wandb")
         if wandb is not None and wandb.run is not None:
-            directory = relpath(Path(wandb.run.dir).parent)
+            directory = quote(relpath(Path(wandb.run.dir).parent))
+            is_offline = wandb.run.offline
             try:
                 wandb.finish(exit_code=code)
             except Exception as error:  # nothing else happens by now that it could hide
                 cause = str(error).rstrip(".")
                 log.warning("W&B: %s; send the rest with: wandb sync %s", cause, directory)
                 torn_down()
+            if code and is_offline:
+                log.info("W&B (offline): send what there is with: wandb sync %s", directory)
 
 
 def log_picture(logger: Logger, tag: str, path: Path, step: int) -> None:

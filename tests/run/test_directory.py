@@ -1,6 +1,7 @@
 """The run directory: one run each, with all that made it, and resumed in place."""
 
 import json
+import os
 import re
 import resource
 import shutil
@@ -14,6 +15,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ddpm_lightning.plots.curves import read_metrics
+from ddpm_lightning.run.directory import read_status
 from ddpm_lightning.training.checkpoint_io import verified
 from tests.commands import (
     ROOT,
@@ -92,6 +94,8 @@ def test_a_run_tells_where_it_came_from(trained: Path) -> None:
 @pytest.mark.parametrize("key", ["resume", "ckpt_path"])
 def test_resuming_goes_on_in_the_same_directory(key: str, call: Call, trained: Path) -> None:
     before = read_metrics(trained / "metrics.csv")["train/loss"]
+    status = json.loads((trained / "status.json").read_text())
+    (trained / "status.json").write_text(json.dumps({**status, "seconds": 1000.0}))
     result = call("train", f"{key}=last", "trainer.max_steps=6")
     assert result.code == 0, result.err
     assert list(trained.parent.iterdir()) == [trained]
@@ -100,7 +104,9 @@ def test_resuming_goes_on_in_the_same_directory(key: str, call: Call, trained: P
     assert losses[:4] == before[1]
     assert len(steps) == len(set(steps)) == 6
     assert yaml.safe_load((trained / "config.yaml").read_text())["trainer"]["max_steps"] == 6
-    assert json.loads((trained / "status.json").read_text())["status"] == "finished"
+    status = json.loads((trained / "status.json").read_text())
+    assert status["status"] == "finished"
+    assert 1000 < status["seconds"] < 1200
     assert len(list((trained / "starts").glob("*.json"))) == 2
 
 
@@ -202,6 +208,18 @@ def test_a_failure_ends_with_its_cause_and_leaves_its_traceback(tmp_path: Path) 
     assert last.endswith("(its traceback is in out/train.log)")
     assert "Traceback" in (tmp_path / "out" / "train.log").read_text()
     assert json.loads((tmp_path / "out" / "status.json").read_text())["status"] == "failed"
+
+
+def test_a_killed_run_took_the_time_until_its_last_sign_of_life(tmp_path: Path) -> None:
+    """And that of the starts before."""
+    for name, content, changed in (
+        ("status.json", '{"status": "running", "seconds": 5.0}', 100),
+        ("train.log", "", 130),
+    ):
+        (tmp_path / name).write_text(content)
+        os.utime(tmp_path / name, (changed, changed))
+    status = read_status(tmp_path)
+    assert (status["status"], status["seconds"]) == ("failed", 35)
 
 
 def test_a_disk_that_becomes_full_is_told_by_the_checkpoint_it_refuses(tmp_path: Path) -> None:

@@ -290,7 +290,7 @@ def test_local_jobs_run_side_by_side_on_devices_of_their_own(
     assert (3, "done") in told
 
 
-def test_a_value_that_is_not_finite_is_never_thebest_value(tmp_path: Path) -> None:
+def test_a_value_that_is_not_finite_is_never_the_best(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,val/loss\n1,nan\n2,0.5\n3,\n4,-inf\n")
     assert best_value(tmp_path / "metrics.csv", "val/loss") == 0.5
     (tmp_path / "metrics.csv").write_text("step,val/loss\n1,nan\n")

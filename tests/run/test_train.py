@@ -252,21 +252,26 @@ def test_fast_dev_run_runs_everything_and_leaves_no_checkpoint(call: Call, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code", "logger"), [(signal.SIGINT, 130, "csv"), (signal.SIGTERM, 143, "wandb")]
+)
 def test_a_signal_saves_the_last_step_and_says_how_to_go_on(
-    number: signal.Signals, code: int, tmp_path: Path
+    number: signal.Signals, code: int, logger: str, tmp_path: Path
 ) -> None:
+    """And how to send what W&B has kept."""
     write_gifs(tmp_path / "gifs")
-    words = [*TINY, "logger=csv", "trainer.max_steps=100000", "callbacks.samples.first_step=3"]
-    process = start(tmp_path, "train", *words, "trainer.val_check_interval=100000", "run_dir=out")
+    words = ["run_dir=out", f"logger={logger}", "callbacks.samples.first_step=3"]
+    endless = ["trainer.max_steps=100000", "trainer.val_check_interval=100000"]
+    process = start(tmp_path, "train", *TINY, *words, *endless)
     try:
         wait_for(lambda: list(tmp_path.rglob("step_000003.gif")), seconds=120)
         process.send_signal(number)
         sent = time.monotonic()
-        _, errors = process.communicate(timeout=60)
+        out, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == code
+    assert ("wandb sync out/wandb/offline-run-" in out) == (logger == "wandb")
     assert time.monotonic() - sent < 30
     assert "Traceback" not in errors
     last = errors.strip().splitlines()[-1]

@@ -10,6 +10,8 @@ from ddpm_lightning.evaluation.losses import bin_names, bin_of
 from ddpm_lightning.training.callbacks.throughput import is_logging_step
 from ddpm_lightning.training.module import DiffusionModule
 
+_KEPT = "trained_by_log_snr"  # in a checkpoint: times and losses, (ranks, samples) each
+
 
 class LossBins(pl.Callback):
     """Logs train_by_log_snr/BIN at the trainer's logging interval: the mean over all samples of the
@@ -17,17 +19,28 @@ class LossBins(pl.Callback):
     so are losses that are not finite: their steps are skipped.
 
     Until then losses stay on the device, so that no step waits for them. They are kept in
-    checkpoints (of several devices, those of rank 0), so that a resumed run logs the same.
+    checkpoints, so that a resumed run logs the same.
     """
 
     def __init__(self) -> None:
         self._trained: list[tuple[Tensor, Tensor]] = []  # times and losses (B,) of each batch
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"trained": [(t.cpu(), loss.cpu()) for t, loss in self._trained]}
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        parts = [torch.cat(part).to(pl_module.device) for part in zip(*self._trained, strict=True)]
+        gathered = [trainer.strategy.all_gather(part) for part in parts]
+        checkpoint[_KEPT] = [part.reshape(trainer.world_size, -1).cpu() for part in gathered]
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._trained = state_dict["trained"]
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        kept = checkpoint.get(_KEPT)
+        if kept and len(kept[0]) == trainer.world_size:
+            times, losses = (part[trainer.global_rank] for part in kept)
+            self._trained = [(times, losses)]
+        elif kept and trainer.is_global_zero:  # there were more devices, or fewer
+            self._trained = [(kept[0].flatten(), kept[1].flatten())]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._trained = [(t, loss.to(pl_module.device)) for t, loss in self._trained]
