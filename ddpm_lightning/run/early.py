@@ -57,7 +57,8 @@ def prepared(job: Job) -> tuple[Start, Budget]:
 
     UserError for whatever is wrong with it and can be known without data and devices.
     """
-    given = job.cfg.ckpt_path or earlier_run(Path(job.cfg.outputs_dir), job.words)
+    # Requeued, a job goes on with what it has begun, and not again with what it was given.
+    given = earlier_run(Path(job.cfg.outputs_dir), job.words) or job.cfg.ckpt_path
     start = new_start(job) if given is None else resumed_start(str(given), job)
     with told_if_waiting(start):
         if start.is_new:

@@ -1,11 +1,14 @@
 """A run that goes on from an earlier checkpoint, and what it had trained beyond it."""
 
+import signal
 from pathlib import Path
 
 import pytest
 import yaml
 
 from ddpm_lightning.plots.curves import read_metrics
+from ddpm_lightning.run.errors import Stopped
+from ddpm_lightning.run.slurm import requeued
 from ddpm_lightning.training.checkpoint_io import by_step, link, newest_valid, read, remove
 from tests.commands import TINY, Call, assert_user_error
 
@@ -93,6 +96,20 @@ def test_the_best_is_taken_where_no_other_is_whole(call: Call, run: Path) -> Non
             path.write_bytes(b"")
     sampled = call("sample", f"checkpoint={run}", "num_samples=1")
     assert "(step 2, ema weights)" in sampled.out, sampled.err
+
+
+def test_a_requeued_job_does_not_go_back_again(
+    call: Call, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM starts it with the same words."""
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    words = ["resume=out/checkpoints/step_00000002.ckpt", "trainer.max_steps=6"]
+    with pytest.raises(Stopped), requeued(run, Path("outputs"), words):
+        raise Stopped(signal.SIGTERM)
+    result = call("train", *words)
+    assert result.code == 0, result.err
+    assert "out/checkpoints/last.ckpt, step 6" in result.out
+    assert not (run / "abandoned_1").exists()
 
 
 def test_a_damaged_snapshot_is_told_in_one_line(call: Call, run: Path) -> None:
