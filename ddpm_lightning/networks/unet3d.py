@@ -55,8 +55,8 @@ class UNet3D(nn.Module):
         wide_ends: temporal attention after the first convolution, and before the last one a
             residual block that also sees what entered.
         zero_exits: residual branches start at zero.
-        image_share: of a training batch, whose frames are treated as images: nothing that mixes
-            frames is applied.
+        image_share: of a training batch, by lot, whose frames are treated as images: nothing that
+            mixes frames is applied.
         vector_width: of further conditions (class, text, frame rate), 0 for none.
         token_width: of a list of conditions (the words of a text), which positions attend to where
             there is spatial attention; 0 for none.
@@ -185,11 +185,29 @@ class UNet3D(nn.Module):
         self.check_size(*x.shape[-2:])
         check_condition("vectors", vectors, (len(x), self.vector_width))
         check_condition("tokens", tokens, (len(x), "L", self.token_width))
-        clips, _, num_frames = x.shape[:3]
+        clips = len(x)
         if log_snr.shape != (clips,):  # a compiler then knows that both sizes are one
             raise ValueError(f"{clips} clips need as many log-SNRs, got {tuple(log_snr.shape)}")
         share = self.image_share if self.training else 0
-        images = round(share * clips) if share else 0
+        if not (images := round(share * clips)):
+            return self.apply_layers(x, log_snr, vectors, tokens, images)
+        # By lot: where a clip stands in its batch may say how noisy it is.
+        order = torch.randperm(clips, device=x.device)
+        vectors = None if vectors is None else vectors[order]
+        tokens = None if tokens is None else tokens[order]
+        output = self.apply_layers(x[order], log_snr[order], vectors, tokens, images)
+        return output[order.argsort()]
+
+    def apply_layers(
+        self,
+        x: Tensor,
+        log_snr: Tensor,
+        vectors: Tensor | None,
+        tokens: Tensor | None,
+        images: int,
+    ) -> Tensor:
+        """As forward; of the first `images` clips no frame sees another."""
+        clips, _, num_frames = x.shape[:3]
         embedding = self.embedding(log_snr, vectors)
         x = pixel_unshuffle(x.transpose(1, 2).flatten(0, 1), self.patch)
         x = self.entry(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
