@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 
-from ddpm_lightning.run.cli import CONF
 from ddpm_lightning.run.config import resolved
 from ddpm_lightning.run.train import build, build_trainer, quiet
+from ddpm_lightning.run.words import CONF
 from ddpm_lightning.training.checkpoint_io import STEP
 
 BLOCK = 10  # steps, a logging interval: other work comes and goes in seconds

@@ -12,7 +12,15 @@ from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.errors import PydanticUserError
 
 from ddpm_lightning.run.errors import UserError
@@ -28,6 +36,8 @@ Node = dict[str, Any]
 # The keys that no constructor owns.
 Seed = typing.Annotated[int, Field(ge=0, lt=2**32)]
 
+Share = NonNegativeInt | typing.Annotated[float, Field(ge=0, le=1)]  # of the batches, or so many
+OrEndless = NonNegativeInt | typing.Literal[-1]
 
 TOP_LEVEL: dict[str, Any] = {
     "seed": Seed,
@@ -71,6 +81,27 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "executor": typing.Literal["processes", "slurm", "submitit_local"],
         "slurm": Node,
     },
+}
+# Where Lightning's annotations allow what it refuses, when it is there, or what ruins a run.
+TRAINER: dict[str, Any] = {
+    "accumulate_grad_batches": PositiveInt,
+    "check_val_every_n_epoch": PositiveInt | None,
+    "devices": PositiveInt | typing.Literal[-1] | str | list[NonNegativeInt],
+    "gradient_clip_algorithm": typing.Literal["norm", "value"] | None,
+    "gradient_clip_val": NonNegativeFloat | None,
+    "limit_train_batches": Share | None,
+    "limit_val_batches": Share | None,
+    "log_every_n_steps": NonNegativeInt | None,
+    "max_epochs": OrEndless | None,
+    "max_steps": OrEndless,
+    "max_time": typing.Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | Node | None,
+    "min_epochs": NonNegativeInt | None,
+    "min_steps": NonNegativeInt | None,
+    "num_nodes": PositiveInt,
+    "num_sanity_val_steps": OrEndless | None,
+    "overfit_batches": Share,
+    "profiler": typing.Literal["simple", "advanced", "pytorch", "xla"] | None,
+    "reload_dataloaders_every_n_epochs": NonNegativeInt,
 }
 
 
@@ -151,8 +182,17 @@ def _check_node(where: str, node: Node, targets: tuple[str, ...]) -> None:
             raise UserError(f"{where} has no option {key}{hint}")
         if REPLACED.get(f"{where}.{key}") == value:
             continue
-        if not _holds_target(value):
-            _check_type(f"{where}.{key}", value, takes.hints[key]())
+        if _holds_target(value) and not (value := _others(value)):
+            continue
+        narrower = TRAINER.get(key) if where == "trainer" else None
+        _check_type(f"{where}.{key}", value, narrower or takes.hints[key]())
+
+
+def _others(value: Any) -> Node:
+    """Beside nodes by name, what is none."""
+    if not isinstance(value, Mapping) or "_target_" in value:
+        return {}
+    return {key: child for key, child in value.items() if not _holds_target(child)}
 
 
 def _holds_target(value: Any) -> bool:
@@ -174,4 +214,5 @@ def _check_type(where: str, value: Any, hint: Any) -> None:
     except ValidationError as e:
         wanted = [error["msg"].removeprefix("Input should be ") for error in e.errors()]
         choice = ", or ".join(dict.fromkeys(wanted))
+        choice = choice.replace("an instance of", "a node whose _target_ is a")
         raise UserError(f"{where}={value!r} is not allowed: it should be {choice}") from e

@@ -39,16 +39,6 @@ _STRATEGIES = (
     "ddp_find_unused_parameters_true",
     "single_device",
 )
-_LEAST = {
-    "devices": 1,
-    "num_nodes": 1,
-    "accumulate_grad_batches": 1,
-    "gradient_clip_val": 0,
-    "log_every_n_steps": 0,
-    "max_steps": 0,
-    "max_epochs": 0,
-}
-_WITHOUT_END = {("devices", -1), ("max_steps", -1), ("max_epochs", -1)}
 _PROCESSES = {"StandardDiffusion": StandardProcess, "MedianDiffusion": MedianProcess}
 
 
@@ -98,20 +88,11 @@ def check_trainer(trainer: Node) -> None:
             f"trainer.strategy={strategy} is not possible: every rank needs all weights and "
             f"gradients, and a process with train.py's command; choose {', '.join(_STRATEGIES)}"
         )
-    check_numbers(trainer)
-    if trainer.get("max_steps", -1) == -1 and trainer.get("max_epochs") in (None, -1):
-        raise UserError("the run has no end; set trainer.max_steps, which the learning rate needs")
-
-
-def check_numbers(trainer: Node) -> None:
-    """UserError for those that Lightning would take, or refuse only when it is there."""
     devices = trainer.get("devices", "auto")
     if isinstance(devices, str) and not re.fullmatch(r"auto|-1|\d+(,\d+)*", devices):
         raise UserError(f"trainer.devices={devices} is no number, list of numbers or auto")
-    for key, least in _LEAST.items():
-        value = trainer.get(key)
-        if isinstance(value, int | float) and value < least and (key, value) not in _WITHOUT_END:
-            raise UserError(f"trainer.{key} must be at least {least}, got {value}")
+    if trainer.get("max_steps", -1) == -1 and trainer.get("max_epochs") in (None, -1):
+        raise UserError("the run has no end; set trainer.max_steps, which the learning rate needs")
 
 
 def _is_replicated(strategy: Any) -> bool:

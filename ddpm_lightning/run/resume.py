@@ -14,10 +14,11 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lightning.run.checkpoint import check_same_experiment, find_directory, newest_checkpoint
-from ddpm_lightning.run.cli import CONF, NOT_OF_THE_RUN, Job
+from ddpm_lightning.run.cli import NOT_OF_THE_RUN, Job
 from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.directory import Start
 from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.words import CONF
 
 
 def resumed_start(given: str, job: Job) -> Start:

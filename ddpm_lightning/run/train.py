@@ -167,11 +167,6 @@ def build(config: Node) -> tuple[StoreDataModule, DiffusionModule]:
     return data, module
 
 
-def accelerator(config: Node) -> str:
-    """As Lightning names it."""
-    return str(config["trainer"].get("accelerator", "auto"))
-
-
 def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Trainer:
     """The trainer with callbacks and loggers; metrics.csv is always among them.
 
@@ -188,8 +183,7 @@ def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Traine
             instantiate(node, **continued(node, first_step), _convert_="all") for node in nodes
         ]
     loggers.append(MetricsTable(run_dir, first_step, flush_logs_every_n_steps=20))
-    named = f"trainer.accelerator={accelerator(config)} (auto takes what this machine has)"
-    with user_errors(named):
+    with user_errors("trainer"):
         trainer: pl.Trainer = instantiate(
             config["trainer"],
             callbacks=callbacks,

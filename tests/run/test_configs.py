@@ -11,9 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lightning.likelihood.base import Likelihood
-from ddpm_lightning.run.cli import CONF
 from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.train import build, build_trainer
+from ddpm_lightning.run.words import CONF
 from tests.commands import TINY, write_gifs
 
 FOLDERS = sorted(folder.relative_to(CONF) for folder in CONF.rglob("*") if folder.is_dir())

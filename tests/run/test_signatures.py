@@ -8,9 +8,9 @@ import pytest
 import yaml
 from hydra.utils import get_class
 
-from ddpm_lightning.run.cli import CONF
 from ddpm_lightning.run.config import nodes
 from ddpm_lightning.run.signatures import is_slow, signature
+from ddpm_lightning.run.words import CONF
 
 TARGETS = sorted(
     {

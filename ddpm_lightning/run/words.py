@@ -1,0 +1,126 @@
+"""The words of a command line: what is wrong with them, and what is near in conf/."""
+
+import re
+from difflib import get_close_matches
+from itertools import takewhile
+from pathlib import Path
+
+import yaml
+from hydra.errors import HydraException
+
+from ddpm_lightning.run.errors import UserError
+
+CONF = Path(__file__).parents[2] / "conf"
+OPTIONAL_GROUPS = ("experiment", "debug")  # null means none of them
+_FLAGS = (  # of Hydra
+    *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package"),
+    *("-r", "--run", "-m", "--multirun", "-sc", "--shell-completion", "-cp", "--config-path"),
+    *("-cn", "--config-name", "-cd", "--config-dir", "--experimental-rerun", "-i", "--info"),
+)
+
+
+def refuse_mistakes(config_name: str, words: list[str]) -> None:
+    """UserError for words that Hydra would take, or answer at length."""
+    _refuse_dashes(config_name, words)
+    _refuse_null_groups(words)
+    if not any(word.startswith("-") for word in words):  # --config-dir brings groups of its own
+        _refuse_unknown_keys(config_name, words)
+
+
+def root_of(word: str) -> str:
+    """The first part of the key."""
+    return re.split(r"[./@=]", word.lstrip("+~"))[0]
+
+
+def _refuse_null_groups(words: list[str]) -> None:
+    """UserError for GROUP=null, which Hydra would answer with a stack of frames."""
+    for word in words:
+        group, _, option = word.partition("=")
+        folder = CONF / group.strip("+~")
+        if "=" not in word or not group or group in OPTIONAL_GROUPS or not folder.is_dir():
+            continue
+        if option in {"null", ""}:
+            names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+            raise UserError(f"{word}: the group {group} needs an option; choose {names}")
+
+
+def _refuse_dashes(config_name: str, words: list[str]) -> None:
+    """UserError for --KEY=VALUE, which Hydra answers with a page about its flags."""
+    for word in words:
+        flag = word.partition("=")[0]
+        if word.startswith("-") and not any(known.startswith(flag) for known in _FLAGS):
+            given = word.lstrip("-")
+            near = get_close_matches(root := root_of(given), _known(config_name), n=1)
+            option = given.replace(root, near[0], 1) if near else "KEY=VALUE"
+            flags = "-m, --help, --cfg job, --info"
+            raise UserError(f"{word}: a value is given without dashes, {option}; flags are {flags}")
+
+
+def _refuse_unknown_keys(config_name: str, words: list[str]) -> None:
+    """UserError for +KEY=VALUE with a first part that nothing reads, most likely misspelt."""
+    known = _known(config_name)
+    for word in words:
+        if word.startswith("+") and (root := root_of(word)) not in known:
+            near = get_close_matches(root, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"{word}: nothing is called {root}{hint}")
+
+
+def _known(config_name: str) -> list[str]:
+    """What a key can begin with: groups, and the keys of the main file."""
+    known = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    known |= yaml.safe_load((CONF / f"{config_name}.yaml").read_text()).keys()
+    return sorted(known - {"defaults"})
+
+
+def describe(error: BaseException) -> str:
+    """At most five lines: the message, its cause where Hydra hides it there, and what is near."""
+    message = str(error)
+    if isinstance(error, HydraException) and error.__cause__ is not None:
+        cause = str(error.__cause__).split("\n")[0]
+        if cause and cause not in message:
+            message = f"{message}\n{cause}"
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(("full_key:", "object_type="))]
+    hints = _near_options(message) or _near_keys(message)
+    if hints:  # instead of a list that would be cut, and of advice to add a misspelt key
+        lines = list(takewhile(lambda line: not line.startswith("Available"), lines))
+        lines = [line for line in lines if not line.startswith("To append")]
+    return "\n".join([*lines[:4], *hints])
+
+
+def _near_options(message: str) -> list[str]:
+    """What to choose, for Hydra's complaint about an option that a group does not have."""
+    given = next((part for part in message.split("'") if "/" in part), None)
+    if "Could not find" not in message or given is None:
+        return []
+    group, _, name = given.rpartition("/")
+    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    near = get_close_matches(name, options, n=1)
+    if near:
+        return [f"did you mean {group}={near[0]}?"]
+    return [f"choose {', '.join(options)}"] if options else []
+
+
+def _near_keys(message: str) -> list[str]:
+    """The same for its complaint about a key, by the files in conf/ that could have it."""
+    given = next(iter(message.split("'")[1:]), "")
+    if "Could not override" not in message:
+        return []
+    *path, name = given.split(".")
+    names = set() if path else {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    is_group = bool(path) and (CONF / path[0]).is_dir()
+    for file in (CONF / path[0] if is_group else CONF).glob("*.yaml"):
+        node = yaml.safe_load(file.read_text())
+        for key in path[is_group:]:
+            node = node.get(key) if isinstance(node, dict) else None
+        names |= set(map(str, node)) if isinstance(node, dict) else set()
+    near = get_close_matches(name, sorted(names - {"defaults", "_target_"}))
+    found = [".".join([*path, key]) for key in near] or _same_keys(name)
+    return [f"did you mean {', '.join(found)}?"] if found else []
+
+
+def _same_keys(name: str) -> list[str]:
+    """Those of this name in other groups."""
+    files = (file for file in CONF.glob("*/*.yaml") if f"\n{name}:" in file.read_text())
+    return sorted({f"{file.parent.name}.{name}" for file in files})
