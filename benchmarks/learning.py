@@ -53,6 +53,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"temporal_mixing": "full"},
     {"patch": 1},
     {"wide_ends": True},
+    {"image_share": 0.25},
 ]
 
 Make = Callable[[DictConfig], nn.Module]

@@ -12,6 +12,8 @@ from ddpm_lightning.run.slurm import requeued
 from ddpm_lightning.training.checkpoint_io import by_step, link, newest_valid, read, remove
 from tests.commands import TINY, Call, assert_user_error
 
+pytestmark = pytest.mark.slow  # as a whole, not one by one
+
 POWER = "{_target_: ddpm_lightning.training.averages.PowerDecay, relative_length: 0.1}"
 
 
