@@ -177,6 +177,11 @@ class MetricsTable(CSVLogger):
     def __init__(self, directory: Path, first_step: int, flush_logs_every_n_steps: int) -> None:
         super().__init__(directory, "", "", flush_logs_every_n_steps=flush_logs_every_n_steps)
         self._earlier = _rows_before(first_step, directory / "metrics.csv")
+        self._earlier_steps = {int(row["step"]) for row in self._earlier}
+
+    def has(self, step: int) -> bool:
+        """Whether an earlier start has logged this one."""
+        return step in self._earlier_steps
 
     @rank_zero_only
     def save(self) -> None:
@@ -185,6 +190,15 @@ class MetricsTable(CSVLogger):
             writer.metrics[:0] = self._earlier
             self._earlier = []
         super().save()
+
+
+def log_once(loggers: list[Logger], metrics: Mapping[str, float], step: int) -> None:
+    """To all of them, unless the table has that step from an earlier start: it comes last."""
+    tables = [logger for logger in loggers if isinstance(logger, MetricsTable)]
+    if not any(table.has(step) for table in tables):
+        for logger in loggers:
+            logger.log_metrics(dict(metrics), step)
+            logger.save()
 
 
 def _rows_before(first_step: int, path: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """A run that stops anywhere goes on to the bit: losses, samples, weights, averages, optimizer."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,15 +8,18 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.training.averages import ConstantDecay, PowerDecay
 from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
 from ddpm_lightning.training.callbacks.ema import EMA
 from ddpm_lightning.training.checkpoint_io import by_step, link, read
 from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
 from ddpm_lightning.training.fit_loop import FitLoop
+from ddpm_lightning.training.loggers import MetricsTable
 from ddpm_lightning.training.signals import Stopped
 from tests.commands import write_gifs
 from tests.training.test_callbacks import module
@@ -86,6 +90,7 @@ def fit(
     every_n_steps: int = 1,
     batch_size: int = 2,
     num_steps: int = NUM_STEPS,
+    after: Sequence[pl.Callback] = (),
     **settings: Any,
 ) -> Result:
     model = module()
@@ -95,11 +100,10 @@ def fit(
     interrupt = Interrupt(checkpoints, stop_in_step, stop_in_validation)
     averages = {"ema": ConstantDecay(0.9), "power": PowerDecay(0.1)}
     ema = EMA(averages, directory="")
-    callbacks: list[pl.Callback] = [ema, recorder, checkpoints, interrupt]
+    callbacks: list[pl.Callback] = [ema, recorder, checkpoints, interrupt, *after]
     trainer = pl.Trainer(
         max_steps=num_steps,
         accelerator="cpu",
-        logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -108,7 +112,7 @@ def fit(
         gradient_clip_val=1.0,
         callbacks=callbacks,
         plugins=[VerifiedCheckpointIO()],
-        **settings,
+        **{"logger": False, **settings},
     )
     trainer.fit_loop = FitLoop.of(trainer)
     clips = data(folder, val_fraction=0.4, batch_size=batch_size)
@@ -250,6 +254,34 @@ def test_the_newest_few_the_last_and_the_best_are_kept(folder: Path, tmp_path: P
     stored = read(tmp_path / "best.ckpt")
     assert stored["global_step"] == best_step
     assert stored["callbacks"]["Checkpoints"]["best"] == best
+
+
+class Die(Checkpoint):
+    """After the checkpoint of a step, and before Lightning logs what it was: those that are called
+    Checkpoint come last."""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        if trainer.global_step == 5:
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_step_that_is_in_the_checkpoint_is_in_the_table_once(
+    dies: bool, folder: Path, tmp_path: Path
+) -> None:
+    def table(first_step: int = 0) -> dict[str, Any]:
+        return {"logger": MetricsTable(tmp_path, first_step, 1), "log_every_n_steps": 1}
+
+    with pytest.raises(ZeroDivisionError) if dies else nullcontext():
+        fit(folder, tmp_path, num_steps=5, after=[Die()] if dies else [], **table())
+    before = read_metrics(tmp_path / "metrics.csv")["train/loss"][0]
+    assert before == list(range(4 if dies else 5))
+    found = fit(folder, tmp_path, tmp_path / "last.ckpt", num_steps=8, **table(5))
+    steps, losses = read_metrics(tmp_path / "metrics.csv")["train/loss"]
+    assert steps == list(range(8))
+    assert losses[5:] == pytest.approx([loss for *_, loss in found.recorder.steps])
 
 
 def test_time_alone_saves_too(folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from pydantic import PositiveFloat, PositiveInt
 
 from ddpm_lightning.training import checkpoint_io as files
+from ddpm_lightning.training.callbacks.throughput import is_logging_step
+from ddpm_lightning.training.loggers import log_once
 from ddpm_lightning.training.signals import SignalWatch, Stopped
+
+_UNLOGGED = "unlogged"  # in a checkpoint: metrics of its step that loggers have not had yet
 
 
 class Checkpoints(Checkpoint):
@@ -43,6 +47,7 @@ class Checkpoints(Checkpoint):
         self.monitor = monitor
         self._best = math.inf
         self._is_due = self._is_stopping = self._owes_validation = False
+        self._unlogged: dict[str, float] = {}
         self._watch = SignalWatch()
 
     @property
@@ -61,6 +66,9 @@ class Checkpoints(Checkpoint):
             self._best = math.inf
         self._last_step = self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
+        if self._unlogged and trainer.is_global_zero:
+            log_once(trainer.loggers, self._unlogged, trainer.global_step - 1)
+        self._unlogged = {}
         self._watch.install()
 
     def on_train_batch_end(
@@ -82,7 +90,10 @@ class Checkpoints(Checkpoint):
             return
         self._owes_validation = validation_follows(trainer)
         if self._is_stopping or not self._owes_validation:
+            # Lightning logs after this: a process that dies in between has lost its metrics.
+            self._unlogged = metrics_of_step(trainer, step)
             self._save(trainer)
+            self._unlogged = {}
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
@@ -129,6 +140,7 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        checkpoint[_UNLOGGED] = self._unlogged
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
         total = progress["total"]
         if self._owes_validation:  # Lightning does it again from its start, if that has begun
@@ -136,6 +148,11 @@ class Checkpoints(Checkpoint):
             progress["current"] |= {"ready": 0, "started": 0, "processed": 0, "completed": 0}
         else:  # one that was done again is whole, too
             total |= dict.fromkeys(("ready", "started", "processed"), total["completed"])
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._unlogged = checkpoint.get(_UNLOGGED, {})
 
     def _has_waited_long(self) -> bool:
         minutes = (time.monotonic() - self._saved_at) / 60
@@ -158,6 +175,15 @@ class Checkpoints(Checkpoint):
     def _stop_if_asked(self) -> None:
         if self._is_stopping:
             raise Stopped(self._watch.received or signal.SIGTERM)
+
+
+def metrics_of_step(trainer: pl.Trainer, step: int) -> dict[str, float]:
+    """What Lightning logs at the end of this batch; asked in on_train_batch_end."""
+    if not is_logging_step(trainer, step):
+        return {}
+    metrics = trainer._logger_connector.metrics["log"]
+    found = {name: float(value) for name, value in metrics.items()}
+    return {**found, "epoch": trainer.current_epoch}
 
 
 def validation_follows(trainer: pl.Trainer) -> bool:
