@@ -33,11 +33,12 @@ def write(checkpoint: Mapping[str, Any], path: Path) -> None:
     """Raises WriteRefused, naming path and bytes, and leaves what was there, if it cannot be."""
     buffer = io.BytesIO()
     torch.save(plain(checkpoint), buffer)
-    data = buffer.getbuffer()
-    digest = hashlib.sha256(data).hexdigest()
-    _write_digests(path, [digest, *_digests(path)])
-    write_file(path, [data], len(data))
-    _write_digests(path, [digest])
+    # Left to the collector of cycles, as part of a refusal's traceback, it would crash Python 3.12.
+    with buffer.getbuffer() as data:
+        digest = hashlib.sha256(data).hexdigest()
+        _write_digests(path, [digest, *_digests(path)])
+        write_file(path, [data], len(data))
+        _write_digests(path, [digest])
 
 
 def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
