@@ -14,6 +14,7 @@ from torch import nn
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.run.config import Node, check
 from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.secrets import redacted
 from ddpm_lightning.training.averages import Window, combine, gamma_of
 from ddpm_lightning.training.checkpoint_io import (
     DamagedCheckpoint,
@@ -195,7 +196,7 @@ def check_same_experiment(directory: Path, new: Node) -> None:
     kept = {"model": set(old["model"]) - free, "data": FORM_KEYS}
     for group, keys in kept.items():
         for key in sorted(keys):
-            before, now = old[group].get(key), new[group].get(key)
+            before, now = old[group].get(key), redacted(new[group].get(key))
             if before != now:
                 raise UserError(
                     f"{directory} was trained with {group}.{key}={before}, now it is {now};\n"

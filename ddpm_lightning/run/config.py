@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic.errors import PydanticUserError
 
 from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.secrets import find_login
+from ddpm_lightning.run.secrets import HIDDEN, find_login
 from ddpm_lightning.run.signatures import signature
 
 TARGETS = ("ddpm_lightning.", "lightning.pytorch.", "torch.optim.")
@@ -205,6 +205,8 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 
 def _check_type(where: str, value: Any, hint: Any) -> None:
+    if isinstance(value, str) and HIDDEN in value:  # in a run's stored configuration
+        return
     try:
         adapter = _adapter(hint)
     except (PydanticUserError, NameError):  # a type that is not known here

@@ -120,12 +120,13 @@ def _taken(directory: Path) -> UserError:
     )
 
 
+def write_redacted(path: Path, text: str) -> None:
+    """For readers: without secrets."""
+    write_text(path, redacted(text))
+
+
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all, and without secrets."""
-    _write(path, redacted(text))
-
-
-def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
     data = text.encode()
     write_file(path, [data], len(data))
 
@@ -145,7 +146,9 @@ def recorded(start: Start, words: list[str], first_step: int) -> Iterator[None]:
         with user_errors("the run directory"):
             for folder in (directory, *filter(Path.is_dir, directory.iterdir())):
                 sweep(folder)
-            aside = start.checkpoint and set_aside(directory, start.checkpoint, first_step)
+            aside = None
+            if start.checkpoint and not start.config["trainer"].get("fast_dev_run"):
+                aside = set_aside(directory, start.checkpoint, first_step)
             _write_start(start, words)
         with logged(directory), _with_status(directory, seconds):
             if aside:
@@ -255,8 +258,10 @@ def told_if_waiting(start: Start) -> Iterator[None]:
     try:
         yield
     except UserError as e:
-        if not start.is_new and read_status(start.directory)["status"] in ("waiting", "failed"):
-            write_text(start.directory / "status.json", _status("failed", error=str(e)))
+        before = {} if start.is_new else read_status(start.directory)
+        if before.get("status") in ("waiting", "failed"):
+            failed = _status("failed", before.get("seconds", 0.0), str(e))
+            write_text(start.directory / "status.json", failed)
         raise
 
 
@@ -294,14 +299,14 @@ def quoted(path: Path) -> str:
 
 def _write_config(start: Start) -> None:
     text = yaml.safe_dump(redacted(start.config), sort_keys=False)
-    _write(start.directory / "config.yaml", text)
+    write_text(start.directory / "config.yaml", text)
 
 
 def _write_composed(start: Start) -> None:
     """As it is: secrets are ${oc.env:NAME} in it."""
     config = OmegaConf.to_container(start.cfg, resolve=False)
     text = yaml.safe_dump({"choices": start.choices, "config": config}, sort_keys=False)
-    _write(start.directory / "composed.yaml", text)
+    write_text(start.directory / "composed.yaml", text)
 
 
 def _write_start(start: Start, words: list[str]) -> None:
@@ -318,4 +323,4 @@ def _write_provenance(start: Start, words: list[str], number: int) -> None:
     found: dict[str, Any] = provenance(words, start.config)
     write_text(starts / f"{number:02d}.json", json.dumps(redacted(found), indent=2) + "\n")
     if patch := diff():
-        write_text(starts / f"{number:02d}.patch", patch)
+        write_redacted(starts / f"{number:02d}.patch", patch)

@@ -4,7 +4,6 @@ longest.
 
 import re
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +25,6 @@ from ddpm_lightning.run.memory import Budget, fit_memory, with_batch_size
 from ddpm_lightning.run.precision import HALF, choose_precision
 from ddpm_lightning.run.resume import resumed_start
 from ddpm_lightning.run.signatures import is_slow
-from ddpm_lightning.run.slurm import earlier_run
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
 
@@ -47,8 +45,7 @@ def prepared(job: Job) -> tuple[Start, Budget]:
 
     UserError for whatever is wrong with it and can be known without data and devices.
     """
-    # Requeued, a job goes on with what it has begun, and not again with what it was given.
-    given = earlier_run(Path(job.cfg.outputs_dir), job.words) or job.cfg.ckpt_path
+    given = job.cfg.ckpt_path
     start = new_start(job) if given is None else resumed_start(str(given), job)
     with told_if_waiting(start):
         if start.is_new:

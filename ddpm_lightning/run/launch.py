@@ -6,6 +6,7 @@ from ddpm_lightning.networks.memory import keep_freed
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.early import prepared
 from ddpm_lightning.run.ranks import gathered, joined, own_rank
+from ddpm_lightning.run.slurm import going_on
 from ddpm_lightning.training.signals import stopped_by_signals
 
 
@@ -24,7 +25,7 @@ def launch(job: Job) -> None:
                 follow(start, budget, watch)
         else:
             with gathered(job) as others:
-                start, budget = prepared(job)
+                start, budget = prepared(going_on(job))
                 from ddpm_lightning.run.train import lead
 
                 lead(start, budget, job, others)

@@ -4,9 +4,11 @@ Where it was, its checkpoints, further on, would be taken for this run's newest,
 would be mixed into this run's averages.
 """
 
+import math
 import re
 import secrets
 import shutil
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import yaml
 from ddpm_lightning.training.checkpoint_io import (
     BEST,
     LAST,
+    STEP,
     DamagedCheckpoint,
     by_step,
     link,
@@ -26,51 +29,66 @@ from ddpm_lightning.training.checkpoint_io import (
 def set_aside(directory: Path, checkpoint: Path, step: int) -> Path | None:
     """Moves what a run has of later steps to a new directory in it, abandoned_1, abandoned_2, ..
 
-    It can be sampled, evaluated and resumed like any other. None if there is no later checkpoint.
+    It can be sampled, evaluated and resumed like any other. None if there is no later checkpoint. A
+    process that dies on the way leaves .abandoned, and the next start goes on with that.
 
     Args:
         checkpoint: of the run, at this step; last.ckpt from now on.
     """
     checkpoints, averages = directory / "checkpoints", directory / "averages"
-    last = checkpoints / LAST
-    if not (last.exists() and checkpoint.samefile(last)):
-        link(checkpoint, last)  # first: a process that dies here has chosen already
-    later = _later(checkpoints, "step_*.ckpt", step)
-    if not later:  # a killed run has later snapshots, too: they come again
-        for path in _later(averages, "step_*.ckpt", step):
+    _choose(checkpoint, checkpoints / LAST)
+    later, snapshots = _later(checkpoints, step), _later(averages, step)
+    unfinished = directory / ".abandoned"
+    if not later and not unfinished.exists():
+        for path in snapshots:  # of a run that was killed: they come again
             remove(path)
         return None
-    places = (directory / f"abandoned_{number}" for number in count(1))
-    aside = next(place for place in places if not place.exists())
-    aside.mkdir()
+    unfinished.mkdir(exist_ok=True)
     for name in ("config.yaml", "metrics.csv"):
         if (directory / name).exists():
-            shutil.copy(directory / name, aside)
+            shutil.copy(directory / name, unfinished)
     composed = yaml.safe_load((directory / "composed.yaml").read_text())
     composed["config"]["run_id"] = secrets.token_hex(4)  # W&B would make one run of both
-    (aside / "composed.yaml").write_text(yaml.safe_dump(composed, sort_keys=False))
-    best = checkpoints / BEST
-    _move([*later, *([best] if _is_later(best, step) else [])], aside / "checkpoints")
-    _move(_later(averages, "step_*.ckpt", step), aside / "averages")
+    (unfinished / "composed.yaml").write_text(yaml.safe_dump(composed, sort_keys=False))
+    (unfinished / "samples").mkdir(exist_ok=True)
+    for path in (directory / "samples").glob("*.gif"):
+        if (_number(path) or math.inf) > step:  # without a number it shows the newest step
+            path.rename(unfinished / "samples" / path.name)
+    _move(snapshots, unfinished / "averages")
     for path in by_step(averages):  # both have come from these
-        link(path, aside / "averages" / path.name)
-    for path in _later(directory / "samples", "*", step):
-        (aside / "samples").mkdir(exist_ok=True)
-        path.rename(aside / "samples" / path.name)
-    return aside
+        link(path, unfinished / "averages" / path.name)
+    best = checkpoints / BEST
+    _move([best] if _is_later(best, step) else [], unfinished / "checkpoints")
+    _move(later, unfinished / "checkpoints")  # at last: as long as one is there, this goes on
+    places = (directory / f"abandoned_{number}" for number in count(1))
+    return unfinished.rename(next(place for place in places if not place.exists()))
 
 
-def _later(folder: Path, pattern: str, step: int) -> list[Path]:
-    """Files of later steps; what has no number shows the newest step."""
-    numbers = {path: re.fullmatch(r"step_(\d+)", path.stem) for path in folder.glob(pattern)}
-    return [path for path, number in numbers.items() if number is None or int(number[1]) > step]
+def _choose(checkpoint: Path, last: Path) -> None:
+    """Makes it last.ckpt; what that was keeps its number, or gets one."""
+    if last.exists():
+        if checkpoint.samefile(last):
+            return
+        if not any(path.samefile(last) for path in by_step(last.parent)):
+            with suppress(DamagedCheckpoint):
+                link(last, last.with_name(STEP.format(read(last)["global_step"])))
+    link(checkpoint, last)
+    last.touch()  # the newest run is known by it
+
+
+def _later(folder: Path, step: int) -> list[Path]:
+    """Numbered files of later steps."""
+    return [path for path in folder.glob("step_*") if (_number(path) or 0) > step]
+
+
+def _number(path: Path) -> int | None:
+    number = re.fullmatch(r"step_(\d+)", path.stem) if path.suffix in (".ckpt", ".gif") else None
+    return int(number[1]) if number else None
 
 
 def _is_later(best: Path, step: int) -> bool:
-    if not best.exists():
-        return False
     try:
-        return int(read(best)["global_step"]) > step
+        return best.exists() and int(read(best)["global_step"]) > step
     except DamagedCheckpoint:
         return True
 

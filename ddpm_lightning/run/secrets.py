@@ -10,6 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from omegaconf import Container, OmegaConf
 from omegaconf.resolvers import oc
 
 _LOGIN = re.compile(r"://(?!git@)[^/@\s$]+@")  # git@ is anyone
+HIDDEN = "***"
 _MIN_LENGTH = 8  # of a secret: "2" or "gifs" would be found all over a log
 _secrets: set[str] = set()  # in every spelling
 
@@ -26,8 +28,8 @@ def redacted(value: Any) -> Any:
     """The same text, or containers of text, without secrets; names of classes stay."""
     if isinstance(value, str):
         for secret in sorted(_secrets, key=len, reverse=True):  # one may hold another
-            value = value.replace(secret, "***")
-        return _LOGIN.sub("://***@", value)
+            value = value.replace(secret, HIDDEN)
+        return _LOGIN.sub(f"://{HIDDEN}@", value)
     if isinstance(value, dict):
         return {k: item if k == "_target_" else redacted(item) for k, item in value.items()}
     return [redacted(item) for item in value] if isinstance(value, list) else value
@@ -44,7 +46,8 @@ def redact_logs() -> None:
 
     def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
         made = make(*args, **kwargs)
-        made.msg, made.args = redacted(made.getMessage()), ()
+        with suppress(Exception):  # a wrong format, which logging itself tells
+            made.msg, made.args = redacted(made.getMessage()), ()
         return made
 
     logging.setLogRecordFactory(record)
@@ -67,6 +70,7 @@ OmegaConf.register_new_resolver("oc.env", _from_environment, replace=True)
 
 def _may_be_secret(value: str) -> bool:
     is_place = os.path.exists(Path(*Path(value).parts[:2]))  # what is below may be made yet
+    is_place = is_place or value in (*Path.cwd().parts, *Path.home().parts)  # a user's name, say
     return len(value) >= _MIN_LENGTH and not value.isdigit() and not is_place
 
 

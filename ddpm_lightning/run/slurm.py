@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.directory import write_text
 from ddpm_lightning.run.errors import RunFailed, Stopped
 
@@ -22,13 +23,19 @@ def job_id() -> str | None:
     return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
 
 
-def earlier_run(outputs: Path, words: list[str]) -> Path | None:
-    """The directory of the run that this job had begun with these words when it was requeued."""
-    pointer = _pointer(outputs, words)
-    if pointer is None or not pointer.is_file():
-        return None
+def going_on(job: Job) -> Job:
+    """With the run that this job had begun with these words before. What it is given to go on with
+    counts until it is requeued."""
+    is_requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    pointer = _pointer(Path(job.cfg.outputs_dir), job.words)
+    if pointer is None or not pointer.is_file() or (job.cfg.ckpt_path and not is_requeued):
+        return job
     directory = Path(pointer.read_text())
-    return directory if (directory / "composed.yaml").is_file() else None
+    if not (directory / "composed.yaml").is_file():
+        return job
+    cfg = job.cfg.copy()
+    cfg.ckpt_path = str(directory)
+    return job._replace(cfg=cfg)
 
 
 @contextmanager

@@ -24,7 +24,14 @@ from ddpm_lightning.data.ingest.lock import ProcessLock
 from ddpm_lightning.plots.sweep_page import Row, as_csv, as_html, as_markdown
 from ddpm_lightning.run.cli import Job, Sweep
 from ddpm_lightning.run.config import Node
-from ddpm_lightning.run.directory import freeze, new_start, quoted, read_status, write_text
+from ddpm_lightning.run.directory import (
+    freeze,
+    new_start,
+    quoted,
+    read_status,
+    write_redacted,
+    write_text,
+)
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, user_errors
 from ddpm_lightning.run.executors import Executor, Local, Submitit
 from ddpm_lightning.run.provenance import ROOT
@@ -168,9 +175,10 @@ def best_value(metrics: Path, name: str) -> float | None:
 def _report(rows: list[Row], directory: Path, sweep: Sweep) -> None:
     metric = sweep.options["metric"]
     table = as_markdown(rows, metric)
-    write_text(directory / "sweep.md", table)
-    write_text(directory / "sweep.csv", as_csv(rows, metric))
-    write_text(directory / "sweep.html", as_html(rows, metric, directory, " ".join(sweep.words)))
+    write_redacted(directory / "sweep.md", table)
+    write_redacted(directory / "sweep.csv", as_csv(rows, metric))
+    page = as_html(rows, metric, directory, " ".join(sweep.words))
+    write_redacted(directory / "sweep.html", page)
     print(f"\n{table}\n  page           {directory / 'sweep.html'}")
     finished = [directory / row.path for row in rows if row.status == "finished"]
     if finished and all(row.metric is None for row in rows):

@@ -115,7 +115,7 @@ def _near_keys(message: str) -> list[str]:
         for key in path[is_group:]:
             node = node.get(key) if isinstance(node, dict) else None
         names |= set(map(str, node)) if isinstance(node, dict) else set()
-    near = get_close_matches(name, sorted(names - {"defaults", "_target_"}))
+    near = get_close_matches(name, sorted(names - {"defaults", "_target_", name}))
     found = [".".join([*path, key]) for key in near] or _same_keys(name)
     return [f"did you mean {', '.join(found)}?"] if found else []
 

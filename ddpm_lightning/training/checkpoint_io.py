@@ -98,7 +98,7 @@ def sweep(folder: Path) -> None:
 
 def by_step(folder: Path) -> list[Path]:
     """The numbered checkpoints, newest first."""
-    return sorted(folder.glob(STEP.replace("{:08d}", "*")), reverse=True)
+    return sorted(folder.glob(STEP.replace("{:08d}", "[0-9]*")), reverse=True)
 
 
 def newest_valid(folder: Path) -> Path | None:

@@ -222,6 +222,13 @@ def test_a_killed_run_took_the_time_until_its_last_sign_of_life(tmp_path: Path) 
     assert (status["status"], status["seconds"]) == ("failed", 35)
 
 
+def test_a_refused_start_takes_no_time_from_a_run(call: Call, trained: Path) -> None:
+    (trained / "status.json").write_text('{"status": "failed", "seconds": 18000.0}')
+    assert_user_error(call("train", f"resume={trained}", "trainer.max_steps=-7"), "max_steps=-7")
+    status = json.loads((trained / "status.json").read_text())
+    assert (status["status"], status["seconds"]) == ("failed", 18000)
+
+
 def test_a_disk_that_becomes_full_is_told_by_the_checkpoint_it_refuses(tmp_path: Path) -> None:
     """Not by status.json, which it refuses too. A limit on the size of files refuses all writes."""
     write_gifs(tmp_path / "gifs")

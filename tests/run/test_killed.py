@@ -128,13 +128,16 @@ def test_another_number_of_devices_goes_on_with_the_same_samples_and_losses(
     tmp_path: Path,
 ) -> None:
     """From one process with batches of 4 to two with batches of 2 each, over gloo."""
-    complete(tmp_path / "one", *WORDS, "trainer.max_steps=12", "callbacks.checkpoints.keep=9")
+    words = [*WORDS, "trainer.log_every_n_steps=4", "callbacks.checkpoints.keep=9"]
+    complete(tmp_path / "one", *words, "trainer.max_steps=12")
     one = rows(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     for path in (tmp_path / "two").glob("steps-*"):
         path.unlink()
-    # Losses by log-SNR are logged every other step: that of step 8 waits in the checkpoint.
+    # Losses by log-SNR are logged every fourth step: those of step 8 wait in the checkpoint, and
+    # with those of steps 9 and 10 in the next ones.
     words = ["resume=out/checkpoints/step_00000009.ckpt", "data.batch_size=2"]
+    words.append("callbacks.checkpoints.every_n_steps=1")
     complete(tmp_path / "two", *words, "trainer.devices=2", "+trainer.strategy=ddp")
     ranks = [rows(tmp_path / "two", rank) for rank in range(2)]
     assert [row[0] for row in ranks[0]] == [row[0] for row in ranks[1]] == list(range(9, 12))

@@ -1,15 +1,22 @@
 """A run that goes on from an earlier checkpoint, and what it had trained beyond it."""
 
+import shutil
 import signal
+from collections.abc import Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from ddpm_lightning.plots.curves import read_metrics
+from ddpm_lightning.run import rewind
 from ddpm_lightning.run.errors import Stopped
+from ddpm_lightning.run.rewind import set_aside
 from ddpm_lightning.run.slurm import requeued
-from ddpm_lightning.training.checkpoint_io import by_step, link, newest_valid, read, remove
+from ddpm_lightning.training.checkpoint_io import by_step, link, newest_valid, read, remove, write
 from tests.commands import TINY, Call, assert_user_error
 
 pytestmark = pytest.mark.slow  # as a whole, not one by one
@@ -100,11 +107,89 @@ def test_the_best_is_taken_where_no_other_is_whole(call: Call, run: Path) -> Non
     assert "(step 2, ema weights)" in sampled.out, sampled.err
 
 
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Those of a run after six steps, of which the fifth is its best, and what a user put there."""
+    files = tmp_path / "files"
+    for folder in ("checkpoints", "averages"):
+        (files / folder).mkdir(parents=True)
+        for step in range(1, 7):
+            write({"global_step": step}, files / folder / f"step_{step:08d}.ckpt")
+    newest = files / "checkpoints" / "step_00000006.ckpt"
+    link(newest, newest.with_name("last.ckpt"))
+    link(newest.with_name("step_00000005.ckpt"), newest.with_name("best.ckpt"))
+    (files / "samples" / "2026-01-01_00-00-00").mkdir(parents=True)
+    for name in ("step_000002", "step_000006", "final", "compare_heun"):
+        (files / "samples" / f"{name}.gif").touch()
+    write({}, newest.with_name("step_mine.ckpt"))
+    (files / "composed.yaml").write_text("config: {}")
+    (files / "metrics.csv").write_text("step,train/loss")
+    return files
+
+
+def content(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.suffix in (".ckpt", ".gif")}
+
+
+def test_wherever_it_dies_the_next_start_sets_aside_the_rest(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = "checkpoints/step_00000003.ckpt"
+    whole = Path(shutil.copytree(files, tmp_path / "whole"))
+    assert set_aside(whole, whole / third, 3) == whole / "abandoned_1"
+    expected = content(whole)
+    assert {p for p in expected if "mine" in p or "best" in p or "compare" in p} == {
+        "checkpoints/step_mine.ckpt",
+        "abandoned_1/checkpoints/best.ckpt",
+        "abandoned_1/samples/compare_heun.gif",
+    }
+    assert (whole / "samples" / "2026-01-01_00-00-00").is_dir()
+
+    class Died(BaseException):
+        pass
+
+    for num_calls in count(1):  # before the first one nothing is chosen
+        out = Path(shutil.copytree(files, tmp_path / str(num_calls)))
+        left = [None] * num_calls
+
+        def dying(do: Callable[..., None], *arguments: Any, left: list[None] = left) -> None:
+            if not left:
+                raise Died
+            left.pop()
+            do(*arguments)
+
+        with monkeypatch.context() as patch:
+            for name in ("link", "remove"):
+                patch.setattr(rewind, name, partial(dying, getattr(rewind, name)))
+            try:
+                set_aside(out, out / third, 3)
+                break
+            except Died:
+                pass
+        chosen = newest_valid(out / "checkpoints")
+        assert chosen is not None
+        set_aside(out, chosen, 3)
+        assert content(out) == expected, num_calls
+    assert num_calls > 15
+
+
+def test_the_only_copy_of_the_newest_is_kept(files: Path) -> None:
+    """As where only last and best were copied, or a process died between its two names."""
+    for path in by_step(files / "checkpoints"):
+        remove(path)
+    write({"global_step": 2}, files / "checkpoints" / "best.ckpt")
+    aside = set_aside(files, files / "checkpoints" / "best.ckpt", 2)
+    assert aside is not None
+    assert read(aside / "checkpoints" / "step_00000006.ckpt")["global_step"] == 6
+    assert read(files / "checkpoints" / "last.ckpt")["global_step"] == 2
+
+
 def test_a_requeued_job_does_not_go_back_again(
     call: Call, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SLURM starts it with the same words."""
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     words = ["resume=out/checkpoints/step_00000002.ckpt", "trainer.max_steps=6"]
     with pytest.raises(Stopped), requeued(run, Path("outputs"), words):
         raise Stopped(signal.SIGTERM)

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from ddpm_lightning.run.config import check
 from ddpm_lightning.run.secrets import find_login, redacted
 from tests.commands import TINY, Call, assert_user_error, spawn, write_gifs
 
@@ -102,18 +103,29 @@ def test_a_token_is_secret_wherever_it_stands(
 
 
 def test_only_what_may_be_a_secret_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not a name of the run, a short value, a number, a place, a default; nor a class's name."""
+    """Not a name of the run, a short value, a number, a place, a part of this one (a user's name),
+    a default; nor a class's name.
+    """
+    (tmp_path / "marie.curie").mkdir()
+    monkeypatch.chdir(tmp_path / "marie.curie")
+    monkeypatch.setenv("USERS_NAME", "marie.curie")
     given = {"NAME": "baseline-v2", "SHORT": "grey", "NUMBER": "20300101", "PLACE": str(tmp_path)}
     for name, value in {**given, "KEY": "standard"}.items():
         monkeypatch.setenv(name, value)
-    values = [f"${{oc.env:{name}}}" for name in ("SHORT", "NUMBER", "KEY", "NONE,'as it is'")]
+    names = ("SHORT", "NUMBER", "USERS_NAME", "KEY", "NONE,'as it is'")
+    values = [f"${{oc.env:{name}}}" for name in names]
     group = {"values": values, "name": "${run_name}", "folder": "${oc.env:PLACE}/made/later"}
     group["_target_"] = "processes.standard"
     cfg = OmegaConf.create({"run_name": "${oc.env:NAME}", "data": group})
     config = OmegaConf.to_container(cfg, resolve=True)
-    assert config["data"]["values"] == ["grey", "20300101", "standard", "as it is"]
-    hidden = {**config["data"], "values": ["grey", "20300101", "***", "as it is"]}
+    assert config["data"]["values"] == ["grey", "20300101", "marie.curie", "standard", "as it is"]
+    hidden = {**config["data"], "values": ["grey", "20300101", "marie.curie", "***", "as it is"]}
     assert redacted(config) == {**config, "data": hidden}
+
+
+def test_a_stored_configuration_may_hide_any_value() -> None:
+    """That of a run whose trainer.max_time comes from the environment, say."""
+    check({"trainer": {"_target_": "lightning.pytorch.Trainer", "max_time": "***"}})
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,11 @@ class LossBins(pl.Callback):
         if kept and len(kept[0]) == trainer.world_size:
             times, losses = (part[trainer.global_rank] for part in kept)
             self._trained = [(times, losses)]
-        elif kept and trainer.is_global_zero:  # there were more devices, or fewer
-            self._trained = [(kept[0].flatten(), kept[1].flatten())]
+        elif kept:  # there were more devices, or fewer: rank 0 has all, the others as many of none
+            times, losses = (part.flatten() for part in kept)
+            if not trainer.is_global_zero:
+                losses = torch.full_like(losses, torch.nan)
+            self._trained = [(times, losses)]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._trained = [(t, loss.to(pl_module.device)) for t, loss in self._trained]
