@@ -4,8 +4,10 @@ import re
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
+from typing import NoReturn
 
 import yaml
+from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 
 from ddpm_lightning.run.errors import UserError
@@ -17,11 +19,15 @@ _FLAGS = (  # of Hydra
     *("-r", "--run", "-m", "--multirun", "-sc", "--shell-completion", "-cp", "--config-path"),
     *("-cn", "--config-name", "-cd", "--config-dir", "--experimental-rerun", "-i", "--info"),
 )
+_USUAL_FLAGS = "flags are -m, --help, --cfg job, --info"
 
 
 def refuse_mistakes(config_name: str, words: list[str]) -> None:
     """UserError for words that Hydra would take, or answer at length."""
     _refuse_dashes(config_name, words)
+    parser = get_args_parser()
+    parser.error = _refuse_flags  # type: ignore[method-assign]
+    _refuse_blanks(parser.parse_args(words).overrides)
     _refuse_null_groups(words)
     if not any(word.startswith("-") for word in words):  # --config-dir brings groups of its own
         _refuse_unknown_keys(config_name, words)
@@ -51,9 +57,21 @@ def _refuse_dashes(config_name: str, words: list[str]) -> None:
         if word.startswith("-") and not any(known.startswith(flag) for known in _FLAGS):
             given = word.lstrip("-")
             near = get_close_matches(root := root_of(given), _known(config_name), n=1)
-            option = given.replace(root, near[0], 1) if near else "KEY=VALUE"
-            flags = "-m, --help, --cfg job, --info"
-            raise UserError(f"{word}: a value is given without dashes, {option}; flags are {flags}")
+            option = given.replace(root, near[0], 1) if near else "KEY"
+            option += "" if "=" in option else "=VALUE"
+            raise UserError(f"{word}: a value is given without dashes, {option}; {_USUAL_FLAGS}")
+
+
+def _refuse_flags(message: str) -> NoReturn:
+    """In place of a page about all of them."""
+    raise UserError(f"{message}; values are KEY=VALUE, before or after all flags; {_USUAL_FLAGS}")
+
+
+def _refuse_blanks(overrides: list[str]) -> None:
+    """UserError for KEY VALUE, and KEY = VALUE."""
+    for word in overrides:
+        if "=" not in word and not word.startswith("~"):
+            raise UserError(f"{word} has no value: give KEY=VALUE, in one word")
 
 
 def _refuse_unknown_keys(config_name: str, words: list[str]) -> None:

@@ -30,6 +30,10 @@ MISTAKES = {
         ["trainer.gradient_clip_algorithm='foo'", "'norm' or 'value'"],
     ),
     "dashes": (["--modle=median"], ["--modle=median", "without dashes, model=median; flags are"]),
+    "a value in a word of its own": (["seed", "1"], ["seed has no value: give KEY=VALUE"]),
+    "a flag for a value": (["--seed", "1"], ["without dashes, seed=VALUE;"]),
+    "a flag without its value": (["--cfg"], ["--cfg/-c: expected one argument", "flags are -m"]),
+    "a value between flags": (["seed=1", "--cfg", "job", "seed=2"], ["seed=2", "after all flags"]),
     "an unknown flag": (["-q"], ["-q", "KEY=VALUE; flags are -m, --help"]),
     "no average": (
         ["+callbacks.ema.averages.x=3"],
