@@ -5,7 +5,7 @@ import logging
 from ddpm_lightning.networks.memory import keep_freed
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.early import prepared
-from ddpm_lightning.run.ranks import gathered, joined, own_rank
+from ddpm_lightning.run.ranks import check_nodes, gathered, joined, own_rank
 from ddpm_lightning.run.slurm import going_on
 from ddpm_lightning.training.signals import stopped_by_signals
 
@@ -26,6 +26,7 @@ def launch(job: Job) -> None:
         else:
             with gathered(job) as others:
                 start, budget = prepared(going_on(job))
+                check_nodes(others, start.config["trainer"].get("num_nodes", 1))
                 from ddpm_lightning.run.train import lead
 
                 lead(start, budget, job, others)

@@ -266,15 +266,20 @@ def _end_process(cause: str | None) -> None:
     os._exit(1)
 
 
-def _check_number(others: Meeting | None, trainer: "pl.Trainer") -> None:
-    started = others.world_size if others else None
-    given = f"trainer.devices={trainer.num_devices} trainer.num_nodes={trainer.num_nodes}"
-    if others is None and trainer.num_nodes > 1:
-        raise UserError(f"{given}: start the ranks on each node with torchrun or srun")
-    if started is not None and started != trainer.num_devices * trainer.num_nodes:
+def check_nodes(others: Meeting | None, num_nodes: int) -> None:
+    """UserError where nothing has started ranks on other nodes."""
+    if others is None and num_nodes > 1:
         raise UserError(
-            f"{started} ranks were started, but {given} makes "
-            f"{trainer.num_devices * trainer.num_nodes}"
+            f"trainer.num_nodes={num_nodes}: start the ranks on each node with torchrun or srun"
+        )
+
+
+def _check_number(others: Meeting | None, trainer: "pl.Trainer") -> None:
+    wanted = trainer.num_devices * trainer.num_nodes
+    if others is not None and others.world_size != wanted:
+        raise UserError(
+            f"{others.world_size} ranks were started, but trainer.devices={trainer.num_devices} "
+            f"trainer.num_nodes={trainer.num_nodes} makes {wanted}"
         )
 
 

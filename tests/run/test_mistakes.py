@@ -35,6 +35,10 @@ MISTAKES = {
     "a flag without its value": (["--cfg"], ["--cfg/-c: expected one argument", "flags are -m"]),
     "a value between flags": (["seed=1", "--cfg", "job", "seed=2"], ["seed=2", "after all flags"]),
     "an unknown flag": (["-q"], ["-q", "KEY=VALUE; flags are -m, --help"]),
+    "nodes that nothing has started": (
+        ["trainer.num_nodes=2"],
+        ["trainer.num_nodes=2: start the ranks on each node with torchrun or srun"],
+    ),
     "no average": (
         ["+callbacks.ema.averages.x=3"],
         ["callbacks.ema.averages={'x': 3}", "a node whose _target_ is a Decay"],

@@ -10,11 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import lightning.pytorch as pl
 import pytest
 
-from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.ranks import accompanied, first_difference
+from ddpm_lightning.run.ranks import first_difference
 from ddpm_lightning.training.checkpoint_io import read
 from tests.commands import ROOT, TINY, alive, wait_for, write_gifs
 from tests.run.test_killed import rows
@@ -317,15 +315,6 @@ def test_a_wrong_number_of_ranks_is_named(group: Group) -> None:
     assert "2 ranks were started, but trainer.devices=1 trainer.num_nodes=1 makes 1" in (
         group.output()
     )
-
-
-def test_several_nodes_need_a_launcher(tmp_path: Path) -> None:
-    trainer = pl.Trainer(accelerator="cpu", devices=1, num_nodes=2, logger=False)
-    with (
-        pytest.raises(UserError, match="num_nodes=2: start the ranks on each node with torchrun"),
-        accompanied(None, tmp_path, tmp_path, trainer),
-    ):
-        pass
 
 
 def test_the_first_key_that_differs_is_found() -> None:
