@@ -22,6 +22,7 @@ from pydantic import (
     ValidationError,
 )
 from pydantic.errors import PydanticUserError
+from pydantic_core import ErrorDetails, SchemaError
 
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.secrets import HIDDEN, find_login
@@ -29,14 +30,19 @@ from ddpm_lightning.run.signatures import signature
 
 TARGETS = ("ddpm_lightning.", "lightning.pytorch.", "torch.optim.")
 META_KEYS = {"_target_", "_partial_"}
-REPLACED = {"trainer.precision": "auto"}  # before anything is built, by run.precision
 
 Node = dict[str, Any]
 
 # The keys that no constructor owns.
 Seed = typing.Annotated[int, Field(ge=0, lt=2**32)]
 
-Share = NonNegativeInt | typing.Annotated[float, Field(ge=0, le=1)]  # of the batches, or so many
+# Of the batches, or so many.
+Share = NonNegativeInt | typing.Annotated[float, Field(ge=0, le=1)]
+SomeShare = PositiveInt | typing.Annotated[float, Field(gt=0, le=1)]
+Duration = (
+    typing.Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")]  # days, hours, minutes, seconds
+    | dict[typing.Literal["weeks", "days", "hours", "minutes", "seconds"], NonNegativeInt]
+)
 OrEndless = NonNegativeInt | typing.Literal[-1]
 
 TOP_LEVEL: dict[str, Any] = {
@@ -85,23 +91,31 @@ OPTIONS: dict[str, dict[str, Any]] = {
 # Where Lightning's annotations allow what it refuses, when it is there, or what ruins a run.
 TRAINER: dict[str, Any] = {
     "accumulate_grad_batches": PositiveInt,
+    "barebones": typing.Literal[False],
     "check_val_every_n_epoch": PositiveInt | None,
-    "devices": PositiveInt | typing.Literal[-1] | str | list[NonNegativeInt],
+    "devices": Any,  # by run.early
+    "enable_checkpointing": typing.Literal[True] | None,
+    "fast_dev_run": bool | NonNegativeInt,
     "gradient_clip_algorithm": typing.Literal["norm", "value"] | None,
     "gradient_clip_val": NonNegativeFloat | None,
-    "limit_train_batches": Share | None,
+    "limit_train_batches": SomeShare | None,
     "limit_val_batches": Share | None,
     "log_every_n_steps": NonNegativeInt | None,
     "max_epochs": OrEndless | None,
     "max_steps": OrEndless,
-    "max_time": typing.Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | Node | None,
+    "max_time": Duration | None,
     "min_epochs": NonNegativeInt | None,
     "min_steps": NonNegativeInt | None,
     "num_nodes": PositiveInt,
     "num_sanity_val_steps": OrEndless | None,
     "overfit_batches": Share,
+    "precision": typing.Literal[
+        *("auto", "32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16", 32, 16, None)
+    ],
     "profiler": typing.Literal["simple", "advanced", "pytorch", "xla"] | None,
     "reload_dataloaders_every_n_epochs": NonNegativeInt,
+    "strategy": Any,  # by run.early
+    "val_check_interval": SomeShare | Duration | None,
 }
 
 
@@ -180,19 +194,8 @@ def _check_node(where: str, node: Node, targets: tuple[str, ...]) -> None:
             near = get_close_matches(key, takes.hints, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(takes.hints)}"
             raise UserError(f"{where} has no option {key}{hint}")
-        if REPLACED.get(f"{where}.{key}") == value:
-            continue
-        if _holds_target(value) and not (value := _others(value)):
-            continue
         narrower = TRAINER.get(key) if where == "trainer" else None
         _check_type(f"{where}.{key}", value, narrower or takes.hints[key]())
-
-
-def _others(value: Any) -> Node:
-    """Beside nodes by name, what is none."""
-    if not isinstance(value, Mapping) or "_target_" in value:
-        return {}
-    return {key: child for key, child in value.items() if not _holds_target(child)}
 
 
 def _holds_target(value: Any) -> bool:
@@ -209,12 +212,48 @@ def _check_type(where: str, value: Any, hint: Any) -> None:
         return
     try:
         adapter = _adapter(hint)
-    except (PydanticUserError, NameError):  # a type that is not known here
+    except (PydanticUserError, SchemaError, NameError):  # a type that is not known here
         return
     try:
         adapter.validate_python(value, strict=isinstance(value, str | bool))
     except ValidationError as e:
-        wanted = [error["msg"].removeprefix("Input should be ") for error in e.errors()]
-        choice = ", or ".join(dict.fromkeys(wanted))
-        choice = choice.replace("an instance of", "a node whose _target_ is a")
-        raise UserError(f"{where}={value!r} is not allowed: it should be {choice}") from e
+        # A node stands for what will be built from it, and is checked by itself.
+        errors = [error for error in e.errors() if not _holds_target(error["input"])]
+        if not errors:
+            return
+        places = dict(_place(where, value, error["loc"]) for error in errors)
+        if len(places) == 1:
+            [(where, value)] = places.items()
+        choice = ", or ".join(dict.fromkeys(_wanted(error, hint) for error in errors))
+        choice = choice.replace(", or be ", ", or ")
+        raise UserError(f"{where}={value!r} is not allowed: it should {choice}") from e
+
+
+def _place(where: str, value: Any, path: tuple[int | str, ...]) -> tuple[str, Any]:
+    """The key that an error is about, and its value; the types in a path are passed over."""
+    for part in path:
+        if isinstance(value, dict) and part in value:
+            where, value = f"{where}.{part}", value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            where, value = f"{where}[{part}]", value[part]
+    return where, value
+
+
+def _wanted(error: ErrorDetails, hint: Any) -> str:
+    for kind in _classes(hint):
+        if error["type"] == "is_instance_of" and error["ctx"]["class"] == kind.__name__:
+            module = kind.__module__
+            below: list[type] = kind.__subclasses__()
+            names = [k.__name__ for k in below if k.__module__ == module]
+            listed = f": {' or '.join(names)}" if names else ""
+            home = module.removesuffix(".base")
+            return f"be a node whose _target_ is a {kind.__name__} of {home}{listed}"
+    return error["msg"].partition(" should ")[2] or f"be valid: {error['msg']}"
+
+
+def _classes(hint: Any) -> Iterator[type]:
+    """Our own in an annotation."""
+    if isinstance(hint, type) and hint.__module__.startswith(TARGETS[0]):
+        yield hint
+    for part in typing.get_args(hint):
+        yield from _classes(part)

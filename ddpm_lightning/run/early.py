@@ -37,6 +37,9 @@ _STRATEGIES = (
     "ddp_find_unused_parameters_true",
     "single_device",
 )
+_CPU_DEVICES = r"auto|[1-9]\d*", "auto or, on a CPU, how many processes: 1 or more"
+_GPU_DEVICES = r"auto|-1|[1-9]\d*|\d+(,\d+)+|\[\d+(, \d+)*\]", "auto, a number or a list of numbers"
+_OWN = {"callbacks", "logger", "plugins"}  # of the trainer, by run.train
 _PROCESSES = {"StandardDiffusion": StandardProcess, "MedianDiffusion": MedianProcess}
 
 
@@ -85,9 +88,15 @@ def check_trainer(trainer: Node) -> None:
             f"trainer.strategy={strategy} is not possible: every rank needs all weights and "
             f"gradients, and a process with train.py's command; choose {', '.join(_STRATEGIES)}"
         )
-    devices = trainer.get("devices", "auto")
-    if isinstance(devices, str) and not re.fullmatch(r"auto|-1|\d+(,\d+)*", devices):
-        raise UserError(f"trainer.devices={devices} is no number, list of numbers or auto")
+    on_cpu = name == "cpu" or not (cuda or mps)
+    pattern, told = _CPU_DEVICES if on_cpu else _GPU_DEVICES
+    if not re.fullmatch(pattern, devices := str(trainer.get("devices", "auto"))):
+        raise UserError(f"trainer.devices={devices} is not possible; choose {told}")
+    for key in _OWN & trainer.keys():
+        raise UserError(
+            f"trainer.{key} would be replaced by the run's own; callbacks and logger are groups of "
+            "the configuration"
+        )
     if trainer.get("max_steps", -1) == -1 and trainer.get("max_epochs") in (None, -1):
         raise UserError("the run has no end; set trainer.max_steps, which the learning rate needs")
 
@@ -104,11 +113,16 @@ def _is_replicated(strategy: Any) -> bool:
 
 def check_parts(config: Node) -> None:
     """UserError where one refuses its values."""
-    for name, node in config["callbacks"].items():
-        if node is None:
-            raise UserError(
-                f"callbacks.{name}=null is no callback; ~callbacks.{name} leaves it out"
-            )
+    loggers = config["logger"]
+    for group, parts in {
+        "callbacks": config["callbacks"],
+        "logger": {} if "_target_" in loggers else loggers,
+    }.items():
+        for name, node in parts.items():
+            if not isinstance(node, dict) or "_target_" not in node:
+                raise UserError(
+                    f"{group}.{name}={node} has no _target_; ~{group}.{name} leaves it out"
+                )
     for name in _NAMED:
         with user_errors(name):
             instantiate(config[name], _convert_="all")

@@ -174,7 +174,8 @@ class _Names(dict[str, Any]):
             return getattr(importlib.import_module(source), original)
         if isinstance(bound, ast.Assign):
             return _value(self.module, bound.value)
-        return type(name, (), {})  # a class of which nothing plain is an instance
+        # A class of which nothing plain is an instance.
+        return type(name, (), {"__module__": self.module})
 
 
 def _value(module: str, annotation: ast.expr | None) -> Any:
