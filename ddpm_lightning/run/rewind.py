@@ -4,7 +4,6 @@ Where it was, its checkpoints, further on, would be taken for this run's newest,
 would be mixed into this run's averages.
 """
 
-import math
 import re
 import secrets
 import shutil
@@ -52,7 +51,8 @@ def set_aside(directory: Path, checkpoint: Path, step: int) -> Path | None:
     (unfinished / "composed.yaml").write_text(yaml.safe_dump(composed, sort_keys=False))
     (unfinished / "samples").mkdir(exist_ok=True)
     for path in (directory / "samples").glob("*.gif"):
-        if (_number(path) or math.inf) > step:  # without a number it shows the newest step
+        number = _number(path)
+        if number is None or number > step:  # without a number it shows the newest step
             path.rename(unfinished / "samples" / path.name)
     _move(snapshots, unfinished / "averages")
     for path in by_step(averages):  # both have come from these
