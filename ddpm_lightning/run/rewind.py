@@ -65,15 +65,17 @@ def set_aside(directory: Path, checkpoint: Path, step: int) -> Path | None:
 
 
 def _choose(checkpoint: Path, last: Path) -> None:
-    """Makes it last.ckpt; what that was keeps its number, or gets one."""
-    if last.exists():
-        if checkpoint.samefile(last):
-            return
-        if not any(path.samefile(last) for path in by_step(last.parent)):
+    """Makes it last.ckpt; it and what that was, if that is whole, have their numbers from now on.
+
+    A process that dies in a save may have written last.ckpt alone.
+    """
+    for path in filter(Path.exists, (last, checkpoint)):
+        if not any(numbered.samefile(path) for numbered in by_step(last.parent)):
             with suppress(DamagedCheckpoint):
-                link(last, last.with_name(STEP.format(read(last)["global_step"])))
-    link(checkpoint, last)
-    last.touch()  # the newest run is known by it
+                link(path, last.with_name(STEP.format(read(path)["global_step"])))
+    if not last.exists() or not checkpoint.samefile(last):
+        link(checkpoint, last)
+        last.touch()  # the newest run is known by it
 
 
 def _later(folder: Path, step: int) -> list[Path]:

@@ -15,7 +15,7 @@ import pytest
 
 from ddpm_lightning.data.gif import decode
 from ddpm_lightning.plots.curves import read_metrics
-from ddpm_lightning.training.checkpoint_io import by_step, read
+from ddpm_lightning.training.checkpoint_io import newest_valid, read
 from tests.commands import ROOT, TINY, wait_for, write_gifs
 from tests.training.test_resume import differences, kept
 
@@ -67,9 +67,15 @@ def rows(folder: Path, rank: int = 0) -> list[Row]:
     return [tuple(json.loads(line)) for line in lines]
 
 
-def is_due(folder: Path, num_rows: int, in_save: bool) -> bool:
-    """Whether so many steps are recorded or, if asked for, a checkpoint is just being written."""
-    if in_save and any((folder / "out" / "checkpoints").glob(".step_*")):
+def half_written(folder: Path) -> set[Path]:
+    return set((folder / "out" / "checkpoints").glob(".*"))
+
+
+def is_due(folder: Path, num_rows: int, before: set[Path] | None) -> bool:
+    """Whether so many steps are recorded or, if asked for, a checkpoint is just being written:
+    there is a temporary file that was not there before.
+    """
+    if before is not None and half_written(folder) - before:
         return True
     path = folder / "steps-0.jsonl"
     return path.exists() and path.read_bytes().count(b"\n") >= num_rows
@@ -89,21 +95,23 @@ def test_a_run_killed_again_and_again_is_the_same_to_the_bit(
 
     rng, folder = random.Random(num_kills), tmp_path / "killed"
     for kill in range(num_kills):
-        known = len(rows(folder))
+        known, before = len(rows(folder)), half_written(folder)
         process = begin(folder, *(words if kill == 0 else ["resume=out"]))
         try:
             in_save = kill % 5 == 1
             most = num_steps // num_kills
             target = known + (most if in_save else rng.randint(1, most - 1))
-            wait_for(partial(is_due, folder, target, in_save), 300, every=0.0002)
+            wait_for(
+                partial(is_due, folder, target, before if in_save else None), 300, every=0.0002
+            )
             if not in_save:
                 time.sleep(rng.uniform(0, 0.05))
         finally:
             process.kill()
             process.wait()
         reached = rows(folder)[-1][0]
-        saved = by_step(folder / "out" / "checkpoints")
-        last = int(saved[0].stem.removeprefix("step_")) if saved else 0
+        saved = newest_valid(folder / "out" / "checkpoints")
+        last = int(read(saved)["global_step"]) if saved else 0
         assert reached - last <= SAVE_INTERVAL
     complete(folder, "resume=out")
 

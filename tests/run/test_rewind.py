@@ -90,7 +90,7 @@ def test_the_best_alone_can_be_gone_on_from(call: Call, run: Path) -> None:
     (run / ".status.json.123-0123abcd").touch()
     result = call("train", f"resume={best}", "trainer.max_steps=2")
     assert result.code == 0, result.err
-    assert steps(run / "checkpoints") == [1]
+    assert steps(run / "checkpoints") == [2, 1]
     assert newest_valid(run / "checkpoints") == last
     assert [read(path)["global_step"] for path in (best, last)] == [2, 2]
     assert not [path for path in run.rglob(".*") if path.name != ".lock"]
@@ -171,6 +171,14 @@ def test_wherever_it_dies_the_next_start_sets_aside_the_rest(
         set_aside(out, chosen, 3)
         assert content(out) == expected, num_calls
     assert num_calls > 15
+
+
+def test_a_checkpoint_whose_save_was_cut_short_gets_its_number(files: Path) -> None:
+    newest, last = (files / "checkpoints" / name for name in ("step_00000006.ckpt", "last.ckpt"))
+    remove(newest)
+    assert set_aside(files, last, 6) is None
+    assert newest.samefile(last)
+    assert newest_valid(files / "checkpoints") == last
 
 
 def test_the_only_copy_of_the_newest_is_kept(files: Path) -> None:
