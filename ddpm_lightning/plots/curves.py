@@ -1,7 +1,12 @@
 """Loss curves from a run's metrics.csv."""
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PANELS = {
     "loss": ("train/loss", "val/loss"),
@@ -32,7 +37,7 @@ def save_curves(metrics: Path, path: Path) -> Path:
     series = read_metrics(metrics)
     figure = Figure(figsize=(11, 7), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2).flat
+    axes = list(figure.subplots(2, 2).flat)
     for (title, names), axis in zip(PANELS.items(), axes, strict=False):
         for name in names:
             if name not in series:
@@ -52,8 +57,17 @@ def save_curves(metrics: Path, path: Path) -> Path:
     axes[-1].set(title="validation loss by log-SNR", xlabel="step", yscale="log")
     if bins:
         axes[-1].legend(fontsize="small")
+    tell_empty(axes)
     figure.savefig(path, dpi=100)
     return path
+
+
+def tell_empty(axes: "Iterable[Axes]") -> None:
+    """Writes so where there is nothing to see, as when a run was too short to be validated."""
+    for axis in axes:
+        if not axis.lines:
+            axis.set(yscale="linear", xticks=[], yticks=[])
+            axis.text(0.5, 0.5, "no values", transform=axis.transAxes, ha="center", color="grey")
 
 
 def smooth(values: list[float]) -> list[float]:

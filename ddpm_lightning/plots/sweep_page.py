@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ddpm_lightning.plots.curves import read_metrics, smooth
+from ddpm_lightning.plots.curves import read_metrics, smooth, tell_empty
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #222 }
@@ -123,6 +123,7 @@ def _curves(rows: Sequence[Row], metric: str, directory: Path) -> str:
     for axis, name in zip(axes, ("train/loss", metric), strict=True):
         axis.set(title=name, xlabel="step", yscale="log")
     axes[0].legend(fontsize="small")
+    tell_empty(axes)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     return f"<h2>Curves</h2><img alt='loss curves' src='{_embedded(picture.getvalue(), 'png')}'>"
