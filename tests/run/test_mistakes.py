@@ -251,6 +251,7 @@ def words_of(name: str) -> list[str]:
     return [*TINY, *logger, *words]
 
 
+@pytest.mark.slow
 def test_resuming_without_the_averages_says_so(call: Call, trained: Path) -> None:
     result = call("train", *TINY, "logger=csv", f"ckpt_path={trained}", "~callbacks.ema")
     assert_user_error(result, "averaged weights")

@@ -266,6 +266,7 @@ def test_a_slurm_job_whose_time_is_up_lets_its_run_save(tmp_path: Path) -> None:
     assert again.function.words == process.words
 
 
+@pytest.mark.slow
 def test_local_jobs_run_side_by_side_on_devices_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def test_a_batch_size_can_be_left_to_the_memory_plan(
     assert config["data"]["batch_size"] == 4
 
 
+@pytest.mark.slow
 def test_what_the_device_cannot_hold_is_refused_with_what_it_can(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +148,7 @@ def test_resuming_continues_steps_and_optimizer(call: Call, trained: Path) -> No
     assert moments["step"] == 6
 
 
+@pytest.mark.slow
 def test_resuming_at_the_last_step_keeps_every_weight(call: Call, trained: Path) -> None:
     file = trained / "checkpoints" / "last.ckpt"
     first = torch.load(file, weights_only=True)["state_dict"]
@@ -167,6 +169,7 @@ def without_defaults(value: Any) -> Any:
     }
 
 
+@pytest.mark.slow
 def test_a_run_that_is_older_than_some_options_goes_on(call: Call, trained: Path) -> None:
     for name in ("composed.yaml", "config.yaml"):
         stored = yaml.safe_load((trained / name).read_text())
@@ -331,6 +334,7 @@ def test_a_signal_before_the_first_step_is_told_too(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "status.json").read_text())["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(call: Call, trained: Path) -> None:
     for name in ("last.ckpt", "step_00000004.ckpt"):
         with (trained / "checkpoints" / name).open("r+b") as file:

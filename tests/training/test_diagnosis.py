@@ -51,6 +51,7 @@ def test_the_parts_of_a_step_are_all_of_it_and_are_told_once(
     assert isinstance(trainer.profiler, PassThroughProfiler)
 
 
+@pytest.mark.slow
 def test_waiting_for_data_is_told_with_what_to_change(told: pytest.LogCaptureFixture) -> None:
     fit(module(), seconds=0.2, callbacks=[Diagnosis(num_steps=5)], max_steps=6)
     assert re.search(r"\d\d% of a step is waiting for data: data.num_workers=2", told.text)

@@ -122,6 +122,7 @@ def within_a_step(seconds: float) -> Steps:
     return found
 
 
+@pytest.mark.slow
 def test_ranks_that_are_all_within_a_step_for_too_long_end() -> None:
     told: list[Told] = [[], []]
     with first(told[0]) as watching:
@@ -205,6 +206,7 @@ def test_so_is_rank_0() -> None:
     assert told == [("rank 0: gone without a word; was it killed?", False)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_stands_still_is_named_and_killed(rank: int) -> None:
     told: Told = []
