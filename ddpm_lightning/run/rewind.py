@@ -9,19 +9,23 @@ import secrets
 import shutil
 from contextlib import suppress
 from itertools import count
+from os.path import relpath
 from pathlib import Path
 
 import yaml
 
+from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.training.checkpoint_io import (
     BEST,
     LAST,
     STEP,
     DamagedCheckpoint,
     by_step,
+    is_whole,
     link,
     read,
     remove,
+    sweep,
 )
 
 
@@ -32,9 +36,15 @@ def set_aside(directory: Path, checkpoint: Path, step: int) -> Path | None:
     process that dies on the way leaves .abandoned, and the next start goes on with that.
 
     Args:
-        checkpoint: of the run, at this step; last.ckpt from now on.
+        checkpoint: of the run, at this step; last.ckpt from now on. UserError if it is another one
+            by now, for the directory was not locked when it was chosen.
     """
     checkpoints, averages = directory / "checkpoints", directory / "averages"
+    if (found := int(read(checkpoint)["global_step"])) != step:
+        raise UserError(
+            f"{relpath(directory)} was still being trained, from step {step} to {found}; "
+            "start again to go on from there"
+        )
     _choose(checkpoint, checkpoints / LAST)
     later, snapshots = _later(checkpoints, step), _later(averages, step)
     unfinished = directory / ".abandoned"
@@ -43,6 +53,8 @@ def set_aside(directory: Path, checkpoint: Path, step: int) -> Path | None:
             remove(path)
         return None
     unfinished.mkdir(exist_ok=True)
+    for folder in filter(Path.is_dir, unfinished.iterdir()):
+        sweep(folder)
     for name in ("config.yaml", "metrics.csv"):
         if (directory / name).exists():
             shutil.copy(directory / name, unfinished)
@@ -69,11 +81,13 @@ def _choose(checkpoint: Path, last: Path) -> None:
 
     A process that dies in a save may have written last.ckpt alone.
     """
-    for path in filter(Path.exists, (last, checkpoint)):
+    for path in filter(Path.exists, {last: None, checkpoint: None}):
         if not any(numbered.samefile(path) for numbered in by_step(last.parent)):
             with suppress(DamagedCheckpoint):
-                link(path, last.with_name(STEP.format(read(path)["global_step"])))
-    if not last.exists() or not checkpoint.samefile(last):
+                numbered = last.with_name(STEP.format(read(path)["global_step"]))
+                if not is_whole(numbered):
+                    link(path, numbered)
+    if checkpoint.resolve() != last.resolve():
         link(checkpoint, last)
         last.touch()  # the newest run is known by it
 

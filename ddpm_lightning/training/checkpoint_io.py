@@ -68,6 +68,15 @@ def verified(path: Path) -> bytes:
     return data
 
 
+def is_whole(path: Path) -> bool:
+    """Whether it is there, and what was written."""
+    try:
+        verified(path)
+    except (DamagedCheckpoint, FileNotFoundError):
+        return False
+    return True
+
+
 def link(path: Path, other: Path) -> None:
     """Makes the same checkpoint known by another path, too, without a copy if possible."""
     other.parent.mkdir(exist_ok=True)
@@ -75,10 +84,13 @@ def link(path: Path, other: Path) -> None:
     digests = _digests(path)
     _write_digests(other, [*digests, *_digests(other)])
     try:
-        os.link(path, temporary)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, temporary)
-    temporary.replace(other)
+        try:
+            os.link(path, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, temporary)
+        temporary.replace(other)
+    finally:
+        temporary.unlink(missing_ok=True)  # it stays where both are one file already
     _write_digests(other, digests)
 
 
@@ -106,13 +118,8 @@ def newest_valid(folder: Path) -> Path | None:
 
     None if there is no checkpoint. Raises DamagedCheckpoint if there are only damaged ones.
     """
-    last, steps = folder / LAST, by_step(folder)
-    if last.exists() and not (steps and steps[0].samefile(last)):
-        steps.insert(0, last)
-    if (best := folder / BEST).exists():
-        steps.append(best)
     damage: list[DamagedCheckpoint] = []
-    for path in steps:
+    for path in filter(Path.exists, [folder / LAST, *by_step(folder), folder / BEST]):
         try:
             verified(path)
         except DamagedCheckpoint as error:
@@ -120,7 +127,7 @@ def newest_valid(folder: Path) -> Path | None:
             continue
         for found in damage:
             _log.warning("%s; taking %s instead", found, path)
-        return last if last.exists() and last.samefile(path) else path
+        return path
     if damage:
         raise DamagedCheckpoint(f"no checkpoint in {folder} is whole: {damage[0]}")
     return None

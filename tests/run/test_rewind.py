@@ -13,7 +13,7 @@ import yaml
 
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.run import rewind
-from ddpm_lightning.run.errors import Stopped
+from ddpm_lightning.run.errors import Stopped, UserError
 from ddpm_lightning.run.rewind import set_aside
 from ddpm_lightning.run.slurm import requeued
 from ddpm_lightning.training.checkpoint_io import by_step, link, newest_valid, read, remove, write
@@ -107,6 +107,20 @@ def test_the_best_is_taken_where_no_other_is_whole(call: Call, run: Path) -> Non
     assert "(step 2, ema weights)" in sampled.out, sampled.err
 
 
+@pytest.mark.parametrize("lost", ["best.ckpt", "step_00000010.ckpt"])
+def test_a_best_whose_save_was_cut_short_is_the_best(lost: str, call: Call, tmp_path: Path) -> None:
+    """The tenth step's, as other tests show; a process died before it had the name."""
+    words = ["logger=csv", "run_dir=out", "trainer.max_steps=10", "trainer.val_check_interval=2"]
+    assert call("train", *TINY, *words, "callbacks.checkpoints.every_n_steps=2").code == 0
+    folder = tmp_path / "out" / "checkpoints"
+    assert read(folder / "best.ckpt")["global_step"] == 10
+    link(folder / "step_00000008.ckpt", folder / "best.ckpt")
+    remove(folder / lost)
+    result = call("train", "resume=out", "trainer.max_steps=11")
+    assert result.code == 0, result.err
+    assert read(folder / "best.ckpt")["global_step"] == 10
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """Those of a run after six steps, of which the fifth is its best, and what a user put there."""
@@ -179,6 +193,37 @@ def test_a_checkpoint_whose_save_was_cut_short_gets_its_number(files: Path) -> N
     assert set_aside(files, last, 6) is None
     assert newest.samefile(last)
     assert newest_valid(files / "checkpoints") == last
+
+
+def test_a_checkpoint_that_another_process_has_replaced_meanwhile_is_not_gone_on_from(
+    files: Path,
+) -> None:
+    last, before = files / "checkpoints" / "last.ckpt", content(files)
+    with pytest.raises(UserError, match="still being trained, from step 5 to 6; start again"):
+        set_aside(files, last, 5)
+    assert content(files) == before
+
+
+def test_a_number_that_another_whole_checkpoint_has_stays_with_it(files: Path) -> None:
+    fourth, mine = (files / "checkpoints" / f"step_{n}.ckpt" for n in ("00000004", "mine"))
+    write({"global_step": 4, "of": "another branch"}, mine)
+    set_aside(files, mine, 4)
+    assert read(fourth) == {"global_step": 4}
+    assert read(files / "checkpoints" / "last.ckpt") == read(mine)
+
+
+@pytest.mark.parametrize("without", ["last.ckpt", "step_00000006.ckpt"])
+def test_a_checksum_that_is_missing_costs_no_checkpoint(without: str, files: Path) -> None:
+    """One file, two names, and each name has its checksum."""
+    newest, last = (files / "checkpoints" / name for name in ("step_00000006.ckpt", "last.ckpt"))
+    (files / "checkpoints" / f"{without}.sha256").unlink()
+    chosen = newest_valid(files / "checkpoints")
+    assert chosen is not None
+    assert chosen.name != without
+    assert set_aside(files, chosen, 6) is None
+    assert newest.samefile(last)
+    assert read(last) == {"global_step": 6}
+    assert not list((files / "checkpoints").glob(".*"))
 
 
 def test_the_only_copy_of_the_newest_is_kept(files: Path) -> None:

@@ -212,10 +212,8 @@ def test_a_run_resumed_after_its_last_step_comes_to_its_end_again(
     owed = whole.recorder.validations[-1:] if stop and num_steps == 12 else []
     assert found.recorder.validations == owed
     assert found.recorder.ended_at == num_steps
-    assert differences(kept(found.checkpoint), kept(before)) in (
-        [],
-        ["/callbacks/Checkpoints/best"],
-    )
+    changed = differences(kept(found.checkpoint), kept(before))
+    assert {path.removesuffix("_step") for path in changed} <= {"/callbacks/Checkpoints/best"}
     again = fit(folder, tmp_path, tmp_path / "last.ckpt")  # it may be made longer, too
     assert again.recorder.steps == whole.recorder.steps[num_steps:]
     assert differences(kept(again.checkpoint), kept(whole.checkpoint)) == []

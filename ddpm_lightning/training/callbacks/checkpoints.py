@@ -46,6 +46,7 @@ class Checkpoints(Checkpoint):
         self.keep = keep
         self.monitor = monitor
         self._best = math.inf
+        self._best_step: int | None = None
         self._is_due = self._is_stopping = self._owes_validation = False
         self._unlogged: dict[str, float] = {}
         self._watch = SignalWatch()
@@ -56,13 +57,17 @@ class Checkpoints(Checkpoint):
         return self._watch.received is not None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self._best}
+        return {"best": self._best, "best_step": self._best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._best = state_dict["best"]
+        self._best, self._best_step = state_dict["best"], state_dict.get("best_step")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not (self.directory / files.BEST).exists():  # it was of a step that was abandoned
+        best, start = self.directory / files.BEST, trainer.ckpt_path
+        is_kept = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        if start and is_kept and self._best_step == trainer.global_step:
+            files.link(Path(start), best)  # the process that saved it may have died before
+        if not best.exists():  # it was of a step that was abandoned
             self._best = math.inf
         self._last_step = self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
@@ -121,7 +126,7 @@ class Checkpoints(Checkpoint):
         score = float(trainer.callback_metrics.get(self.monitor, math.inf))
         is_best = bool(trainer.strategy.broadcast(score < self._best))
         if is_best:
-            self._best = score
+            self._best, self._best_step = score, trainer.global_step
         if self._is_due or is_best:
             self._save(trainer, is_best)
 
