@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 
+from ddpm_lightning.files.checkpoints import STEP
 from ddpm_lightning.run.config import resolved
 from ddpm_lightning.run.train import build, build_trainer, quiet
 from ddpm_lightning.run.words import CONF
-from ddpm_lightning.training.checkpoint_io import STEP
 
 BLOCK = 10  # steps, a logging interval: other work comes and goes in seconds
 NUM_SAVES = 5

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_lightning.data import gif
-from ddpm_lightning.data.atomic import write_folder
 from ddpm_lightning.data.clip import ClipFormat, resample
 from ddpm_lightning.data.shards import Entry, Header, create, finish, write_shard
 from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.store import ClipStore, counts
+from ddpm_lightning.files.atomic import write_folder
 
 _VERSION = 2  # raise it when the same GIF would give other bytes
 _SHARD_BYTES = 2**26  # a shard is written when its clips have as many

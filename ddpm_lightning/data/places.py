@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ddpm_lightning.data.atomic import write_file
 from ddpm_lightning.data.shards import MANIFEST, mark_name
+from ddpm_lightning.files.atomic import write_file
 
 _CHUNK_BYTES = 2**22
 

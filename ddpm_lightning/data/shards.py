@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_lightning.data.atomic import write_file
+from ddpm_lightning.files.atomic import write_file
 
 MANIFEST = "manifest.json"
 

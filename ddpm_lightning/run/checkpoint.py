@@ -12,16 +12,16 @@ from hydra.utils import instantiate
 from torch import nn
 
 from ddpm_lightning.denoiser import Denoiser
-from ddpm_lightning.run.config import Node, check
-from ddpm_lightning.run.errors import UserError, user_errors
-from ddpm_lightning.run.secrets import redacted
-from ddpm_lightning.training.averages import Window, combine, gamma_of
-from ddpm_lightning.training.checkpoint_io import (
+from ddpm_lightning.files.checkpoints import (
     DamagedCheckpoint,
     by_step,
     newest_valid,
     read,
 )
+from ddpm_lightning.run.config import Node, check
+from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.secrets import redacted
+from ddpm_lightning.training.averages import Window, combine, gamma_of
 
 if TYPE_CHECKING:  # importing it takes longer than a mistake may
     from ddpm_lightning.training.module import DiffusionModule

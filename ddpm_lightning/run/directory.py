@@ -26,15 +26,15 @@ from typing import Any, NamedTuple
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lightning.data.atomic import write_file
 from ddpm_lightning.data.ingest.lock import ProcessLock
+from ddpm_lightning.files.atomic import write_file
+from ddpm_lightning.files.checkpoints import sweep
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import Node, resolved
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, user_errors
 from ddpm_lightning.run.provenance import command, diff, provenance
 from ddpm_lightning.run.rewind import set_aside
 from ddpm_lightning.run.secrets import redacted
-from ddpm_lightning.training.checkpoint_io import sweep
 
 LOG = "train.log"
 _NAMED_BY = ("model", "noise", "data")  # groups whose options name a run

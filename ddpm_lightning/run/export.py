@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ddpm_lightning.data.atomic import write_file
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.files.atomic import write_file
 from ddpm_lightning.run.checkpoint import (
     FORM_KEYS,
     Run,

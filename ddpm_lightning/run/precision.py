@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ddpm_lightning.data.atomic import write_file
+from ddpm_lightning.files.atomic import write_file
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.training.checkpoint_io import (
+from ddpm_lightning.files.checkpoints import (
     BEST,
     LAST,
     STEP,
@@ -27,6 +26,7 @@ from ddpm_lightning.training.checkpoint_io import (
     remove,
     sweep,
 )
+from ddpm_lightning.run.errors import UserError
 
 
 def set_aside(directory: Path, checkpoint: Path, step: int) -> Path | None:

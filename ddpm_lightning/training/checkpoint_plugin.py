@@ -1,11 +1,11 @@
-"""Lightning's way to the checkpoint files of checkpoint_io, which does without Lightning."""
+"""Lightning's plugin for the checkpoint files of files.checkpoints, which needs no Lightning."""
 
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.plugins import CheckpointIO
 
-from ddpm_lightning.training.checkpoint_io import read, remove, write
+from ddpm_lightning.files.checkpoints import read, remove, write
 
 
 class VerifiedCheckpointIO(CheckpointIO):

@@ -1,13 +1,11 @@
-"""Sources: the folder of GIFs, the moving digits, and folders that appear whole."""
+"""Sources: the folder of GIFs and the moving digits."""
 
-import errno
 import os
 from multiprocessing import get_context
 
 import numpy as np
 import pytest
 
-from ddpm_lightning.data.atomic import write_folder
 from ddpm_lightning.data.gif import GifError, decode
 from ddpm_lightning.data.sources.folder import GifFolder
 from ddpm_lightning.data.sources.moving_digits import MovingDigits
@@ -129,54 +127,3 @@ def test_concurrent_starters_agree(tmp_path):
     assert len(first) == 30
     assert all(other == first for other in others)
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]
-
-
-def _text(name):
-    return lambda folder: (folder / "file").write_text(name)
-
-
-def _is(*names):
-    return lambda folder: folder.exists() and (folder / "file").read_text() in names
-
-
-def test_the_first_valid_folder_stays_and_an_invalid_one_goes(tmp_path):
-    folder = tmp_path / "new" / "folder"
-    write_folder(folder, _text("first"), _is("first"))
-    write_folder(folder, _text("second"), _is("first", "second"))
-    assert (folder / "file").read_text() == "first"
-    write_folder(folder, _text("second"), _is("second"))
-    assert (folder / "file").read_text() == "second"
-    assert list(folder.parent.iterdir()) == [folder]
-
-
-def test_a_folder_that_turned_valid_meanwhile_is_put_back(tmp_path):
-    folder = tmp_path / "folder"
-    write_folder(folder, _text("other"), _is("other"))
-    looks = iter([False, True, True])
-    write_folder(folder, _text("ours"), lambda _: next(looks))
-    assert (folder / "file").read_text() == "other"
-
-
-def test_a_folder_that_vanished_meanwhile_is_replaced(tmp_path):
-    folder = tmp_path / "folder"
-    write_folder(folder, _text("other"), _is("other"))
-
-    def vanishes(path):
-        (path / "file").unlink()
-        path.rmdir()
-        return False
-
-    write_folder(folder, _text("ours"), vanishes)
-    assert (folder / "file").read_text() == "ours"
-
-
-def test_a_failed_write_leaves_nothing_and_names_the_folder(tmp_path):
-    def full_disk(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(OSError, match=r"cannot write .*folder: No space left on device; free"):
-        write_folder(tmp_path / "folder", full_disk, _is("x"))
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"cannot write .*below: "):
-        write_folder(tmp_path / "file" / "below", _text("x"), _is("x"))
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -14,9 +14,9 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ddpm_lightning.files.checkpoints import verified
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.run.directory import read_status
-from ddpm_lightning.training.checkpoint_io import verified
 from tests.commands import (
     ROOT,
     TINY,

@@ -13,9 +13,9 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ddpm_lightning.files.checkpoints import read, write
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.export import load_exported, sealed
-from ddpm_lightning.training.checkpoint_io import read, write
 from tests.commands import Call, assert_user_error
 
 pytestmark = pytest.mark.slow  # as a whole, not one by one
@@ -67,7 +67,7 @@ HOSTILE: dict[str, Callable[[Path], dict[str, Any]]] = {
         "args": ["touch", str(path)],
     },
     "a function of an allowed package": lambda path: {
-        "_target_": "ddpm_lightning.data.atomic.write_file",
+        "_target_": "ddpm_lightning.files.atomic.write_file",
         "path": str(path),
     },
     "positional arguments": lambda path: {

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from ddpm_lightning.data.gif import decode
+from ddpm_lightning.files.checkpoints import newest_valid, read
 from ddpm_lightning.plots.curves import read_metrics
-from ddpm_lightning.training.checkpoint_io import newest_valid, read
 from tests.commands import ROOT, TINY, wait_for, write_gifs
 from tests.training.test_resume import differences, kept
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ddpm_lightning.files.checkpoints import read
 from ddpm_lightning.run.ranks import first_difference
-from ddpm_lightning.training.checkpoint_io import read
 from tests.commands import ROOT, TINY, alive, wait_for, write_gifs
 from tests.run.test_killed import rows
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from ddpm_lightning.files.checkpoints import by_step, link, newest_valid, read, remove, write
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.run import rewind
 from ddpm_lightning.run.errors import Stopped, UserError
 from ddpm_lightning.run.rewind import set_aside
 from ddpm_lightning.run.slurm import requeued
-from ddpm_lightning.training.checkpoint_io import by_step, link, newest_valid, read, remove, write
 from tests.commands import TINY, Call, assert_user_error
 
 pytestmark = pytest.mark.slow  # as a whole, not one by one

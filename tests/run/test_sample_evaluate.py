@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ddpm_lightning.data.gif import decode
-from ddpm_lightning.training.checkpoint_io import write
+from ddpm_lightning.files.checkpoints import write
 from tests.commands import TINY, Call, assert_user_error, newest_run
 
 pytestmark = pytest.mark.slow  # as a whole, not one by one

@@ -19,9 +19,9 @@ from hydra.utils import get_class
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ddpm_lightning.data.gif import decode
+from ddpm_lightning.files.checkpoints import newest_valid, read
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.run import memory
-from ddpm_lightning.training.checkpoint_io import newest_valid, read
 from tests.commands import (
     TINY,
     Call,

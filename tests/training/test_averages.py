@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.files.checkpoints import by_step, read
 from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.objectives.velocity import VelocityObjective
 from ddpm_lightning.processes.standard import StandardProcess
@@ -20,7 +21,6 @@ from ddpm_lightning.training.averages import (
     gamma_of,
 )
 from ddpm_lightning.training.callbacks.ema import EMA
-from ddpm_lightning.training.checkpoint_io import by_step, read
 from tests.training.test_callbacks import fit, module
 
 NUM_STEPS = 4000

@@ -12,11 +12,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.files.checkpoints import by_step, link, read
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.training.averages import ConstantDecay, PowerDecay
 from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
 from ddpm_lightning.training.callbacks.ema import EMA
-from ddpm_lightning.training.checkpoint_io import by_step, link, read
 from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
 from ddpm_lightning.training.fit_loop import FitLoop
 from ddpm_lightning.training.loggers import MetricsTable

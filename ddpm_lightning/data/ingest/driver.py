@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ddpm_lightning.data.atomic import write_file
 from ddpm_lightning.data.ingest.blocks import Blocks
 from ddpm_lightning.data.ingest.decode import Decoded, Recipe
 from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
@@ -25,6 +24,7 @@ from ddpm_lightning.data.ingest.lists import Item
 from ddpm_lightning.data.ingest.pool import DecodePool, Failure
 from ddpm_lightning.data.ingest.spool import Spool
 from ddpm_lightning.data.shards import Header
+from ddpm_lightning.files.atomic import write_file
 
 if TYPE_CHECKING:
     from ddpm_lightning.data.ingest.fetch import Fetched

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm_lightning.data.atomic import write_folder
 from ddpm_lightning.data.gif import encode
 from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.sources.folder import GifFolder
+from ddpm_lightning.files.atomic import write_folder
 
 _VERSION = 1  # raise it when the pictures change
 _CANVAS, _DIGIT, _GRID = 32, 20, 8  # pixels; the digit's grid is enlarged by 20 / 8

@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 from pydantic import PositiveFloat, PositiveInt
 
-from ddpm_lightning.training import checkpoint_io as files
+from ddpm_lightning.files import checkpoints as files
 from ddpm_lightning.training.callbacks.throughput import is_logging_step
 from ddpm_lightning.training.loggers import log_once
 from ddpm_lightning.training.signals import SignalWatch, Stopped

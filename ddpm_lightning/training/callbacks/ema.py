@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from ddpm_lightning.denoiser import Denoiser
-from ddpm_lightning.training import checkpoint_io
+from ddpm_lightning.files import checkpoints
 from ddpm_lightning.training.averages import Decay, PowerDecay
 from ddpm_lightning.training.callbacks.throughput import is_logging_step
 from ddpm_lightning.training.module import DiffusionModule
@@ -110,8 +110,8 @@ class EMA(pl.Callback):
         weights = {first: floats(average)} | self._others
         found = {n: {"gamma": g, "weights": weights[n]} for n, g in windows.items()}
         self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / checkpoint_io.STEP.format(step)
-        checkpoint_io.write({"step": step, "averages": found}, path)
+        path = self.directory / checkpoints.STEP.format(step)
+        checkpoints.write({"step": step, "averages": found}, path)
 
 
 @torch.no_grad()

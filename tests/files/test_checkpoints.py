@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from ddpm_lightning.data.atomic import WriteRefused
-from ddpm_lightning.training.checkpoint_io import (
+from ddpm_lightning.files.atomic import WriteRefused
+from ddpm_lightning.files.checkpoints import (
     DamagedCheckpoint,
     link,
     newest_valid,
@@ -193,8 +193,8 @@ def test_a_removed_one_leaves_nothing(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from ddpm_lightning.training.checkpoint_io import STEP, by_step, link, remove, write
-from tests.training.test_checkpoint_io import checkpoint
+from ddpm_lightning.files.checkpoints import STEP, by_step, link, remove, write
+from tests.files.test_checkpoints import checkpoint
 folder, step = Path(sys.argv[1]), int(sys.argv[2])
 while True:
     last = folder / "last.ckpt"
@@ -245,8 +245,8 @@ def test_kill_9_while_saving_leaves_the_newest_or_the_one_before(
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from ddpm_lightning.training.checkpoint_io import write
-from tests.training.test_checkpoint_io import checkpoint
+from ddpm_lightning.files.checkpoints import write
+from tests.files.test_checkpoints import checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 before = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, before[1]))

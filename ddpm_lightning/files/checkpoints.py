@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ddpm_lightning.data.atomic import remove_temporaries, temporary_of, write_file
+from ddpm_lightning.files.atomic import remove_temporaries, temporary_of, write_file
 
 LAST, BEST, STEP = "last.ckpt", "best.ckpt", "step_{:08d}.ckpt"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -45,13 +45,14 @@ def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """What was written there. Raises DamagedCheckpoint, FileNotFoundError."""
     data = verified(path)
     try:
-        found = torch.load(io.BytesIO(data), map_location=map_location, weights_only=True)
+        checkpoint = torch.load(io.BytesIO(data), map_location=map_location, weights_only=True)
     except Exception as error:  # what torch raises for foreign bytes has many types
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DamagedCheckpoint(f"{path} is not a checkpoint: {reason}") from error
-    if not isinstance(found, dict):
-        raise DamagedCheckpoint(f"{path} is not a checkpoint: it holds a {type(found).__name__}")
-    return found
+    if not isinstance(checkpoint, dict):
+        kind = type(checkpoint).__name__
+        raise DamagedCheckpoint(f"{path} is not a checkpoint: it holds a {kind}")
+    return checkpoint
 
 
 def verified(path: Path) -> bytes:
@@ -125,8 +126,8 @@ def newest_valid(folder: Path) -> Path | None:
         except DamagedCheckpoint as error:
             damage.append(error)
             continue
-        for found in damage:
-            _log.warning("%s; taking %s instead", found, path)
+        for newer in damage:
+            _log.warning("%s; taking %s instead", newer, path)
         return path
     if damage:
         raise DamagedCheckpoint(f"no checkpoint in {folder} is whole: {damage[0]}")
