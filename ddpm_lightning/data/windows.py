@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddpm_lightning.data.ingest.shots import ShotMode, choose_window
+from ddpm_lightning.data.shots import ShotMode, choose_window
 
 _MIDDLE = float(np.nextafter(0.5, 0))  # of n places the earlier middle one, (n - 1) // 2
 

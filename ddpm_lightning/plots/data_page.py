@@ -49,7 +49,7 @@ def data_page(store: ClipStore, title: str, num_samples: int, seed: int) -> str:
         _histogram("motion of the samples, levels a frame", [motion(clip) for clip in clips]),
         _histogram("captions of a clip", [len(e.captions) for e in entries]),
     ]
-    if any(e.width for e in entries):  # known of GIFs that were ingested
+    if any(e.width for e in entries):  # stores of older versions do not know it
         charts += [
             _histogram("width of the GIFs, pixels", [e.width for e in entries]),
             _histogram("height of the GIFs, pixels", [e.height for e in entries]),

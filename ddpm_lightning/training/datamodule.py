@@ -18,14 +18,15 @@ from tqdm import tqdm
 from ddpm_lightning.data.build import build
 from ddpm_lightning.data.clip import clip_format
 from ddpm_lightning.data.dataset import ClipDataset
+from ddpm_lightning.data.decode import FETCHED_LIMITS, Recipe
+from ddpm_lightning.data.gif_blocks import DEFAULT_LIMITS, Limits
 from ddpm_lightning.data.ingest.background import Background
-from ddpm_lightning.data.ingest.decode import Recipe
 from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
-from ddpm_lightning.data.ingest.shots import ShotMode
 from ddpm_lightning.data.ingest.urls import UrlList
 from ddpm_lightning.data.loader import ClipLoader
 from ddpm_lightning.data.places import find_parts, local_folder
 from ddpm_lightning.data.sampler import GlobalSampler, InOrder
+from ddpm_lightning.data.shots import ShotMode
 from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.split import train_val_indices
 from ddpm_lightning.data.store import ClipStore
@@ -42,7 +43,7 @@ class StoreDataModule(pl.LightningDataModule, ABC):
         num_frames, fps: of a clip; GIFs are resampled by their own clock, short ones loop.
         channels: 1 for grey, 3 for colour.
         min_seconds, max_seconds: GIFs of another duration are skipped; None sets no limit.
-        shots: which shots of a GIF a training window may see, see ingest.shots.
+        shots: which shots of a GIF a training window may see, see data.shots.
         val_fraction: share of the GIFs held out, chosen by a hash of their content; with 0 the
             training clips are validated on.
         cache_path: a local folder, where decoded clips are kept.
@@ -84,6 +85,12 @@ class StoreDataModule(pl.LightningDataModule, ABC):
     @abstractmethod
     def open_store(self) -> ClipStore:
         """The store with clips in it; made, or filled far enough, if need be."""
+
+    def recipe(self, limits: Limits) -> Recipe:
+        """What determines a stored clip; num_frames does not: windows are cut when it is read."""
+        form = self.format
+        sizes = form.height, form.width, form.fps, form.channels
+        return Recipe(*sizes, self.min_seconds, self.max_seconds, limits)
 
     def load(self) -> None:
         """Opens the store and splits it; called once, before anything else."""
@@ -151,14 +158,7 @@ class ClipDataModule(StoreDataModule):
                 bar.total = total
                 bar.update(done - bar.n)
 
-            return build(
-                self.source,
-                self.format,
-                self.cache_path,
-                min_seconds=self.min_seconds,
-                max_seconds=self.max_seconds,
-                progress=progress,
-            )
+            return build(self.source, self.recipe(DEFAULT_LIMITS), self.cache_path, progress)
 
 
 class StoredDataModule(StoreDataModule):
@@ -211,11 +211,7 @@ class UrlDataModule(StoreDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        form = self.format
-        recipe = Recipe(
-            form.height, form.width, form.fps, form.channels, self.min_seconds, self.max_seconds
-        )
-        self.urls = UrlList(list, splits, recipe, self.cache_path)
+        self.urls = UrlList(list, splits, self.recipe(FETCHED_LIMITS), self.cache_path)
         self.limits = limits
         self.min_clips, self.frozen = min_clips, frozen
         self._background: Background | None = None

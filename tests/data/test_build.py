@@ -1,22 +1,27 @@
 """Stores of local sources: built once, rebuilt when they must be, every skipped file counted."""
 
 import logging
+from dataclasses import replace
 from multiprocessing import get_context
 
 import numpy as np
 import pytest
 
 from ddpm_lightning.data.build import build
-from ddpm_lightning.data.clip import ClipFormat
+from ddpm_lightning.data.dataset import ClipDataset
+from ddpm_lightning.data.decode import Recipe
 from ddpm_lightning.data.gif import Limits, encode
+from ddpm_lightning.data.sampler import Sample
 from ddpm_lightning.data.shards import MANIFEST
 from ddpm_lightning.data.sources.folder import GifFolder
+from ddpm_lightning.data.sources.moving_digits import MovingDigits
 from ddpm_lightning.data.split import split
 from ddpm_lightning.data.store import DamagedClip
+from ddpm_lightning.data.windows import Windows
 from tests.data.shared import noise_clip, noise_gif
 from tests.data.stores import bin_of, index_of
 
-FORMAT = ClipFormat(height=6, width=7, num_frames=4, fps=10)
+RECIPE = Recipe(height=6, width=7, fps=10)
 
 
 @pytest.fixture
@@ -29,9 +34,8 @@ def folder(tmp_path):
     return path
 
 
-def build_in(folder, **arguments):
-    arguments = {"clip_format": FORMAT, "directory": folder.parent / "cache"} | arguments
-    return build(GifFolder(folder), **arguments)
+def build_in(folder, progress=None, **changes):
+    return build(GifFolder(folder), replace(RECIPE, **changes), folder.parent / "cache", progress)
 
 
 def folder_of(store):
@@ -53,7 +57,35 @@ def test_a_store_holds_every_clip_exactly(folder):
         np.testing.assert_array_equal(store.clip(seed), noise_clip(seed, 5 + seed))
         assert (entry.key, entry.num_frames) == (f"{seed}.gif", 5 + seed)
         assert entry.seconds == pytest.approx(0.5 + 0.1 * seed)
+        assert (entry.width, entry.height) == (7, 6)
+        assert entry.gif_fps == pytest.approx(10)
     assert store.summary() == f"3 clips from {folder}"
+
+
+@pytest.mark.parametrize(
+    ("shots", "allowed"),
+    [("any", "r rb b"), ("first", "r"), ("longest", "b"), ("within", "r b")],
+)
+def test_windows_of_a_built_store_stay_in_the_shots_that_are_allowed(tmp_path, shots, allowed):
+    """10 red frames, then 14 blue ones, at 10 a second; 200 windows of 4 frames."""
+    frames = np.zeros((24, 6, 7, 3), dtype=np.uint8)
+    frames[:10, ..., 0] = frames[10:, ..., 2] = 255
+    (tmp_path / "red_then_blue.gif").write_bytes(encode(frames, [100] * 24))
+    store = build(GifFolder(tmp_path), RECIPE, tmp_path / "cache")
+    assert store.entries[0].shots == (0, 10)
+    dataset = ClipDataset(store, [0], Windows(4, random=True, shots=shots))
+    clips = dataset.__getitems__([Sample(0, number) for number in range(200)]).clip.numpy()
+    reds, blues = (clips[..., channel].any((1, 2, 3)).tolist() for channel in (0, 2))
+    seen = {"r" * red + "b" * blue for red, blue in zip(reds, blues, strict=True)}
+    assert seen == set(allowed.split())
+
+
+def test_moving_digits_have_one_shot_each(tmp_path):
+    source = MovingDigits(tmp_path / "digits", num_clips=30)
+    for size, channels in ((16, 1), (32, 3)):
+        recipe = replace(RECIPE, height=size, width=size, channels=channels)
+        store = build(source, recipe, tmp_path / "cache")
+        assert {entry.shots for entry in store.entries} == {(0,)}
 
 
 def test_shards_are_written_as_clips_come(folder, monkeypatch):
@@ -69,9 +101,8 @@ def test_shards_are_written_as_clips_come(folder, monkeypatch):
 
 def test_a_store_is_reused_without_decoding(folder, monkeypatch):
     before = state(build_in(folder))
-    monkeypatch.setattr("ddpm_lightning.data.build.resample", None)
-    longer_windows = ClipFormat(height=6, width=7, num_frames=16, fps=10)
-    assert state(build_in(folder, clip_format=longer_windows)) == before
+    monkeypatch.setattr("ddpm_lightning.data.build.decode", None)
+    assert state(build_in(folder)) == before
 
 
 def test_a_store_is_built_again_when_a_file_changes(folder):
@@ -85,9 +116,9 @@ def test_a_store_is_built_again_when_a_file_changes(folder):
 def test_other_formats_and_filters_get_their_own_store(folder):
     stores = [
         build_in(folder),
-        build_in(folder, clip_format=ClipFormat(3, 3, 4, 10)),
-        build_in(folder, clip_format=ClipFormat(6, 7, 4, 5)),
-        build_in(folder, clip_format=ClipFormat(6, 7, 4, 10, channels=1)),
+        build_in(folder, height=3, width=3),
+        build_in(folder, fps=5),
+        build_in(folder, channels=1),
         build_in(folder, min_seconds=0.6),
         build_in(folder, limits=Limits(max_frames=6)),
     ]
@@ -170,7 +201,7 @@ def test_no_usable_gif_is_one_line_with_the_counts(tmp_path):
     (tmp_path / "b.gif").write_bytes(noise_gif(0)[:-1])
     cache = tmp_path / "cache"
     with pytest.raises(ValueError, match=r"no usable GIF in .*: 2 files, 1 not_a_gif, 1 truncated"):
-        build(GifFolder(tmp_path), FORMAT, cache)
+        build(GifFolder(tmp_path), RECIPE, cache)
     assert list(cache.iterdir()) == []
 
 

@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from ddpm_lightning.data.decode import Recipe
 from ddpm_lightning.data.gif_blocks import Limits
-from ddpm_lightning.data.ingest.decode import Recipe
 from ddpm_lightning.data.ingest.driver import run
 from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
 from ddpm_lightning.data.ingest.urls import UrlList

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ddpm_lightning.data.decode import Decoded, Recipe
 from ddpm_lightning.data.ingest.blocks import Blocks
-from ddpm_lightning.data.ingest.decode import Decoded, Recipe
 from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
 from ddpm_lightning.data.ingest.ledger import Ledger, LedgerRow
 from ddpm_lightning.data.ingest.lists import Item

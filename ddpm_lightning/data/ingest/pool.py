@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from ddpm_lightning.data.ingest.decode import Decoded, Recipe
+from ddpm_lightning.data.decode import Decoded, Recipe
 from ddpm_lightning.data.ingest.worker import LENGTH, OUT_OF_MEMORY, READY
 
 TIMEOUT, MEMORY, CRASHED = "decode_timeout", "decode_memory", "decoder_crashed"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpm_lightning.data.ingest.decode import Decoded
+from ddpm_lightning.data.decode import Decoded
 
 
 class Spooled(NamedTuple):

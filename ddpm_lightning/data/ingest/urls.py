@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ddpm_lightning.data.clip import sides
-from ddpm_lightning.data.ingest.decode import Recipe
+from ddpm_lightning.data.decode import Recipe
 from ddpm_lightning.data.ingest.driver import UNLISTED, Job, read_report
 from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
 from ddpm_lightning.data.ingest.lists import Item, ListReport, hashed_key, read_list, read_split

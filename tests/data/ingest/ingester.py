@@ -7,7 +7,7 @@ the server's GIFs, the others are dead. Prints "ready", then its last news.
 import sys
 from pathlib import Path
 
-from ddpm_lightning.data.ingest.decode import Recipe
+from ddpm_lightning.data.decode import Recipe
 from ddpm_lightning.data.ingest.driver import Job, run
 from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
 from ddpm_lightning.data.ingest.lists import Item

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ddpm_lightning.data.decode import FETCHED_LIMITS, Decoded, Recipe
 from ddpm_lightning.data.gif_blocks import walk
-from ddpm_lightning.data.ingest.decode import FETCHED_LIMITS, Decoded, Recipe
 from ddpm_lightning.data.ingest.pool import Budget, DecodePool
 from tests.data.shared import SHARED, gif_bytes, noise_gif, shared_gifs
 

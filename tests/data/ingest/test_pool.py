@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddpm_lightning.data.ingest.decode import Decoded, Recipe, decode_clip
+from ddpm_lightning.data.decode import Decoded, Recipe, decode_fetched
 from ddpm_lightning.data.ingest.pool import Budget, DecodePool, Failure
 from tests.data.shared import gif_bytes, noise_gif
 
@@ -57,7 +57,7 @@ def test_a_pool_decodes_like_a_call():
 
     *decoded, cut, empty = pooled(steps, num_workers=2)
     for data, theirs in zip(gifs, decoded, strict=False):
-        ours = decode_clip(data, RECIPE)
+        ours = decode_fetched(data, RECIPE)
         np.testing.assert_array_equal(ours.clip, theirs.clip)
         assert ours._replace(clip=None) == theirs._replace(clip=None)
     assert (cut.cause, empty.cause) == ("truncated", "not_a_gif")

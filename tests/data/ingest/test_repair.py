@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from ddpm_lightning.data.ingest.decode import decode_clip
+from ddpm_lightning.data.decode import decode_fetched
 from ddpm_lightning.data.ingest.ledger import Ledger
 from ddpm_lightning.data.ingest.spool import Spool
 from ddpm_lightning.data.shards import mark_name
@@ -61,7 +61,7 @@ def test_a_retried_clip_survives_a_kill_before_its_shard_is_written_again(tmp_pa
     ingest(tmp_path, urls)
     with Ledger(tmp_path / "ledger.db") as ledger:
         assert ledger.retry("transient") == 1
-        Spool(tmp_path / "spool").put(urls[1], decode_clip(gif(5), RECIPE))
+        Spool(tmp_path / "spool").put(urls[1], decode_fetched(gif(5), RECIPE))
         ledger.record(urls[1], "decoded", sha256="0" * 64)
     news = ingest(tmp_path, urls)
     assert (news.num_fetched, news.complete) == (0, True)

@@ -18,7 +18,6 @@ ShotMode = Literal["any", "first", "longest", "within"]
 _THRESHOLD = 0.15
 _USUAL_GAIN = 1.5
 _NEIGHBOURS = 4  # changes on either side
-_AROUND = [k for k in range(2 * _NEIGHBOURS + 1) if k != _NEIGHBOURS]
 _HISTOGRAM_WEIGHT = 0.25
 _HISTOGRAM_SIDE = 32  # pixels: larger frames are read at every second, third, ... pixel
 _THUMBNAIL = ClipFormat(height=8, width=8, num_frames=1, fps=1)
@@ -37,8 +36,9 @@ def find_shots(clip: np.ndarray) -> tuple[int, ...]:
     lasting = change.copy()
     lasting[1:] = np.minimum(lasting[1:], across)  # different from the frame before the last
     lasting[:-1] = np.minimum(lasting[:-1], across)  # and different in the next one too
-    cuts = np.flatnonzero(lasting > _THRESHOLD + _USUAL_GAIN * _usual(change)) + 1
-    return 0, *(moved[k] for k in cuts)
+    candidates = np.flatnonzero(lasting > _THRESHOLD).tolist()
+    cuts = [k for k in candidates if lasting[k] > _THRESHOLD + _USUAL_GAIN * _usual(change, k)]
+    return 0, *(moved[k + 1] for k in cuts)
 
 
 def _features(clip: np.ndarray) -> np.ndarray:
@@ -59,14 +59,11 @@ def _features(clip: np.ndarray) -> np.ndarray:
     return np.hstack((mean, _HISTOGRAM_WEIGHT / 2 * np.stack(shares)))
 
 
-def _usual(change: np.ndarray) -> np.ndarray:
-    """The median of the neighbours of each change; 0 where it has none."""
-    usual = np.zeros_like(change)
-    if len(change) > 1:
-        padded = np.pad(change, _NEIGHBOURS, constant_values=np.nan)
-        around = np.stack([padded[k : len(change) + k] for k in _AROUND])
-        np.nanmedian(around, axis=0, out=usual)
-    return usual
+def _usual(change: np.ndarray, k: int) -> float:
+    """The median of the neighbours of change k; 0 where it has none."""
+    first = max(0, k - _NEIGHBOURS)
+    around = np.concatenate([change[first:k], change[k + 1 : k + 1 + _NEIGHBOURS]])
+    return float(np.median(around)) if len(around) else 0.0
 
 
 def choose_window(

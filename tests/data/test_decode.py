@@ -10,8 +10,8 @@ import pytest
 
 from ddpm_lightning.data import gif
 from ddpm_lightning.data.clip import ClipFormat, resize
+from ddpm_lightning.data.decode import FETCHED_LIMITS, Recipe, decode_fetched
 from ddpm_lightning.data.gif import GifError, encode
-from ddpm_lightning.data.ingest.decode import FETCHED_LIMITS, Recipe, decode_clip
 from tests.data.shared import gif_bytes, noise_gif, shared_gifs
 from tests.data.test_gif import pillow_frames
 
@@ -21,7 +21,7 @@ DOT = {"indices": [[1]]}
 
 def cause_of(data, **changes):
     with pytest.raises(GifError) as caught:
-        decode_clip(data, replace(RECIPE, **changes))
+        decode_fetched(data, replace(RECIPE, **changes))
     assert "\n" not in str(caught.value)
     return caught.value.cause
 
@@ -29,7 +29,7 @@ def cause_of(data, **changes):
 def test_what_a_decoded_gif_knows():
     dark, light = np.full((8, 12, 3), 40, np.uint8), np.full((8, 12, 3), 240, np.uint8)
     data = encode(np.stack([dark] * 3 + [light] * 2), [100, 100, 100, 200, 200])
-    decoded = decode_clip(data, RECIPE)
+    decoded = decode_fetched(data, RECIPE)
     np.testing.assert_array_equal(decoded.clip[:, 1, 2, 0], [40] * 3 + [240] * 4)
     assert decoded.clip.shape == (7, 4, 6, 3)
     assert decoded.seconds == pytest.approx(0.7)
@@ -42,21 +42,21 @@ def test_what_a_decoded_gif_knows():
 def test_delays_of_0_and_1_hundredths_last_100_ms():
     for delay_cs in (0, 1):
         images = [{"indices": [[k]], "delay_cs": delay_cs} for k in range(3)]
-        assert decode_clip(gif_bytes((1, 1), images), RECIPE).seconds == pytest.approx(0.3)
+        assert decode_fetched(gif_bytes((1, 1), images), RECIPE).seconds == pytest.approx(0.3)
 
 
 def test_gifs_that_show_one_picture_are_stills():
     assert cause_of(gif_bytes((2, 2), [DOT])) == "still"
     assert cause_of(gif_bytes((2, 2), [DOT] * 9)) == "still"
     assert cause_of(noise_gif(seed=0, num_frames=2, duration_ms=20), fps=1) == "still"
-    decode_clip(gif_bytes((2, 2), [DOT] * 9 + [{"indices": [[2]]}]), RECIPE)
+    decode_fetched(gif_bytes((2, 2), [DOT] * 9 + [{"indices": [[2]]}]), RECIPE)
 
 
 def test_the_duration_filter_includes_its_bounds():
     data = noise_gif(seed=1, num_frames=10, duration_ms=100)
     assert cause_of(data, min_seconds=1.01) == "too_short"
     assert cause_of(data, max_seconds=0.99) == "too_long"
-    decode_clip(data, replace(RECIPE, min_seconds=1, max_seconds=1))
+    decode_fetched(data, replace(RECIPE, min_seconds=1, max_seconds=1))
 
 
 def test_limits_hold_before_anything_is_decoded(monkeypatch):
@@ -77,7 +77,7 @@ def test_limits_hold_before_anything_is_decoded(monkeypatch):
 def test_a_clip_never_takes_more_memory_than_64_mib():
     data = gif_bytes((1, 1), [DOT | {"delay_cs": 1000}, {"indices": [[2]]}])
     assert cause_of(data, height=512, width=512) == "too_long"
-    assert len(decode_clip(data, RECIPE).clip) == 101
+    assert len(decode_fetched(data, RECIPE).clip) == 101
 
 
 def test_broken_files_keep_their_cause():

@@ -7,7 +7,7 @@ import pytest
 
 from ddpm_lightning.data import gif
 from ddpm_lightning.data.clip import ClipFormat, resample
-from ddpm_lightning.data.ingest.shots import choose_window, find_shots
+from ddpm_lightning.data.shots import choose_window, find_shots
 from tests.data.shared import shared_gifs
 
 SIZE = 32
