@@ -27,12 +27,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.evaluation.losses import bin_names, evaluate
 from ddpm_lightning.networks.memory import keep_freed
 from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.run.train import quiet
-from ddpm_lightning.training.datamodule import StoreDataModule
+from ddpm_lightning.training.datamodule import ClipDataModule
 from ddpm_lightning.training.module import DiffusionModule
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -114,7 +115,7 @@ def configured(config: DictConfig, **options: object) -> nn.Module:
 def losses(make: Make, seed: int, steps: int, words: list[str]) -> Losses:
     """After `steps` training steps on batches, times and noise that the seed determines."""
     config = compose("config", [f"seed={seed}", f"trainer.max_steps={steps}", *words])
-    data: StoreDataModule = instantiate(config.data, _convert_="all")
+    data: ClipData = instantiate(config.data, _convert_="all")
     pl.seed_everything(seed, verbose=False)
     network = make(config)
     wiring = {key: node for key, node in config.model.items() if key != "network"}
@@ -131,11 +132,11 @@ def losses(make: Make, seed: int, steps: int, words: list[str]) -> Losses:
         enable_model_summary=False,
     )
     start = time.process_time()
-    trainer.fit(module, datamodule=data)
+    trainer.fit(module, datamodule=ClipDataModule(data))
     taken = time.process_time() - start
     device = trainer.strategy.root_device
     denoiser = module.denoiser.to(device).eval()
-    found = evaluate(denoiser, data.val_dataloader(), VAL_DRAWS, device)
+    found = evaluate(denoiser, data.val_loader(), VAL_DRAWS, device)
     return {str(row["log_snr"]): float(row["loss"]) for row in found.by_bin()} | {
         "all": found.mean()["loss"],
         MILLISECONDS: 1000 * taken / steps,

@@ -24,6 +24,7 @@ from ddpm_lightning.files.checkpoints import STEP
 from ddpm_lightning.run.config import resolved
 from ddpm_lightning.run.train import build, build_trainer, quiet
 from ddpm_lightning.run.words import CONF
+from ddpm_lightning.training.datamodule import ClipDataModule
 
 BLOCK = 10  # steps, a logging interval: other work comes and goes in seconds
 NUM_SAVES = 5
@@ -78,7 +79,7 @@ def main() -> None:
     trainer = build_trainer(config, folder)
     switch = Switch(trainer)
     trainer.callbacks.append(switch)  # type: ignore[attr-defined]
-    trainer.fit(module, datamodule=data)
+    trainer.fit(module, datamodule=ClipDataModule(data))
     assert trainer.train_dataloader is not None
     trainer.train_dataloader.close()
     began = now()

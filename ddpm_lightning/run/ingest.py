@@ -18,7 +18,7 @@ def ingest(cfg: DictConfig) -> None:
     config = resolved(cfg)
     if "list" not in config["data"]:
         raise UserError("data must be a list of URLs: data=tgif or data=gif_urls")
-    # Not the data module: it would bring torch along, ten times the memory of everything here.
+    # Not UrlClips: it would bring torch along, ten times the memory of everything here.
     wanted = signature(IngestData).parameters
     config["data"] = {key: value for key, value in config["data"].items() if key in wanted}
     config["data"]["_target_"] = f"{IngestData.__module__}.{IngestData.__qualname__}"

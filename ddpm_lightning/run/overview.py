@@ -6,11 +6,11 @@ from os.path import relpath
 import lightning.pytorch as pl
 import torch
 
+from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.networks.flops import training_flops
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.directory import Start
 from ddpm_lightning.run.memory import Budget
-from ddpm_lightning.training.datamodule import StoreDataModule
 from ddpm_lightning.training.module import DiffusionModule
 from ddpm_lightning.training.text import labelled
 
@@ -18,7 +18,7 @@ from ddpm_lightning.training.text import labelled
 def overview(
     start: Start,
     trainer: pl.Trainer,
-    data: StoreDataModule,
+    data: ClipData,
     module: DiffusionModule,
     budget: Budget,
 ) -> str:

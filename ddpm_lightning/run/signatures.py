@@ -22,7 +22,7 @@ _OURS = "ddpm_lightning."
 _SLOW = (
     "lightning.",
     "wandb.",
-    *(f"{_OURS}training.{name}." for name in ("callbacks", "datamodule", "loggers", "module")),
+    *(f"{_OURS}training.{name}." for name in ("callbacks", "loggers", "module")),
 )
 # Where a class hands on the keywords that it does not name itself.
 _HANDED_ON = {"lightning.pytorch.loggers.wandb.WandbLogger": "wandb.sdk.wandb_init.init"}
@@ -75,7 +75,8 @@ def _of_class(factory: type) -> Signature:
 def _hint(factory: type, name: str) -> Any:
     for ancestor in factory.__mro__:
         try:
-            hints = typing.get_type_hints(ancestor.__dict__.get("__init__", object.__init__))
+            constructor = ancestor.__dict__.get("__init__", object.__init__)
+            hints = typing.get_type_hints(constructor, include_extras=True)  # bounds of numbers
         except (NameError, TypeError):  # a foreign class whose annotations need its own imports
             continue
         if name in hints:

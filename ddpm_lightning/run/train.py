@@ -20,6 +20,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.plots.curves import save_curves
 from ddpm_lightning.run.checkpoint import check_resumable
 from ddpm_lightning.run.cli import Job
@@ -41,7 +42,7 @@ from ddpm_lightning.run.secrets import redact_logs, redacted
 from ddpm_lightning.run.slurm import requeued
 from ddpm_lightning.training.callbacks.agreement import SameConfiguration
 from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
-from ddpm_lightning.training.datamodule import StoreDataModule
+from ddpm_lightning.training.datamodule import ClipDataModule
 from ddpm_lightning.training.fit_loop import FitLoop
 from ddpm_lightning.training.loggers import MetricsTable, finished_wandb, log_file, log_text
 from ddpm_lightning.training.module import DiffusionModule
@@ -56,7 +57,7 @@ class Plan(NamedTuple):
     """What is trained, built; training goes on at first_step."""
 
     start: Start
-    data: StoreDataModule
+    data: ClipData
     module: DiffusionModule
     budget: Budget
     first_step: int
@@ -122,10 +123,9 @@ def fit(plan: Plan, around: Callable[[pl.Trainer], AbstractContextManager[Any]])
     config, directory = plan.start.config, plan.start.directory
     trainer = build_trainer(config, directory, plan.first_step)  # before GIFs are decoded
     data = plan.data
-    data.trainer = trainer  # which knows of other ranks
     with around(trainer):
         with user_errors("data"):
-            data.load()
+            data.load(trainer.world_size)
         with user_errors("logger"):  # which starts here
             for logger in trainer.loggers:
                 logger.log_hyperparams(redacted({**config, "skipped_gifs": data.skipped}))
@@ -135,7 +135,8 @@ def fit(plan: Plan, around: Callable[[pl.Trainer], AbstractContextManager[Any]])
             show(trainer.loggers, directory, told, plan.first_step)
         resume = plan.start.checkpoint
         try:
-            trainer.fit(plan.module, datamodule=data, ckpt_path=resume, weights_only=True)
+            clips = ClipDataModule(data)
+            trainer.fit(plan.module, datamodule=clips, ckpt_path=resume, weights_only=True)
         finally:
             # Their threads fetch on: one that wakes while Python ends would abort the process.
             for loader in (trainer.train_dataloader, trainer.val_dataloaders):
@@ -158,10 +159,10 @@ def show(loggers: list[Logger], directory: Path, told: str, step: int) -> None:
             log_file(logger, path, directory)
 
 
-def build(config: Node) -> tuple[StoreDataModule, DiffusionModule]:
-    """Data module and module; UserError where a value is refused."""
+def build(config: Node) -> tuple[ClipData, DiffusionModule]:
+    """Data and module; UserError where a value is refused."""
     with user_errors("data"):
-        data: StoreDataModule = instantiate(config["data"], _convert_="all")
+        data: ClipData = instantiate(config["data"], _convert_="all")
     with user_errors("model"):
         module: DiffusionModule = instantiate(config["model"], _convert_="all")
     return data, module

@@ -36,7 +36,7 @@ def test_what_is_read_is_what_is_imported(target: str) -> None:
 
 def test_keywords_that_are_handed_on_are_known() -> None:
     assert {"schedule", "network", "val_draws"} <= set(_hints("training.module.MedianDiffusion"))
-    assert {"source", "path", "batch_size"} <= set(_hints("training.datamodule.ClipDataModule"))
+    assert {"source", "path", "batch_size"} <= set(_hints("data.clips.source.SourceClips"))
     wandb = signature("lightning.pytorch.loggers.WandbLogger")
     assert not wandb.is_open
     assert wandb.hints["mode"]() == typing.Literal["online", "offline", "disabled", "shared"] | None

@@ -18,6 +18,7 @@ from ddpm_lightning.training.averages import ConstantDecay, PowerDecay
 from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
 from ddpm_lightning.training.callbacks.ema import EMA
 from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
+from ddpm_lightning.training.datamodule import ClipDataModule
 from ddpm_lightning.training.fit_loop import FitLoop
 from ddpm_lightning.training.loggers import MetricsTable
 from ddpm_lightning.training.signals import Stopped
@@ -115,7 +116,7 @@ def fit(
         **{"logger": False, **settings},
     )
     trainer.fit_loop = FitLoop.of(trainer)
-    clips = data(folder, val_fraction=0.4, batch_size=batch_size)
+    clips = ClipDataModule(data(folder, val_fraction=0.4, batch_size=batch_size))
     torch.manual_seed(torch.seed())  # nothing may depend on it
     trainer.fit(model, datamodule=clips, ckpt_path=resume, weights_only=True)
     return Result(recorder, read(out / "last.ckpt"))

@@ -13,12 +13,13 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
+from ddpm_lightning.data.clip import ClipFormat
 from ddpm_lightning.plots.films import ReverseFilm, save_grid
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import per_sample_generators
 from ddpm_lightning.samplers.walk import State
 from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
-from ddpm_lightning.training.datamodule import StoreDataModule
+from ddpm_lightning.training.datamodule import ClipDataModule
 from ddpm_lightning.training.loggers import log_picture
 from ddpm_lightning.training.module import DiffusionModule
 
@@ -129,7 +130,7 @@ class SampleGrid(pl.Callback):
         record: Callable[[State], None] | None = None,
     ) -> Tensor:
         assert isinstance(pl_module, DiffusionModule)
-        denoiser, form = pl_module.inference_denoiser, _data(trainer).format
+        denoiser, form = pl_module.inference_denoiser, _format(trainer)
 
         def step(state: State) -> None:
             checkpoints = trainer.checkpoint_callback
@@ -153,14 +154,14 @@ class SampleGrid(pl.Callback):
 
     def _place(self, trainer: pl.Trainer, name: str) -> tuple[Path, float]:
         self.directory.mkdir(parents=True, exist_ok=True)
-        return self.directory / f"{name}.gif", _data(trainer).format.fps
+        return self.directory / f"{name}.gif", _format(trainer).fps
 
     def _show(self, trainer: pl.Trainer, tag: str, path: Path) -> None:
         for logger in trainer.loggers:
             log_picture(logger, tag, path, trainer.global_step)
 
 
-def _data(trainer: pl.Trainer) -> StoreDataModule:
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    assert isinstance(data, StoreDataModule)
-    return data
+def _format(trainer: pl.Trainer) -> ClipFormat:
+    module = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(module, ClipDataModule)
+    return module.data.format
