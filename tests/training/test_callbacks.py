@@ -11,7 +11,7 @@ from itertools import pairwise
 import lightning.pytorch as pl
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.data.loader import ClipLoader
@@ -29,7 +29,7 @@ from ddpm_lightning.training.averages import ConstantDecay
 from ddpm_lightning.training.callbacks import throughput
 from ddpm_lightning.training.callbacks.ema import EMA, distance
 from ddpm_lightning.training.callbacks.loss_bins import LossBins
-from ddpm_lightning.training.callbacks.throughput import Throughput, peak_memory
+from ddpm_lightning.training.callbacks.throughput import Throughput, gradient_norms, peak_memory
 from ddpm_lightning.training.module import StandardDiffusion
 
 
@@ -154,6 +154,18 @@ def test_operations_are_counted_from_the_graph_and_rated_by_the_device(
     expected = per_clip * metrics["train/clips_per_s"] / 1e12
     assert metrics["train/tflops"] == pytest.approx(expected, rel=1e-4)  # metrics are float32
     assert metrics["train/mfu"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_gradient_norms_are_those_of_blocks_and_of_parameters_of_the_networks_own() -> None:
+    network = nn.Module()
+    network.pos_embed = nn.Parameter(torch.zeros(2))
+    network.entry = nn.Linear(1, 1)
+    network.down = nn.ModuleList([nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)])
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    norms = {block: float(norm) for block, norm in gradient_norms(network).items()}
+    root = pytest.approx(math.sqrt(2))
+    assert norms == {"pos_embed": root, "entry": root, "down_0": root, "down_1": root}
 
 
 def test_gradient_norm_is_that_of_all_gradients() -> None:

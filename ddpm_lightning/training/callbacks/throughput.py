@@ -87,13 +87,17 @@ def flops_of(pl_module: pl.LightningModule, batch: Batch) -> int:
 
 
 def gradient_norms(network: nn.Module) -> dict[str, Tensor]:
-    """Of every block of a network: entry, down_0, down_1, .., exit."""
+    """Return the norms of every block's gradient, by its name: entry, down_0, down_1, .., exit.
+
+    A parameter of the network's own, such as pos_embed, is a block.
+    """
     named = [(name, p.grad) for name, p in network.named_parameters() if p.grad is not None]
     blocks: dict[str, list[Tensor]] = {}
     norms = torch._foreach_norm([gradient for _, gradient in named])
     for (name, _), norm in zip(named, norms, strict=True):
-        child, inside, *_ = name.split(".")
-        block = f"{child}_{inside}" if inside.isdigit() else child
+        child, _, inside = name.partition(".")
+        index = inside.partition(".")[0]
+        block = f"{child}_{index}" if index.isdigit() else child
         blocks.setdefault(block, []).append(norm)
     return {block: torch.stack(parts).norm() for block, parts in blocks.items()}
 
