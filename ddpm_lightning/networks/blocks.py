@@ -42,7 +42,7 @@ def spans(total: int, bytes_each: int, multiple: int = 1) -> Iterator[slice]:
     memory is planned a single one, which takes as much as all.
     """
     count = 1 if "meta" in _devices else max(1, -(-total * bytes_each // BLOCK_BYTES))
-    length = -(-total // count // multiple) * multiple
+    length = max(1, -(-total // count // multiple)) * multiple  # 1: nothing is no block
     for start in range(0, total, length):
         yield slice(start, min(start + length, total))
 

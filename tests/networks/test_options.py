@@ -79,6 +79,28 @@ def test_images_of_a_training_batch_see_no_other_frame_and_the_rest_is_unmoved(m
     assert (whole[is_image] - before[is_image]).abs().amax((1, 2, 3, 4)).min() > 1e-3
 
 
+@pytest.mark.parametrize(("share", "num_clips"), [(0.6, 1), (0.75, 2), (0.9, 3)])
+@pytest.mark.parametrize("mixing", ["none", "separable"])
+def test_a_batch_may_be_images_alone(share: float, num_clips: int, mixing: str) -> None:
+    """Layers along time then have gradients of zero: ranks that average them need some."""
+    options: dict[str, Any] = {"temporal_mixing": mixing, "wide_ends": True}
+    model = unet(image_share=share, **options).train()
+    x, level = clips(batch_size=num_clips), torch.linspace(-2, 2, num_clips)
+    output = model(x, level)
+    output.square().sum().backward()
+    along_time = {
+        name for name, _ in model.named_parameters() if "temporal" in name or "mixers" in name
+    } | {name for name, _ in model.named_parameters() if name.startswith("entry_attention")}
+    for name, parameter in model.named_parameters():
+        assert bool(parameter.grad.abs().sum() == 0) == (name in along_time), name
+    changed = x.clone()
+    changed[:, :, 0] += 1
+    with torch.no_grad():
+        moved = (model(changed, level) - output).abs().amax((0, 1, 3, 4))  # (F,)
+    assert moved[0] > 1e-4
+    assert moved[1:].max() < 1e-5
+
+
 def test_every_clip_of_a_batch_is_an_image_as_often() -> None:
     """Where it stands may say how noisy it is: with stratified times it does."""
     model, x, level = unet(image_share=0.25), clips(batch_size=4), torch.zeros(4)
