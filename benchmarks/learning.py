@@ -28,9 +28,9 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ddpm_lightning.evaluation.losses import bin_names, evaluate
-from ddpm_lightning.networks.memory import keep_freed
 from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.processes.standard import StandardProcess
+from ddpm_lightning.run.allocator import keep_freed
 from ddpm_lightning.run.train import quiet
 from ddpm_lightning.training.datamodule import StoreDataModule
 from ddpm_lightning.training.module import DiffusionModule

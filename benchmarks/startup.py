@@ -64,7 +64,7 @@ MISTAKES = {
     "absent accelerator": ["trainer=gpu"],
     "unwritable output": ["outputs_dir=/proc/none"],
     "not a run": ["resume=nowhere"],
-    "too little memory": ["data.size=256", "data.batch_size=100000"],
+    "too little memory": ["data.batch_size=1000000"],
     "mistake in a sweep": ["-m", "noise=linear,cosin"],
 }
 

@@ -6,7 +6,6 @@ gradient needs of each block is saved: to read it again costs less than to make 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -18,30 +17,14 @@ LEAST = 2**22  # multiplications from which a float32 product pays as a convolut
 IMAGES = 16  # that its rows are passed off as: torch takes oneDNN for so many and more
 
 
-_devices = {"cpu"}  # of tensors that layers work on by blocks
-
-
 def by_blocks(x: Tensor) -> bool:
     """Whether a layer takes its blockwise form: on a CPU, unless a compiler does the fusing."""
-    return not torch.compiler.is_compiling() and x.device.type in _devices
-
-
-@contextmanager
-def planned_for(device_type: str) -> Iterator[None]:
-    """Within it tensors without values (device meta) take the form that the device's would."""
-    if device_type == "cpu":
-        _devices.add("meta")
-    try:
-        yield
-    finally:
-        _devices.discard("meta")
+    return not torch.compiler.is_compiling() and x.device.type == "cpu"
 
 
 def spans(total: int, bytes_each: int, multiple: int = 1) -> Iterator[slice]:
-    """Slices that cover range(total), evenly long, of about BLOCK_BYTES and a multiple each; where
-    memory is planned a single one, which takes as much as all.
-    """
-    count = 1 if "meta" in _devices else max(1, -(-total * bytes_each // BLOCK_BYTES))
+    """Slices that cover range(total), evenly long, of about BLOCK_BYTES and a multiple each."""
+    count = max(1, -(-total * bytes_each // BLOCK_BYTES))
     length = max(1, -(-total // count // multiple)) * multiple  # 1: nothing is no block
     for start in range(0, total, length):
         yield slice(start, min(start + length, total))

@@ -21,8 +21,8 @@ from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import Node, check, nodes, resolved
 from ddpm_lightning.run.directory import Start, check_place, new_start, told_if_waiting
 from ddpm_lightning.run.errors import UserError, user_errors
-from ddpm_lightning.run.memory import Budget, fit_memory, with_batch_size
-from ddpm_lightning.run.precision import HALF, choose_precision
+from ddpm_lightning.run.memory import Budget, choose_batch, training_dtype
+from ddpm_lightning.run.precision import choose_precision
 from ddpm_lightning.run.resume import resumed_start
 from ddpm_lightning.run.signatures import is_slow
 from ddpm_lightning.samplers.base import Sampler
@@ -64,11 +64,14 @@ def prepared(job: Job) -> tuple[Start, Budget]:
             check_samplers(config, process)
         with user_errors("network"):
             network: nn.Module = instantiate(config["model"]["network"], _convert_="all")
-        start, budget = fit_memory(start, network, is_auto)  # refuses clips of a wrong form, too
+        # refuses clips of a wrong form, too
+        batch_size, budget = choose_batch(config, network, is_auto)
+        if is_auto:
+            start = with_batch_size(start, batch_size)
         check_model(config, network, process)
         settled = with_precision(start, network)
-        if settled is not start and settled.config["trainer"]["precision"] == HALF:
-            _, budget = fit_memory(settled, network, is_auto=False)  # it takes less
+        if training_dtype(settled.config["trainer"]) != training_dtype(config["trainer"]):
+            _, budget = choose_batch(settled.config, network, is_auto=False)  # it takes less
         return settled, budget
 
 
@@ -189,6 +192,12 @@ def rehearse(sampler: Sampler, process: GaussianProcess, learned_variance: bool)
     draw = partial(torch.zeros, 1, 1)
     start = sampler.start(Point.at(process, times[0]), process, draw)
     sampler.walk(Blank(process, learned_variance), start, times[:2], draw)
+
+
+def with_batch_size(start: Start, batch_size: int) -> Start:
+    """Return the same with another number of clips, which a resumed run will find."""
+    start.cfg.data.batch_size = batch_size
+    return start._replace(config=resolved(start.cfg))
 
 
 def with_precision(start: Start, network: nn.Module) -> Start:

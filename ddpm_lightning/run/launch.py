@@ -2,7 +2,7 @@
 
 import logging
 
-from ddpm_lightning.networks.memory import keep_freed
+from ddpm_lightning.run.allocator import keep_freed
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.early import prepared
 from ddpm_lightning.run.ranks import check_nodes, gathered, joined, own_rank

@@ -177,8 +177,8 @@ MISTAKES = {
     "unwritable output": (["outputs_dir=/proc/none"], ["the run directory", "/proc/none"]),
     "an absent GPU": (["trainer.accelerator=gpu"], ["trainer.accelerator=gpu", "auto takes what"]),
     "more memory than there is": (
-        ["data.size=256", "data.batch_size=100000"],
-        ["data.batch_size=100000 needs more than", "that are free", "add data.batch_size="],
+        ["data.batch_size=1000000"],
+        ["data.batch_size=1000000 needs more than", "that are free", "add data.batch_size="],
     ),
     "a sharded model": (
         ["+trainer.strategy=fsdp"],
