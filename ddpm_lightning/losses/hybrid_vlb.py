@@ -16,7 +16,7 @@ class HybridVLBLoss(Loss):
 
     num_outputs = 2
 
-    def __init__(self, vlb_weight: float) -> None:
+    def __init__(self, vlb_weight: float = 0.001) -> None:
         if not vlb_weight >= 0:
             raise ValueError(f"vlb_weight must be 0 or more, got {vlb_weight}; 0.001 is customary")
         self.vlb_weight = vlb_weight

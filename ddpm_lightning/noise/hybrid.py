@@ -25,7 +25,9 @@ from ddpm_lightning.noise.base import (
 class HybridSchedule(NoiseSchedule):
     """beta_i = clip(1 - abar_i / abar_{i-1}, 0, max_beta) of the interleaved curve."""
 
-    def __init__(self, num_steps: int, offset: float, max_beta: float) -> None:
+    def __init__(
+        self, num_steps: int = 1000, offset: float = 0.008, max_beta: float = 0.9999
+    ) -> None:
         super().__init__(num_steps)
         check_offset(offset)
         check_max_beta(max_beta)

@@ -13,7 +13,7 @@ from ddpm_lightning.objectives.base import Objective, Scaling
 class KarrasObjective(Objective):
     """F is of unit variance at every noise level; data_std is s_d."""
 
-    def __init__(self, data_std: float) -> None:
+    def __init__(self, data_std: float = 0.5) -> None:
         if not data_std > 0:
             raise ValueError(f"data_std must be positive, got {data_std}; 0.5 suits natural clips")
         self.data_std = data_std

@@ -16,7 +16,7 @@ class TimeSampling(ABC):
             else independent draws.
     """
 
-    def __init__(self, stratified: bool) -> None:
+    def __init__(self, stratified: bool = True) -> None:
         self.stratified = stratified
 
     def draw(
