@@ -37,7 +37,7 @@ class Likelihood(ABC):
             ones, of which 8-bit data, all points, has no end.
     """
 
-    def __init__(self, discrete: bool) -> None:
+    def __init__(self, discrete: bool = True) -> None:
         self.discrete = discrete
 
     @abstractmethod

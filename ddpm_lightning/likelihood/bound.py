@@ -19,6 +19,7 @@ from ddpm_lightning.losses.bound import discretised_nats
 from ddpm_lightning.processes.axis import TimeAxis
 from ddpm_lightning.processes.base import GaussianProcess, Marginal
 from ddpm_lightning.samplers.grids.base import Grid
+from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
 from ddpm_lightning.samplers.noise import Generators, noise_source
 from ddpm_lightning.tensors import combine
 
@@ -31,7 +32,12 @@ class Bound(Likelihood, ABC):
         grid: where along the process they are.
     """
 
-    def __init__(self, num_terms: int | None, grid: Grid, discrete: bool) -> None:
+    def __init__(
+        self,
+        num_terms: int | None = None,
+        grid: Grid = UniformTimeGrid(),
+        discrete: bool = True,
+    ) -> None:
         super().__init__(discrete)
         if num_terms is not None and num_terms < 1:
             raise ValueError(f"num_terms must be at least 1, or null for all, got {num_terms}")

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.likelihood.base import BIN_WIDTH, Likelihood, Nats, gaussian_nats
-from ddpm_lightning.likelihood.probes import Probe
-from ddpm_lightning.likelihood.solvers import Solver
+from ddpm_lightning.likelihood.probes import Probe, RademacherProbe
+from ddpm_lightning.likelihood.solvers import RungeKutta45Solver, Solver
 from ddpm_lightning.samplers.noise import Generators, noise_source
 from ddpm_lightning.tensors import combine
 
@@ -33,7 +33,12 @@ class FlowLikelihood(Likelihood):
         probe: law of e.
     """
 
-    def __init__(self, solver: Solver, probe: Probe, discrete: bool) -> None:
+    def __init__(
+        self,
+        solver: Solver = RungeKutta45Solver(),
+        probe: Probe = RademacherProbe(),
+        discrete: bool = True,
+    ) -> None:
         super().__init__(discrete)
         self.solver, self.probe = solver, probe
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from math import atan, exp, log, tan
 
@@ -23,13 +24,15 @@ class Solver(ABC):
         """From angle start to end, 0 < start < end < pi / 2, for y (B, ...)."""
 
 
+@dataclass(frozen=True)
 class HeunSolver(Solver):
     """The trapezium on num_steps intervals, even in log(sigma / alpha): 2 num_steps calls."""
 
-    def __init__(self, num_steps: int) -> None:
-        if num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}; 100, say")
-        self.num_steps = num_steps
+    num_steps: int = 100
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {self.num_steps}; 100, say")
 
     def solve(
         self, velocity: Velocity, y: Tensor, start: float, end: float
@@ -45,6 +48,7 @@ class HeunSolver(Solver):
         return y, total
 
 
+@dataclass(frozen=True)
 class RungeKutta45Solver(Solver):
     """Dormand & Prince's pair with step control, SciPy's, over log(sigma / alpha).
 
@@ -52,10 +56,11 @@ class RungeKutta45Solver(Solver):
         tolerance: of a step's error, absolute and relative; over all clips of a batch together.
     """
 
-    def __init__(self, tolerance: float) -> None:
-        if not tolerance > 0:
-            raise ValueError(f"tolerance must be positive, got {tolerance}; 1e-5 is customary")
-        self.tolerance = tolerance
+    tolerance: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be positive, got {self.tolerance}; 1e-5 is customary")
 
     def solve(
         self, velocity: Velocity, y: Tensor, start: float, end: float

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
-from ddpm_lightning.samplers.thresholding import Thresholding
+from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
+from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
 from ddpm_lightning.samplers.walk import Point, Walk
 from ddpm_lightning.tensors import expand
 
@@ -29,7 +30,11 @@ class AncestralSampler(Sampler):
     stochastic = True
 
     def __init__(
-        self, num_evaluations: int, grid: Grid, thresholding: Thresholding, variance: float | None
+        self,
+        num_evaluations: int = 50,
+        grid: Grid = UniformTimeGrid(),
+        thresholding: Thresholding = StaticThresholding(),
+        variance: float | None = 0.0,
     ) -> None:
         super().__init__(num_evaluations, grid, thresholding)
         if variance is not None and not 0 <= variance <= 1:

@@ -15,8 +15,9 @@ from torch import Tensor
 from ddpm_lightning.processes.axis import TimeAxis
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.samplers.grids.base import Grid
+from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
 from ddpm_lightning.samplers.noise import Generators, noise_source
-from ddpm_lightning.samplers.thresholding import Thresholding
+from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
 from ddpm_lightning.samplers.walk import Draw, Estimator, Point, State, Walk
 
 
@@ -33,7 +34,12 @@ class Sampler(ABC):
     stochastic: bool
     looks_back = 1  # estimates of x_0 that a step uses, its own included
 
-    def __init__(self, num_evaluations: int, grid: Grid, thresholding: Thresholding) -> None:
+    def __init__(
+        self,
+        num_evaluations: int = 50,
+        grid: Grid = UniformTimeGrid(),
+        thresholding: Thresholding = StaticThresholding(),
+    ) -> None:
         if num_evaluations < 1:
             raise ValueError(
                 f"num_evaluations must be at least 1, got {num_evaluations}; 50 is usual"

@@ -13,7 +13,8 @@ from torch import Tensor
 from ddpm_lightning.processes.base import LOG_SNR_FLOOR
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
-from ddpm_lightning.samplers.thresholding import Thresholding
+from ddpm_lightning.samplers.grids.karras import KarrasGrid
+from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
 from ddpm_lightning.samplers.walk import Point, Walk
 
 
@@ -28,13 +29,13 @@ class ChurnSampler(Sampler):
 
     def __init__(
         self,
-        num_evaluations: int,
-        grid: Grid,
-        thresholding: Thresholding,
-        churn: float,
-        churn_min: float,
-        churn_max: float,
-        churn_noise: float,
+        num_evaluations: int = 50,
+        grid: Grid = KarrasGrid(),
+        thresholding: Thresholding = StaticThresholding(),
+        churn: float = 0.0,
+        churn_min: float = 0.05,
+        churn_max: float = 50.0,
+        churn_noise: float = 1.003,
     ) -> None:
         super().__init__(num_evaluations, grid, thresholding)
         if min(churn, churn_min, churn_noise) < 0 or churn_max < churn_min:

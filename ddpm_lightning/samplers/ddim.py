@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
+from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
 from ddpm_lightning.samplers.inversion import invert
-from ddpm_lightning.samplers.thresholding import Thresholding
+from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
 from ddpm_lightning.samplers.walk import Estimator, Point, Walk
 
 
@@ -24,7 +25,11 @@ class DDIMSampler(Sampler):
     order = 1
 
     def __init__(
-        self, num_evaluations: int, grid: Grid, thresholding: Thresholding, eta: float
+        self,
+        num_evaluations: int = 50,
+        grid: Grid = UniformTimeGrid(),
+        thresholding: Thresholding = StaticThresholding(),
+        eta: float = 0.0,
     ) -> None:
         super().__init__(num_evaluations, grid, thresholding)
         if not 0 <= eta <= 1:

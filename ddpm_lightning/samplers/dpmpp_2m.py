@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
-from ddpm_lightning.samplers.thresholding import Thresholding
+from ddpm_lightning.samplers.grids.uniform_log_snr import UniformLogSNRGrid
+from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
 from ddpm_lightning.samplers.walk import Point, Walk
 
 
@@ -25,7 +26,11 @@ class DPMpp2MSampler(Sampler):
     looks_back = 2
 
     def __init__(
-        self, num_evaluations: int, grid: Grid, thresholding: Thresholding, eta: float
+        self,
+        num_evaluations: int = 50,
+        grid: Grid = UniformLogSNRGrid(),
+        thresholding: Thresholding = StaticThresholding(),
+        eta: float = 0.0,
     ) -> None:
         super().__init__(num_evaluations, grid, thresholding)
         if not eta >= 0:

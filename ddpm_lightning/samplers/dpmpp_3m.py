@@ -16,6 +16,9 @@ from torch import Tensor
 
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.ddim import flow_step
+from ddpm_lightning.samplers.grids.base import Grid
+from ddpm_lightning.samplers.grids.uniform_log_snr import UniformLogSNRGrid
+from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
 from ddpm_lightning.samplers.walk import Past, Point, Walk
 
 
@@ -25,6 +28,14 @@ class DPMpp3MSampler(Sampler):
     order = 3
     looks_back = 3
     stochastic = False
+
+    def __init__(
+        self,
+        num_evaluations: int = 50,
+        grid: Grid = UniformLogSNRGrid(),
+        thresholding: Thresholding = StaticThresholding(),
+    ) -> None:
+        super().__init__(num_evaluations, grid, thresholding)
 
     @property
     def num_intervals(self) -> int:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
-from ddpm_lightning.samplers.thresholding import Thresholding
+from ddpm_lightning.samplers.grids.uniform_log_snr import UniformLogSNRGrid
+from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
 from ddpm_lightning.samplers.walk import Past, Point, Walk
 
 MAX_ORDER = 3  # of the predictor
@@ -30,7 +31,11 @@ class UniPCSampler(Sampler):
     looks_back = MAX_ORDER
 
     def __init__(
-        self, num_evaluations: int, grid: Grid, thresholding: Thresholding, predictor_order: int
+        self,
+        num_evaluations: int = 50,
+        grid: Grid = UniformLogSNRGrid(),
+        thresholding: Thresholding = StaticThresholding(),
+        predictor_order: int = 2,
     ) -> None:
         super().__init__(num_evaluations, grid, thresholding)
         if not 1 <= predictor_order <= MAX_ORDER:
