@@ -1,6 +1,6 @@
 """What options and inputs of a network may be: refusals in one line, with the nearest that work."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 
 from torch import Tensor
@@ -33,7 +33,7 @@ def check_choice(name: str, given: str, choices: Collection[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {given!r}; {hint}")
 
 
-def check_counts(name: str, values: list[int]) -> None:
+def check_counts(name: str, values: Sequence[int]) -> None:
     """ValueError unless there is at least one of them at every level."""
     if min(values) < 1:
         nearest = ",".join(str(max(1, value)) for value in values)
@@ -75,7 +75,7 @@ def check_condition(name: str, given: Tensor | None, wanted: tuple[int | str, ..
 
 
 def check_condition_widths(
-    vector_width: int, token_width: int, spatial_attention: list[str]
+    vector_width: int, token_width: int, spatial_attention: Sequence[str]
 ) -> None:
     """ValueError unless both can be, and there is attention where tokens are attended to."""
     if min(vector_width, token_width) < 0:

@@ -6,7 +6,7 @@ convolution) along each pixel (as in Ho et al. 2022, Video Diffusion Models). Ti
 resolution, so any F works; H and W must be divisible by the stride, patch x 2^(levels - 1).
 """
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from ddpm_lightning.networks.stage import MIXINGS, Build, Stage, over_time
 
 
 class UNet3D(nn.Module):
-    """The shared network.
+    """The shared network; by default for 8 frames of 16x16, as conf/network/unet3d_tiny.yaml.
 
     Args:
         channels: of a clip, 1 or 3.
@@ -66,15 +66,15 @@ class UNet3D(nn.Module):
     def __init__(
         self,
         channels: int,
-        outputs: int,
-        base_width: int,
-        width_multipliers: list[int],
-        patch: int,
-        num_blocks: list[int],
-        spatial_attention: list[str],
-        temporal_attention: list[bool],
-        head_width: int,
-        num_heads: list[int] | None = None,
+        outputs: int = 1,
+        base_width: int = 48,
+        width_multipliers: Sequence[int] = (1, 2, 2),
+        patch: int = 2,
+        num_blocks: Sequence[int] = (1, 1, 1),
+        spatial_attention: Sequence[str] = ("none", "full", "full"),
+        temporal_attention: Sequence[bool] = (True, True, True),
+        head_width: int = 24,
+        num_heads: Sequence[int] | None = None,
         norm: str = "rms",
         resampling: str = "shuffle",
         temporal_mixing: str = "none",
@@ -83,7 +83,7 @@ class UNet3D(nn.Module):
         image_share: float = 0.0,
         vector_width: int = 0,
         token_width: int = 0,
-        checkpointing: list[bool] | None = None,
+        checkpointing: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
         levels = len(width_multipliers)

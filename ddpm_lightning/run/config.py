@@ -248,6 +248,8 @@ def _wanted(error: ErrorDetails, hint: Any) -> str:
             listed = f": {' or '.join(names)}" if names else ""
             home = module.removesuffix(".base")
             return f"be a node whose _target_ is a {kind.__name__} of {home}{listed}"
+    if error["type"] == "sequence_str" or error.get("ctx", {}).get("class") == "Sequence":
+        return "be a valid list"
     return error["msg"].partition(" should ")[2] or f"be valid: {error['msg']}"
 
 

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from tests.problems import CONF, build, options
+from tests.problems import build, composed, options
 
 SMALL = {"base_width": 32, "head_width": 16}
 
@@ -15,7 +14,7 @@ every_network = pytest.mark.parametrize("name", options("network"))
 def network(name: str, channels: int = 1) -> nn.Module:
     """As configured, but narrow; seed 0."""
     torch.manual_seed(0)
-    node = OmegaConf.load(CONF / "network" / f"{name}.yaml")
+    node = composed(f"network={name}").network
     small = {key: value for key, value in SMALL.items() if key in node}
     return build("network", name, channels=channels, **small).eval()
 
