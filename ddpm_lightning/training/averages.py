@@ -32,7 +32,7 @@ class ConstantDecay(Decay):
         decay: 0.999 averages over a thousand steps or so.
     """
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: float = 0.995) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {decay}; 0.999 suits long runs")
         self.decay = decay

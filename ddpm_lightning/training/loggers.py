@@ -14,6 +14,7 @@ from os.path import relpath
 from pathlib import Path
 from shlex import quote
 from shutil import rmtree
+from types import MappingProxyType
 from typing import Any, Literal
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -21,6 +22,10 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from lightning.pytorch.utilities import rank_zero_only
 
 log = logging.getLogger(__name__)
+
+
+# silent: the end of the run says where it is; seconds that its start, and its end, may take.
+_SETTINGS = MappingProxyType({"silent": True, "init_timeout": 30, "finish_timeout": 60})
 
 
 class WandbRun(WandbLogger):
@@ -35,8 +40,8 @@ class WandbRun(WandbLogger):
 
     def __init__(
         self,
-        mode: Literal["online", "offline", "disabled"],
-        settings: dict[str, Any],
+        mode: Literal["online", "offline", "disabled"] = "offline",
+        settings: Mapping[str, Any] = _SETTINGS,
         **options: Any,
     ) -> None:
         super().__init__(mode=mode, settings={**settings, "finish_timeout_raises": True}, **options)

@@ -162,8 +162,8 @@ MISTAKES = {
     "no validation draws": (["model.val_draws=0"], ["model.val_draws=0", "greater than 0"]),
     "no width": (["network.base_width=0"], ["base_width", "at least 1"]),
     "an option left out": (
-        ["~noise.offset"],
-        ["needs offset, which is not given; add ++noise.offset="],
+        ["~network.channels"],
+        ["needs channels, which is not given; add ++network.channels="],
     ),
     "no callback": (["callbacks.hang=null"], ["callbacks.hang=None", "~callbacks.hang"]),
     "a number for a callback": (["+callbacks.foo=3"], ["callbacks.foo=3 has no _target_"]),

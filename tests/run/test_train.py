@@ -174,7 +174,7 @@ def test_a_run_that_is_older_than_some_options_goes_on(call: Call, trained: Path
     for name in ("composed.yaml", "config.yaml"):
         stored = yaml.safe_load((trained / name).read_text())
         callbacks = stored.get("config", stored)["callbacks"]
-        del callbacks["samples"]["compare"], callbacks["checkpoints"]["keep"]
+        del callbacks["samples"]["compare"], callbacks["checkpoints"]["every_n_steps"]
         del callbacks["diagnosis"]
         (trained / name).write_text(yaml.safe_dump(without_defaults(stored)))
     assert "checkpointing" not in (trained / "config.yaml").read_text()
@@ -182,11 +182,11 @@ def test_a_run_that_is_older_than_some_options_goes_on(call: Call, trained: Path
         result = call(words[0], f"checkpoint={trained}", *words[1:])
         assert result.code == 0, result.err
     words = [f"resume={trained}", "trainer.max_steps=5"]
-    keep = "callbacks.checkpoints.keep"  # which has no default
+    every = "callbacks.checkpoints.every_n_steps"  # which has no default
     assert_user_error(
-        call("train", *words), f"Checkpoints needs keep, which is not given; add ++{keep}"
+        call("train", *words), f"Checkpoints needs every_n_steps, which is not given; add ++{every}"
     )
-    result = call("train", *words, f"++{keep}=2")
+    result = call("train", *words, f"++{every}=2")
     assert result.code == 0, result.err
     assert read(trained / "checkpoints" / "last.ckpt")["global_step"] == 5
 

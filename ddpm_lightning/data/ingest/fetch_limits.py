@@ -18,9 +18,9 @@ class FetchLimits:
     max_tries: int = 4
     backoff_s: float = 1.0  # a random wait of at most 1, 2, 4 ... times this before another try
     retry_after_cap_s: float = 120.0
-    per_host: int = 4  # requests at one host at the same time
-    pause_s: float = 0.05  # between the starts of two requests at one host
-    concurrency: int = 128  # requests at the same time, all hosts together
+    per_host: int = 8  # requests at one host at the same time
+    pause_s: float = 0.02  # between the starts of two requests at one host
+    concurrency: int = 64  # requests at the same time, all hosts together
     max_memory: int = 64 * 2**20  # bytes of unfinished bodies; at most max_bytes more
     user_agent: str = "ddpm_lightning (fetches animated GIFs to train video models on)"
     allow_loopback: bool = False  # for tests only: URLs may reach servers on this machine

@@ -36,9 +36,9 @@ class Checkpoints(Checkpoint):
         self,
         directory: str,
         every_n_steps: PositiveInt,
-        every_n_minutes: PositiveFloat | None,
-        keep: PositiveInt,
-        monitor: str,
+        every_n_minutes: PositiveFloat | None = 30,
+        keep: PositiveInt = 2,
+        monitor: str = "val/loss",
     ) -> None:
         self.directory = Path(directory)
         self.every_n_steps = every_n_steps

@@ -87,7 +87,7 @@ class Diagnosis(pl.Callback):
         num_steps: after which it tells; the first tenth, which is slower, is left out.
     """
 
-    def __init__(self, num_steps: int) -> None:
+    def __init__(self, num_steps: int = 100) -> None:
         if num_steps < 2:
             raise ValueError(
                 f"num_steps must be at least 2, got {num_steps}; ~callbacks.diagnosis times none"

@@ -21,7 +21,7 @@ class HangGuard(pl.Callback):
             allowed as well. None: for ever.
     """
 
-    def __init__(self, seconds: PositiveFloat | None) -> None:
+    def __init__(self, seconds: PositiveFloat | None = 45) -> None:
         self.steps = Steps(math.inf if seconds is None else seconds)
 
     def on_train_batch_start(

@@ -24,11 +24,11 @@ class NumericsGuard(pl.Callback):
     which does the same.
 
     Args:
-        max_in_a_row: skipped steps that end the run.
         path: of a file with a line for each skipped step: its samples, log-SNR and losses.
+        max_in_a_row: skipped steps that end the run.
     """
 
-    def __init__(self, max_in_a_row: PositiveInt, path: str) -> None:
+    def __init__(self, path: str, max_in_a_row: PositiveInt = 10) -> None:
         self.max_in_a_row = max_in_a_row
         self.path = Path(path)
         self._num_skipped = self._in_a_row = 0

@@ -36,11 +36,11 @@ class SampleGrid(pl.Callback):
 
     Args:
         sampler: walks from noise to clips.
+        directory: where step_*.gif, final.gif, reverse.gif and compare_*.gif are written.
         num_samples: clips of a grid.
         first_step: after which the first grid is drawn.
         every_n_steps: at whose multiples the others are.
         seed: of the noise.
-        directory: where step_*.gif, final.gif, reverse.gif and compare_*.gif are written.
         compare: further samplers by name, drawn at the end of the run.
         compare_every_n_steps: at whose multiples they are drawn as well; null for never.
     """
@@ -48,11 +48,11 @@ class SampleGrid(pl.Callback):
     def __init__(
         self,
         sampler: Sampler,
-        num_samples: PositiveInt,
-        first_step: int,
-        every_n_steps: PositiveInt,
-        seed: int,
         directory: str,
+        num_samples: PositiveInt = 16,
+        first_step: int = 50,
+        every_n_steps: PositiveInt = 1000,
+        seed: int = 0,
         compare: dict[str, Sampler] | None = None,
         compare_every_n_steps: PositiveInt | None = None,
     ) -> None:
