@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ddpm_lightning.denoiser import MAX_LOG_SNR, Denoiser
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
+from ddpm_lightning.processes.standard import StandardProcess
 from tests.problems import PROCESSES, FixedOutput, build, noises, options, process_under
 
 SHAPE = (4, 1, 2, 3, 3)
@@ -220,7 +221,7 @@ def test_estimates_are_finite_in_float32_at_every_step(
 
 
 def test_gradients_reach_the_network() -> None:
-    process = process_under(PROCESSES[0], "linear")
+    process = process_under(StandardProcess, "linear")
     output = torch.zeros(SHAPE, requires_grad=True)
     denoiser = Denoiser(FixedOutput(output), process, build("objective", "velocity"), 0.5)
     x_0, e = normal(2, *SHAPE)
@@ -248,7 +249,7 @@ def test_a_second_output_is_the_share_of_the_variance_and_leaves_the_estimate_as
 def test_answers_of_another_shape_are_refused_in_one_line(channels: int) -> None:
     network = Answers(lambda x, _: x.repeat(1, channels, 1, 1, 1))
     denoiser = Denoiser(
-        network, process_under(PROCESSES[0], "linear"), build("objective", "clean"), 1
+        network, process_under(StandardProcess, "linear"), build("objective", "clean"), 1
     )
     with pytest.raises(ValueError, match=r"must answer \(4, 1, 2, 3, 3\) with that shape") as error:
         denoiser.denoise(normal(*SHAPE), 3)
@@ -262,7 +263,7 @@ def test_denoising_without_gradients_may_take_turns_with_inference_mode(
     first: Callable[[], AbstractContextManager[None]],
     second: Callable[[], AbstractContextManager[None]],
 ) -> None:
-    denoiser = make(process_under(PROCESSES[0], "linear"))
+    denoiser = make(process_under(StandardProcess, "linear"))
     x = normal(*SHAPE)
     expected = denoiser.denoise(x, 500)
     for mode in (first, second):
@@ -273,4 +274,4 @@ def test_denoising_without_gradients_may_take_turns_with_inference_mode(
 @pytest.mark.parametrize("data_std", [0.0, -1.0])
 def test_data_without_spread_is_refused(data_std: float) -> None:
     with pytest.raises(ValueError, match="data_std must be positive"):
-        make(process_under(PROCESSES[0], "linear", 2), data_std=data_std)
+        make(process_under(StandardProcess, "linear", 2), data_std=data_std)

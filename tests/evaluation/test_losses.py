@@ -18,6 +18,8 @@ from ddpm_lightning.evaluation.losses import (
 )
 from ddpm_lightning.evaluation.report import table
 from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.median import MedianProcess
+from ddpm_lightning.processes.standard import StandardProcess
 from tests.problems import PROCESSES, FixedOutput, build, noises, options, process_under
 
 SHAPE = (1, 2, 4, 4)
@@ -56,7 +58,7 @@ def test_pairs_depend_on_the_index_alone(process_type: type[GaussianProcess]) ->
 
 
 def test_pairs_of_different_clips_and_draws_differ() -> None:
-    process = process_under(PROCESSES[0], "linear")
+    process = process_under(StandardProcess, "linear")
     pairs = [fixed_pairs(process, torch.arange(5), draw, 3, SHAPE) for draw in range(3)]
     assert len({int(t) for ts, _ in pairs for t in ts}) == 15
     noise = torch.cat([noise for _, noise in pairs]).flatten(1)
@@ -85,7 +87,7 @@ def test_pairs_are_spread_evenly_over_the_informative_times(
 
 
 def test_noise_of_pairs_is_standard_normal() -> None:
-    process = process_under(PROCESSES[0], "linear")
+    process = process_under(StandardProcess, "linear")
     _, noise = fixed_pairs(process, torch.arange(400), 0, 1, (10, 10))
     error = noise.numel() ** -0.5
     assert abs(float(noise.mean())) < 5 * error
@@ -137,7 +139,7 @@ def test_losses_equal_those_computed_pair_by_pair(
 
 @pytest.mark.parametrize("batch_size", [1, 7, 20])
 def test_losses_do_not_depend_on_the_batch_size(batch_size: int) -> None:
-    denoiser = make(process_under(PROCESSES[1], "hybrid"))
+    denoiser = make(process_under(MedianProcess, "hybrid"))
     expected = evaluate(denoiser, batches(4), num_draws=4, device="cpu").sums
     actual = evaluate(denoiser, batches(batch_size), num_draws=4, device="cpu").sums
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=0)  # losses are float32
@@ -145,7 +147,7 @@ def test_losses_do_not_depend_on_the_batch_size(batch_size: int) -> None:
 
 def test_sums_add_up_over_parts_of_the_data() -> None:
     """What a run on several devices relies on."""
-    denoiser = make(process_under(PROCESSES[0], "cosine"))
+    denoiser = make(process_under(StandardProcess, "cosine"))
     parts = [LossByLogSNR(), LossByLogSNR()]
     for i, batch in enumerate(batches(5)):
         parts[i % 2].update(denoiser, batch, num_draws=2)
@@ -154,7 +156,7 @@ def test_sums_add_up_over_parts_of_the_data() -> None:
 
 
 def test_table_holds_the_means_of_both_sets_of_weights() -> None:
-    process = process_under(PROCESSES[0], "linear")
+    process = process_under(StandardProcess, "linear")
     results = {
         "raw": evaluate(make(process), batches(5), num_draws=2, device="cpu"),
         "ema": evaluate(make(process, "clean"), batches(5), num_draws=2, device="cpu"),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ddpm_lightning.likelihood.base import BIN_WIDTH, mean_and_error
 from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.processes.state import state_law
@@ -82,7 +83,7 @@ def test_gap_closes_at_first_order_on_the_continuous_process() -> None:
 
     The prior's share and the decoder's, at log-SNR -10 and 9, are below 1e-4 nats.
     """
-    process = PROCESSES[2](build("noise", "linear"))
+    process = VariancePreservingProcess(build("noise", "linear"))
     counts = torch.tensor([16, 32, 64, 128, 256, 512])
     gaps = torch.tensor(
         [
@@ -125,7 +126,7 @@ def test_whole_states_bound_the_median_chain_more_tightly(noise: str) -> None:
     assert gaps[1] < gaps[0]
 
 
-@pytest.mark.parametrize("process_type", [StandardProcess, PROCESSES[2]])
+@pytest.mark.parametrize("process_type", [StandardProcess, VariancePreservingProcess])
 def test_pair_bound_of_a_markov_process_is_the_variational_one(process_type: type) -> None:
     """Term by term, on the same noise; seed 0."""
     data = gaussian(process_type(build("noise", "cosine")))
@@ -154,7 +155,7 @@ def test_8_bit_bound_is_the_density_times_a_bin_where_bins_are_narrow(name: str)
 
     Values within 0.9: the outermost bins are open. Seed 0, same noise.
     """
-    data = gaussian(PROCESSES[0](build("noise", "linear", num_steps=3, start=0.0001)))
+    data = gaussian(StandardProcess(build("noise", "linear", num_steps=3, start=0.0001)))
     x = (representative(100, 5).clamp(-0.9, 0.9) * 127.5).round() / 127.5
     results = [
         bound(name, None, discrete=discrete).nats(data, x, torch.Generator().manual_seed(0)).total

@@ -8,6 +8,8 @@ import torch
 
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.likelihood.base import BIN_WIDTH
+from ddpm_lightning.processes.median import MedianProcess
+from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.noise import per_sample_generators
 from tests.likelihood.problems import STD, TRUTH, density_nats, gaussian, representative
 from tests.problems import PROCESSES, FixedOutput, build, noises, options, trimodal
@@ -45,7 +47,7 @@ def test_each_clip_has_its_own_density(probe: str) -> None:
     With Gaussian probes the divergence of n values is off by sqrt(2 / n) of its integral, here
     log((x_T's std) / (x_0's std)) = log 2 nats a value, in both directions: 5 of those.
     """
-    data = gaussian(PROCESSES[0](build("noise", "cosine")))
+    data = gaussian(StandardProcess(build("noise", "cosine")))
     x = representative(20, 1, 4, 10, 10)
     nats = flow(probe=probe).nats(data, x, torch.Generator().manual_seed(0)).total
     tolerance = 1e-4 if probe == "rademacher" else 5 * (2 / 400) ** 0.5 * log(2)
@@ -56,7 +58,7 @@ def test_each_clip_has_its_own_density(probe: str) -> None:
 
 def test_a_mixture_is_as_likely_as_it_is() -> None:
     """Modes of std 0.03 to 0.1 against sigma / alpha = 1e-3 at the start: (1e-3 / 0.03)^2 / 2."""
-    data = trimodal(PROCESSES[1](build("noise", "cosine")))
+    data = trimodal(MedianProcess(build("noise", "cosine")))
     x = torch.tensor([-0.85, -0.8, 0.0, 0.1, 0.25, 0.7, 0.72], dtype=torch.float64)[:, None]
     log_density = torch.logsumexp(
         data.weights.log()
@@ -70,7 +72,7 @@ def test_a_mixture_is_as_likely_as_it_is() -> None:
 
 def test_8_bit_values_are_as_likely_as_their_bins() -> None:
     """Averaged over all clips; a density so smooth is even over a bin, to its width squared."""
-    data = gaussian(PROCESSES[0](build("noise", "linear")))
+    data = gaussian(StandardProcess(build("noise", "linear")))
     x = (representative(400, 10) * 127.5).round() / 127.5
     nats = flow(discrete=True).nats(data, x, torch.Generator().manual_seed(0)).total
     expected = density_nats(x, STD**2) - log(BIN_WIDTH)
@@ -81,7 +83,7 @@ def test_8_bit_values_are_as_likely_as_their_bins() -> None:
 
 @every_solver
 def test_a_network_in_float32_is_measured_alike(solver: str) -> None:
-    data = gaussian(PROCESSES[0](build("noise", "cosine")))
+    data = gaussian(StandardProcess(build("noise", "cosine")))
     x = representative(50, 1, 2, 3, 3)
     exact = flow(solver).nats(data, x).total
     single = flow(solver).nats(data, x.float()).total
@@ -91,7 +93,7 @@ def test_a_network_in_float32_is_measured_alike(solver: str) -> None:
 
 def test_a_clip_with_its_own_generator_does_not_depend_on_its_batch() -> None:
     """With fixed steps; adaptive ones are chosen for the batch."""
-    data = gaussian(PROCESSES[0](build("noise", "cosine")))
+    data = gaussian(StandardProcess(build("noise", "cosine")))
     x = representative(4, 1, 2, 3, 3)
     whole = flow("heun", "gaussian").nats(data, x, per_sample_generators(0, range(4))).total
     alone = flow("heun", "gaussian").nats(data, x[2:3], per_sample_generators(0, [2])).total
@@ -100,7 +102,7 @@ def test_a_clip_with_its_own_generator_does_not_depend_on_its_batch() -> None:
 
 def test_weights_receive_no_gradient() -> None:
     """Only the input is differentiated."""
-    process = PROCESSES[0](build("noise", "cosine"))
+    process = StandardProcess(build("noise", "cosine"))
     output = torch.zeros(2, 1, 2, 3, 3, requires_grad=True)
     denoiser = Denoiser(FixedOutput(output), process, build("objective", "velocity"), 0.5)
     nats = flow("heun").nats(denoiser, representative(2, 1, 2, 3, 3).float()).total

@@ -6,13 +6,13 @@ from torch import Tensor
 
 from ddpm_lightning.losses.base import WeightedLoss
 from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from tests.losses.shared import LOSSES, data_and_noise, denoiser
-from tests.problems import PROCESSES, build, noises, options, process_under
+from tests.problems import build, every_example, options, process_under
 
 WEIGHTED = [name for name in LOSSES if isinstance(build("loss", name), WeightedLoss)]
 
-every_process = pytest.mark.parametrize("process_type", PROCESSES)
 every_objective = pytest.mark.parametrize("objective", options("objective"))
 
 log_snr = torch.linspace(-20, 20, 401, dtype=torch.float64)
@@ -63,8 +63,7 @@ def test_edm_takes_data_std_from_the_model() -> None:
     assert build("loss", "edm", "model.data_std=0.3").data_std == 0.3
 
 
-@every_process
-@pytest.mark.parametrize("noise", noises())
+@every_example
 def test_edm_weighs_the_karras_target_evenly(
     process_type: type[GaussianProcess], noise: str
 ) -> None:
@@ -86,13 +85,10 @@ def test_min_snr_of_epsilon_and_velocity_is_that_of_hang_et_al() -> None:
 
 
 @every_objective
-@every_process
 @pytest.mark.parametrize("name", WEIGHTED)
-def test_loss_is_the_weight_times_the_error_of_the_estimate(
-    name: str, process_type: type[GaussianProcess], objective: str
-) -> None:
+def test_loss_is_the_weight_times_the_error_of_the_estimate(name: str, objective: str) -> None:
     """Whatever the network predicts: objective and weighting are chosen apart."""
-    process = process_under(process_type, "cosine")
+    process = process_under(MedianProcess, "cosine")
     loss, network = build("loss", name), denoiser(process, objective)
     x_0, e = data_and_noise(4)
     t = torch.tensor([1, 60, 400, 950])

@@ -10,6 +10,7 @@ from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.training.module import DiffusionModule
 from tests.problems import PROCESSES, ThirdOrderProcess, build, options, process_under
 
@@ -76,7 +77,7 @@ def test_the_loss_is_asked_at_the_drawn_times_and_averaged(
 def drawn_at(step: int, numbers: list[int], num_parts: int = 1) -> tuple[Tensor, Tensor, float]:
     """t and noise of a step on samples with these numbers, and a draw of torch's own generator."""
     recorder = Recorder()
-    model = module(process_under(PROCESSES[0], "cosine", 1000), recorder, "stratified")
+    model = module(process_under(StandardProcess, "cosine", 1000), recorder, "stratified")
     samples = batch()._replace(clip=batch().clip[: len(numbers)], number=numbers)
     model.prepare_draws(samples, step, num_parts)
     other = float(torch.rand(()))
@@ -128,7 +129,7 @@ def test_a_few_steps_lower_every_loss(process_type: type[GaussianProcess], loss:
 @every_loss
 def test_validation_measures_the_same_error_under_every_loss(loss: str) -> None:
     """val/loss is the plain one on the objective's target: runs with other losses compare."""
-    process = process_under(PROCESSES[0], "cosine", 50)
+    process = process_under(StandardProcess, "cosine", 50)
     model = module(process, build("loss", loss))
     model.on_validation_epoch_start()
     model.validation_step(batch(), 0)
