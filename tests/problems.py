@@ -27,6 +27,7 @@ from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 
 CONF = Path(__file__).parents[1] / "conf"
+NOISES = ["cosine", "hybrid"]  # steep at the end; not monotone, with steps that add no noise
 
 
 def options(group: str) -> list[str]:
@@ -35,9 +36,9 @@ def options(group: str) -> list[str]:
 
 
 def noises() -> list[Any]:
-    """All schedules as parameters; those beyond three that tell most of the story are slow."""
-    story = ("linear", "cosine", "hybrid")
-    return [n if n in story else pytest.param(n, marks=pytest.mark.slow) for n in options("noise")]
+    """All schedules as parameters, for what concerns schedules; those beyond three are slow."""
+    fast, slow = ("linear", *NOISES), pytest.mark.slow
+    return [n if n in fast else pytest.param(n, marks=slow) for n in options("noise")]
 
 
 @cache

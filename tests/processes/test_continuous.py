@@ -9,11 +9,11 @@ from torch import Tensor
 from ddpm_lightning.processes.base import LOG_SNR_FLOOR
 from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import Betas, build, noises, options, process_under
+from tests.problems import NOISES, Betas, build, process_under
 
 CLOSED_FORMS = ["cosine", "linear"]
 
-every_noise = pytest.mark.parametrize("noise", noises())
+every_noise = pytest.mark.parametrize("noise", NOISES)
 
 
 def process_of(noise: str, num_steps: int = 1000) -> VariancePreservingProcess:
@@ -107,7 +107,7 @@ def test_covariance_is_the_decay_of_the_variance_so_far(noise: str) -> None:
     torch.testing.assert_close(variance, process.marginal(t).sigma.square(), rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize("noise", [name for name in options("noise") if name not in CLOSED_FORMS])
+@pytest.mark.parametrize("noise", ["hybrid", "sigmoid"])  # neither has a closed form
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 50, 1000])
 def test_at_whole_times_it_is_the_standard_chain(noise: str, num_steps: int) -> None:
     """At those that noise follows; steps of beta = 0, which hybrid alone has, are passed over."""
@@ -144,7 +144,7 @@ def test_linear_is_close_to_its_chain_to_first_order_in_the_steps() -> None:
 
 
 @every_noise
-@pytest.mark.parametrize("num_steps", [1, 2, 50, 1000])
+@pytest.mark.parametrize("num_steps", [1, 2, 1000])
 def test_conditionals_hold_between_real_times(noise: str, num_steps: int) -> None:
     """x_s after x_t has the marginal of x_s, and x_r after both is x_r after x_t: the process is
     Markov; r < s < t, none of them whole.
@@ -169,7 +169,7 @@ def test_conditionals_hold_between_real_times(noise: str, num_steps: int) -> Non
 
 
 @every_noise
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 50, 1000])
+@pytest.mark.parametrize("num_steps", [1, 2, 1000])
 def test_log_snr_falls_strictly_and_finitely_along_the_axis(noise: str, num_steps: int) -> None:
     process = process_of(noise, num_steps)
     axis = process.axis

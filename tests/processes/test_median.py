@@ -5,9 +5,9 @@ import torch
 
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import Betas, noises, process_under
+from tests.problems import NOISES, Betas, process_under
 
-every_noise = pytest.mark.parametrize("noise", noises())
+every_noise = pytest.mark.parametrize("noise", NOISES)
 
 
 def median(noise: str, num_steps: int = 1000) -> MedianProcess:

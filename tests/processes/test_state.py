@@ -8,11 +8,11 @@ from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.processes.state import state_conditional, state_law
-from tests.problems import CHAINS, PROCESSES, Betas, ThirdOrderProcess, noises, process_under
+from tests.problems import CHAINS, NOISES, PROCESSES, Betas, ThirdOrderProcess, process_under
 
 every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
 every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
-every_noise = pytest.mark.parametrize("noise", noises())
+every_noise = pytest.mark.parametrize("noise", NOISES)
 
 
 @every_noise
@@ -41,7 +41,7 @@ def test_the_state_of_a_first_order_process_is_its_value(noise: str) -> None:
 
 @every_noise
 @every_process
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 50, 1000])
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 1000])
 def test_log_snr_of_the_state_never_rises_and_is_no_lower_than_that_of_its_values(
     process_type: type[GaussianProcess], noise: str, num_steps: int
 ) -> None:
