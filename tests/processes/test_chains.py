@@ -1,4 +1,4 @@
-"""Autoregressive chains: their tables follow from the definition, and covariances are made when asked for."""
+"""Autoregressive chains: tables follow from the definition; covariances only where asked for."""
 
 import pytest
 import torch

@@ -9,19 +9,17 @@ from torch import Tensor
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.samplers.noise import noise_source
 from ddpm_lightning.samplers.walk import Point
-from tests.problems import Gaussian, Mixture, options, trimodal
+from tests.problems import Gaussian, Mixture, every_example, options, process_under, trimodal
 from tests.samplers.shared import (
     every_chain,
-    every_process,
     every_sampler,
     exact_samples,
+    example_chains,
     free,
     member,
     noiseless,
-    process_of,
     sampled,
     spread,
-    telling_noises,
 )
 
 MEMBERS = {name: free(name) for name in options("sampler")}
@@ -29,14 +27,13 @@ DETERMINISTIC = [name for name in MEMBERS if not MEMBERS[name].stochastic]
 STOCHASTIC = [name for name in MEMBERS if MEMBERS[name].stochastic]
 
 
-@pytest.mark.parametrize("noise", ["linear", "hybrid"])
-@every_process
+@every_example
 @every_sampler
 def test_samples_of_gaussian_data_come_to_its_mean_and_spread(
     name: str, process_type: type, noise: str
 ) -> None:
     """At 25, 50 and 100 evaluations, exactly: no samples are drawn."""
-    data = Gaussian(process_of(process_type, noise), mean=0.3, std=0.5)
+    data = Gaussian(process_under(process_type, noise), mean=0.3, std=0.5)
     errors = []
     for num_evaluations in (25, 50, 100):
         sampler = free(name, num_evaluations=num_evaluations)
@@ -51,14 +48,13 @@ def test_samples_of_gaussian_data_come_to_its_mean_and_spread(
     assert all(after <= max(0.7 * before, 0.008) for before, after in pairwise(errors)), errors
 
 
-@telling_noises
-@every_chain
+@example_chains
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_error_at_the_data_falls_with_every_doubling_of_the_evaluations(
     name: str, process_type: type, noise: str
 ) -> None:
     """Along the sampler's own grid, from its start to t = 0, against the exact flow."""
-    data = Gaussian(process_of(process_type, noise), mean=0.3, std=0.5)
+    data = Gaussian(process_under(process_type, noise), mean=0.3, std=0.5)
     errors = []
     for num_evaluations in (12, 25, 50, 100, 200):
         sampler = free(name, num_evaluations=num_evaluations)
@@ -72,12 +68,11 @@ def test_error_at_the_data_falls_with_every_doubling_of_the_evaluations(
     assert errors[1] < 2 * data.std, errors
 
 
-@pytest.mark.parametrize("noise", ["linear", "hybrid"])
-@every_chain
+@example_chains
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_samples_of_a_mixture_come_to_it(name: str, process_type: type, noise: str) -> None:
     """Wasserstein-1 of 10,000 samples to the data, seed 0, at 20 and at 100 evaluations."""
-    data = trimodal(process_of(process_type, noise))
+    data = trimodal(process_under(process_type, noise))
     few, many = (
         data.distance(sampled(free(name, num_evaluations=n), data, 10_000)) for n in (20, 100)
     )
@@ -90,7 +85,7 @@ def test_samples_of_a_mixture_come_to_it(name: str, process_type: type, noise: s
 @every_sampler
 def test_samples_are_close_to_the_mixture(name: str, process_type: type) -> None:
     """As configured, 50 evaluations, under the noise that is hardest; 4,000 samples, seed 0."""
-    data = trimodal(process_of(process_type, "hybrid"))
+    data = trimodal(process_under(process_type, "hybrid"))
     x = sampled(member(name, num_evaluations=50), data, 4_000)
     print(f"W1 {data.distance(x):.4f}")
     assert data.distance(x) <= 0.065  # measured: at most 0.058, pair on median x hybrid
@@ -112,14 +107,14 @@ def of_single_steps(data: Mixture, num_samples: int) -> Tensor:
 
 
 def check_every_step(process_type: type, noise: str, num_samples: int, bound: float) -> None:
-    data = trimodal(process_of(process_type, noise))
+    data = trimodal(process_under(process_type, noise))
     distance = data.distance(of_every_step("ancestral", data, num_samples))
     print(f"W1 {distance:.4f}")
     assert distance <= bound
 
 
 def check_median_hybrid(num_samples: int, bound: float) -> None:
-    data = trimodal(process_of(MedianProcess, "hybrid"))
+    data = trimodal(process_under(MedianProcess, "hybrid"))
     double = {
         name: data.distance(of_every_step(name, data, num_samples))
         for name in ("ancestral", "midpoint", "pair")

@@ -4,14 +4,11 @@ import pytest
 import torch
 
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import Gaussian, Mixture, options, trimodal
+from tests.problems import Gaussian, Mixture, every_example, options, process_under, trimodal
 from tests.samplers.shared import (
     bimodal,
-    every_process,
     free,
     noiseless,
-    process_of,
-    telling_noises,
 )
 
 
@@ -24,15 +21,14 @@ def returned(data: Mixture, x: torch.Tensor, grid: str, num_evaluations: int) ->
     return sampler.walk(data, noise, sampler.times(data.process), noiseless)
 
 
-@telling_noises
-@every_process
+@every_example
 @pytest.mark.parametrize("problem", ["gaussian", "mixture"])
 @pytest.mark.parametrize("grid", options("sampler/grid"))
 def test_a_walk_from_inverted_clips_returns_them(
     grid: str, problem: str, process_type: type, noise: str
 ) -> None:
     """Within 1e-5, in float64, at the tolerance that is set by default."""
-    process = process_of(process_type, noise)
+    process = process_under(process_type, noise)
     data = Gaussian(process, mean=0.3, std=0.5) if problem == "gaussian" else bimodal(process)
     x = torch.linspace(-1, 1, 20, dtype=torch.float64)
     # Each value by itself, and as clips of which each has its own rate.
@@ -42,17 +38,16 @@ def test_a_walk_from_inverted_clips_returns_them(
         torch.testing.assert_close(end, clips, rtol=0, atol=1e-5)
 
 
-@telling_noises
-@every_process
+@every_example
 def test_clips_between_narrow_modes_take_shorter_steps(process_type: type, noise: str) -> None:
-    data = trimodal(process_of(process_type, noise))
+    data = trimodal(process_under(process_type, noise))
     x = data.quantiles(20)
     torch.testing.assert_close(returned(data, x, "karras", 200), x, rtol=0, atol=1e-5)
 
 
 def test_inversion_follows_the_exact_flow_backwards() -> None:
     """To first order: the error halves with the intervals."""
-    data = Gaussian(process_of(StandardProcess, "linear"), mean=0.3, std=0.5)
+    data = Gaussian(process_under(StandardProcess, "linear"), mean=0.3, std=0.5)
     x = torch.linspace(-1, 1, 5, dtype=torch.float64)
     errors = []
     for num_evaluations in (50, 100, 200):
@@ -64,7 +59,7 @@ def test_inversion_follows_the_exact_flow_backwards() -> None:
 
 
 def test_a_smaller_tolerance_comes_closer() -> None:
-    data = bimodal(process_of(StandardProcess, "linear"))
+    data = bimodal(process_under(StandardProcess, "linear"))
     sampler = free("ddim", num_evaluations=25)
     x = torch.linspace(-1, 1, 20, dtype=torch.float64)
     times = sampler.times(data.process)
@@ -76,7 +71,7 @@ def test_a_smaller_tolerance_comes_closer() -> None:
 
 def test_clips_that_cannot_be_reached_are_refused() -> None:
     """The last of few intervals ends close to the data's modes, and hardly anywhere between."""
-    data = trimodal(process_of(StandardProcess, "linear"))
+    data = trimodal(process_under(StandardProcess, "linear"))
     sampler = free("ddim", num_evaluations=20)
     message = r"^inversion did not settle within 1e-05 at t=50 in 200 iterations; ask for"
     with pytest.raises(ValueError, match=message) as error:

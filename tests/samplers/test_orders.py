@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.samplers.base import Sampler
-from tests.problems import Gaussian, Mixture, options
-from tests.samplers.shared import bimodal, exact_law, flow, free, noiseless, process_of, spread
+from tests.problems import Gaussian, Mixture, options, process_under
+from tests.samplers.shared import bimodal, exact_law, flow, free, noiseless, spread
 
 COUNTS = [64, 128, 256, 512, 1024]  # of intervals
 TOLERANCE = 0.25  # of a slope over these counts; the next order is 1 away
@@ -45,7 +45,7 @@ STOCHASTIC = [
 
 
 def linear() -> VariancePreservingProcess:
-    return process_of(VariancePreservingProcess, "linear")
+    return process_under(VariancePreservingProcess, "linear")
 
 
 def grid(low: float, high: float, num_intervals: int) -> Tensor:
