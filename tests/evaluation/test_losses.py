@@ -20,13 +20,12 @@ from ddpm_lightning.evaluation.report import table
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import PROCESSES, FixedOutput, build, noises, options, process_under
+from tests.problems import PROCESSES, FixedOutput, build, every_example, process_under
 
 SHAPE = (1, 2, 4, 4)
 NUM_CLIPS = 20
 
 every_process = pytest.mark.parametrize("process_type", PROCESSES)
-every_noise = pytest.mark.parametrize("noise", noises())
 
 
 def make(process: GaussianProcess, objective: str = "epsilon") -> Denoiser:
@@ -65,8 +64,7 @@ def test_pairs_of_different_clips_and_draws_differ() -> None:
     assert (torch.cdist(noise, noise) + 1e9 * torch.eye(15)).min() > 1
 
 
-@every_noise
-@every_process
+@every_example
 @pytest.mark.parametrize("num_steps", [1, 2, 50, 1000])
 def test_pairs_are_spread_evenly_over_the_informative_times(
     process_type: type[GaussianProcess], noise: str, num_steps: int
@@ -94,8 +92,7 @@ def test_noise_of_pairs_is_standard_normal() -> None:
     assert abs(float(noise.var()) - 1) < 5 * 2**0.5 * error
 
 
-@every_noise
-@every_process
+@every_example
 def test_bins_count_every_pair_once(process_type: type[GaussianProcess], noise: str) -> None:
     denoiser = make(process_under(process_type, noise))
     losses = evaluate(denoiser, batches(6), num_draws=3, device="cpu")
@@ -105,22 +102,21 @@ def test_bins_count_every_pair_once(process_type: type[GaussianProcess], noise: 
     assert names == [name for name in bin_names() if name in names]  # in order, each once
 
 
-@every_process
-@pytest.mark.parametrize("objective", options("objective"))
+@every_example
 def test_losses_equal_those_computed_pair_by_pair(
-    process_type: type[GaussianProcess], objective: str
+    process_type: type[GaussianProcess], noise: str
 ) -> None:
     """In float32, so to 1e-5."""
-    process = process_under(process_type, "linear")
-    denoiser = make(process, objective)
+    process = process_under(process_type, noise)
+    denoiser = make(process, "velocity")
     loss: list[float] = []
     error: list[float] = []
     log_snr: list[float] = []
     for i, x_0 in enumerate(to_float(clips())):
         for draw in range(2):
-            t, noise = fixed_pairs(process, torch.tensor([i]), draw, 2, SHAPE)
-            loss.append(float(denoiser.loss(x_0[None], t, noise)))
-            estimate = denoiser.denoise(process.diffuse(x_0[None], t, noise), t)
+            t, e = fixed_pairs(process, torch.tensor([i]), draw, 2, SHAPE)
+            loss.append(float(denoiser.loss(x_0[None], t, e)))
+            estimate = denoiser.denoise(process.diffuse(x_0[None], t, e), t)
             error.append(float((estimate - x_0).square().mean()))
             log_snr.append(float(process.log_snr(t)))
     losses = evaluate(denoiser, batches(7), num_draws=2, device="cpu")

@@ -16,12 +16,10 @@ from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.processes.state import state_law
 from ddpm_lightning.samplers.noise import per_sample_generators
 from tests.likelihood.problems import STD, TRUTH, gaussian, representative
-from tests.problems import CHAINS, PROCESSES, build, noises, options
+from tests.problems import CHAINS, build, every_example, options, process_under
 
 BOUNDS = ["variational", "pair"]
 
-every_process = pytest.mark.parametrize("process_type", PROCESSES)
-every_noise = pytest.mark.parametrize("noise", noises())
 every_bound = pytest.mark.parametrize("name", BOUNDS)
 every_grid = pytest.mark.parametrize("grid", options("sampler/grid"))
 
@@ -52,12 +50,11 @@ def expected(name: str, process: GaussianProcess, times: Tensor) -> float:
     return float(prior + steps_nats + decoder)
 
 
-@every_noise
-@every_process
+@every_example
 @every_bound
 def test_bound_is_what_its_terms_are_worth(name: str, process_type: type, noise: str) -> None:
     """20 terms, 20,000 values, seed 0: within 5 standard errors of the closed form."""
-    data = gaussian(process_type(build("noise", noise)))
+    data = gaussian(process_under(process_type, noise))
     measure = bound(name, 20)
     nats = measure.nats(data, representative(20_000, 1), torch.Generator().manual_seed(0)).total
     mean, error = mean_and_error(nats)
@@ -67,11 +64,10 @@ def test_bound_is_what_its_terms_are_worth(name: str, process_type: type, noise:
 
 
 @every_grid
-@every_noise
-@every_process
+@every_example
 @every_bound
 def test_bound_is_above_the_truth(name: str, process_type: type, noise: str, grid: str) -> None:
-    process = process_type(build("noise", noise))
+    process = process_under(process_type, noise)
     for num_terms in (1, 2, 10, 100):
         times = bound(name, num_terms, grid).times(process)
         assert len(times) == num_terms + 1

@@ -12,10 +12,8 @@ from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.noise import per_sample_generators
 from tests.likelihood.problems import STD, TRUTH, density_nats, gaussian, representative
-from tests.problems import PROCESSES, FixedOutput, build, noises, options, trimodal
+from tests.problems import FixedOutput, build, every_example, options, process_under, trimodal
 
-every_process = pytest.mark.parametrize("process_type", PROCESSES)
-every_noise = pytest.mark.parametrize("noise", noises())
 every_solver = pytest.mark.parametrize("solver", options("likelihood/solver"))
 every_probe = pytest.mark.parametrize("probe", options("likelihood/probe"))
 
@@ -26,8 +24,7 @@ def flow(solver: str = "rk45", probe: str = "rademacher", discrete: bool = False
 
 
 @every_solver
-@every_noise
-@every_process
+@every_example
 def test_bits_are_within_a_thousandth_of_the_truth(
     process_type: type, noise: str, solver: str
 ) -> None:
@@ -35,7 +32,7 @@ def test_bits_are_within_a_thousandth_of_the_truth(
 
     Measured: at most 4e-5 with Runge-Kutta, whose tolerance is 1e-5; 1.8e-4 with 100 Heun steps.
     """
-    data = gaussian(process_type(build("noise", noise)))
+    data = gaussian(process_under(process_type, noise))
     bits = flow(solver).nats(data, representative(100, 2, 1)).bits
     assert float(bits.mean()) == pytest.approx(TRUTH / log(2), abs=1e-3)
 

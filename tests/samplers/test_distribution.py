@@ -22,6 +22,8 @@ from tests.samplers.shared import (
     spread,
 )
 
+pytestmark = pytest.mark.slow
+
 MEMBERS = {name: free(name) for name in options("sampler")}
 DETERMINISTIC = [name for name in MEMBERS if not MEMBERS[name].stochastic]
 STOCHASTIC = [name for name in MEMBERS if MEMBERS[name].stochastic]
@@ -113,7 +115,7 @@ def check_every_step(process_type: type, noise: str, num_samples: int, bound: fl
     assert distance <= bound
 
 
-def check_median_hybrid(num_samples: int, bound: float) -> None:
+def check_median_hybrid(num_samples: int, bound: float, error: float) -> None:
     data = trimodal(process_under(MedianProcess, "hybrid"))
     double = {
         name: data.distance(of_every_step(name, data, num_samples))
@@ -122,42 +124,47 @@ def check_median_hybrid(num_samples: int, bound: float) -> None:
     single = data.distance(of_single_steps(data, num_samples))
     print(f"W1 {double}, single steps {single:.4f}")
     assert max(double.values()) <= bound
-    assert single == pytest.approx(0.043, abs=0.005)
+    assert single == pytest.approx(0.043, abs=error)
 
 
-@pytest.mark.slow
 @every_chain
 @pytest.mark.parametrize(
-    ("noise", "bound"), [("linear", 0.009), ("cosine", 0.008), ("hybrid", 0.016)]
+    ("noise", "bound"), [("linear", 0.013), ("cosine", 0.014), ("hybrid", 0.02)]
 )
 def test_ancestral_walk_of_every_usable_step_gives_the_mixture(
     process_type: type, noise: str, bound: float
 ) -> None:
-    """50,000 samples, seed 0, of which exact ones are 0.002 away. Measured: at most 0.006, and
-    0.013 on standard x hybrid, whose steps are few.
+    """A quarter of the samples below: standard errors double, and with them what the bounds of
+    50,000 samples, 0.009, 0.008 and 0.016, leave above the bias of the steps, 0.005, 0.002, 0.012.
     """
-    check_every_step(process_type, noise, 50_000, bound)
+    check_every_step(process_type, noise, 12_500, bound)
 
 
-@pytest.mark.slow
 def test_median_hybrid_is_sampled_better_by_double_steps_than_by_single_ones() -> None:
-    """50,000 samples, seed 0. Measured: 0.007 to 0.011."""
-    check_median_hybrid(50_000, bound=0.016)
+    """A quarter of the samples below, likewise: 0.016 with a bias of 0.009, and 0.043 +- 0.005."""
+    check_median_hybrid(12_500, bound=0.023, error=0.01)
 
 
 @pytest.mark.long
 @every_chain
-@pytest.mark.parametrize(("noise", "bound"), [("linear", 0.008), ("cosine", 0.005)])
+@pytest.mark.parametrize(
+    ("noise", "num_samples", "bound"),
+    [("linear", 200_000, 0.008), ("cosine", 200_000, 0.005), ("hybrid", 50_000, 0.016)],
+)
 def test_ancestral_walk_of_every_usable_step_gives_the_mixture_to_three_digits(
-    process_type: type, noise: str, bound: float
+    process_type: type, noise: str, num_samples: int, bound: float
 ) -> None:
-    """200,000 samples, seed 0, of which exact ones are 0.001 away. Measured: 0.004 and 0.006 under
-    linear noise, 0.002 and 0.003 under cosine.
+    """Seed 0; 50,000 exact samples are 0.002 away, 200,000 are 0.001. Measured: 0.004 and 0.006
+    under linear noise, 0.002 and 0.003 under cosine, 0.013 on standard x hybrid, whose steps are
+    few.
     """
-    check_every_step(process_type, noise, 200_000, bound)
+    check_every_step(process_type, noise, num_samples, bound)
 
 
 @pytest.mark.long
-def test_median_hybrid_is_sampled_by_double_steps_to_three_digits() -> None:
-    """200,000 samples, seed 0. Measured: 0.009 to 0.011, and 0.046 in single steps."""
-    check_median_hybrid(200_000, bound=0.015)
+@pytest.mark.parametrize(("num_samples", "bound"), [(50_000, 0.016), (200_000, 0.015)])
+def test_median_hybrid_is_sampled_by_double_steps_to_three_digits(
+    num_samples: int, bound: float
+) -> None:
+    """Seed 0. Measured: 0.007 to 0.011, and 0.046 in single steps."""
+    check_median_hybrid(num_samples, bound, error=0.005)

@@ -209,7 +209,7 @@ def test_midpoint_steps_are_ancestral_in_law(grid: str, process_type: type, nois
     """Also where a continuous process is walked by strides that its midpoint is not within."""
     data = trimodal(process_under(process_type, noise))
     midpoint, ancestral = (
-        free(name, f"sampler/grid={grid}", num_evaluations=40) for name in ("midpoint", "ancestral")
+        free(name, f"sampler/grid={grid}", num_evaluations=12) for name in ("midpoint", "ancestral")
     )
     for t, s in pairwise(ancestral.times(data.process)):
         first, second = (law_of_step(sampler, data, t, s, X) for sampler in (midpoint, ancestral))
