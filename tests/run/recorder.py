@@ -1,12 +1,10 @@
 """train.py, which also writes a line for every training step: step, numbers, clips and loss.
 
-And, beside them, the process of each rank. SIGUSR2 has it print where its threads are.
+And, beside them, the process of each rank.
 """
 
-import faulthandler
 import json
 import os
-import signal
 from pathlib import Path
 
 from torch import Tensor
@@ -31,6 +29,5 @@ def training_step(self: DiffusionModule, batch: Batch, batch_index: int) -> Tens
 
 
 if __name__ == "__main__":
-    faulthandler.register(signal.SIGUSR2)
     DiffusionModule.training_step = training_step  # type: ignore[method-assign]
     run_jobs(train.main, train.main_sweep, "config")

@@ -73,14 +73,14 @@ def test_a_launcher_spreads_the_parts_and_a_part_that_fails_is_told(
 ) -> None:
     """Part 3 does not exist; the others are ingested all the same."""
     parts = ["-m", f"hydra/launcher={launcher}", "ingest.part=0,3,1,2", "ingest.num_parts=3"]
-    result = spawn(tmp_path, "ingest", *parts, *WORDS, "ingest.num_workers=1")
+    result = spawn(tmp_path, "ingest", *parts, *WORDS, "ingest.num_workers=1", cold=True)
     assert result.code == 2, result
     told = result.out + result.err
     if launcher == "submitit_local":  # each of its jobs has a log of its own
         told += "".join(path.read_text() for path in tmp_path.rglob("*_log.err"))
     assert "part must lie in [0, num_parts), got 3 of 3" in told
     assert "Traceback" not in result.err
-    shown = spawn(tmp_path, "inspect_data", *WORDS)
+    shown = spawn(tmp_path, "inspect_data", *WORDS, cold=True)
     assert "12 clips" in shown.out, shown
 
 

@@ -279,7 +279,9 @@ def test_broken_gifs_are_skipped_and_counted(call: Call, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_mistake_in_a_real_process_prints_no_traceback(tmp_path: Path) -> None:
-    assert_user_error(spawn(tmp_path, "train", "model=medain"), "did you mean model=median?")
+    assert_user_error(
+        spawn(tmp_path, "train", "model=medain", cold=True), "did you mean model=median?"
+    )
 
 
 @pytest.mark.slow
@@ -287,7 +289,7 @@ def test_broken_yaml_is_named_with_its_line(tmp_path: Path) -> None:
     group = tmp_path / "more" / "noise"
     group.mkdir(parents=True)
     (group / "mine.yaml").write_text("_target_: a\nnum_steps: [1, 2\nmax_beta: 1\n")
-    result = spawn(tmp_path, "train", "--config-dir=more", "noise=mine")
+    result = spawn(tmp_path, "train", "--config-dir=more", "noise=mine", cold=True)
     assert_user_error(result, "mine.yaml", "line 3")
 
 
@@ -324,6 +326,6 @@ def test_mistakes_are_found_without_importing_lightning(tmp_path: Path) -> None:
     "command", ["train", "sample", "evaluate", "export", "ingest", "inspect_data"]
 )
 def test_help_explains_with_examples(command: str, tmp_path: Path) -> None:
-    result = spawn(tmp_path, command, "--help")
+    result = spawn(tmp_path, command, "--help", cold=True)
     assert result.code == 0, result.err
     assert f"python {command}.py" in result.out

@@ -46,7 +46,7 @@ def test_no_secret_is_written_or_said(tmp_path: Path, monkeypatch: pytest.Monkey
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
     address = 'data.path="${oc.env:DATA}","https://${oc.env:LOGIN}@127.0.0.1:9/none"'
     words = [word for word in TINY if word != "data.path=gifs"]
-    result = spawn(tmp_path, "train", "-m", *words, address)
+    result = spawn(tmp_path, "train", "-m", *words, address, cold=True)
     assert result.code == 1, result
     assert "1 of 2 jobs failed" in result.err
     assert SECRET not in result.out + result.err
