@@ -1,6 +1,5 @@
 """Autoregressive chains: their tables follow from the definition, and are made when asked for."""
 
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -182,12 +181,11 @@ def test_informative_time_takes_every_informative_step_equally_often(
 
 @pytest.mark.parametrize("noise", ["linear", "cosine", "hybrid"])
 @every_chain
-def test_chains_of_4000_steps_are_made_quickly_and_without_a_table_of_covariances(
+def test_chains_of_4000_steps_are_made_without_a_table_of_covariances(
     process_type: type[AutoregressiveProcess], noise: str
 ) -> None:
-    """128 MB that training never asks for. Made in 30 ms; 1 s leaves room for a busy machine."""
+    """128 MB that training never asks for."""
     schedule = build("noise", noise, num_steps=4000)
-    start = time.perf_counter()
     process = process_type(schedule)
     t = torch.arange(4001)
     process.marginal(t)
@@ -195,7 +193,6 @@ def test_chains_of_4000_steps_are_made_quickly_and_without_a_table_of_covariance
     process.informative_time(torch.rand(8, dtype=torch.float64))
     process.diffuse(torch.zeros(2, 1), torch.tensor([1, 4000]), torch.zeros(2, 1))
     _ = process.axis, process.prior_std
-    assert time.perf_counter() - start < 1
     assert "_covariances" not in vars(process)
 
 

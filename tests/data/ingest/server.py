@@ -5,6 +5,8 @@
         server.url("status/410")                that status; ?retry_after=2 adds the header
         server.url("flaky/503/2/a.gif")         that status twice, then the GIF; ?retry_after=2
         server.url("slow/0.1/a.gif")            the GIF after so many seconds
+        server.url("together/9/a.gif")          the GIF once nine requests are under way
+        server.url("held/a.gif")                the GIF once server.release() was called
         server.url("redirect?to=http://...")    a redirect
         server.url("hops/3/a.gif")              three redirects to the GIF
         server.url("loop/1")                    redirects to loop/2 and back
@@ -44,17 +46,18 @@ class GifServer:
         self.most_at_once = Counter()  # by host
         self._at_once = Counter()
         self._failures_left = {}
-        self._ready = threading.Event()
+        self._ready, self._released = threading.Event(), threading.Event()
+        self.release = self._released.set
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
     def __enter__(self):
         self._thread.start()
-        assert self._ready.wait(10), "the server did not start"
+        assert self._ready.wait(600), "the server did not start"
         return self
 
     def __exit__(self, *error):
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(600)
 
     def url(self, path, host="127.0.0.1"):
         scheme = "https" if self._ssl_context else "http"
@@ -79,6 +82,8 @@ class GifServer:
                 web.get("/status/{status}", self._status),
                 web.get("/flaky/{status}/{times}/{name}", self._flaky),
                 web.get("/slow/{seconds}/{name}", self._slow),
+                web.get("/together/{number}/{name}", self._together),
+                web.get("/held/{name}", self._held),
                 web.get("/redirect", self._redirect),
                 web.get("/hops/{number}/{name}", self._hops),
                 web.get("/loop/{side}", self._loop_to),
@@ -129,6 +134,16 @@ class GifServer:
 
     async def _slow(self, request):
         await asyncio.sleep(float(request.match_info["seconds"]))
+        return await self._gif(request)
+
+    async def _together(self, request):
+        while max(self.most_at_once.values()) < int(request.match_info["number"]):
+            await asyncio.sleep(0.01)
+        return await self._gif(request)
+
+    async def _held(self, request):
+        while not self._released.is_set():
+            await asyncio.sleep(0.01)
         return await self._gif(request)
 
     async def _redirect(self, request):

@@ -131,13 +131,13 @@ def test_back_off_doubles_and_its_jitter_is_full(server):
     start = time.monotonic()
     (result,) = fetch_all([server.url("status/500")], jitter=lambda: 0.0, backoff_s=1000)
     assert result.tries == 4
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 1000
 
 
 def test_a_try_that_the_deadline_leaves_no_time_for_is_not_waited_for(server):
-    result = fetch(server.url("status/500"), backoff_s=10, deadline_s=1)
+    result = fetch(server.url("status/500"), backoff_s=1000, deadline_s=500)
     assert (result.cause, result.tries) == ("http_500", 1)
-    assert result.seconds < 1
+    assert result.seconds < 500
 
 
 def in_an_hour():
@@ -149,18 +149,26 @@ def in_an_hour():
     "header", ["3600", "9" * 5000, in_an_hour()], ids=["seconds", "many", "date"]
 )
 def test_retry_after_closes_the_host_up_to_its_cap(server, status, header):
-    """It holds for every URL of that host, for no other host, and takes nothing off a deadline."""
+    """It holds for every URL of that host and for no other host."""
     cap = 0.5
     urls = [server.url(f"flaky/{status}/1/a.gif?retry_after={header}")]
     urls += [server.url("a.gif"), server.url("a.gif", "localhost")]
-    results = fetch_all(urls, per_host=1, retry_after_cap_s=cap, deadline_s=0.4)
+    results = fetch_all(urls, per_host=1, retry_after_cap_s=cap)
     assert [result.data for result in results] == [GIF] * 3
     assert [result.tries for result in results] == [2, 1, 1]
     times = server.times()
     first, *later = times["127.0.0.1"]
     assert len(later) == 2
-    assert all(cap <= when - first < 10 for when in later)
+    assert all(cap <= when - first < 600 for when in later)
     assert times["localhost"][0] < min(later)
+
+
+@pytest.mark.slow
+def test_a_closed_host_takes_nothing_off_a_deadline(server):
+    url = server.url("flaky/503/1/a.gif?retry_after=9")
+    (result,) = fetch_all([url], retry_after_cap_s=9, deadline_s=8)
+    assert (result.data, result.tries) == (GIF, 2)
+    assert result.seconds < 8
 
 
 @pytest.mark.parametrize(
@@ -168,9 +176,9 @@ def test_retry_after_closes_the_host_up_to_its_cap(server, status, header):
 )
 def test_odd_or_past_retry_after_does_not_close_a_host(server, header):
     start = time.monotonic()
-    result = fetch(server.url(f"flaky/503/1/a.gif?retry_after={header}"), retry_after_cap_s=60)
+    result = fetch(server.url(f"flaky/503/1/a.gif?retry_after={header}"), retry_after_cap_s=600)
     assert result.data == GIF
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 600
 
 
 def test_a_host_gets_so_many_requests_at_a_time_and_so_far_apart(server):
@@ -202,15 +210,14 @@ def test_hosts_are_forgotten_when_nobody_uses_them_and_not_before():
         while len(hosts):
             await asyncio.sleep(0.01)
 
-    asyncio.run(asyncio.wait_for(run(), 20))
+    asyncio.run(asyncio.wait_for(run(), 600))
 
 
 def test_hundreds_are_under_way_at_once(server):
-    start = time.monotonic()
-    results = fetch_all([server.url("slow/0.5/a.gif")] * 300, concurrency=300, per_host=300)
+    limits = {"concurrency": 300, "per_host": 300, "deadline_s": 600}
+    results = fetch_all([server.url("together/300/a.gif")] * 300, **limits)
     assert [result.data for result in results] == [GIF] * 300
-    assert server.most_at_once["127.0.0.1"] > 150
-    assert time.monotonic() - start < 15  # one after another they would take 150 s
+    assert server.most_at_once == {"127.0.0.1": 300}
 
 
 def test_a_cancelled_fetch_gives_back_its_turn(server):

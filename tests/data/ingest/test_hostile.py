@@ -1,12 +1,11 @@
 """Broken, odd and hostile files through real workers: a clip of every block, or a cause.
 
-Never a crash, never more time or memory than the budget.
+Never a crash, never more memory than the budget.
 """
 
 import asyncio
 import io
 import struct
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from ddpm_lightning.data.ingest.decode import FETCHED_LIMITS, Decoded, Recipe
 from ddpm_lightning.data.ingest.pool import Budget, DecodePool
 from tests.data.shared import SHARED, gif_bytes, noise_gif, shared_gifs
 
-SLACK_S = 2  # both processors may be busy with other things
+BUDGET = Budget(seconds=600)  # test_pool shows that a worker is killed when its time is up
 LOST = {"decode_timeout", "decode_memory", "decoder_crashed"}
 
 
@@ -32,12 +31,9 @@ class Workers:
     runner: asyncio.Runner
     pool: DecodePool
     causes: Counter = field(default_factory=Counter)
-    slowest: float = 0.0
 
     def decode(self, data):
-        start = time.monotonic()
         result = self.runner.run(self.pool.decode(data))
-        self.slowest = max(self.slowest, time.monotonic() - start)
         self.causes["decoded" if isinstance(result, Decoded) else result.cause] += 1
         return result
 
@@ -52,18 +48,14 @@ class Workers:
 @pytest.fixture
 def workers():
     with asyncio.Runner() as runner:
-        pool = DecodePool(Recipe(height=64, width=64, fps=8), num_workers=1)
-        found = Workers(runner, pool)
-        found.decode(b"")  # starts the worker, whose time is not that of a file
-        found.slowest, found.causes = 0.0, Counter()
-        yield found
+        pool = DecodePool(Recipe(height=64, width=64, fps=8), 1, BUDGET)
+        yield Workers(runner, pool)
         runner.run(pool.__aexit__(None, None, None))
 
 
 def assert_within_budget(workers):
     assert not LOST & workers.causes.keys()
-    assert workers.slowest < Budget().seconds + SLACK_S
-    assert workers.peak_bytes() <= Budget().memory
+    assert workers.peak_bytes() <= BUDGET.memory
 
 
 @pytest.mark.slow
@@ -97,12 +89,11 @@ def solid_gif(num_frames, side):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("num_frames", "side"), [(25, 4000), (2000, 447)])
-def test_the_largest_files_allowed_stay_within_memory_and_time(workers, num_frames, side):
-    """400 megapixels: a still, or a timeout where the machine is busy."""
+def test_the_largest_files_allowed_stay_within_memory(workers, num_frames, side):
+    """400 megapixels."""
     data = solid_gif(num_frames, side)
-    assert workers.decode(data).cause in {"still", "decode_timeout"}
-    assert workers.slowest < Budget().seconds + SLACK_S
-    assert workers.peak_bytes() <= Budget().memory
+    assert workers.decode(data).cause == "still"
+    assert workers.peak_bytes() <= BUDGET.memory
     assert workers.decode(data[:-1]).cause == "truncated"
 
 

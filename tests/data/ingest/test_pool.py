@@ -15,6 +15,7 @@ import pytest
 
 from ddpm_lightning.data.ingest.decode import Decoded, Recipe, decode_clip
 from ddpm_lightning.data.ingest.pool import Budget, DecodePool, Failure
+from tests.commands import wait_for
 from tests.data.shared import gif_bytes, noise_gif
 
 RECIPE = Recipe(height=8, width=8, fps=10)
@@ -92,9 +93,9 @@ def test_a_worker_that_hangs_is_killed_and_replaced():
         hung = await pool.decode(GIF)
         return hung, time.monotonic() - start, await pool.decode(GIF), is_alive(pid)
 
-    hung, seconds, after, alive = pooled(steps, budget=Budget(seconds=0.3))
-    assert hung == Failure("decode_timeout", "killed after 0.3 s")
-    assert 0.3 <= seconds < 2
+    hung, seconds, after, alive = pooled(steps, budget=Budget(seconds=4.0))
+    assert hung == Failure("decode_timeout", "killed after 4 s")
+    assert seconds >= 4
     assert isinstance(after, Decoded)
     assert not alive
 
@@ -127,8 +128,10 @@ def test_a_worker_that_outgrows_its_budget_is_killed():
 
 def test_a_worker_that_died_idle_costs_no_gif():
     async def steps(pool):
-        os.kill(*pids(pool), signal.SIGKILL)
-        await asyncio.sleep(0.2)
+        (process,) = [worker._process for worker in pool._workers]
+        process.kill()
+        while process.returncode is None:
+            await asyncio.sleep(0.01)
         return await pool.decode(GIF)
 
     assert isinstance(pooled(steps), Decoded)
@@ -194,7 +197,4 @@ def test_workers_end_when_their_pool_is_killed():
     ended = subprocess.run(command, stdout=subprocess.PIPE, cwd=root, check=False)
     orphans = [int(pid) for pid in ended.stdout.split()]
     assert len(orphans) == 2
-    deadline = time.monotonic() + 5
-    while any(map(is_alive, orphans)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(is_alive, orphans))
+    wait_for(lambda: not any(map(is_alive, orphans)))

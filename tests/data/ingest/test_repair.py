@@ -159,7 +159,7 @@ def test_two_ingesters_of_one_list_fetch_every_url_once(tmp_path, server):
         for _ in range(2)
     ]
     for process in processes:
-        out, _ = process.communicate(timeout=120)
+        out, _ = process.communicate(timeout=600)
         assert process.returncode == 0
         assert out.split()[-1] == "400"
     assert set(Counter(request.path for request in server.requests).values()) == {1} | {320}
@@ -188,7 +188,7 @@ def killed_at_random(directory, server, num_urls, num_kills, seed):
         check=False,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.split()[-1] == str(num_urls)
