@@ -4,6 +4,7 @@
 (tests.forkserver), which saves three quarters of a short run's time. A test says `cold=True`, or
 starts Python itself, where what a new interpreter does is its subject:
 
+    run/test_directory      a full disk: pipes take what files, which a forked run writes, refuse
     run/test_forkserver     that a forked run leaves what a cold one leaves
     run/test_ingest         ingest.py: Hydra's launchers start its jobs, and torch is not imported
     run/test_killed         two ranks: Lightning reads the rank from the environment at its import
@@ -13,7 +14,6 @@ starts Python itself, where what a new interpreter does is its subject:
     run/test_sweep          sweeps and their jobs; ranks that disagree
     run/test_threads        OpenMP reads the environment when torch is imported
     run/test_interrupted    a signal before the first step, while modules are imported
-    run/test_train          two ranks
     training/test_compilation   the compiler's environment is read at import
     training/test_watch     ranks that only import the watch
     data/, networks/        processes that import no torch, or whose memory is measured

@@ -43,7 +43,7 @@ class Forked:
         self._status, status = os.pipe()
         request = {"words": words, "folder": str(folder), "environment": dict(environment)}
         descriptors = [self._output.fileno(), self._errors.fileno(), status]
-        socket.send_fds(_server(), [json.dumps(request).encode()], descriptors)
+        socket.send_fds(_server()[0], [json.dumps(request).encode()], descriptors)
         os.close(status)
         self.pid = self._read()
 
@@ -91,10 +91,10 @@ class Forked:
 
 
 @cache
-def _server() -> socket.socket:
-    """Return the connection to this process's server, which ends when it is closed."""
+def _server() -> "tuple[socket.socket, subprocess.Popen[bytes]]":
+    """Return this process's server and the connection to it; it ends when that is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "tests.forkserver", str(theirs.fileno())],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -104,7 +104,16 @@ def _server() -> socket.socket:
         start_new_session=True,  # Ctrl-C ends pytest, which ends the server
     )
     theirs.close()
-    return ours
+    return ours, process
+
+
+def end() -> None:
+    """End this process's server, if it has one, so that what it has covered is counted."""
+    if _server.cache_info().currsize:
+        connection, process = _server()
+        connection.close()
+        process.wait()
+        _server.cache_clear()
 
 
 def import_all() -> None:

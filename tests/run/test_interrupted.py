@@ -73,7 +73,7 @@ def test_a_signal_in_the_last_grid_keeps_no_run_from_its_end(tmp_path: Path) -> 
 def test_a_signal_before_the_first_step_is_told_too(tmp_path: Path) -> None:
     """While GIFs are decoded, of which there are many."""
     write_gifs(tmp_path / "gifs", 13, size=64, num_frames=200)
-    for number in range(150):
+    for number in range(250):
         data = (tmp_path / "gifs" / f"{number % 13:02d}.gif").read_bytes()
         comment = b"\x21\xfe\x04" + f"{number:04d}".encode() + b"\x00"
         (tmp_path / "gifs" / f"{number + 100}.gif").write_bytes(data[:-1] + comment + b"\x3b")
@@ -133,7 +133,7 @@ def test_a_slurm_job_saves_is_requeued_and_goes_on(
     scontrol.chmod(0o755)
     monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
-    words = [*TINY, "logger=csv", "trainer.max_steps=150", "callbacks.samples.first_step=3"]
+    words = [*TINY, "logger=csv", "trainer.max_steps=250", "callbacks.samples.first_step=3"]
     words += ["trainer.val_check_interval=100000"]
     process = start(tmp_path, "train", *words)
     try:
@@ -153,5 +153,5 @@ def test_a_slurm_job_saves_is_requeued_and_goes_on(
     assert "resuming from" in result.out
     assert list((tmp_path / "outputs").glob("*_*")) == [run]
     steps, _ = read_metrics(run / "metrics.csv")["train/loss"]
-    assert steps == list(range(150))
+    assert steps == list(range(250))
     assert not list((tmp_path / "outputs" / ".slurm").iterdir())

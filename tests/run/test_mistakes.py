@@ -1,14 +1,13 @@
 """Users' mistakes: one to five lines, exit code 2, no traceback."""
 
-import os
-import subprocess
-import sys
+import json
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 
-from tests.commands import ROOT, TINY, Call, assert_user_error, spawn, write_gifs
+from tests.commands import TINY, Call, Result, assert_user_error, spawn, write_gifs
 
 MISTAKES = {
     "unknown option": (["model=medain"], ["model/medain", "did you mean model=median?"]),
@@ -237,12 +236,46 @@ MISTAKES = {
 LATE = ("no usable GIF",)  # found while GIFs are decoded
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_mistake_is_explained(name: str, call: Call, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "a.gif").write_bytes(b"not a GIF at all")
+AT_ONCE = ("unknown option", "wrong type", "missing folder", "no width", "foreign target")
+
+
+class Outcomes(NamedTuple):
+    """What one process has said to all mistakes, and what it had imported by then."""
+
+    results: dict[str, Result]
+    modules: set[str]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    folder = tmp_path_factory.mktemp("mistakes")
+    write_gifs(folder / "gifs")
+    (folder / "empty").mkdir()
+    (folder / "broken").mkdir()
+    (folder / "broken" / "a.gif").write_bytes(b"not a GIF at all")
+    result = spawn(folder, "tests/run/mistaken", cold=True)
+    assert result.code == 0, result.err
+    told = json.loads((folder / "told.json").read_text())
+    results = {name: Result(*values) for name, values in told["results"].items()}
+    return Outcomes(results, set(told["modules"]))
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_mistake_is_explained_at_once(name: str, call: Call) -> None:
     assert_user_error(call("train", *words_of(name)), *MISTAKES[name][1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_is_explained(name: str, outcomes: Outcomes) -> None:
+    assert_user_error(outcomes.results[name], *MISTAKES[name][1])
+
+
+@pytest.mark.slow
+def test_mistakes_are_found_without_importing_lightning(outcomes: Outcomes) -> None:
+    """Which alone takes as long as is allowed. Broken GIFs alone are found after it."""
+    assert "hydra" in outcomes.modules
+    assert "lightning.pytorch" not in outcomes.modules
 
 
 def words_of(name: str) -> list[str]:
@@ -257,6 +290,7 @@ def test_resuming_without_the_averages_says_so(call: Call, trained: Path) -> Non
     assert_user_error(result, "averaged weights")
 
 
+@pytest.mark.slow
 def test_a_run_directory_is_never_used_twice(call: Call, trained: Path) -> None:
     before = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
     result = call("train", *TINY, "logger=csv", f"run_dir={trained}")
@@ -291,34 +325,6 @@ def test_broken_yaml_is_named_with_its_line(tmp_path: Path) -> None:
     (group / "mine.yaml").write_text("_target_: a\nnum_steps: [1, 2\nmax_beta: 1\n")
     result = spawn(tmp_path, "train", "--config-dir=more", "noise=mine", cold=True)
     assert_user_error(result, "mine.yaml", "line 3")
-
-
-@pytest.mark.slow
-def test_mistakes_are_found_without_importing_lightning(tmp_path: Path) -> None:
-    """Which alone takes as long as is allowed. Broken GIFs alone are found after it."""
-    write_gifs(tmp_path / "gifs")
-    (tmp_path / "empty").mkdir()
-    program = (
-        "import sys, pytest\n"
-        "from tests.commands import call_in\n"
-        "from tests.run.test_mistakes import LATE, MISTAKES, words_of\n"
-        "patch = pytest.MonkeyPatch()\n"
-        "class Unread: readouterr = staticmethod(lambda: ('', ''))\n"
-        "call = call_in('.', patch, Unread)\n"
-        "early = [name for name in MISTAKES if name not in LATE]\n"
-        "found = {name: call('train', *words_of(name)).code for name in early}\n"
-        "assert set(found.values()) == {2}, found\n"
-        "assert 'lightning.pytorch' not in sys.modules\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.commands import TINY, Call
+
+pytestmark = pytest.mark.slow  # all of them
 
 
 def told(run: Path) -> dict[str, str]:

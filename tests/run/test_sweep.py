@@ -6,7 +6,6 @@ import math
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ddpm_lightning.run.executors import Local, Process, visible_devices
 from ddpm_lightning.run.expand import expanded
 from ddpm_lightning.run.sweep import best_value
 from ddpm_lightning.run.threads import num_cores
+from ddpm_lightning.training.checkpoint_io import read
 from tests.commands import (
     TINY,
     Call,
@@ -142,18 +142,18 @@ def test_a_job_that_fails_is_told_and_the_same_command_does_the_rest(tmp_path: P
 def test_a_sweep_that_is_killed_goes_on_where_it_was(number: int, tmp_path: Path) -> None:
     """SIGTERM reaches the job, which saves; so does it when its sweep is gone."""
     write_gifs(tmp_path / "gifs")
-    long = [*TINY, "logger=csv", "trainer.max_steps=60", "callbacks.checkpoints.every_n_steps=2"]
-    sweep = ["-m", "seed=0,1", *long]
+    long = ["trainer.max_steps=200", "callbacks.checkpoints.every_n_steps=5"]
+    sweep = ["-m", "seed=0,1", *TINY, "logger=csv", *long, "trainer.val_check_interval=100"]
     process = start(tmp_path, "train", *sweep, cold=True)
-    wait_for(lambda: any(tmp_path.rglob("checkpoints/last.ckpt")), 120)
+    wait_for(lambda: any(tmp_path.rglob("checkpoints/last.ckpt")))
     if number == signal.SIGKILL:
         process.kill()
     else:
         process.terminate()
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == (143 if number == signal.SIGTERM else -9), out + err
     first, second = jobs_of(tmp_path)
-    wait_for(lambda: "interrupted" in (first / "status.json").read_text(), 60)
+    wait_for(lambda: "interrupted" in (first / "status.json").read_text())
     assert json.loads((second / "status.json").read_text())["status"] == "waiting"
     ended = spawn(tmp_path, "train", *sweep, cold=True)
     assert ended.code == 0, ended
@@ -173,18 +173,19 @@ def test_a_changed_configuration_is_not_mixed_into_a_sweep(call: Call, tmp_path:
 
 
 @pytest.mark.slow
-def test_jobs_train_on_two_devices_each(tmp_path: Path) -> None:
+def test_a_job_trains_on_two_devices(tmp_path: Path) -> None:
     """Both ranks of a job get its configuration: they find it in its directory."""
     write_gifs(tmp_path / "gifs")
     ddp = ["trainer=ddp", "trainer.devices=2", "trainer.precision=32-true"]
-    result = spawn(tmp_path, "train", "-m", "noise=linear,cosine", *ddp, *QUICK, cold=True)
+    result = spawn(tmp_path, "train", "-m", "noise=linear", *ddp, *QUICK, cold=True)
     assert result.code == 0, result
-    targets = {
-        yaml.safe_load((j / "config.yaml").read_text())["noise"]["_target_"]
-        for j in jobs_of(tmp_path)
-    }
-    assert len(targets) == 2
-    assert [row["status"] for row in rows_of(tmp_path)] == ["finished", "finished"]
+    (job,) = jobs_of(tmp_path)
+    noise = yaml.safe_load((job / "config.yaml").read_text())["noise"]
+    assert noise["_target_"].endswith(".LinearSchedule")
+    (row,) = rows_of(tmp_path)
+    assert row["status"] == "finished"
+    assert float(row["best val/loss"]) > 0
+    assert read(job / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
 @pytest.mark.long
@@ -196,12 +197,12 @@ def test_six_jobs_on_two_devices_are_killed_go_on_and_one_fails(tmp_path: Path) 
     ddp = ["trainer.devices=2", "trainer.max_steps=60", "callbacks.checkpoints.every_n_steps=2"]
     sweep = ["-m", *TINY, "logger=csv", *ddp, f"data.path={','.join(names)}"]
     process = start(tmp_path, "train", *sweep, cold=True)
-    wait_for(lambda: any(tmp_path.rglob("002_*/checkpoints/last.ckpt")), 600)
+    wait_for(lambda: any(tmp_path.rglob("002_*/checkpoints/last.ckpt")))
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     third = jobs_of(tmp_path)[2]
-    wait_for(lambda: "interrupted" in (third / "status.json").read_text(), 60)
-    wait_for(lambda: not alive(tmp_path), 60)
+    wait_for(lambda: "interrupted" in (third / "status.json").read_text())
+    wait_for(lambda: not alive(tmp_path))
 
     expected = ["finished"] * 4 + ["failed", "finished"]
     second = spawn(tmp_path, "train", *sweep, cold=True, timeout=900)
@@ -250,7 +251,7 @@ def test_a_slurm_job_whose_time_is_up_lets_its_run_save(tmp_path: Path) -> None:
     console = tmp_path / "console.log"
     process = Process([sys.executable, "-c", code], console)
     process._child = subprocess.Popen(process.words, stdout=console.open("ab"))
-    wait_for(lambda: "ready" in console.read_text(), 30)
+    wait_for(lambda: "ready" in console.read_text())
     again = process.checkpoint()
     assert "saved" in console.read_text()
     assert again.function.words == process.words
@@ -269,9 +270,7 @@ def test_local_jobs_run_side_by_side_on_devices_of_their_own(
     told: list[tuple[int, str]] = []
     commands = [([sys.executable, "-c", code], tmp_path / f"{i}.log") for i in range(4)]
     commands[2] = ([sys.executable, "-c", "raise SystemExit(7)"], tmp_path / "2.log")
-    began = time.monotonic()
     Local(2).run(commands, lambda i, event: told.append((i, event)))
-    assert time.monotonic() - began < 20
     assert [(tmp_path / f"{i}.log").read_text() for i in (0, 1)] == [
         f"3 {threads}\n",
         f"5 {threads}\n",

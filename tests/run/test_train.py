@@ -18,7 +18,7 @@ from ddpm_lightning.data.gif import decode
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.run import memory
 from ddpm_lightning.training.checkpoint_io import read
-from tests.commands import TINY, Call, assert_user_error, newest_run, spawn, write_gifs
+from tests.commands import TINY, Call, assert_user_error, newest_run
 
 
 def test_a_run_leaves_config_checkpoints_pictures_and_curves(trained: Path) -> None:
@@ -52,6 +52,7 @@ def test_metrics_hold_all_that_is_promised(trained: Path) -> None:
     assert metrics["train/grad_norm"][1][-1] > 0
 
 
+@pytest.mark.slow
 def test_a_batch_size_can_be_left_to_the_memory_plan(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +127,7 @@ def test_samplers_are_compared_on_the_same_noise(call: Call, tmp_path: Path) -> 
         assert [image.step for image in events.Images(tag)] == [2, 4]
 
 
+@pytest.mark.slow
 def test_resuming_continues_steps_and_optimizer(call: Call, trained: Path) -> None:
     result = call("train", "resume=last", "trainer.max_steps=6")
     assert result.code == 0, result.err
@@ -210,20 +212,6 @@ def test_hybrid_noise_trains_and_samples_without_nan(
     assert all(isfinite(value) for _, values in metrics.values() for value in values)
     state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert all(tensor.isfinite().all() for tensor in state.values())
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    write_gifs(tmp_path / "gifs")
-    ddp = ["trainer=ddp", "trainer.devices=2", "trainer.precision=32-true", "logger=csv"]
-    result = spawn(tmp_path, "train", *ddp, *TINY, cold=True)
-    assert result.code == 0, result.err
-    run = newest_run(tmp_path)
-    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    assert state["global_step"] == 4
-    metrics = read_metrics(run / "metrics.csv")
-    assert metrics["val/loss"][1][-1] > 0
-    assert len(list((tmp_path / "outputs").iterdir())) == 1
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,9 @@ from ddpm_lightning.training.compilation import compile_in_place
 from tests.networks.shared import assert_same, clips, loss_and_gradients, preset, unet
 from tests.problems import build, options, process_under
 
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler"
+)
 WITHOUT = """
 import logging, torch
 from ddpm_lightning.training.compilation import compile_in_place
@@ -124,6 +128,7 @@ def test_once_a_first_validation_is_over_a_run_compiles_nothing_more() -> None:
         train(3)
 
 
+@needs_compiler
 @pytest.mark.slow
 def test_networks_are_compiled_in_place_and_keep_their_names() -> None:
     network, x = nn.Linear(2, 2), torch.ones(3, 2)
@@ -134,6 +139,7 @@ def test_networks_are_compiled_in_place_and_keep_their_names() -> None:
     assert list(network.state_dict()) == names
 
 
+@needs_compiler
 @pytest.mark.long
 def test_generated_code_gives_the_same_loss() -> None:
     model, x = unet(), clips()
