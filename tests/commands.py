@@ -7,13 +7,13 @@ starts Python itself, where what a new interpreter does is its subject:
     run/test_directory      a full disk: pipes take what files, which a forked run writes, refuse
     run/test_forkserver     that a forked run leaves what a cold one leaves
     run/test_ingest         ingest.py: Hydra's launchers start its jobs, and torch is not imported
+    run/test_interrupted    a signal before the first step, while modules are imported
     run/test_killed         two ranks: Lightning reads the rank from the environment at its import
     run/test_mistakes       --help, mistakes, broken YAML: what is printed, and what is not imported
     run/test_ranks          ranks, started by Lightning, torchrun and srun
     run/test_secrets        a sweep, whose jobs inherit secrets in the environment
     run/test_sweep          sweeps and their jobs; ranks that disagree
     run/test_threads        OpenMP reads the environment when torch is imported
-    run/test_interrupted    a signal before the first step, while modules are imported
     training/test_compilation   the compiler's environment is read at import
     training/test_watch     ranks that only import the watch
     data/, networks/        processes that import no torch, or whose memory is measured
