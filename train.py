@@ -7,9 +7,9 @@ from ddpm_lightning.run.cli import Job, Sweep, run_jobs
 
 def main(job: Job) -> None:
     # Imported here: --help and mistakes on the command line need not wait for torch.
-    from ddpm_lightning.run.launch import launch
+    from ddpm_lightning.run.train import train
 
-    launch(job)
+    train(job)
 
 
 def main_sweep(sweep: Sweep) -> None:

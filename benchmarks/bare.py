@@ -22,7 +22,6 @@ class Bare(pl.LightningModule):
         super().__init__()
         self.network = UNet3D(
             channels=1,
-            outputs=1,
             base_width=48,
             width_multipliers=[1, 2, 2],
             patch=2,

@@ -31,8 +31,8 @@ from torchvision import transforms
 
 from ddpm_lightning.data import gif
 from ddpm_lightning.data.clip import ClipFormat, resize
+from ddpm_lightning.data.decode import FETCHED_LIMITS
 from ddpm_lightning.data.gif import GifError
-from ddpm_lightning.data.ingest.decode import FETCHED_LIMITS
 
 NUM_FRAMES = 16
 SIDE = 64

@@ -23,7 +23,7 @@ from statistics import median
 
 from aiohttp import web
 
-from ddpm_lightning.data.ingest.decode import Decoded, Recipe
+from ddpm_lightning.data.decode import Decoded, Recipe
 from ddpm_lightning.data.ingest.driver import Job, News, run
 from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
 from ddpm_lightning.data.ingest.ledger import Ledger

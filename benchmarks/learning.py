@@ -27,13 +27,16 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.losses import bin_names, evaluate
-from ddpm_lightning.networks.memory import keep_freed
 from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.processes.standard import StandardProcess
-from ddpm_lightning.run.train import quiet
-from ddpm_lightning.training.datamodule import StoreDataModule
-from ddpm_lightning.training.module import DiffusionModule
+from ddpm_lightning.run.allocator import keep_freed
+from ddpm_lightning.run.build import build_data
+from ddpm_lightning.run.config import resolved
+from ddpm_lightning.run.fit import build_module, quiet
+from ddpm_lightning.run.train import seed_everything
+from ddpm_lightning.training.datamodule import ClipDataModule
 
 CONF = Path(__file__).parents[1] / "conf"
 WIDTH, MULTIPLIERS, HEADS, HEAD_WIDTH = 16, [1, 2, 4], 4, 32
@@ -93,7 +96,6 @@ def ours(config: DictConfig) -> nn.Module:
     levels = len(MULTIPLIERS)
     return UNet3D(
         channels=config.data.channels,
-        outputs=1,
         base_width=WIDTH,
         width_multipliers=MULTIPLIERS,
         patch=1,
@@ -114,11 +116,13 @@ def configured(config: DictConfig, **options: object) -> nn.Module:
 def losses(make: Make, seed: int, steps: int, words: list[str]) -> Losses:
     """After `steps` training steps on batches, times and noise that the seed determines."""
     config = compose("config", [f"seed={seed}", f"trainer.max_steps={steps}", *words])
-    data: StoreDataModule = instantiate(config.data, _convert_="all")
-    pl.seed_everything(seed, verbose=False)
-    network = make(config)
-    wiring = {key: node for key, node in config.model.items() if key != "network"}
-    module: DiffusionModule = instantiate(wiring, _partial_=True, _convert_="all")(network=network)
+    resolved_config = resolved(config)
+    data = build_data(resolved_config["data"])
+    seed_everything(seed)
+    process, objective = (
+        instantiate(resolved_config["model"]["denoiser"][key]) for key in ("process", "objective")
+    )
+    module = build_module(resolved_config["model"], Denoiser(make(config), process, objective))
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
         devices=1,
@@ -131,11 +135,11 @@ def losses(make: Make, seed: int, steps: int, words: list[str]) -> Losses:
         enable_model_summary=False,
     )
     start = time.process_time()
-    trainer.fit(module, datamodule=data)
+    trainer.fit(module, datamodule=ClipDataModule(data))
     taken = time.process_time() - start
     device = trainer.strategy.root_device
     denoiser = module.denoiser.to(device).eval()
-    found = evaluate(denoiser, data.val_dataloader(), VAL_DRAWS, device)
+    found = evaluate(denoiser, data.val_loader(), VAL_DRAWS, device)
     return {str(row["log_snr"]): float(row["loss"]) for row in found.by_bin()} | {
         "all": found.mean()["loss"],
         MILLISECONDS: 1000 * taken / steps,

@@ -24,7 +24,7 @@ import torch
 
 from ddpm_lightning.data.dataset import ClipDataset
 from ddpm_lightning.data.loader import ClipLoader
-from ddpm_lightning.data.sampler import GlobalSampler
+from ddpm_lightning.data.order import ShuffledOrder
 from ddpm_lightning.data.shards import Entry, Header, create, finish, write_shard
 from ddpm_lightning.data.store import ClipStore
 from ddpm_lightning.data.windows import Windows
@@ -57,7 +57,7 @@ def our_loader(folder: Path, **options: Any) -> ClipLoader:
     store = ClipStore(folder)
     windows = Windows(SHAPE[0], random=True, fps_jitter=options.pop("fps_jitter", 0.0))
     dataset = ClipDataset(store, range(len(store)), windows, **options)
-    return ClipLoader(dataset, GlobalSampler(dataset.shards(), BATCH_SIZE, seed=0), num_workers)
+    return ClipLoader(dataset, ShuffledOrder(dataset.shards(), BATCH_SIZE, seed=0), num_workers)
 
 
 def write_litdata(folder: Path) -> None:

@@ -56,7 +56,7 @@ def single_steps(data: Mixture, num_samples: int) -> Tensor:
         return torch.randn(num_samples, generator=generator)
 
     times = torch.arange(int(data.process.axis.last), -1, -1)
-    return walker.walk(data, draw() * data.process.marginal(times[0]).sigma.float(), times, draw)
+    return walker.walk(data, draw() * data.process.level(times[0]).sigma.float(), times, draw)
 
 
 def row(*cells: object) -> None:

@@ -29,15 +29,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddpm_lightning.networks.memory import keep_freed
 from ddpm_lightning.networks.unet3d import UNet3D
+from ddpm_lightning.run.allocator import keep_freed
 
 SHAPES = {"16x64x64, batch 1": (1, 3, 16, 64, 64), "8x32x32, batch 2": (2, 3, 8, 32, 32)}
 PEER_WIDTH = 32
 ROUNDS = 3
 TWIN: dict[str, Any] = {
     "channels": 3,
-    "outputs": 1,
     "base_width": PEER_WIDTH,
     "width_multipliers": [1, 2, 4, 8],
     "patch": 1,

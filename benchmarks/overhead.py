@@ -20,10 +20,13 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 
+from ddpm_lightning.files.checkpoints import STEP
+from ddpm_lightning.run.build import build_data, build_denoiser
 from ddpm_lightning.run.config import resolved
-from ddpm_lightning.run.train import build, build_trainer, quiet
+from ddpm_lightning.run.fit import build_module, build_trainer, quiet
+from ddpm_lightning.run.train import seed_everything
 from ddpm_lightning.run.words import CONF
-from ddpm_lightning.training.checkpoint_io import STEP
+from ddpm_lightning.training.datamodule import ClipDataModule
 
 BLOCK = 10  # steps, a logging interval: other work comes and goes in seconds
 NUM_SAVES = 5
@@ -73,12 +76,13 @@ def main() -> None:
         config = resolved(
             compose("config", [*words, f"callbacks.checkpoints.every_n_steps={10**9}"])
         )
-    pl.seed_everything(0, verbose=False)
-    data, module = build(config)
+    seed_everything(0)
+    module = build_module(config["model"], build_denoiser(config["model"]))
+    data = build_data(config["data"])
     trainer = build_trainer(config, folder)
     switch = Switch(trainer)
     trainer.callbacks.append(switch)  # type: ignore[attr-defined]
-    trainer.fit(module, datamodule=data)
+    trainer.fit(module, datamodule=ClipDataModule(data))
     assert trainer.train_dataloader is not None
     trainer.train_dataloader.close()
     began = now()

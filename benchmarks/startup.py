@@ -41,13 +41,13 @@ WATCH = STOPWATCH.format(module="ddpm_lightning.training.module", name="Diffusio
 OURS = f"""
 import gc, runpy
 gc.disable()  # as train.py does
-import ddpm_lightning.run.early as early
-prepared = early.prepared
-def watched(job):
-    ready = prepared(job)
+import ddpm_lightning.run.train as train
+settled = train.settled
+def watched(*parts):
+    ready = settled(*parts)
     exec({WATCH!r}, {{}})
     return ready
-early.prepared = watched
+train.settled = watched
 runpy.run_path({str(ROOT / "train.py")!r}, run_name="__main__")
 """
 MISTAKES = {
@@ -64,7 +64,7 @@ MISTAKES = {
     "absent accelerator": ["trainer=gpu"],
     "unwritable output": ["outputs_dir=/proc/none"],
     "not a run": ["resume=nowhere"],
-    "too little memory": ["data.size=256", "data.batch_size=100000"],
+    "too little memory": ["data.batch_size=1000000"],
     "mistake in a sweep": ["-m", "noise=linear,cosin"],
 }
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
-    """A float64 coefficient, () or (B,), shaped and typed to multiply x (B, ...).
+    """Return a float64 coefficient, () or (B,), shaped and typed to multiply x (B, ...).
 
     A scalar stays on the CPU: torch hands it to the accelerator as a number, without waiting.
     """
@@ -15,15 +15,10 @@ def expand(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient.reshape(-1, *[1] * (x.dim() - 1))
 
 
-def combine(
-    a: Tensor | float, x: Tensor, b: Tensor | float, y: Tensor, out: Tensor | None = None
-) -> Tensor:
-    """a x + b y, with coefficients as in `expand` or numbers; two passes where they are scalars.
-
-    Scalar coefficients may be given a tensor to write the result into.
-    """
+def combine(a: Tensor | float, x: Tensor, b: Tensor | float, y: Tensor) -> Tensor:
+    """Return a x + b y, with coefficients as in `expand`, or numbers."""
     if isinstance(b, Tensor) and b.dim():
         assert isinstance(a, Tensor)
         return expand(a, x) * x + expand(b, x) * y
     factor = expand(a, x) if isinstance(a, Tensor) else torch.tensor(a, dtype=x.dtype)
-    return torch.mul(x, factor, out=out).add_(y, alpha=float(b))
+    return torch.mul(x, factor).add_(y, alpha=float(b))

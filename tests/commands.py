@@ -1,4 +1,26 @@
-"""Calling the commands as a user would: in this process (fast) or as a real one (`spawn`)."""
+"""Calling the commands as a user would: in this process (fastest) or as one of their own (`spawn`).
+
+`start` and `spawn` fork a server that has imported torch, Lightning and the package already
+(tests.forkserver), which saves three quarters of a short run's time. A test says `cold=True`, or
+starts Python itself, where what a new interpreter does is its subject:
+
+    run/test_directory      a full disk: pipes take what files, which a forked run writes, refuse
+    run/test_forkserver     that a forked run leaves what a cold one leaves
+    run/test_imports        what is not imported
+    run/test_ingest         ingest.py: Hydra's launchers start its jobs, and torch is not imported
+    run/test_interrupted    a signal before the first step, while modules are imported
+    run/test_killed         two ranks: Lightning reads the rank from the environment at its import
+    run/test_mistakes       --help, mistakes, broken YAML: what is printed, and what is not imported
+    run/test_ranks          ranks, started by Lightning, torchrun and srun
+    run/test_secrets        a sweep, whose jobs inherit secrets in the environment
+    run/test_sweep          sweeps and their jobs; ranks that disagree
+    run/test_threads        OpenMP reads the environment when torch is imported
+    training/test_compilation   the compiler's environment is read at import
+    training/test_watch     ranks that only import the watch
+    data/, networks/        processes that import no torch, or whose memory is measured
+
+Forked all the same: tests that set variables which are read when they are used (SLURM, W&B).
+"""
 
 import os
 import subprocess
@@ -6,7 +28,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pytest
@@ -20,8 +42,8 @@ import sample
 import train
 from ddpm_lightning.data.gif import encode
 from ddpm_lightning.run.cli import run_command, run_jobs
+from tests.forkserver import ROOT, Forked
 
-ROOT = Path(__file__).parents[1]
 COMMANDS = {
     "train": lambda: run_jobs(train.main, train.main_sweep, "config"),
     "sample": lambda: run_command(sample.main, "sample"),
@@ -65,6 +87,12 @@ class Result(NamedTuple):
 Call = Callable[..., Result]
 
 
+class Capture(Protocol):
+    """What has been printed since it was last read, as pytest's capsys returns it."""
+
+    def readouterr(self) -> tuple[str, str]: ...
+
+
 def write_gifs(folder: Path, num_gifs: int = 8, size: int = 8, num_frames: int = 6) -> Path:
     """Real GIF files: a bright square that wanders over a dark ground. Seeded by its number."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,9 +107,7 @@ def write_gifs(folder: Path, num_gifs: int = 8, size: int = 8, num_frames: int =
     return folder
 
 
-def call_in(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Call:
+def call_in(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Call:
     """A function that runs a command in this process, in a folder of its own."""
     monkeypatch.chdir(folder)
 
@@ -100,30 +126,50 @@ def call_in(
     return call
 
 
-def start(folder: Path, command: str, *arguments: str) -> "subprocess.Popen[str]":
-    """Starts a command as a process of its own, in a folder of its own, without a terminal."""
+Process = Forked | subprocess.Popen[str]
+
+
+def environment() -> dict[str, str]:
+    """Return that of a command: this checkout is imported, and one thread computes."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def start(folder: Path, command: str, *arguments: str, cold: bool = False) -> Process:
+    """Start a command as a process of its own, in a folder of its own, without a terminal.
+
+    Args:
+        command: a Python file of the repository, without its ending: train, tests/run/recorder.
+        cold: in a new interpreter, not one forked from one that has imported torch.
+    """
+    words = [str(ROOT / f"{command}.py"), *arguments]
+    if not cold:
+        return Forked(words, folder, environment())
     return subprocess.Popen(
-        [sys.executable, str(ROOT / f"{command}.py"), *arguments],
+        [sys.executable, *words],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=environment(),
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def spawn(folder: Path, command: str, *arguments: str, timeout: float = 300) -> Result:
-    """Runs a command as a process of its own to its end."""
-    process = start(folder, command, *arguments)
+def spawn(
+    folder: Path, command: str, *arguments: str, cold: bool = False, timeout: float = 600
+) -> Result:
+    """Run a command as a process of its own to its end."""
+    process = start(folder, command, *arguments, cold=cold)
     try:
         out, err = process.communicate(timeout=timeout)
+        assert process.returncode is not None
         return Result(process.returncode, out, err)
     finally:
         process.kill()
 
 
-def wait_for(condition: Callable[[], object], seconds: float, every: float = 0.1) -> None:
-    """Returns as soon as the condition holds; fails if it does not within the time."""
+def wait_for(condition: Callable[[], object], seconds: float = 600, every: float = 0.05) -> None:
+    """Return as soon as the condition holds; fail after a time that no busy machine needs."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"

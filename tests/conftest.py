@@ -1,9 +1,12 @@
 """What all tests share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests import forkserver
 
 torch.set_num_threads(1)  # small tensors: more threads only get in each other's way
 
@@ -16,6 +19,12 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the reference material in {SHARED.name}/ beside the repository")
     return SHARED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forkserver_ends() -> Iterator[None]:
+    yield
+    forkserver.end()
 
 
 @pytest.fixture

@@ -7,28 +7,32 @@ A Mixture is one-dimensional data whose denoiser E[x_0 | x_t] is known exactly.
 import copy
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
-from ddpm_lightning.denoiser import Estimate
+from ddpm_lightning.denoiser import Denoiser, Estimate
+from ddpm_lightning.level import Level
+from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.noise.base import NoiseSchedule
 from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.base import GaussianProcess, Time
 from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
+from ddpm_lightning.run.words import CONF
 
-CONF = Path(__file__).parents[1] / "conf"
-CHAINS: list[type[AutoregressiveProcess]] = [StandardProcess, MedianProcess]
-PROCESSES: list[type[GaussianProcess]] = [*CHAINS, VariancePreservingProcess]
+Process = TypeVar("Process", bound=GaussianProcess)
+# Classes of processes that are constructed from a schedule.
+ScheduledType = type[AutoregressiveProcess] | type[VariancePreservingProcess]
+
+NOISES = ["cosine", "hybrid"]  # steep at the end; not monotone, with steps that add no noise
 
 
 def options(group: str) -> list[str]:
@@ -37,17 +41,31 @@ def options(group: str) -> list[str]:
 
 
 def noises() -> list[Any]:
-    """All schedules as parameters; those beyond three that tell most of the story are slow."""
-    story = ("linear", "cosine", "hybrid")
-    return [n if n in story else pytest.param(n, marks=pytest.mark.slow) for n in options("noise")]
+    """All schedules as parameters, for what concerns schedules; those beyond three are slow."""
+    fast, slow = ("linear", *NOISES), pytest.mark.slow
+    return [n if n in fast else pytest.param(n, marks=slow) for n in options("noise")]
 
 
 @cache
 def composed(*words: str) -> DictConfig:
-    """A command's configuration under overrides: train's, or evaluate's for a likelihood."""
-    command = "evaluate" if words[0].startswith("likelihood") else "config"
+    """Return a command's configuration under overrides: evaluate.py's for a likelihood's."""
+    command = "evaluate" if words and words[0].startswith("likelihood") else "config"
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(command, list(words))
+
+
+@cache
+def composed_alone(group: str, name: str, *words: str) -> DictConfig:
+    """Return the configuration of conf/group/name.yaml with the nodes that it refers to.
+
+    A quarter of the time that train.py's takes to compose.
+    """
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(f"{group}/{name}", list(words))
+    with open_dict(config):
+        for key in {"data", "model", "seed"} - config.keys():
+            config[key] = composed()[key]
+    return config
 
 
 def build(group: str, name: str, *words: str, **overrides: Any) -> Any:
@@ -56,7 +74,10 @@ def build(group: str, name: str, *words: str, **overrides: Any) -> Any:
     Args:
         words: further overrides, such as sampler/grid=karras.   overrides: values for its keys.
     """
-    config = composed(f"{group}={name}", *words)
+    if all(group.split("/", maxsplit=1)[0] in word.split("=")[0] for word in words):
+        config = composed_alone(group, name, *words)
+    else:  # overrides of another group
+        config = composed(f"{group}={name}", *words)
     if overrides:
         config = copy.deepcopy(config)
     node = OmegaConf.select(config, group.replace("/", "."))
@@ -68,11 +89,13 @@ def build(group: str, name: str, *words: str, **overrides: Any) -> Any:
         raise e.__cause__ or e from None  # what the constructor itself said
 
 
-@cache
-def process_under(
-    process_type: type[GaussianProcess], noise: str, num_steps: int = 1000
-) -> GaussianProcess:
+def process_under(process_type: type[Process], noise: str, num_steps: int = 1000) -> Process:
     """A process under a schedule of the conf group; shared by tests, so that it is made once."""
+    return _process(process_type, noise, num_steps)
+
+
+@cache
+def _process(process_type: type[GaussianProcess], noise: str, num_steps: int) -> Any:
     return process_type(build("noise", noise, num_steps=num_steps))
 
 
@@ -92,6 +115,35 @@ class Betas(NoiseSchedule):
 
     def betas(self) -> Tensor:
         return self._betas
+
+
+def enrolled_processes() -> list[ScheduledType]:
+    """Return the process classes that the files of conf/model name, each once."""
+    nodes = [OmegaConf.load(CONF / "model" / f"{name}.yaml") for name in options("model")]
+    paths = dict.fromkeys(node.denoiser.process._target_ for node in nodes)
+    return [get_class(path) for path in paths]
+
+
+PROCESSES = enrolled_processes()
+CHAINS = [kind for kind in PROCESSES if issubclass(kind, AutoregressiveProcess)]
+# Unlike one another in what samplers, losses and times depend on: a Markov chain, a chain that is
+# neither Markov nor variance preserving nor monotone, and real times.
+EXAMPLES = [
+    (StandardProcess, "cosine"),
+    (MedianProcess, "hybrid"),
+    (VariancePreservingProcess, "linear"),
+]
+every_example = pytest.mark.parametrize(("process_type", "noise"), EXAMPLES)
+
+
+def denoise(denoiser: Denoiser, x_t: Tensor, t: Time) -> Tensor:
+    """Return the x_0 estimate at a time of the denoiser's process."""
+    return denoiser.denoise_at(x_t, denoiser.process.level(t))
+
+
+def loss_at(loss: Loss, denoiser: Denoiser, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """Return a loss at times of the denoiser's process."""
+    return loss(denoiser, x_0, t, denoiser.process.level(t), noise)
 
 
 class FixedOutput(nn.Module):
@@ -124,20 +176,20 @@ class Mixture:
 
     def denoise(self, x_t: Tensor, t: Time) -> Tensor:
         """E[x_0 | x_t], like x_t."""
-        return self.denoise_at(x_t, *self.process.marginal(t))
+        return self.denoise_at(x_t, self.process.level(t))
 
-    def denoise_at(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The components' posterior means, weighted by their posteriors."""
+    def denoise_at(self, x: Tensor, level: Level) -> Tensor:
+        """Return the components' posterior means, weighted by their posteriors."""
         self.num_calls += 1
-        alpha, sigma = (v.reshape(-1, *[1] * x.dim()) if v.dim() else v for v in (alpha, sigma))
+        alpha, sigma = (v.reshape(-1, *[1] * x.dim()) if v.dim() else v for v in level[:2])
         variance = (alpha * self.stds).square() + sigma.square()
         distance = x.double()[..., None] - alpha * self.means  # (..., components)
         likelihood = self.weights.log() - (variance.log() + distance.square() / variance) / 2
         means = self.means + alpha * self.stds.square() / variance * distance
         return (likelihood.softmax(-1) * means).sum(-1).to(x.dtype)
 
-    def estimate_at(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
-        return Estimate(self.denoise_at(x, alpha, sigma), None)
+    def estimate_at(self, x: Tensor, level: Level) -> Estimate:
+        return Estimate(self.denoise_at(x, level), None)
 
     def draw(self, num_samples: int, generator: torch.Generator) -> Tensor:
         """(num_samples,) of the data, float64."""
@@ -176,7 +228,7 @@ class Gaussian(Mixture):
 
     def moments(self, t: Time) -> tuple[float, float]:
         """Mean and standard deviation of x_t."""
-        alpha, sigma = map(float, self.process.marginal(t))
+        alpha, sigma = map(float, self.process.level(t)[:2])
         return alpha * self.mean, ((alpha * self.std) ** 2 + sigma**2) ** 0.5
 
 

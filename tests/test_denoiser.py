@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm_lightning.denoiser import MAX_LOG_SNR, Denoiser
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.level import MAX_LOG_SNR, Level
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
-from tests.problems import PROCESSES, FixedOutput, build, noises, options, process_under
+from ddpm_lightning.processes.standard import StandardProcess
+from tests.problems import FixedOutput, build, denoise, every_example, options, process_under
 
 SHAPE = (4, 1, 2, 3, 3)
 
-every_process = pytest.mark.parametrize("process_type", PROCESSES)
-every_noise = pytest.mark.parametrize("noise", noises())
 every_objective = pytest.mark.parametrize("objective", options("objective"))
 
 
@@ -30,9 +30,21 @@ class Answers(nn.Module):
         return self.answer(x, log_snr)
 
 
+def amplifier(gain: Tensor) -> Answers:
+    """A network that multiplies its input."""
+    return Answers(lambda x, _: gain * x)
+
+
 def make(process: GaussianProcess, objective: str = "velocity", data_std: float = 0.5) -> Denoiser:
     """With a network that answers 0.3 and keeps what it saw."""
     return Denoiser(FixedOutput(0.3), process, build("objective", objective), data_std)
+
+
+def received(denoiser: Denoiser) -> tuple[Tensor, Tensor]:
+    """Input and log-SNR that the network of `make` received last."""
+    network = denoiser.network
+    assert isinstance(network, FixedOutput)
+    return network.x, network.log_snr
 
 
 def normal(*shape: int) -> Tensor:
@@ -40,24 +52,22 @@ def normal(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-@every_noise
-@every_process
+@every_example
 def test_network_sees_log_snr_held_within_its_bounds(
     process_type: type[GaussianProcess], noise: str
 ) -> None:
     process = process_under(process_type, noise)
     denoiser = make(process)
     t = torch.arange(process.num_steps + 1)
-    denoiser.denoise(normal(len(t), 1, 1, 1, 1), t)
-    seen = denoiser.network.log_snr
+    denoise(denoiser, normal(len(t), 1, 1, 1, 1), t)
+    _, seen = received(denoiser)
     assert seen.shape == t.shape
     expected = process.log_snr(t).clamp(-MAX_LOG_SNR, MAX_LOG_SNR).float()
     torch.testing.assert_close(seen, expected, rtol=1e-6, atol=1e-6)  # float32
     assert seen.abs().max() <= MAX_LOG_SNR * (1 + 1e-6)
 
 
-@every_noise
-@every_process
+@every_example
 @pytest.mark.parametrize("data_std", [0.2, 1.0])
 def test_network_sees_inputs_of_unit_variance(
     process_type: type[GaussianProcess], noise: str, data_std: float
@@ -68,8 +78,9 @@ def test_network_sees_inputs_of_unit_variance(
     num_values = 40_000
     x_0, e = normal(2, 1, 1, 1, 200, 200)
     for t in (1, 250, 500, 1000):
-        denoiser.denoise(process.diffuse(data_std * x_0, t, e), t)
-        assert float(denoiser.network.x.var()) == pytest.approx(1, abs=5 * (2 / num_values) ** 0.5)
+        denoise(denoiser, process.diffuse(data_std * x_0, t, e), t)
+        x, _ = received(denoiser)
+        assert float(x.var()) == pytest.approx(1, abs=5 * (2 / num_values) ** 0.5)
 
 
 @every_objective
@@ -78,58 +89,47 @@ def test_loss_and_denoise_show_the_network_the_same_input(objective: str) -> Non
     denoiser = make(process, objective)
     x_0, e = normal(2, *SHAPE)
     t = torch.tensor([1, 77, 500, 1000])
-    denoiser.loss(x_0, t, e)
-    x, log_snr = denoiser.network.x, denoiser.network.log_snr
-    denoiser.denoise(process.diffuse(x_0, t, e), t)
-    assert torch.equal(x, denoiser.network.x)
-    assert torch.equal(log_snr, denoiser.network.log_snr)
+    denoiser.loss(x_0, process.level(t), e)
+    x, log_snr = received(denoiser)
+    denoise(denoiser, process.diffuse(x_0, t, e), t)
+    again = received(denoiser)
+    assert torch.equal(x, again[0])
+    assert torch.equal(log_snr, again[1])
 
 
 @every_objective
-@every_process
+@every_example
 def test_a_time_may_be_a_number_or_a_tensor(
-    process_type: type[GaussianProcess], objective: str
+    process_type: type[GaussianProcess], noise: str, objective: str
 ) -> None:
     """With one time for all, c_skip x + c_out F is rounded once less: eps of its larger term."""
-    denoiser = make(process_under(process_type, "cosine"), objective)
+    denoiser = make(process_under(process_type, noise), objective)
     x = normal(*SHAPE)
     for t in (0, 1, 500, 1000):
-        expected = denoiser.denoise(x, t)
-        assert torch.equal(denoiser.denoise(x, torch.tensor(t)), expected)
-        each = denoiser.denoise(x, torch.full((4,), t))
-        terms = float(denoiser.denoise(x.sign() * 4, t).abs().max()) + 1  # |x| < 4
+        expected = denoise(denoiser, x, t)
+        assert torch.equal(denoise(denoiser, x, torch.tensor(t)), expected)
+        each = denoise(denoiser, x, torch.full((4,), t))
+        terms = float(denoise(denoiser, x.sign() * 4, t).abs().max()) + 1  # |x| < 4
         torch.testing.assert_close(each, expected, rtol=0, atol=4e-7 * terms)
 
 
 @every_objective
-@every_process
-def test_denoise_is_denoise_at_the_marginals(
-    process_type: type[GaussianProcess], objective: str
-) -> None:
-    process = process_under(process_type, "hybrid")
-    denoiser = make(process, objective)
-    x, t = normal(*SHAPE), torch.tensor([1, 77, 500, 1000])
-    assert torch.equal(denoiser.denoise(x, t), denoiser.denoise_at(x, *process.marginal(t)))
-
-
-@every_objective
-@every_process
+@every_example
 def test_the_loss_comes_with_the_estimate_that_denoise_gives(
-    process_type: type[GaussianProcess], objective: str
+    process_type: type[GaussianProcess], noise: str, objective: str
 ) -> None:
-    process = process_under(process_type, "hybrid")
+    process = process_under(process_type, noise)
     denoiser = make(process, objective)
     x_0, e = normal(2, *SHAPE)
     t = torch.tensor([1, 77, 500, 1000])
-    loss, estimate = denoiser.loss_and_estimate(x_0, t, e)
-    assert torch.equal(loss, denoiser.loss(x_0, t, e))
-    assert torch.equal(estimate.x_0, denoiser.denoise(process.diffuse(x_0, t, e), t))
+    loss, estimate = denoiser.loss_and_estimate(x_0, process.level(t), e)
+    assert torch.equal(loss, denoiser.loss(x_0, process.level(t), e))
+    assert torch.equal(estimate.x_0, denoise(denoiser, process.diffuse(x_0, t, e), t))
     assert estimate.variance_share is None
 
 
 @every_objective
-@every_noise
-@every_process
+@every_example
 def test_squared_error_per_loss_turns_the_loss_into_the_error_of_the_estimate(
     process_type: type[GaussianProcess], noise: str, objective: str
 ) -> None:
@@ -137,14 +137,15 @@ def test_squared_error_per_loss_turns_the_loss_into_the_error_of_the_estimate(
     denoiser = make(process, objective)
     x_0, e = normal(2, *SHAPE).double()
     t = torch.tensor([1, 60, 400, 1000])
-    error = (denoiser.denoise(process.diffuse(x_0, t, e), t) - x_0).square().flatten(1).mean(1)
-    predicted = denoiser.loss(x_0, t, e) * denoiser.squared_error_per_loss(t)
+    error = (denoise(denoiser, process.diffuse(x_0, t, e), t) - x_0).square().flatten(1).mean(1)
+    predicted = denoiser.loss(x_0, process.level(t), e) * denoiser.squared_error_per_loss(
+        process.level(t)
+    )
     # Coefficients of up to exp(10) cancel in the estimate: 2e4 x 1e-16 of an error of order 1e-3.
     torch.testing.assert_close(predicted, error, rtol=1e-8, atol=1e-12)
 
 
-@every_noise
-@every_process
+@every_example
 @pytest.mark.parametrize("objective", ["clean", "velocity", "karras"])
 def test_score_is_the_gradient_of_the_log_density_of_gaussian_data(
     process_type: type[GaussianProcess], noise: str, objective: str
@@ -154,40 +155,39 @@ def test_score_is_the_gradient_of_the_log_density_of_gaussian_data(
     s_d = 0.5
     x = normal(*SHAPE).double()
     for t in (1, 60, 400, 900):
-        alpha, sigma = process.marginal(t)
+        alpha, sigma, _ = process.level(t)
         if abs(float(process.log_snr(t))) > MAX_LOG_SNR:
             continue
         m = alpha**2 * s_d**2 + sigma**2
-        c_skip, c_out = build("objective", objective).scaling(alpha, sigma)
+        c_skip, c_out = build("objective", objective).scaling(Level.of(alpha, sigma))
         gain = (alpha * s_d**2 / m - c_skip) / c_out * m.sqrt()
-        network = Answers(lambda x, _, gain=gain: gain * x)
+        network = amplifier(gain)
         denoiser = Denoiser(network, process, build("objective", objective), s_d)
-        score = denoiser.score_at(x, alpha, sigma)
+        score = denoiser.score_at(x, Level.of(alpha, sigma))
         # x - alpha D cancels to sigma^2 / m of x, and is divided by sigma^2: 1e-16 / 4e-5 at t = 1.
         torch.testing.assert_close(score, -x / m, rtol=1e-9, atol=1e-9)
 
 
 @every_objective
-@every_process
+@every_example
 def test_score_is_minus_the_noise_over_sigma_for_a_perfect_network(
-    process_type: type[GaussianProcess], objective: str
+    process_type: type[GaussianProcess], noise: str, objective: str
 ) -> None:
     """At a single x_0: the score of N(alpha x_0, sigma^2) at x_t is -e / sigma."""
-    process = process_under(process_type, "linear")
+    process = process_under(process_type, noise)
     x_0, e = normal(2, *SHAPE).double()
-    t = torch.tensor([10, 100, 500, 1000])
-    alpha, sigma = process.marginal(t)
+    t = torch.tensor([10, 60, 200, 400])  # |log-SNR| < 20: nothing is held
+    alpha, sigma, _ = process.level(t)
     x_t = process.diffuse(x_0, t, e)
-    scaling = build("objective", objective).scaling(alpha, sigma)
+    scaling = build("objective", objective).scaling(Level.of(alpha, sigma))
     c_skip, c_out = (value.reshape(4, 1, 1, 1, 1) for value in scaling)
     perfect = FixedOutput((x_0 - c_skip * x_t) / c_out)
     denoiser = Denoiser(perfect, process, build("objective", objective), 0.5)
-    score = denoiser.score_at(x_t, alpha, sigma)
+    score = denoiser.score_at(x_t, Level.of(alpha, sigma))
     torch.testing.assert_close(score, -e / sigma.reshape(4, 1, 1, 1, 1), rtol=1e-9, atol=1e-9)
 
 
-@every_noise
-@every_process
+@every_example
 @pytest.mark.parametrize("objective", ["epsilon", "velocity"])
 def test_denoising_score_matching_is_the_epsilon_loss_over_sigma_squared(
     process_type: type[GaussianProcess], noise: str, objective: str
@@ -196,35 +196,38 @@ def test_denoising_score_matching_is_the_epsilon_loss_over_sigma_squared(
     process = process_under(process_type, noise)
     x_0, e = normal(2, *SHAPE).double()
     t = torch.tensor([5, 60, 200, 400])
-    alpha, sigma = process.marginal(t)
+    alpha, sigma, _ = process.level(t)
     denoiser = make(process, objective)
-    score = denoiser.score_at(process.diffuse(x_0, t, e), alpha, sigma)
+    score = denoiser.score_at(process.diffuse(x_0, t, e), process.level(t))
     matching = (score + e / sigma.reshape(4, 1, 1, 1, 1)).square().flatten(1).mean(1)
     # The error of the x_0 estimate is (sigma / alpha)^2 times that of the noise.
-    error_of_noise = denoiser.loss(x_0, t, e) * denoiser.squared_error_per_loss(t)
+    error_of_noise = denoiser.loss(x_0, process.level(t), e) * denoiser.squared_error_per_loss(
+        process.level(t)
+    )
     error_of_noise *= (alpha / sigma).square()
     if objective == "epsilon":
-        torch.testing.assert_close(error_of_noise, denoiser.loss(x_0, t, e), rtol=1e-12, atol=0)
+        torch.testing.assert_close(
+            error_of_noise, denoiser.loss(x_0, process.level(t), e), rtol=1e-12, atol=0
+        )
     torch.testing.assert_close(matching, error_of_noise / sigma.square(), rtol=1e-8, atol=0)
 
 
 @every_objective
-@every_noise
-@every_process
+@every_example
 def test_estimates_are_finite_in_float32_at_every_step(
     process_type: type[GaussianProcess], noise: str, objective: str
 ) -> None:
     process = process_under(process_type, noise)
     t = torch.arange(process.num_steps + 1)
-    assert make(process, objective).denoise(normal(len(t), 1, 1, 1, 1), t).isfinite().all()
+    assert denoise(make(process, objective), normal(len(t), 1, 1, 1, 1), t).isfinite().all()
 
 
 def test_gradients_reach_the_network() -> None:
-    process = process_under(PROCESSES[0], "linear")
+    process = process_under(StandardProcess, "linear")
     output = torch.zeros(SHAPE, requires_grad=True)
     denoiser = Denoiser(FixedOutput(output), process, build("objective", "velocity"), 0.5)
     x_0, e = normal(2, *SHAPE)
-    denoiser.loss(x_0, torch.full((4,), 500), e).sum().backward()
+    denoiser.loss(x_0, process.level(torch.full((4,), 500)), e).sum().backward()
     assert output.grad is not None
     assert output.grad.abs().min() > 0
 
@@ -238,8 +241,8 @@ def test_a_second_output_is_the_share_of_the_variance_and_leaves_the_estimate_as
     logits = normal(*SHAPE).flip(0)
     network = Answers(lambda x, _: torch.cat([torch.full_like(x, 0.3), logits], dim=1))
     two = Denoiser(network, process, build("objective", objective), 0.5)
-    estimate = two.estimate_at(x, *process.marginal(t))
-    assert torch.equal(estimate.x_0, make(process, objective).denoise(x, t))
+    estimate = two.estimate_at(x, process.level(t))
+    assert torch.equal(estimate.x_0, denoise(make(process, objective), x, t))
     assert estimate.variance_share is not None
     torch.testing.assert_close(estimate.variance_share, torch.sigmoid(logits))
 
@@ -248,10 +251,10 @@ def test_a_second_output_is_the_share_of_the_variance_and_leaves_the_estimate_as
 def test_answers_of_another_shape_are_refused_in_one_line(channels: int) -> None:
     network = Answers(lambda x, _: x.repeat(1, channels, 1, 1, 1))
     denoiser = Denoiser(
-        network, process_under(PROCESSES[0], "linear"), build("objective", "clean"), 1
+        network, process_under(StandardProcess, "linear"), build("objective", "clean"), 1
     )
     with pytest.raises(ValueError, match=r"must answer \(4, 1, 2, 3, 3\) with that shape") as error:
-        denoiser.denoise(normal(*SHAPE), 3)
+        denoise(denoiser, normal(*SHAPE), 3)
     assert f"twice the channels, got (4, {channels}, 2, 3, 3)" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -262,15 +265,15 @@ def test_denoising_without_gradients_may_take_turns_with_inference_mode(
     first: Callable[[], AbstractContextManager[None]],
     second: Callable[[], AbstractContextManager[None]],
 ) -> None:
-    denoiser = make(process_under(PROCESSES[0], "linear"))
+    denoiser = make(process_under(StandardProcess, "linear"))
     x = normal(*SHAPE)
-    expected = denoiser.denoise(x, 500)
+    expected = denoise(denoiser, x, 500)
     for mode in (first, second):
         with mode():
-            torch.testing.assert_close(denoiser.denoise(x, 500), expected, rtol=0, atol=0)
+            torch.testing.assert_close(denoise(denoiser, x, 500), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("data_std", [0.0, -1.0])
 def test_data_without_spread_is_refused(data_std: float) -> None:
     with pytest.raises(ValueError, match="data_std must be positive"):
-        make(process_under(PROCESSES[0], "linear", 2), data_std=data_std)
+        make(process_under(StandardProcess, "linear", 2), data_std=data_std)

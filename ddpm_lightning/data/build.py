@@ -7,22 +7,21 @@ gets its own; it appears whole or not at all.
 import hashlib
 import json
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ddpm_lightning.data import gif
-from ddpm_lightning.data.atomic import write_folder
-from ddpm_lightning.data.clip import ClipFormat, resample
+from ddpm_lightning.data.decode import Recipe, decode
+from ddpm_lightning.data.gif_blocks import GifError
 from ddpm_lightning.data.shards import Entry, Header, create, finish, write_shard
 from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.store import ClipStore, counts
+from ddpm_lightning.files.atomic import write_folder
 
-_VERSION = 2  # raise it when the same GIF would give other bytes
+_VERSION = 3  # raise it when the same clips would be stored in another way
 _SHARD_BYTES = 2**26  # a shard is written when its clips have as many
 
 _log = logging.getLogger(__name__)
@@ -30,30 +29,20 @@ _log = logging.getLogger(__name__)
 
 def build(
     source: Source,
-    clip_format: ClipFormat,
+    recipe: Recipe,
     directory: Path,
-    *,
-    min_seconds: float | None = None,
-    max_seconds: float | None = None,
-    limits: gif.Limits = gif.DEFAULT_LIMITS,
     progress: Callable[[int, int], None] | None = None,
 ) -> ClipStore:
     """Open the source's store below directory; make it first if it is missing or damaged.
 
     Args:
-        min_seconds, max_seconds: GIFs that last less, or more, are skipped.
+        recipe: the form of the clips, and which GIFs are left out.
         progress: called with (keys done, keys in all) after each GIF.
-    Raises ValueError if no GIF is usable, OSError naming the folder if it cannot be written.
+    Raises:
+        ValueError: if no GIF is usable.
+        OSError: naming the folder, if it cannot be written.
     """
-    # num_frames is not part of it: windows are cut when clips are read.
-    identity = {
-        "version": _VERSION,
-        "size": (clip_format.height, clip_format.width, clip_format.channels),
-        "fps": clip_format.fps,
-        "seconds": (min_seconds, max_seconds),
-        "limits": astuple(limits),
-        "source": source.fingerprint(),
-    }
+    identity = {"version": _VERSION, "recipe": recipe.digest(), "source": source.fingerprint()}
     name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     folder = Path(directory) / name
     if folder.exists():
@@ -62,7 +51,7 @@ def build(
         except (ValueError, OSError) as error:
             _log.warning("rebuilding a damaged clip store: %s", error)
 
-    job = _Job(source, clip_format, limits, min_seconds or 0.0, max_seconds or math.inf)
+    job = _Job(source, recipe)
     write_folder(folder, lambda temporary: job.write(temporary, progress), _is_valid)
     return _opened(folder)
 
@@ -70,13 +59,10 @@ def build(
 @dataclass(frozen=True)
 class _Job:
     source: Source
-    clip_format: ClipFormat
-    limits: gif.Limits
-    min_seconds: float
-    max_seconds: float
+    recipe: Recipe
 
     def write(self, folder: Path, progress: Callable[[int, int], None] | None) -> None:
-        form = self.clip_format
+        form = self.recipe
         shape = (form.height, form.width, form.channels)
         create(folder, Header(shape, form.fps, self.source.describe()))
         seen: dict[str, str] = {}  # content hash -> key
@@ -86,26 +72,36 @@ class _Job:
         skipped: dict[str, str] = {}
         number = 0
         keys = self.source.keys()
-        for done, key in enumerate(keys, start=1):
+        for num_read, key in enumerate(keys, start=1):
             try:
                 data = self.source.read(key)
                 content = hashlib.sha256(data).hexdigest()
                 if content in seen:
-                    raise gif.GifError("duplicate", f"the same as {seen[content]}")
-                clip, seconds = self._load(data)
-            except gif.GifError as error:
+                    raise GifError("duplicate", f"the same as {seen[content]}")
+                decoded = decode(data, self.recipe)
+            except GifError as error:
                 skipped[key] = error.cause
                 causes[error.cause] += 1
                 _log.debug("skipped %s: %s", key, error)
             else:
                 seen[content] = key
-                clips.append(clip)
-                entries.append(Entry(key, content, seconds=seconds))
+                clips.append(decoded.clip)
+                entries.append(
+                    Entry(
+                        key,
+                        content,
+                        seconds=decoded.seconds,
+                        shots=decoded.shots,
+                        width=decoded.width,
+                        height=decoded.height,
+                        gif_fps=decoded.fps,
+                    )
+                )
             if sum(clip.nbytes for clip in clips) >= _SHARD_BYTES:
                 write_shard(folder, number, clips, entries, skipped)
                 clips, entries, skipped, number = [], [], {}, number + 1
             if progress:
-                progress(done, len(keys))
+                progress(num_read, len(keys))
         if not seen:
             raise ValueError(
                 f"no usable GIF in {self.source.describe()}: {len(keys):,} files, "
@@ -114,17 +110,9 @@ class _Job:
         write_shard(folder, number, clips, entries, skipped)
         finish(folder)
 
-    def _load(self, data: bytes) -> tuple[np.ndarray, float]:
-        seconds = sum(gif.durations_ms(data, self.limits)) / 1000
-        if seconds < self.min_seconds:
-            raise gif.GifError("too_short", f"{seconds:g} s, wanted at least {self.min_seconds:g}")
-        if seconds > self.max_seconds:
-            raise gif.GifError("too_long", f"{seconds:g} s, wanted at most {self.max_seconds:g}")
-        return resample(gif.frames(data, self.limits), self.clip_format), seconds
-
 
 def _opened(folder: Path) -> ClipStore:
-    """Raises ValueError if anything in it is damaged."""
+    """Open the store; ValueError if anything in it is damaged."""
     store = ClipStore(folder)
     if store.damage:
         raise ValueError("; ".join(f"{shard}: {cause}" for shard, cause in store.damage.items()))

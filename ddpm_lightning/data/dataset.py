@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ddpm_lightning.data.draws import uniform
-from ddpm_lightning.data.sampler import Sample
+from ddpm_lightning.data.order import Sample
 from ddpm_lightning.data.store import ClipStore, DamagedClip
 from ddpm_lightning.data.windows import Windows
 

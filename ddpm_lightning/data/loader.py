@@ -1,4 +1,4 @@
-"""The loader: batches of a dataset in a sampler's order, fetched ahead of their consumer.
+"""The loader: batches of a dataset in a batch order, fetched ahead of their consumer.
 
 A thread fetches them: copying out of a memory map takes no interpreter lock worth sharing, and
 processes would have to copy every batch once more. They are there for datasets that compute.
@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ddpm_lightning.data.dataset import Batch
-from ddpm_lightning.data.sampler import Cursor, Sample, Sampler
+from ddpm_lightning.data.order import BatchOrder, Cursor, Sample
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class BatchedDataset(Protocol):
 
 
 class ClipLoader:
-    """Epochs of len(sampler) batches; each goes on where the last one stopped.
+    """Loads epochs of len(order) batches; each begins where the last one stopped.
 
     The state counts delivered batches, not fetched ones, so a run resumed from it gets exactly the
     batches that the first run did not get. wait_seconds: for how long the consumer has waited.
@@ -52,7 +52,7 @@ class ClipLoader:
     def __init__(
         self,
         dataset: BatchedDataset,
-        sampler: Sampler,
+        order: BatchOrder,
         num_workers: int = 0,
         prefetch: int = 4,
         grow: Callable[[], BatchedDataset | None] | None = None,
@@ -63,7 +63,7 @@ class ClipLoader:
                 f"and {prefetch}"
             )
         self.dataset = dataset
-        self.order = sampler  # Lightning exchanges what is called sampler
+        self.order = order  # Lightning replaces an attribute called sampler
         self.num_workers, self.prefetch = num_workers, prefetch
         self._grow = grow
         self.wait_seconds = 0.0
@@ -91,7 +91,7 @@ class ClipLoader:
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers: the cursor, the batches of this epoch, and the digest of the data."""
+        """Return plain numbers: the cursor, the batches of this epoch and the data's digest."""
         return {
             **self.order.state_dict(),
             "batch": self._delivered % len(self),
@@ -99,7 +99,7 @@ class ClipLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the last batch that was delivered; with other data, with a new pass."""
+        """Resume after the last batch that was delivered; with other data, with a new pass."""
         cursor = {name: state[name] for name in Cursor._fields}
         if state["data"] == self.dataset.digest():
             self._delivered = self._skip = state["batch"] % len(self)
@@ -169,7 +169,7 @@ class _InThread(_Ahead):
 
 def _fetch(
     dataset: BatchedDataset,
-    sampler: Sampler,
+    order: BatchOrder,
     cursor: Cursor,
     queue: "Queue[Batch | BaseException]",
     stop: Event,
@@ -180,12 +180,12 @@ def _fetch(
         torch.cuda.set_device(device)  # a thread begins on device 0, whatever its parent uses
     while not stop.is_set():
         try:
-            found = dataset.__getitems__(sampler.samples(cursor))
+            found = dataset.__getitems__(order.samples(cursor))
             if device is not None:
                 found = found._replace(clip=found.clip.pin_memory())
         except BaseException as error:  # the consumer's to handle
             found = error
-        cursor = sampler.after(cursor)
+        cursor = order.after(cursor)
         while not stop.is_set():
             try:
                 queue.put(found, timeout=0.1)
@@ -238,11 +238,11 @@ class _Workers(_Ahead):
         self._batches._shutdown_workers()  # left to the garbage collector, it can take seconds
 
 
-def _plan(sampler: Sampler) -> Iterator[list[Sample]]:
-    cursor = sampler.cursor
+def _plan(order: BatchOrder) -> Iterator[list[Sample]]:
+    cursor = order.cursor
     while True:
-        yield sampler.samples(cursor)
-        cursor = sampler.after(cursor)
+        yield order.samples(cursor)
+        cursor = order.after(cursor)
 
 
 def _whole(batch: Any) -> Any:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ddpm_lightning.data.atomic import write_file
 from ddpm_lightning.data.shards import MANIFEST, mark_name
+from ddpm_lightning.files.atomic import write_file
 
 _CHUNK_BYTES = 2**22
 
@@ -23,23 +23,23 @@ class Place(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """A small file. Raises FileNotFoundError, OSError or ValueError."""
+        """Return a small file's bytes. Raises FileNotFoundError, OSError or ValueError."""
 
     @abstractmethod
     def size(self, name: str) -> int:
-        """Of a file in bytes. Raises FileNotFoundError, OSError or ValueError."""
+        """Return a file's size in bytes. Raises FileNotFoundError, OSError or ValueError."""
 
     @abstractmethod
     def local(self, name: str, num_bytes: int, sha256: str) -> Path:
-        """A local file with that content. Raises OSError, ValueError if it arrives otherwise."""
+        """Return a local file with that content. Raises OSError, ValueError if it differs."""
 
     @abstractmethod
     def mark(self, number: int, cause: str) -> None:
-        """Leave word that a shard's content is not what it should be; silent where it cannot be."""
+        """Record that a shard is damaged; silent where that cannot be written."""
 
     @abstractmethod
     def marked(self, number: int) -> str | None:
-        """The cause that was left, if any."""
+        """Return the cause that was recorded for a shard, if any."""
 
 
 class LocalPlace(Place):
@@ -70,7 +70,7 @@ class LocalPlace(Place):
 
 
 class RemotePlace(Place):
-    """Files are copied to a folder of their own below copies, named by the address."""
+    """Copies files to a folder of their own below copies, named by the address."""
 
     def __init__(self, address: str, copies: Path) -> None:
         self.address = address.rstrip("/")
@@ -134,7 +134,7 @@ class RemotePlace(Place):
 
 
 def place(address: str | Path, copies: Path | None) -> Place:
-    """Of an address; copies is the folder for what is not local."""
+    """Return the place of an address; copies is the folder for what is not local."""
     text = str(address)
     if "://" not in text:
         return LocalPlace(Path(text))
@@ -146,7 +146,7 @@ def place(address: str | Path, copies: Path | None) -> Place:
 
 
 def local_folder(path: str) -> Path:
-    """Where files are to be written. Raises ValueError for an address."""
+    """Return the path where files are to be written. Raises ValueError for an address."""
     if "://" in path:
         raise ValueError(
             f"cache_path must be a local folder, got {path}; clips that are stored elsewhere are "
@@ -156,7 +156,7 @@ def local_folder(path: str) -> Path:
 
 
 def find_parts(address: str) -> list[str]:
-    """Addresses of the parts of a store: the folder itself, or the folders in it, with a manifest.
+    """Return the addresses of a store's parts: the folder, or folders in it, with a manifest.
 
     Raises ValueError if there are none, or the place cannot be read.
     """
@@ -176,7 +176,7 @@ def find_parts(address: str) -> list[str]:
 
 
 def _opened(address: str) -> tuple[Any, str]:
-    """A file system of fsspec's, and the path in it. Raises ValueError."""
+    """Return a file system of fsspec's, and the path in it. Raises ValueError."""
     import fsspec  # type: ignore[import-untyped]
 
     try:

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_lightning.data.atomic import write_file
+from ddpm_lightning.files.atomic import write_file
 
 MANIFEST = "manifest.json"
 
@@ -37,7 +37,7 @@ _SEAL_BYTES = len(_SEAL % (b"0" * 64))
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One clip.
+    """The facts of one stored clip.
 
     shard, offset (its first frame in the shard), num_frames and crc32 are filled in by write_shard.
     """
@@ -58,7 +58,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the clips of a store share: shape (H, W, C), frames a second, and whence they come."""
+    """The facts that a store's clips share: shape (H, W, C), frames a second, and their source."""
 
     shape: tuple[int, int, int]
     fps: float
@@ -66,7 +66,7 @@ class Header:
 
     @property
     def form(self) -> tuple[tuple[int, int, int], float]:
-        """What clips must share to be read together."""
+        """Return what clips must share to be read together."""
         return self.shape, self.fps
 
     def __str__(self) -> str:
@@ -125,7 +125,7 @@ def _index_name(number: int, sha256: str) -> str:
 
 
 def create(directory: Path, header: Header) -> Manifest:
-    """The part's manifest; the folder and a manifest without shards are made where there is none.
+    """Return the part's manifest; make the folder and an empty manifest where there is none.
 
     Also removes the temporary files of a writer that was killed, and shards that were replaced long
     ago. Raises ValueError if the part holds clips of another form or its manifest is damaged (see
@@ -248,14 +248,14 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def parse_manifest(data: bytes, path: str) -> Manifest:
-    """Of manifest.json. Raises ValueError, naming path, unless it is as it was written."""
+    """Return the content of manifest.json. Raises ValueError, naming path, if it is damaged."""
     content = _unseal("manifest", data, path)
     shards = tuple(Listing(**shard) for shard in content["shards"])
     return Manifest(_header(content), shards, content["complete"])
 
 
 def parse_index(data: bytes, path: str) -> Index:
-    """Of a shard's .json. Raises ValueError, naming path, unless it is as it was written."""
+    """Return the content of a shard's .json. Raises ValueError, naming path, if it is damaged."""
     content = _unseal("shard", data, path)
     entries = tuple(
         Entry(**{**entry, "captions": tuple(entry["captions"]), "shots": tuple(entry["shots"])})

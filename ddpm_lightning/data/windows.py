@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddpm_lightning.data.ingest.shots import ShotMode, choose_window
+from ddpm_lightning.data.shots import ShotMode, choose_window
 
 _MIDDLE = float(np.nextafter(0.5, 0))  # of n places the earlier middle one, (n - 1) // 2
 
 
 @dataclass(frozen=True)
 class Windows:
-    """num_frames frames of each clip.
+    """Chooses num_frames frames of each clip.
 
     Args:
         random: anywhere, else in the middle.
@@ -40,7 +40,7 @@ class Windows:
     def frames(
         self, shots: Sequence[int], length: int, start_draw: float, speed_draw: float
     ) -> np.ndarray:
-        """The frames shown, (num_frames,) int64.
+        """Return the frames shown, (num_frames,) int64.
 
         Args:
             shots: the frames at which a shot starts, 0 first.   length: of the clip in frames.

@@ -21,22 +21,21 @@ GOLDEN_RATIO = (5**0.5 - 1) / 2  # multiples of it, mod 1, fill the unit interva
 
 
 def bin_names() -> list[str]:
-    """Of the bins between the edges, lowest log-SNR (most noise) first."""
+    """Return the names of the bins between the edges, lowest log-SNR (most noise) first."""
     edges = [f"{edge:g}" for edge in LOG_SNR_EDGES]
     inner = [f"{low}_to_{high}" for low, high in pairwise(edges)]
     return [f"below_{edges[0]}", *inner, f"above_{edges[-1]}"]
 
 
 def bin_of(log_snr: Tensor) -> Tensor:
-    """Which bin each log-SNR, (B,) float64, lies in: (B,)."""
+    """Return the bin (B,) that each log-SNR, (B,) float64, lies in."""
     return torch.bucketize(log_snr, log_snr.new_tensor(LOG_SNR_EDGES), right=True)
 
 
 def fixed_pairs(
     process: GaussianProcess, index: Tensor, draw: int, num_draws: int, shape: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Steps t (B,), spread evenly over the informative ones, and noise (B, *shape), both on the
-    CPU.
+    """Return steps t (B,), evenly over the informative ones, and noise (B, *shape), on the CPU.
 
     Args:
         index: (B,) of the clips in their data set.
@@ -50,7 +49,7 @@ def fixed_pairs(
 
 
 class LossByLogSNR:
-    """Sums of per-sample losses, and of squared errors of the x_0 estimate, in bins of log-SNR."""
+    """Sums per-sample losses, and squared errors of the x_0 estimate, in bins of log-SNR."""
 
     def __init__(self) -> None:
         # rows: count, loss, squared error of the x_0 estimate; float64, on the CPU
@@ -61,18 +60,19 @@ class LossByLogSNR:
         x_0 = to_float(batch.clip)
         for draw in range(num_draws):
             t, noise = fixed_pairs(denoiser.process, batch.index, draw, num_draws, x_0.shape[1:])
-            loss = denoiser.loss(x_0, t, noise.to(x_0.device)).cpu().double()
-            error = loss * denoiser.squared_error_per_loss(t)
-            where = bin_of(denoiser.process.log_snr(t))
+            level = denoiser.process.level(t)
+            loss = denoiser.loss(x_0, level, noise.to(x_0.device)).cpu().double()
+            error = loss * denoiser.squared_error_per_loss(level)
+            where = bin_of(level.log_snr)
             self.sums.index_add_(1, where, torch.stack([torch.ones_like(loss), loss, error]))
 
     def mean(self) -> dict[str, float]:
-        """Over all samples: loss and clean_mse, the mean squared error of the x_0 estimate."""
+        """Return the means over all samples: loss and clean_mse, the mean squared error of x_0."""
         count, loss, error = self.sums.sum(1).tolist()
         return {"loss": loss / count, "clean_mse": error / count}
 
     def by_bin(self) -> list[dict[str, float | str]]:
-        """Per bin that holds samples: log_snr (its name), count, loss, clean_mse."""
+        """Return, for each bin that holds samples: log_snr (its name), count, loss, clean_mse."""
         return [
             {"log_snr": name, "count": count, "loss": loss / count, "clean_mse": error / count}
             for name, (count, loss, error) in zip(bin_names(), self.sums.T.tolist(), strict=True)
@@ -84,7 +84,7 @@ class LossByLogSNR:
 def evaluate(
     denoiser: Denoiser, batches: Iterable[Batch], num_draws: int, device: torch.device | str
 ) -> LossByLogSNR:
-    """The losses of a denoiser in evaluation mode over all batches, whose clips are uint8."""
+    """Return the losses of a denoiser in evaluation mode over all batches of uint8 clips."""
     losses = LossByLogSNR()
     for batch in batches:
         losses.update(denoiser, batch._replace(clip=batch.clip.to(device)), num_draws)

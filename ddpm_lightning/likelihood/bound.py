@@ -13,25 +13,31 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ddpm_lightning.denoiser import Denoiser, Estimate
+from ddpm_lightning.denoiser import Estimate, Estimator
+from ddpm_lightning.level import Level
 from ddpm_lightning.likelihood.base import Likelihood, Nats, gaussian_nats
 from ddpm_lightning.losses.bound import discretised_nats
 from ddpm_lightning.processes.axis import TimeAxis
-from ddpm_lightning.processes.base import GaussianProcess, Marginal
+from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.samplers.grids.base import Grid
+from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
 from ddpm_lightning.samplers.noise import Generators, noise_source
-from ddpm_lightning.tensors import combine
 
 
 class Bound(Likelihood, ABC):
-    """One draw of noise, and one network call, a term.
+    """Estimates each term with one draw of noise and one call of the denoiser.
 
     Args:
         num_terms: L_0 and the L_s together; None for every usable step.
         grid: where along the process they are.
     """
 
-    def __init__(self, num_terms: int | None, grid: Grid, discrete: bool) -> None:
+    def __init__(
+        self,
+        num_terms: int | None = None,
+        grid: Grid = UniformTimeGrid(),
+        discrete: bool = True,
+    ) -> None:
         super().__init__(discrete)
         if num_terms is not None and num_terms < 1:
             raise ValueError(f"num_terms must be at least 1, or null for all, got {num_terms}")
@@ -39,40 +45,41 @@ class Bound(Likelihood, ABC):
         self.grid = grid
 
     def times(self, process: GaussianProcess) -> Tensor:
-        """The falling times of the grid, 0 at the end."""
+        """Return the falling times of the grid, 0 at the end."""
         axis = self.axis(process)
         return self.grid.times(axis, self.num_terms or int(axis.num_steps))
 
     @torch.no_grad()
-    def nats(self, denoiser: Denoiser, x_0: Tensor, generator: Generators = None) -> Nats:
+    def nats(self, denoiser: Estimator, x_0: Tensor, generator: Generators = None) -> Nats:
         process, times = denoiser.process, self.times(denoiser.process)
         draw = noise_source(tuple(x_0.shape), generator, x_0.device)
-        alpha, sigma = self.observed(process, times[0])
+        alpha, sigma, _ = self.observed(process, times[0])
         snr = float((alpha / sigma).square())
         terms = {"prior": snr / 2 * x_0.square().flatten(1).mean(1)}
         for t, s in pairwise(times):
-            alpha, sigma = self.observed(process, t)
-            x = combine(alpha, x_0, sigma, draw().to(x_0.dtype))
-            estimate = denoiser.estimate_at(x, alpha, sigma)
+            level = self.observed(process, t)
+            x = level.diffuse(x_0, draw().to(x_0.dtype))
+            estimate = denoiser.estimate_at(x, level)
             if s > 0:
                 name = f"{s.item():g} from {t.item():g}"
                 terms[name] = self.step_nats(process, s, t, x_0, estimate)
             elif self.discrete:
-                terms["decoder"] = discretised_nats(x_0, estimate.x_0, sigma / alpha)
+                terms["decoder"] = discretised_nats(x_0, estimate.x_0, level.sigma / level.alpha)
             else:
-                terms["decoder"] = gaussian_nats(x_0, estimate.x_0, float(sigma / alpha))
+                std = float(level.sigma / level.alpha)
+                terms["decoder"] = gaussian_nats(x_0, estimate.x_0, std)
         return Nats(terms)
 
     @abstractmethod
     def axis(self, process: GaussianProcess) -> TimeAxis:
-        """Where the grid's times may be."""
+        """Return the axis that the times of the grid lie on."""
 
     @abstractmethod
-    def observed(self, process: GaussianProcess, t: Tensor) -> Marginal:
-        """What the network sees at t, as alpha x_0 + sigma noise."""
+    def observed(self, process: GaussianProcess, t: Tensor) -> Level:
+        """Return the level of what the network sees at t."""
 
     @abstractmethod
     def step_nats(
         self, process: GaussianProcess, s: Tensor, t: Tensor, x_0: Tensor, estimate: Estimate
     ) -> Tensor:
-        """L_s (B,), nats per value, of the step from t to s > 0."""
+        """Return L_s (B,), in nats per value, of the step from t to s > 0."""

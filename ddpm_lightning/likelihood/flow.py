@@ -15,10 +15,11 @@ from math import atan, cos, exp, log, sin
 import torch
 from torch import Tensor
 
-from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.denoiser import Estimator
+from ddpm_lightning.level import Level
 from ddpm_lightning.likelihood.base import BIN_WIDTH, Likelihood, Nats, gaussian_nats
-from ddpm_lightning.likelihood.probes import Probe
-from ddpm_lightning.likelihood.solvers import Solver
+from ddpm_lightning.likelihood.probes import Probe, RademacherProbe
+from ddpm_lightning.likelihood.solvers import RungeKutta45Solver, Solver
 from ddpm_lightning.samplers.noise import Generators, noise_source
 from ddpm_lightning.tensors import combine
 
@@ -26,18 +27,23 @@ MIN_RATIO = 1e-3  # sigma / alpha where the flow starts, far below a bin of 8-bi
 
 
 class FlowLikelihood(Likelihood):
-    """Exact for the model of the flow, but for the solver's error and the probe's noise.
+    """Integrates the flow: exact for its model but for the solver's error and the probe's noise.
 
     Args:
         solver: of the ODE, adaptive or with a fixed number of network calls.
         probe: law of e.
     """
 
-    def __init__(self, solver: Solver, probe: Probe, discrete: bool) -> None:
+    def __init__(
+        self,
+        solver: Solver = RungeKutta45Solver(),
+        probe: Probe = RademacherProbe(),
+        discrete: bool = True,
+    ) -> None:
         super().__init__(discrete)
         self.solver, self.probe = solver, probe
 
-    def nats(self, denoiser: Denoiser, x_0: Tensor, generator: Generators = None) -> Nats:
+    def nats(self, denoiser: Estimator, x_0: Tensor, generator: Generators = None) -> Nats:
         draw = noise_source(tuple(x_0.shape), generator, x_0.device)
         probe = self.probe.shape(draw()).to(x_0.dtype)
         if self.discrete:
@@ -48,14 +54,15 @@ class FlowLikelihood(Likelihood):
         start, end = atan(MIN_RATIO), atan(exp(-last / 2))
 
         def velocity(phi: float, y: Tensor) -> tuple[Tensor, Tensor]:
-            alpha, sigma = torch.tensor([cos(phi), sin(phi)], dtype=torch.float64)
+            level = Level.of(*torch.tensor([cos(phi), sin(phi)], dtype=torch.float64))
+            alpha, sigma = float(level.alpha), float(level.sigma)
             with torch.enable_grad():
                 y = y.detach().requires_grad_()
-                x_hat = denoiser.denoise_at(y, alpha, sigma)
+                x_hat = denoiser.estimate_at(y, level).x_0
                 (pulled,) = torch.autograd.grad((x_hat * probe).sum(), y)
-            v = (float(alpha) * y.detach() - x_hat.detach()) / float(sigma)
-            pulled = combine(float(alpha), probe, -1.0, pulled)  # so that little is left of e' e
-            divergence = (pulled * probe).flatten(1).mean(1) / float(sigma)
+            v = (alpha * y.detach() - x_hat.detach()) / sigma
+            pulled = combine(alpha, probe, -1.0, pulled)  # so that little is left of e' e
+            divergence = (pulled * probe).flatten(1).mean(1) / sigma
             return v, divergence
 
         y, volume = self.solver.solve(velocity, cos(start) * x_0, start, end)

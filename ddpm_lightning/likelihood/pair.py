@@ -9,21 +9,22 @@ variational bound.
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Estimate
+from ddpm_lightning.level import Level
 from ddpm_lightning.likelihood.bound import Bound
 from ddpm_lightning.processes.axis import TimeAxis
-from ddpm_lightning.processes.base import GaussianProcess, Marginal
+from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.state import state_law
 
 
 class PairBound(Bound):
-    """Tighter than pairwise conditionals where the chain remembers more than x_t."""
+    """Bounds by whole states: tighter where the chain remembers more than x_t."""
 
     def axis(self, process: GaussianProcess) -> TimeAxis:
         return process.state_axis
 
-    def observed(self, process: GaussianProcess, t: Tensor) -> Marginal:
+    def observed(self, process: GaussianProcess, t: Tensor) -> Level:
         snr = state_law(process, t).snr()
-        return Marginal((snr / (1 + snr)).sqrt(), (1 / (1 + snr)).sqrt())
+        return Level.of((snr / (1 + snr)).sqrt(), (1 / (1 + snr)).sqrt())
 
     def step_nats(
         self, process: GaussianProcess, s: Tensor, t: Tensor, x_0: Tensor, estimate: Estimate

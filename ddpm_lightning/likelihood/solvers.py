@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from math import atan, exp, log, tan
 
@@ -14,22 +15,27 @@ Velocity = Callable[[float, Tensor], tuple[Tensor, Tensor]]
 
 
 class Solver(ABC):
-    """y at the end and the integral (B,) of the velocity's second value."""
+    """Integrates y and, along with it, the velocity's second value."""
 
     @abstractmethod
     def solve(
         self, velocity: Velocity, y: Tensor, start: float, end: float
     ) -> tuple[Tensor, Tensor]:
-        """From angle start to end, 0 < start < end < pi / 2, for y (B, ...)."""
+        """Return y at the angle `end`, and the integral (B,), for y (B, ...) at `start`.
+
+        The angles are 0 < start < end < pi / 2.
+        """
 
 
+@dataclass(frozen=True)
 class HeunSolver(Solver):
-    """The trapezium on num_steps intervals, even in log(sigma / alpha): 2 num_steps calls."""
+    """Applies the trapezium on num_steps intervals, even in log(sigma / alpha): two calls each."""
 
-    def __init__(self, num_steps: int) -> None:
-        if num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}; 100, say")
-        self.num_steps = num_steps
+    num_steps: int = 100
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {self.num_steps}; 100, say")
 
     def solve(
         self, velocity: Velocity, y: Tensor, start: float, end: float
@@ -45,17 +51,19 @@ class HeunSolver(Solver):
         return y, total
 
 
+@dataclass(frozen=True)
 class RungeKutta45Solver(Solver):
-    """Dormand & Prince's pair with step control, SciPy's, over log(sigma / alpha).
+    """Applies SciPy's Dormand & Prince pair with step control, over log(sigma / alpha).
 
     Args:
         tolerance: of a step's error, absolute and relative; over all clips of a batch together.
     """
 
-    def __init__(self, tolerance: float) -> None:
-        if not tolerance > 0:
-            raise ValueError(f"tolerance must be positive, got {tolerance}; 1e-5 is customary")
-        self.tolerance = tolerance
+    tolerance: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be positive, got {self.tolerance}; 1e-5 is customary")
 
     def solve(
         self, velocity: Velocity, y: Tensor, start: float, end: float

@@ -8,20 +8,21 @@ knew, and the bound is looser than that of whole states.
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Estimate
+from ddpm_lightning.level import Level
 from ddpm_lightning.likelihood.bound import Bound
 from ddpm_lightning.losses.bound import divergence
 from ddpm_lightning.processes.axis import TimeAxis
-from ddpm_lightning.processes.base import GaussianProcess, Marginal
+from ddpm_lightning.processes.base import GaussianProcess
 
 
 class VariationalBound(Bound):
-    """With the learned variance where the network has one."""
+    """Bounds by pairwise conditionals, with the learned variance where the network has one."""
 
     def axis(self, process: GaussianProcess) -> TimeAxis:
         return process.axis
 
-    def observed(self, process: GaussianProcess, t: Tensor) -> Marginal:
-        return process.marginal(t)
+    def observed(self, process: GaussianProcess, t: Tensor) -> Level:
+        return process.level(t)
 
     def step_nats(
         self, process: GaussianProcess, s: Tensor, t: Tensor, x_0: Tensor, estimate: Estimate

@@ -8,49 +8,64 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from ddpm_lightning.denoiser import MAX_LOG_SNR, Denoiser
-from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.level import MAX_LOG_SNR, Level
 
 
 class Loss(ABC):
-    """Per sample (B,); the caller takes the mean."""
+    """Computes losses per sample (B,); the caller takes the mean."""
 
     num_outputs = 1  # of the network per channel; 2 where it learns the variance too
 
     @abstractmethod
-    def __call__(self, denoiser: Denoiser, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """(B,) from x_0, noise (B, ...) and times t (B,)."""
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x_0: Tensor,
+        t: Tensor,
+        level: Level,
+        noise: Tensor,
+        **conditions: Tensor,
+    ) -> Tensor:
+        """Return the losses (B,).
+
+        Args:
+            x_0, noise: (B, ...).   t: (B,) times.   level: of the denoiser's process at t.
+            conditions: of the network.
+        """
 
     def check(self, denoiser: Denoiser, x_0: Tensor) -> None:
-        """ValueError unless the network answers clips like x_0 with what the loss needs."""
-        alpha, sigma = denoiser.process.marginal(1)
-        learned = denoiser.estimate_at(x_0, alpha, sigma).variance_share is not None
+        """Raise ValueError unless the network answers clips like x_0 with what the loss needs."""
+        level = denoiser.process.level(1)
+        learned = denoiser.estimate_at(x_0, level).variance_share is not None
         if learned != (self.num_outputs == 2):
             raise ValueError(
-                f"this loss needs network.outputs={self.num_outputs}, "
-                f"got {2 if learned else 1} from the network per channel"
+                f"this loss needs {self.num_outputs} output channels of the network for each of "
+                f"the clip's {x_0.shape[1]}, got {2 if learned else 1}; set "
+                f"network.out_channels={self.num_outputs * x_0.shape[1]}"
             )
 
 
 class WeightedLoss(Loss, ABC):
-    """weight(log-SNR) times the mean squared error of the x_0 estimate."""
+    """Multiplies the mean squared error of the x_0 estimate by weight(log-SNR)."""
 
     @abstractmethod
     def weight(self, log_snr: Tensor) -> Tensor:
-        """(B,), float64."""
+        """Return the weights (B,), float64, at a log-SNR within +-MAX_LOG_SNR."""
 
-    def __call__(self, denoiser: Denoiser, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        return denoiser.loss(x_0, t, noise) * self.per_loss(denoiser, t).to(
-            device=x_0.device, dtype=x_0.dtype
-        )
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x_0: Tensor,
+        t: Tensor,
+        level: Level,
+        noise: Tensor,
+        **conditions: Tensor,
+    ) -> Tensor:
+        weight = self.per_loss(denoiser, level).to(device=x_0.device, dtype=x_0.dtype)
+        return denoiser.loss(x_0, level, noise, **conditions) * weight
 
-    def per_loss(self, denoiser: Denoiser, t: Tensor) -> Tensor:
-        """(B,), float64: what multiplies the error on the objective's own target."""
-        return self.weight(bounded_log_snr(denoiser.process, t)) * denoiser.squared_error_per_loss(
-            t
-        )
-
-
-def bounded_log_snr(process: GaussianProcess, t: Tensor) -> Tensor:
-    """As the network sees it."""
-    return process.log_snr(t).clamp(-MAX_LOG_SNR, MAX_LOG_SNR)
+    def per_loss(self, denoiser: Denoiser, level: Level) -> Tensor:
+        """Return what multiplies the error on the objective's own target: (B,), float64."""
+        log_snr = level.log_snr.clamp(-MAX_LOG_SNR, MAX_LOG_SNR)
+        return self.weight(log_snr) * denoiser.squared_error_per_loss(level)

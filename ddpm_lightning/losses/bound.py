@@ -21,9 +21,9 @@ HALF_BIN = 1 / 255  # of one of 256 values in [-1, 1]
 def step_nats(
     process: GaussianProcess, s: Tensor, t: Tensor, x_0: Tensor, estimate: Estimate
 ) -> Tensor:
-    """(B,) nats per value of the steps from times t to s, both (B,)."""
+    """Return the costs (B,) in nats per value of the steps from times t to s, both (B,)."""
     kl = divergence(process, s, t, x_0, estimate)
-    alpha, sigma = process.marginal(t)
+    alpha, sigma, _ = process.level(t)
     decoder = discretised_nats(x_0, estimate.x_0, sigma / alpha)
     return torch.where((s > 0).to(x_0.device), kl, decoder)
 
@@ -31,7 +31,8 @@ def step_nats(
 def divergence(
     process: GaussianProcess, s: Tensor, t: Tensor, x_0: Tensor, estimate: Estimate
 ) -> Tensor:
-    """(B,) nats per value: KL of N(mean with x_0's estimate, model variance) from x_s | x_t, x_0.
+    """Return the divergence (B,), in nats per value, of the model's step from that of x_s | x_t,
+    x_0.
 
     The model's variance is the conditional one, or, where it is learned, between that and the
     upper one in log scale (Nichol & Dhariwal 2021, eq. 15).
@@ -48,8 +49,10 @@ def divergence(
 
 
 def discretised_nats(x_0: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(B,) negative log-probability of x_0's 8-bit values under N(mean, std^2), nats per value; the
-    lowest and the highest value take all beyond them (Ho et al. 2020, eq. 13). std: () or (B,).
+    """Return the negative log-probability (B,) of x_0's 8-bit values, in nats per value.
+
+    It is that of N(mean, std^2), std () or (B,); the lowest and the highest value take all beyond
+    them (Ho et al. 2020, eq. 13).
     """
     x, mean = x_0.double(), mean.double()
     scale = expand(std, x)

@@ -6,9 +6,9 @@ from ddpm_lightning.losses.base import WeightedLoss
 
 
 class EDMLoss(WeightedLoss):
-    """SNR + 1 / data_std^2; (s^2 + s_d^2) / (s s_d)^2 at the noise level s = sigma / alpha."""
+    """Weighs by SNR + 1 / s_d^2, (s^2 + s_d^2) / (s s_d)^2 at the noise level s = sigma / alpha."""
 
-    def __init__(self, data_std: float) -> None:
+    def __init__(self, data_std: float = 0.5) -> None:
         if not data_std > 0:
             raise ValueError(f"data_std must be positive, got {data_std}; 0.5 suits natural clips")
         self.data_std = data_std

@@ -6,9 +6,9 @@ from ddpm_lightning.losses.base import WeightedLoss
 
 
 class MinSNRLoss(WeightedLoss):
-    """min(SNR, gamma)."""
+    """Weighs by min(SNR, gamma)."""
 
-    def __init__(self, gamma: float) -> None:
+    def __init__(self, gamma: float = 5.0) -> None:
         if not gamma > 0:
             raise ValueError(f"gamma must be positive, got {gamma}; 5 is customary")
         self.gamma = gamma

@@ -5,11 +5,20 @@
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.level import Level
 from ddpm_lightning.losses.base import Loss
 
 
 class SimpleLoss(Loss):
-    """Each objective brings its own weighting: 1 on the target."""
+    """Leaves each objective its own weighting: 1 on the target."""
 
-    def __call__(self, denoiser: Denoiser, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        return denoiser.loss(x_0, t, noise)
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x_0: Tensor,
+        t: Tensor,
+        level: Level,
+        noise: Tensor,
+        **conditions: Tensor,
+    ) -> Tensor:
+        return denoiser.loss(x_0, level, noise, **conditions)

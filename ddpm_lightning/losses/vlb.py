@@ -3,31 +3,41 @@
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Denoiser, Estimate
+from ddpm_lightning.level import Level
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.losses.bound import step_nats
 from ddpm_lightning.processes.base import GaussianProcess
 
 
 class VLBLoss(Loss):
-    """With t uniform over the usable times, an unbiased estimate of the bound in nats per value.
+    """Estimates the bound in nats per value; unbiased where t is uniform over the usable times.
 
     The steps are those between neighbours among these. Where a chain has others, below the floor or
     of rising log-SNR, each counts as the usable time closest in log-SNR. The constant term, of x_T,
     is left out.
     """
 
-    def __call__(self, denoiser: Denoiser, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        t = usable(denoiser.process, t)
-        _, estimate = denoiser.loss_and_estimate(x_0, t, noise)
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x_0: Tensor,
+        t: Tensor,
+        level: Level,
+        noise: Tensor,
+        **conditions: Tensor,
+    ) -> Tensor:
+        t, level = usable(denoiser.process, level)
+        _, estimate = denoiser.loss_and_estimate(x_0, level, noise, **conditions)
         return bound_estimate(denoiser.process, x_0, t, estimate)
 
 
-def usable(process: GaussianProcess, t: Tensor) -> Tensor:
-    """The usable times with the log-SNR closest to that at t (B,)."""
-    return process.axis.at_log_snr(process.log_snr(t))
+def usable(process: GaussianProcess, level: Level) -> tuple[Tensor, Level]:
+    """Return the usable times (B,) that are closest in log-SNR to a level, and their level."""
+    t = process.axis.at_log_snr(level.log_snr)
+    return t, process.level(t)
 
 
 def bound_estimate(process: GaussianProcess, x_0: Tensor, t: Tensor, estimate: Estimate) -> Tensor:
-    """(B,): the term of the step down from t, times the number of steps."""
+    """Return the term (B,) of the step down from t, times the number of steps."""
     s = process.axis.before(t)
     return process.axis.num_steps * step_nats(process, s, t, x_0, estimate)

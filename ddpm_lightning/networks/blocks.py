@@ -1,12 +1,11 @@
 """How layers compute on a CPU: in blocks that stay in the cache, with products by oneDNN.
 
 A layer's widest intermediate results (queries, keys, weights of attention) are several times as
-large as its input, so they are made block by block and used while they are in the cache. What the
-gradient needs of each block is saved: to read it again costs less than to make it again.
+large as its input, so they are computed block by block and used while they are in the cache. What
+the gradient needs of each block is saved: to read it costs less than to recompute it.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -15,40 +14,24 @@ from torch import Tensor
 BLOCK_BYTES = 2**22  # of the widest intermediate result: a core's share of the cache, by trial
 EPS = 1e-6  # added to a mean square before its root
 LEAST = 2**22  # multiplications from which a float32 product pays as a convolution
-IMAGES = 16  # that its rows are passed off as: torch takes oneDNN for so many and more
-
-
-_devices = {"cpu"}  # of tensors that layers work on by blocks
+IMAGES = 16  # that its rows are viewed as: torch takes oneDNN for so many and more
 
 
 def by_blocks(x: Tensor) -> bool:
-    """Whether a layer takes its blockwise form: on a CPU, unless a compiler does the fusing."""
-    return not torch.compiler.is_compiling() and x.device.type in _devices
-
-
-@contextmanager
-def planned_for(device_type: str) -> Iterator[None]:
-    """Within it tensors without values (device meta) take the form that the device's would."""
-    if device_type == "cpu":
-        _devices.add("meta")
-    try:
-        yield
-    finally:
-        _devices.discard("meta")
+    """Return whether a layer takes its blockwise form: on a CPU, unless a compiler fuses."""
+    return not torch.compiler.is_compiling() and x.device.type == "cpu"
 
 
 def spans(total: int, bytes_each: int, multiple: int = 1) -> Iterator[slice]:
-    """Slices that cover range(total), evenly long, of about BLOCK_BYTES and a multiple each; where
-    memory is planned a single one, which takes as much as all.
-    """
-    count = 1 if "meta" in _devices else max(1, -(-total * bytes_each // BLOCK_BYTES))
-    length = -(-total // count // multiple) * multiple
+    """Yield even slices that cover range(total), of about BLOCK_BYTES and a multiple each."""
+    count = max(1, -(-total * bytes_each // BLOCK_BYTES))
+    length = max(1, -(-total // count // multiple)) * multiple  # 1: nothing is no block
     for start in range(0, total, length):
         yield slice(start, min(start + length, total))
 
 
 def normalised(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x / rms(x) over the last axis and 1 / rms(x), both float32 and new."""
+    """Return x / rms(x) over the last axis and 1 / rms(x), both float32 and new."""
     x = x.float()
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     reciprocal = norm.square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
@@ -56,13 +39,13 @@ def normalised(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalised_gradient(gradient: Tensor, output: Tensor, reciprocal: Tensor) -> Tensor:
-    """Of x -> x / rms(x), from the gradient at its output; float32, written over `gradient`."""
+    """Return the gradient of x -> x / rms(x) from that at its output, overwritten; float32."""
     along = (gradient * output).mean(-1, keepdim=True)
     return gradient.addcmul_(output, along, value=-1).mul_(reciprocal)
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (R, K) times the transpose of weight (O, K), plus bias (O,): (R, O).
+    """Return x (R, K) times the transpose of weight (O, K), plus bias (O,): (R, O).
 
     In float32 as a 1x1 convolution: oneDNN is twice as fast there as the matrix library on
     processors that the latter does not know; in bfloat16 both are oneDNN's.
@@ -74,7 +57,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
-    """The transpose of gradient (R, O) times x (R, K): (O, K)."""
+    """Return the transpose of gradient (R, O) times x (R, K): (O, K)."""
     if gradient.shape[1] > x.shape[1]:  # the wider one second: up to twice as fast
         return weight_gradient(x, gradient).t()
     if _convolves(x, gradient.shape[1]):
@@ -102,5 +85,5 @@ def _convolves(x: Tensor, out_width: int) -> bool:
 
 
 def _images(x: Tensor) -> Tensor:
-    """Rows (R, K) passed off as (IMAGES, K, R / IMAGES, 1), channels last."""
+    """Return rows (R, K) viewed as images (IMAGES, K, R / IMAGES, 1), channels last."""
     return x.view(IMAGES, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)

@@ -1,13 +1,13 @@
 """What options and inputs of a network may be: refusals in one line, with the nearest that work."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 
 from torch import Tensor
 
 
 def fitting_heads(width: int, head_width: int) -> int:
-    """As many heads of head_width channels as make up the width."""
+    """Return the number of heads of head_width channels that make up the width."""
     check_head_width(head_width)
     if width % head_width:
         even = (d for d in range(2, width + 1, 2) if not width % d)
@@ -25,16 +25,16 @@ def fitting_heads(width: int, head_width: int) -> int:
     return width // head_width
 
 
-def check_choice(name: str, given: str, choices: Collection[str]) -> None:
-    """ValueError unless `given` is one of the choices."""
-    if given not in choices:
-        near = get_close_matches(given, choices, n=1)
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise ValueError unless the value is one of the choices."""
+    if value not in choices:
+        near = get_close_matches(value, choices, n=1)
         hint = f"did you mean {near[0]}?" if near else f"set network.{name} to one of them"
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {given!r}; {hint}")
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}; {hint}")
 
 
-def check_counts(name: str, values: list[int]) -> None:
-    """ValueError unless there is at least one of them at every level."""
+def check_counts(name: str, values: Sequence[int]) -> None:
+    """Raise ValueError unless there is at least one of them at every level."""
     if min(values) < 1:
         nearest = ",".join(str(max(1, value)) for value in values)
         raise ValueError(
@@ -44,7 +44,7 @@ def check_counts(name: str, values: list[int]) -> None:
 
 
 def check_head_width(head_width: int) -> None:
-    """ValueError unless channels of a head come in pairs."""
+    """Raise ValueError unless channels of a head come in pairs."""
     if head_width < 2 or head_width % 2:
         raise ValueError(
             f"head_width must be even and at least 2, got {head_width}; "
@@ -52,11 +52,12 @@ def check_head_width(head_width: int) -> None:
         )
 
 
-def check_condition(name: str, given: Tensor | None, wanted: tuple[int | str, ...]) -> None:
-    """ValueError unless the shape is the one that is wanted, with any L >= 1; where its last
-    number is 0, the network takes none.
+def check_condition(name: str, condition: Tensor | None, wanted: tuple[int | str, ...]) -> None:
+    """Raise ValueError unless a condition has the wanted shape.
+
+    Any L >= 1 fits; where the last number is 0, the network takes no such condition.
     """
-    shape = None if given is None else tuple(given.shape)
+    shape = None if condition is None else tuple(condition.shape)
     if shape is None:
         fits = wanted[-1] == 0
     else:
@@ -70,14 +71,14 @@ def check_condition(name: str, given: Tensor | None, wanted: tuple[int | str, ..
         width = f"network.{name.removesuffix('s')}_width"
         remedy = f"set {width} to their width"
         if shape is None:  # as in every command
-            remedy = f"set {width}=0, or give them with Denoiser.conditioned"
+            remedy = f"set {width}=0, or give them as keywords of a call"
         raise ValueError(f"this network {takes}, got {shape}; {remedy}")
 
 
 def check_condition_widths(
-    vector_width: int, token_width: int, spatial_attention: list[str]
+    vector_width: int, token_width: int, spatial_attention: Sequence[str]
 ) -> None:
-    """ValueError unless both can be, and there is attention where tokens are attended to."""
+    """Raise ValueError unless both are 0 or more and tokens have attention to enter by."""
     if min(vector_width, token_width) < 0:
         raise ValueError(
             "vector_width and token_width must be 0, for none, or more, "
@@ -91,7 +92,7 @@ def check_condition_widths(
 
 
 def check_image_share(image_share: float, temporal_mixing: str) -> None:
-    """ValueError unless the share is one, and frames can be left alone."""
+    """Raise ValueError unless the share lies in [0, 1) and frames can be treated as images."""
     if not 0 <= image_share < 1:
         raise ValueError(f"image_share must lie in [0, 1), got {image_share}; 0 is clips alone")
     if image_share and temporal_mixing == "full":

@@ -6,7 +6,7 @@ convolution) along each pixel (as in Ho et al. 2022, Video Diffusion Models). Ti
 resolution, so any F works; H and W must be divisible by the stride, patch x 2^(levels - 1).
 """
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +33,12 @@ from ddpm_lightning.networks.stage import MIXINGS, Build, Stage, over_time
 
 
 class UNet3D(nn.Module):
-    """The shared network.
+    """Predicts clips; the defaults, for 8 frames of 16x16, are conf/network/unet3d_tiny.yaml.
 
     Args:
         channels: of a clip, 1 or 3.
-        outputs: per channel, side by side along C; 2 where the variance is learned.
+        out_channels: of the output, as many as `channels` if None; twice as many where the variance
+            is learned, in the second half.
         base_width: channels of the first level.
         width_multipliers: one per level; each level below the first halves H and W.
         patch: side of the pixel blocks that enter, and leave, as the channels of one position; the
@@ -60,21 +61,21 @@ class UNet3D(nn.Module):
         vector_width: of further conditions (class, text, frame rate), 0 for none.
         token_width: of a list of conditions (the words of a text), which positions attend to where
             there is spatial attention; 0 for none.
-        checkpointing: per level, whether activations are made again for the gradient.
+        checkpointing: per level, whether activations are recomputed for the gradient.
     """
 
     def __init__(
         self,
         channels: int,
-        outputs: int,
-        base_width: int,
-        width_multipliers: list[int],
-        patch: int,
-        num_blocks: list[int],
-        spatial_attention: list[str],
-        temporal_attention: list[bool],
-        head_width: int,
-        num_heads: list[int] | None = None,
+        out_channels: int | None = None,
+        base_width: int = 48,
+        width_multipliers: Sequence[int] = (1, 2, 2),
+        patch: int = 2,
+        num_blocks: Sequence[int] = (1, 1, 1),
+        spatial_attention: Sequence[str] = ("none", "full", "full"),
+        temporal_attention: Sequence[bool] = (True, True, True),
+        head_width: int = 24,
+        num_heads: Sequence[int] | None = None,
         norm: str = "rms",
         resampling: str = "shuffle",
         temporal_mixing: str = "none",
@@ -83,14 +84,15 @@ class UNet3D(nn.Module):
         image_share: float = 0.0,
         vector_width: int = 0,
         token_width: int = 0,
-        checkpointing: list[bool] | None = None,
+        checkpointing: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
         levels = len(width_multipliers)
-        counts = (channels, outputs, base_width, patch, levels)
+        out_channels = channels if out_channels is None else out_channels
+        counts = (channels, out_channels, base_width, patch, levels)
         if min(counts) < 1:
             raise ValueError(
-                "channels, outputs, base_width, patch and the number of levels must "
+                "channels, out_channels, base_width, patch and the number of levels must "
                 f"be at least 1, got {', '.join(map(str, counts))}"
             )
         check_counts("width_multipliers", width_multipliers)
@@ -124,7 +126,7 @@ class UNet3D(nn.Module):
         embedding_width = 4 * base_width
         self.patch = patch
         self.stride = patch * 2 ** (levels - 1)
-        self.outputs = outputs
+        self.out_channels = out_channels
         self.image_share = image_share
         self.vector_width, self.token_width = vector_width, token_width
         self.embedding = LogSNREmbedding(embedding_width, vector_width)
@@ -168,7 +170,7 @@ class UNet3D(nn.Module):
             if level:
                 self.grow.append(Upsample(above[level], resampling))
         self.exit_block = build.block(base_width, base_width, base_width) if wide_ends else None
-        self.exit = CONVOLUTIONS[norm](base_width, outputs * channels * patch**2)
+        self.exit = CONVOLUTIONS[norm](base_width, out_channels * patch**2)
         self.exit.zero()
         self.to(memory_format=torch.channels_last)
 
@@ -179,8 +181,11 @@ class UNet3D(nn.Module):
         vectors: Tensor | None = None,
         tokens: Tensor | None = None,
     ) -> Tensor:
-        """x (B, C, F, H, W), log_snr (B,), vectors (B, vector_width), tokens (B, L, token_width),
-        whose order does not matter -> (B, outputs x C, F, H, W), float32.
+        """Return the output (B, out_channels, F, H, W), float32.
+
+        Args:
+            x: (B, C, F, H, W).   log_snr: (B,).
+            vectors: (B, vector_width).   tokens: (B, L, token_width), whose order does not matter.
         """
         self.check_size(*x.shape[-2:])
         check_condition("vectors", vectors, (len(x), self.vector_width))
@@ -206,7 +211,7 @@ class UNet3D(nn.Module):
         tokens: Tensor | None,
         images: int,
     ) -> Tensor:
-        """As forward; of the first `images` clips no frame sees another."""
+        """Return the output of `forward`; in the first `images` clips no frame sees another."""
         clips, _, num_frames = x.shape[:3]
         embedding = self.embedding(log_snr, vectors)
         x = pixel_unshuffle(x.transpose(1, 2).flatten(0, 1), self.patch)
@@ -233,7 +238,7 @@ class UNet3D(nn.Module):
         return output
 
     def check_size(self, height: int, width: int) -> None:
-        """ValueError unless height and width, in pixels, fit the stride."""
+        """Raise ValueError unless height and width, in pixels, fit the stride."""
         for name, size in (("height", height), ("width", width)):
             if size % self.stride:
                 low = max(size // self.stride, 1) * self.stride

@@ -20,7 +20,9 @@ class CosineSchedule(NoiseSchedule):
     max_beta.
     """
 
-    def __init__(self, num_steps: int, offset: float, max_beta: float) -> None:
+    def __init__(
+        self, num_steps: int = 1000, offset: float = 0.008, max_beta: float = 0.9999
+    ) -> None:
         super().__init__(num_steps)
         check_offset(offset)
         check_max_beta(max_beta)
@@ -31,7 +33,7 @@ class CosineSchedule(NoiseSchedule):
         return betas_from_cumulative(curve, self.max_beta)
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        """Of the curve itself, which is not clipped; it ends at round-off, not at 0."""
+        """Return log alpha of the curve itself, unclipped; it ends at round-off, not at 0."""
         x = t / self.num_steps
         return (self._log_cosine(x) - self._log_cosine(torch.zeros_like(x))).clamp(max=0)
 

@@ -25,7 +25,9 @@ from ddpm_lightning.noise.base import (
 class HybridSchedule(NoiseSchedule):
     """beta_i = clip(1 - abar_i / abar_{i-1}, 0, max_beta) of the interleaved curve."""
 
-    def __init__(self, num_steps: int, offset: float, max_beta: float) -> None:
+    def __init__(
+        self, num_steps: int = 1000, offset: float = 0.008, max_beta: float = 0.9999
+    ) -> None:
         super().__init__(num_steps)
         check_offset(offset)
         check_max_beta(max_beta)
@@ -39,6 +41,6 @@ class HybridSchedule(NoiseSchedule):
 
 
 def sinh_curve(x: Tensor, offset: float) -> Tensor:
-    """h at x in [0, 1], divided by its value at 0."""
+    """Return h at x in [0, 1], divided by its value at 0."""
     curve = torch.sinh(((1 - x + offset) / (1.3 + 1.5 * offset)).sqrt())
     return curve / curve[0]

@@ -20,7 +20,9 @@ from ddpm_lightning.noise.hybrid import sinh_curve
 class HybridBlendSchedule(NoiseSchedule):
     """log-SNR_i = (logit f_i + logit h_i) / 2, i = 1..T; beta clipped at max_beta."""
 
-    def __init__(self, num_steps: int, offset: float, max_beta: float) -> None:
+    def __init__(
+        self, num_steps: int = 1000, offset: float = 0.008, max_beta: float = 0.9999
+    ) -> None:
         super().__init__(num_steps)
         check_offset(offset)
         check_max_beta(max_beta)

@@ -11,10 +11,15 @@ from ddpm_lightning.noise.base import NoiseSchedule, betas_from_log_snr, check_m
 
 
 class KarrasSchedule(NoiseSchedule):
-    """From sigma_min at t = 1 to sigma_max at t = T, on the standard chain."""
+    """Raises sigma / alpha from sigma_min at t = 1 to sigma_max at t = T, on the standard chain."""
 
     def __init__(
-        self, num_steps: int, sigma_min: float, sigma_max: float, rho: float, max_beta: float
+        self,
+        num_steps: int = 1000,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        rho: float = 7.0,
+        max_beta: float = 0.9999,
     ) -> None:
         super().__init__(num_steps)
         if not 0 < sigma_min < sigma_max:

@@ -12,7 +12,13 @@ from ddpm_lightning.noise.base import NoiseSchedule, check_ends, check_max_beta
 class LinearSchedule(NoiseSchedule):
     """beta_t evenly spaced between start and end (both as for T = 1000), clipped at max_beta."""
 
-    def __init__(self, num_steps: int, start: float, end: float, max_beta: float) -> None:
+    def __init__(
+        self,
+        num_steps: int = 1000,
+        start: float = 0.0001,
+        end: float = 0.02,
+        max_beta: float = 0.9999,
+    ) -> None:
         super().__init__(num_steps)
         check_ends(start, end, "0.0001 and 0.02")
         check_max_beta(max_beta)
@@ -25,6 +31,6 @@ class LinearSchedule(NoiseSchedule):
         ).clamp(max=self.max_beta)
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        """-1/2 of the integral of beta(t), which rises linearly and is not clipped."""
+        """Return -1/2 of the integral of beta(t), which rises linearly and is not clipped."""
         x = t / self.num_steps
         return -500 * (self.start * x + (self.end - self.start) * x.square() / 2)

@@ -14,7 +14,7 @@ from ddpm_lightning.noise.base import NoiseSchedule, betas_from_log_snr, check_m
 
 
 class HasLogSNR(Protocol):
-    """What is needed of a process."""
+    """The part of a process's contract that a schedule needs to match it."""
 
     num_steps: int
 
@@ -24,7 +24,7 @@ class HasLogSNR(Protocol):
 class MatchedSchedule(NoiseSchedule):
     """beta_t with abar_t / (1 - abar_t) equal to the process's SNR at t; clipped at max_beta."""
 
-    def __init__(self, num_steps: int, process: HasLogSNR, max_beta: float) -> None:
+    def __init__(self, num_steps: int, process: HasLogSNR, max_beta: float = 0.999999) -> None:
         super().__init__(num_steps)
         if process.num_steps != num_steps:
             raise ValueError(

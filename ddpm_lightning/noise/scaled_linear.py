@@ -12,7 +12,13 @@ from ddpm_lightning.noise.base import NoiseSchedule, check_ends, check_max_beta
 class ScaledLinearSchedule(NoiseSchedule):
     """beta_t = (evenly spaced from sqrt(start) to sqrt(end))^2, clipped at max_beta."""
 
-    def __init__(self, num_steps: int, start: float, end: float, max_beta: float) -> None:
+    def __init__(
+        self,
+        num_steps: int = 1000,
+        start: float = 0.00085,
+        end: float = 0.012,
+        max_beta: float = 0.9999,
+    ) -> None:
         super().__init__(num_steps)
         check_ends(start, end, "0.00085 and 0.012")
         check_max_beta(max_beta)

@@ -19,7 +19,12 @@ class SigmoidSchedule(NoiseSchedule):
     """beta_t of the curve above, clipped at max_beta."""
 
     def __init__(
-        self, num_steps: int, start: float, end: float, temperature: float, max_beta: float
+        self,
+        num_steps: int = 1000,
+        start: float = -3.0,
+        end: float = 3.0,
+        temperature: float = 1.0,
+        max_beta: float = 0.9999,
     ) -> None:
         super().__init__(num_steps)
         if not start < end:

@@ -16,7 +16,7 @@ from ddpm_lightning.noise.wrapper import ScheduleWrapper
 
 
 class SNRShiftSchedule(ScheduleWrapper):
-    """The given schedule with log-SNR shifted, on the standard chain.
+    """Shifts the log-SNR of a schedule, on the standard chain.
 
     Args:
         size: of a frame in pixels, one number for squares or [height, width]; num_frames: of a
@@ -29,9 +29,9 @@ class SNRShiftSchedule(ScheduleWrapper):
         schedule: NoiseSchedule,
         size: int | list[int],
         num_frames: int,
-        reference_size: int | list[int],
-        reference_frames: int,
-        max_beta: float,
+        reference_size: int | list[int] = 64,
+        reference_frames: int = 1,
+        max_beta: float = 0.9999,
     ) -> None:
         super().__init__(num_steps, schedule)
         values = _num_values(size, num_frames), _num_values(reference_size, reference_frames)

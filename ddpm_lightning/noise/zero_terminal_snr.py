@@ -13,9 +13,9 @@ from ddpm_lightning.noise.wrapper import ScheduleWrapper
 
 
 class ZeroTerminalSNRSchedule(ScheduleWrapper):
-    """The given schedule, shifted and stretched so that almost nothing of x_0 is left at T."""
+    """Shifts and stretches a schedule so that almost nothing of x_0 is left at T."""
 
-    def __init__(self, num_steps: int, schedule: NoiseSchedule, max_beta: float) -> None:
+    def __init__(self, num_steps: int, schedule: NoiseSchedule, max_beta: float = 0.999999) -> None:
         super().__init__(num_steps, schedule)
         check_max_beta(max_beta)
         self.max_beta = max_beta

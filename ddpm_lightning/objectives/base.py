@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ddpm_lightning.level import Level
+
 
 class Scaling(NamedTuple):
     """Coefficients of x_t and of the network's output in the x_0 estimate."""
@@ -20,8 +22,8 @@ class Scaling(NamedTuple):
 
 
 class Objective(ABC):
-    """What the network predicts."""
+    """Defines what the network predicts."""
 
     @abstractmethod
-    def scaling(self, alpha: Tensor, sigma: Tensor) -> Scaling:
-        """(c_skip, c_out) at the marginal x_t | x_0 ~ N(alpha x_0, sigma^2)."""
+    def scaling(self, level: Level) -> Scaling:
+        """Return (c_skip, c_out) at a level whose alpha and sigma are positive."""

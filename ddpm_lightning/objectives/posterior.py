@@ -1,24 +1,27 @@
 """Posterior objective: the network predicts the mean of the reverse step (Sohl-Dickstein 2015).
 
-The step goes back to u, which x_t started from: x_t = r u + sqrt(beta_t) e_t with u = x_{t-1} on
-the standard chain and u = (x_{t-1} + x_{t-2}) / 2 on the median one. As there, the network's output
-is a displacement from r x_t in the step's own unit:
+On the standard chain the step to t came from u = x_{t-1}, x_t = r u + sqrt(beta_t) e_t, and the
+network's output F displaces its mean from r x_t in the step's own unit:
 
-    E[u | x_t, x_0] = r x_t + beta_t / (r sigma_t) F,   F = (alpha_t x_0 - (1 - sigma_t^2) x_t) /
-    sigma_t
+    E[u | x_t, x_0] = r x_t + beta_t / (r sigma_t) F,   F = (alpha_t x_0 - alpha_t^2 x_t) / sigma_t.
 
-Since alpha_t = r alpha_u on chains whose weights sum to r, r and beta_t drop out of F, and with
-them the process and the step: F is well scaled also where a step adds no noise. `loss=vlb` weighs
-its error as the Kullback-Leibler divergence between the two reverse Gaussians does.
+r and beta_t drop out of F. Scaled by n = alpha^2 + sigma^2 to unit sum, a = alpha / sqrt(n) and
+s = sigma / sqrt(n), F depends on log-SNR alone on every chain:
+
+    F = (a x_0 - a^2 x_t / sqrt(n)) / s,        x_0 = alpha / n x_t + sigma / alpha F.
+
+It is well scaled also where a step adds no noise. `loss=vlb` weighs its error as the
+Kullback-Leibler divergence between the two reverse Gaussians does.
 """
 
-from torch import Tensor
-
+from ddpm_lightning.level import Level
 from ddpm_lightning.objectives.base import Objective, Scaling
 
 
 class PosteriorObjective(Objective):
-    """x_0 = ((1 - sigma^2) x_t + sigma F) / alpha."""
+    """x_0 = alpha / n x_t + sigma / alpha F."""
 
-    def scaling(self, alpha: Tensor, sigma: Tensor) -> Scaling:
-        return Scaling(c_skip=(1 - sigma.square()) / alpha, c_out=sigma / alpha)
+    def scaling(self, level: Level) -> Scaling:
+        alpha, sigma, _ = level
+        n = alpha.square() + sigma.square()
+        return Scaling(c_skip=alpha / n, c_out=sigma / alpha)

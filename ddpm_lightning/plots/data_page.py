@@ -33,7 +33,7 @@ figure { margin: 0; width: 240px } figcaption { font-size: .85rem; color: #555 }
 
 
 def data_page(store: ClipStore, title: str, num_samples: int, seed: int) -> str:
-    """HTML of the whole store, with a contact sheet of num_samples clips drawn by the seed.
+    """Return HTML of the whole store, with a contact sheet of num_samples clips drawn by the seed.
 
     Damaged clips are passed over, and named. Raises ValueError for a store without clips.
     """
@@ -49,7 +49,7 @@ def data_page(store: ClipStore, title: str, num_samples: int, seed: int) -> str:
         _histogram("motion of the samples, levels a frame", [motion(clip) for clip in clips]),
         _histogram("captions of a clip", [len(e.captions) for e in entries]),
     ]
-    if any(e.width for e in entries):  # known of GIFs that were ingested
+    if any(e.width for e in entries):  # stores of older versions do not know it
         charts += [
             _histogram("width of the GIFs, pixels", [e.width for e in entries]),
             _histogram("height of the GIFs, pixels", [e.height for e in entries]),
@@ -80,7 +80,7 @@ def data_page(store: ClipStore, title: str, num_samples: int, seed: int) -> str:
 
 
 def _drawn(store: ClipStore, num_samples: int, seed: int) -> list[tuple[Entry, np.ndarray]]:
-    """Clips drawn without repetition, as many of those asked for as are sound."""
+    """Return clips drawn without repetition, as many of num_samples as are intact."""
     drawn: list[tuple[Entry, np.ndarray]] = []
     for i in np.random.default_rng(seed).permutation(len(store)).tolist():
         if len(drawn) == num_samples:
@@ -93,7 +93,7 @@ def _drawn(store: ClipStore, num_samples: int, seed: int) -> list[tuple[Entry, n
 
 
 def motion(clip: np.ndarray) -> float:
-    """Mean absolute change from frame to frame, in levels of 0 to 255."""
+    """Return the mean absolute change from frame to frame, in levels of 0 to 255."""
     if len(clip) < 2:
         return 0.0
     return float(np.abs(np.diff(clip.astype(np.int16), axis=0)).mean())
@@ -108,7 +108,7 @@ def _table(counts: Counter[str]) -> str:
 
 
 def _histogram(title: str, values: Sequence[float]) -> str:
-    """An SVG of the values up to their 99th percentile, or a line where they are all the same."""
+    """Return an SVG of the values up to their 99th percentile, or a line where all are the same."""
     array = np.asarray(values, dtype=np.float64)
     low, high = array.min(), np.quantile(array, 0.99)
     if low == high:

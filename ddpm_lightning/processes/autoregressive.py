@@ -19,25 +19,27 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ddpm_lightning.level import Level
 from ddpm_lightning.noise.base import NoiseSchedule, check_betas
 from ddpm_lightning.processes.axis import DiscreteAxis, TimeAxis, first_at_most
 from ddpm_lightning.processes.base import (
     LOG_SNR_FLOOR,
     Combination,
     GaussianProcess,
-    Marginal,
     Time,
 )
 from ddpm_lightning.processes.state import state_law
 
 
 class AutoregressiveProcess(GaussianProcess, ABC):
-    """A chain that is fully described by its weights; a new one overrides `weights` alone."""
+    """Derives a chain from its weights; a new one overrides `weights` alone."""
 
     def __init__(self, schedule: NoiseSchedule) -> None:
-        super().__init__(schedule)
+        super().__init__(schedule.num_steps)
+        self.schedule = schedule
         self._betas = schedule.betas()
         check_betas(self._betas, self.num_steps)
+        self.num_zero_betas = int((self._betas == 0).sum())
         self._weights = self.weights((1 - self._betas).sqrt())
         shape = tuple(self._weights.shape)
         if len(shape) != 2 or shape[0] != self.num_steps or shape[1] < 1:
@@ -48,11 +50,11 @@ class AutoregressiveProcess(GaussianProcess, ABC):
 
     @abstractmethod
     def weights(self, r: Tensor) -> Tensor:
-        """w (T, p) from r_t = sqrt(1 - beta_t) (T,); column k - 1 multiplies x_{t-k}."""
+        """Return w (T, p) for r_t = sqrt(1 - beta_t) (T,); column k - 1 multiplies x_{t-k}."""
 
-    def marginal(self, t: Time) -> Marginal:
+    def level(self, t: Time) -> Level:
         t = self._step(t)
-        return Marginal(self._alpha[t], self._sigma[t])
+        return Level.of(self._alpha[t], self._sigma[t])
 
     def covariance(self, s: Time, t: Time) -> Tensor:
         return self._covariances[self._step(s), self._step(t)]
@@ -79,7 +81,7 @@ class AutoregressiveProcess(GaussianProcess, ABC):
         return DiscreteAxis(snr.log(), LOG_SNR_FLOOR)
 
     def informative_steps(self, floor: float = LOG_SNR_FLOOR) -> int:
-        """The first step at which log-SNR has fallen to the floor, or num_steps if none has."""
+        """Return the first step at which log-SNR is at or below the floor, num_steps if none is."""
         return first_at_most(self.log_snr(torch.arange(self.num_steps + 1)), floor)
 
     def informative_time(self, fraction: Tensor) -> Tensor:
@@ -88,7 +90,7 @@ class AutoregressiveProcess(GaussianProcess, ABC):
 
     @cached_property
     def _covariances(self) -> Tensor:
-        """(T+1, T+1), on the CPU; made when a walk first asks, training never does."""
+        """Compute C (T+1, T+1), on the CPU, when a walk first asks for it: training never does."""
         past = self.memory - 1  # entries before t = 0, all equal to x_0
         table = torch.zeros(2 * [self.num_steps + self.memory], dtype=torch.float64)
         for i in range(self.memory, len(table)):
@@ -108,7 +110,7 @@ class AutoregressiveProcess(GaussianProcess, ABC):
 
 
 def _marginals(weights: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha and sigma^2 (T+1,), from the covariance of the last p states alone."""
+    """Return alpha and sigma^2 (T+1,), from the covariance of the last p states alone."""
     order = weights.shape[1]
     alpha, variance = [1.0], [0.0]
     signal = [1.0] * order  # newest first

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm_lightning.noise.base import NoiseSchedule
+from ddpm_lightning.level import Level
 from ddpm_lightning.processes.axis import TimeAxis
 from ddpm_lightning.tensors import combine, expand
 
@@ -27,28 +27,21 @@ LOG_SNR_FLOOR = -12.0  # below it x_t tells nothing of x_0: alpha / sigma < 0.00
 Time = Tensor | float
 
 
-class Marginal(NamedTuple):
-    """x_t | x_0 ~ N(alpha x_0, sigma^2): alpha and sigma, float64, shaped like t."""
-
-    alpha: Tensor
-    sigma: Tensor
-
-
 class Conditional(NamedTuple):
-    """y | x_t, x_0 ~ N(of_x_t x_t + of_x_0 x_0, variance); float64, shaped like the times."""
+    """The law y | x_t, x_0 ~ N(of_x_t x_t + of_x_0 x_0, variance); float64, shaped like times."""
 
     of_x_t: Tensor
     of_x_0: Tensor
     variance: Tensor
 
     def at(self, x_0: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (B, ...), and std shaped to multiply noise like x_t."""
+        """Return the mean (B, ...) at x_0, x_t, and the std shaped to multiply noise like x_t."""
         mean = combine(self.of_x_0, x_0, self.of_x_t, x_t)
         return mean, expand(self.variance.sqrt(), x_t)
 
 
 class Combination(NamedTuple):
-    """sum_k weights_k x at times_k: a point between states, such as the median chain's midpoint."""
+    """The point sum_k weights_k x at times_k, such as the midpoint of the median chain."""
 
     times: tuple[Tensor, ...]
     weights: tuple[Tensor | float, ...]
@@ -61,84 +54,83 @@ class GaussianProcess(ABC):
     """
 
     memory = 1  # states that the law of the next one depends on
+    num_zero_betas = 0  # steps that add no noise
 
-    def __init__(self, schedule: NoiseSchedule) -> None:
-        self.schedule = schedule
-        self.num_steps = schedule.num_steps
+    def __init__(self, num_steps: int) -> None:
+        self.num_steps = num_steps
 
     @abstractmethod
-    def marginal(self, t: Time) -> Marginal:
-        """alpha_t and sigma_t, float64, on the CPU."""
+    def level(self, t: Time) -> Level:
+        """Return alpha_t, sigma_t and log-SNR, float64, on the CPU, shaped like t."""
 
     @abstractmethod
     def covariance(self, s: Time, t: Time) -> Tensor:
-        """C[s, t] = Cov(x_s, x_t | x_0) per coordinate, float64, on the CPU."""
+        """Return C[s, t] = Cov(x_s, x_t | x_0) per coordinate, float64, on the CPU."""
 
     @abstractmethod
     def origin(self, t: Time) -> Combination:
-        """What the step to t starts from: x_t is a multiple of it plus fresh noise.
+        """Return the point that the step to t >= 1 starts from: x_t is a multiple of it plus noise.
 
         Given it and x_0, x_t says nothing more about the past. It is x_{t-1} on the standard chain
-        and the midpoint (x_{t-1} + x_{t-2}) / 2 on the median one; t >= 1.
+        and the midpoint (x_{t-1} + x_{t-2}) / 2 on the median one.
         """
 
     @property
     @abstractmethod
     def axis(self) -> TimeAxis:
-        """Where a walk may stop: times of strictly decreasing log-SNR, down to the floor."""
+        """Return where a walk may stop: times of strictly decreasing log-SNR, down to the floor."""
 
     @property
     def state_axis(self) -> TimeAxis:
-        """The same for whole states, the last `memory` values, which together know more."""
+        """Return where a walk of whole states, the last `memory` values, may stop."""
         return self.axis
 
     @abstractmethod
     def informative_time(self, fraction: Tensor) -> Tensor:
-        """The time t > 0 at a fraction in [0, 1) of the way to the log-SNR floor, or to the end.
+        """Return the time t > 0 at a fraction in [0, 1) of the way to the log-SNR floor or the end.
 
         What lies beyond the floor is pure noise: training and sampling stay within it.
         """
 
     def log_snr(self, t: Time) -> Tensor:
-        """2 log(alpha_t / sigma_t), float64; infinite where nothing was added yet."""
-        alpha, sigma = self.marginal(t)
-        return 2 * (alpha.log() - sigma.log())
+        """Return 2 log(alpha_t / sigma_t), float64; infinite where no noise was added yet."""
+        return self.level(t).log_snr
 
     def diffuse(self, x_0: Tensor, t: Time, noise: Tensor) -> Tensor:
-        """x_t = alpha_t x_0 + sigma_t noise; x_0 and noise (B, ...), noise ~ N(0, I)."""
-        if noise.shape != x_0.shape:
-            raise ValueError(f"noise must be shaped like x_0, {_sizes(x_0)}, got {_sizes(noise)}")
-        alpha, sigma = self.marginal(t)
-        return combine(alpha, x_0, sigma, noise)
+        """Return x_t = alpha_t x_0 + sigma_t noise; x_0 and noise (B, ...), noise ~ N(0, I)."""
+        return self.level(t).diffuse(x_0, noise)
 
     def conditional(self, s: Time, t: Time) -> Conditional:
-        """Of x_s given x_t and x_0, 0 <= s < t; the variance is 0 at s = 0.
+        """Return the law of x_s given x_t and x_0, 0 <= s < t; the variance is 0 at s = 0.
 
         For the standard process this is Ho et al. 2020, eq. 6-7.
         """
         if bool((torch.as_tensor(s) >= torch.as_tensor(t)).any()):
             raise ValueError(f"s must be less than t, got s={_plain(s)} and t={_plain(t)}")
-        alpha_s, alpha_t = self.marginal(s).alpha, self.marginal(t).alpha
+        alpha_s, alpha_t = self.level(s).alpha, self.level(t).alpha
         variance_s, variance_t = self.covariance(s, s), self.covariance(t, t)
         return _condition(alpha_s, variance_s, self.covariance(s, t), alpha_t, variance_t)
 
     def upper_variance(self, s: Time, t: Time) -> Tensor:
-        """Variance of x_s given x_t alone, for data N(0, 1); beta_t between neighbours of the
-        standard chain. The conditional variance, for data that is one point, is the lower bound.
+        """Return the variance of x_s given x_t alone, for data N(0, 1).
+
+        It is beta_t between neighbours of the standard chain. The conditional variance, for data
+        that is one point, is the lower bound.
         """
-        (alpha_s, sigma_s), (alpha_t, sigma_t) = self.marginal(s), self.marginal(t)
+        alpha_s, sigma_s, _ = self.level(s)
+        alpha_t, sigma_t, _ = self.level(t)
         covariance = alpha_s * alpha_t + self.covariance(s, t)
         total_s = alpha_s.square() + sigma_s.square()
         return total_s - covariance.square() / (alpha_t.square() + sigma_t.square())
 
     def condition(self, x_0: Tensor, x_t: Tensor, s: Time, t: Time) -> tuple[Tensor, Tensor]:
-        """Mean (B, ...) and std of x_s given x_t and x_0 (B, ...): see `conditional`."""
+        """Return the mean (B, ...) and std of x_s given x_t and x_0 (B, ...): see `conditional`."""
         if x_0.shape != x_t.shape:
             raise ValueError(f"x_0 and x_t differ in shape: {_sizes(x_0)} and {_sizes(x_t)}")
         return self.conditional(s, t).at(x_0, x_t)
 
     def to_origin(self, t: Time) -> Conditional:
-        """Of the point that the step to t starts from, given x_t and x_0; 1 <= t.
+        """Return the law of the point that the step to t >= 1 starts from, given x_t and x_0.
 
         Between neighbours DDPM's posterior (Ho et al. 2020, eq. 6-7), with the median chain's
         midpoint in the place of x_{t-1}.
@@ -148,15 +140,15 @@ class GaussianProcess(ABC):
             self._signal(u),
             self._variance(u),
             self._covariance_with(u, t),
-            self.marginal(t).alpha,
+            self.level(t).alpha,
             self.covariance(t, t),
         )
 
     def from_origin(self, s: Time, t: Time) -> Conditional:
-        """Of x_s given the point that the step to t starts from, in the place of x_t, and x_0."""
+        """Return the law of x_s given x_0 and the point that the step to t starts from."""
         u = self.origin(t)
         return _condition(
-            self.marginal(s).alpha,
+            self.level(s).alpha,
             self.covariance(s, s),
             self._covariance_with(u, s),
             self._signal(u),
@@ -165,11 +157,11 @@ class GaussianProcess(ABC):
 
     @property
     def prior_std(self) -> float:
-        """sigma_T: the process ends at N(0, prior_std^2 I)."""
-        return float(self.marginal(self.num_steps).sigma)
+        """Return sigma_T: the process ends at N(0, prior_std^2 I)."""
+        return float(self.level(self.num_steps).sigma)
 
     def _signal(self, u: Combination) -> Tensor:
-        return sum_of(w * self.marginal(t).alpha for w, t in zip(u.weights, u.times, strict=True))
+        return sum_of(w * self.level(t).alpha for w, t in zip(u.weights, u.times, strict=True))
 
     def _covariance_with(self, u: Combination, s: Time) -> Tensor:
         return sum_of(w * self.covariance(s, t) for w, t in zip(u.weights, u.times, strict=True))
@@ -181,14 +173,14 @@ class GaussianProcess(ABC):
 
 
 def sum_of(terms: Iterable[Tensor]) -> Tensor:
-    """The sum of one or more tensors."""
+    """Return the sum of one or more tensors."""
     return reduce(add, terms)
 
 
 def _condition(
     alpha_y: Tensor, variance_y: Tensor, covariance: Tensor, alpha_x: Tensor, variance_x: Tensor
 ) -> Conditional:
-    """Of y ~ N(alpha_y x_0, variance_y) given x ~ N(alpha_x x_0, variance_x)."""
+    """Return the law of y ~ N(alpha_y x_0, variance_y) given x ~ N(alpha_x x_0, variance_x)."""
     # An x that has no noise yet is x_0 itself: there is nothing to condition on.
     gain = torch.where(variance_x > 0, covariance / variance_x, 0.0)
     variance = (variance_y - gain * covariance).clamp(min=0)

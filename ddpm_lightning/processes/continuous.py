@@ -12,13 +12,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ddpm_lightning.level import Level
 from ddpm_lightning.noise.base import NoiseSchedule
 from ddpm_lightning.processes.axis import ContinuousAxis, TimeAxis
 from ddpm_lightning.processes.base import (
     LOG_SNR_FLOOR,
     Combination,
     GaussianProcess,
-    Marginal,
     Time,
 )
 
@@ -27,16 +27,18 @@ class VariancePreservingProcess(GaussianProcess):
     """Its unit of time is a step of the chain with the same schedule."""
 
     def __init__(self, schedule: NoiseSchedule) -> None:
-        super().__init__(schedule)
+        super().__init__(schedule.num_steps)
+        self.schedule = schedule
+        self.num_zero_betas = int((schedule.betas() == 0).sum())
         if not float(schedule.log_alpha(torch.tensor(float(self.num_steps)).double())) < 0:
             raise ValueError(
                 "the schedule adds no noise at any step, so there is nothing to sample; "
                 "choose noise=linear, cosine or hybrid"
             )
 
-    def marginal(self, t: Time) -> Marginal:
+    def level(self, t: Time) -> Level:
         log_alpha = self.schedule.log_alpha(_real(t))
-        return Marginal(log_alpha.exp(), (-torch.expm1(2 * log_alpha)).sqrt())
+        return Level.of(log_alpha.exp(), (-torch.expm1(2 * log_alpha)).sqrt())
 
     def covariance(self, s: Time, t: Time) -> Tensor:
         log_alpha_s, log_alpha_t = (self.schedule.log_alpha(_real(u)) for u in (s, t))
@@ -44,7 +46,7 @@ class VariancePreservingProcess(GaussianProcess):
         return (log_alpha_t - log_alpha_s).abs().neg().exp() * variance
 
     def origin(self, t: Time) -> Combination:
-        """One unit of time earlier, the neighbour on the chain."""
+        """Return the point one unit of time earlier, the neighbour on the chain."""
         return Combination(((_real(t) - 1).clamp(min=0),), (1.0,))
 
     @cached_property

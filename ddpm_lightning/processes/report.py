@@ -13,7 +13,7 @@ LEFT_OVER = 0.001  # nats per value that the prior may miss
 
 
 class ProcessReport(NamedTuple):
-    """Of a process at its whole steps t = 1..T.
+    """Describes a process at its integer steps t = 1..T.
 
     Args:
         num_rises: steps at which log-SNR rises.   num_zero_betas: steps without noise.
@@ -37,7 +37,7 @@ class ProcessReport(NamedTuple):
     num_usable: int
 
     def __str__(self) -> str:
-        """In one line."""
+        """Return the report in one line."""
         where = f"SNR 1 at t = {self.crossing}" if self.crossing else "SNR below 1 throughout"
         return (
             f"{self.num_steps:,} steps, log-SNR {self.log_snr_first:.1f} to "
@@ -46,37 +46,38 @@ class ProcessReport(NamedTuple):
 
     @property
     def warnings(self) -> list[str]:
-        """What a user should know before training, most important first; empty if all is well."""
-        found = []
+        """Return what a user should know before training, most important first."""
+        warnings = []
         if self.terminal_nats > LEFT_OVER:
-            found.append(
+            warnings.append(
                 f"the prior misses {self.terminal_nats:.2g} nats a value of what is left of x_0 at "
                 f"t={self.num_steps} (log-SNR {self.log_snr_last:.1f})"
             )
         if self.num_rises:
-            found.append(f"log-SNR rises at {self.num_rises} of {self.num_steps - 1} steps")
+            warnings.append(f"log-SNR rises at {self.num_rises} of {self.num_steps - 1} steps")
         if self.num_zero_betas:
-            found.append(f"{self.num_zero_betas} of {self.num_steps} betas are 0")
+            warnings.append(f"{self.num_zero_betas} of {self.num_steps} betas are 0")
         if self.num_underflows:
-            found.append(f"alpha underflows float32 at {self.num_underflows} steps (tables do not)")
+            warnings.append(
+                f"alpha underflows float32 at {self.num_underflows} steps (tables do not)"
+            )
         if self.num_usable < self.num_steps / 2:
-            found.append(
+            warnings.append(
                 f"samplers can use {self.num_usable} steps, those of falling log-SNR above "
                 f"{LOG_SNR_FLOOR:g}"
             )
-        return found
+        return warnings
 
 
 def describe(process: GaussianProcess, data_std: float) -> ProcessReport:
     """Raises ValueError where nothing can be sampled: a schedule without noise."""
     t = torch.arange(1, process.num_steps + 1)
-    log_snr = process.log_snr(t)
-    alpha = process.marginal(t).alpha
+    alpha, _, log_snr = process.level(t)
     above = (log_snr >= 0).nonzero()
     return ProcessReport(
         num_steps=process.num_steps,
         num_rises=int((log_snr.diff() > 0).sum()),
-        num_zero_betas=int((process.schedule.betas() == 0).sum()),
+        num_zero_betas=process.num_zero_betas,
         num_underflows=int((alpha < FLOAT32_TINY).sum()),
         log_snr_first=float(log_snr[0]),
         log_snr_last=float(log_snr[-1]),

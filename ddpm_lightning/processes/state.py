@@ -20,13 +20,13 @@ SINGULAR = 1e-13  # of an eigenvalue, relative to the largest: the state repeats
 
 
 class StateLaw(NamedTuple):
-    """X_t | x_0 ~ N(signal x_0, covariance): (.., p) and (.., p, p), float64, newest first."""
+    """The law X_t | x_0 ~ N(signal x_0, covariance): (.., p), (.., p, p), float64, newest first."""
 
     signal: Tensor
     covariance: Tensor
 
     def snr(self) -> Tensor:
-        """q_t (..,): infinite where the state gives x_0 away."""
+        """Return q_t (..,), the signal-to-noise ratio: infinite where the state gives x_0 away."""
         values, vectors = torch.linalg.eigh(self.covariance)
         shares = (vectors.mT @ self.signal[..., None])[..., 0].square()
         noiseless = values <= SINGULAR * values[..., -1:].clamp(min=TINY)
@@ -35,22 +35,22 @@ class StateLaw(NamedTuple):
         return snr
 
     def estimate_weights(self) -> Tensor:
-        """S^-1 a / q (p,): y_t is these times X_t."""
+        """Return S^-1 a / q (p,), which multiplies X_t to give y_t."""
         inverse: Tensor = torch.linalg.pinv(self.covariance, hermitian=True, rtol=SINGULAR)
         w = inverse @ self.signal
         return w / (w @ self.signal)
 
 
 def state_law(process: GaussianProcess, t: Tensor) -> StateLaw:
-    """Of X_t, for whole times t (..,)."""
+    """Return the law of X_t, for integer times t (..,)."""
     times = _state_times(process, t)
     return StateLaw(
-        process.marginal(times).alpha, process.covariance(times[..., :, None], times[..., None, :])
+        process.level(times).alpha, process.covariance(times[..., :, None], times[..., None, :])
     )
 
 
 class StateConditional(NamedTuple):
-    """X_s | X_t, x_0 ~ N(of_state X_t + of_x_0 x_0, root root')."""
+    """The Gaussian X_s | X_t, x_0 ~ N(of_state X_t + of_x_0 x_0, root root')."""
 
     of_state: Tensor  # (p, p)
     of_x_0: Tensor  # (p,)
@@ -58,7 +58,7 @@ class StateConditional(NamedTuple):
 
 
 def state_conditional(process: GaussianProcess, s: Tensor, t: Tensor) -> StateConditional:
-    """Of the state at s given that at t > s, and x_0: exact for the chain."""
+    """Return the law of the state at s given x_0 and the state at t > s: exact for the chain."""
     here, there = state_law(process, t), state_law(process, s)
     cross = process.covariance(_state_times(process, s)[:, None], _state_times(process, t))
     gain = cross @ torch.linalg.pinv(here.covariance, hermitian=True, rtol=SINGULAR)

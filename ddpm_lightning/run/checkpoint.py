@@ -5,26 +5,23 @@ may name only classes that run.config allows.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
-from hydra.utils import instantiate
 from torch import nn
 
+from ddpm_lightning.averages import Window, combine, gamma_of
 from ddpm_lightning.denoiser import Denoiser
-from ddpm_lightning.run.config import Node, check
-from ddpm_lightning.run.errors import UserError, user_errors
-from ddpm_lightning.run.secrets import redacted
-from ddpm_lightning.training.averages import Window, combine, gamma_of
-from ddpm_lightning.training.checkpoint_io import (
+from ddpm_lightning.files.checkpoints import (
     DamagedCheckpoint,
     by_step,
     newest_valid,
     read,
 )
-
-if TYPE_CHECKING:  # importing it takes longer than a mistake may
-    from ddpm_lightning.training.module import DiffusionModule
+from ddpm_lightning.run.build import build_denoiser
+from ddpm_lightning.run.config import Node, check_without_lightning, first_difference
+from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.secrets import redacted
 
 PREFIX = {"raw": "denoiser.", "ema": "ema_denoiser."}  # of weights in a checkpoint
 SCHEDULE_KEYS = ("warmup_steps", "cooldown", "val_draws")
@@ -41,16 +38,20 @@ class Run(NamedTuple):
 
 
 def find_directory(given: str, outputs: Path) -> Path:
-    """The run directory meant by itself, by a checkpoint file in it, or by 'last': the one whose
-    last.ckpt is the newest in outputs."""
+    """Return the run directory that is meant by itself, by a checkpoint file in it, or by 'last'.
+
+    'last' is the run whose last.ckpt is the newest in outputs.
+    """
     if given == "last":
-        found = sorted(outputs.rglob("checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
-        if not found:
+        checkpoints = sorted(
+            outputs.rglob("checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime
+        )
+        if not checkpoints:
             raise UserError(
                 f"last: no run below {outputs}/ has a checkpoint yet; "
                 "train one first, or give a run directory"
             )
-        return found[-1].parent.parent
+        return checkpoints[-1].parent.parent
     path = Path(given)
     if not path.exists():
         raise UserError(
@@ -67,7 +68,7 @@ def find_directory(given: str, outputs: Path) -> Path:
 
 
 def newest_checkpoint(directory: Path) -> Path | None:
-    """The newest valid one of a run; None before its first."""
+    """Return the newest valid checkpoint of a run; None before its first."""
     try:
         return newest_valid(directory / "checkpoints")
     except DamagedCheckpoint as e:
@@ -75,7 +76,7 @@ def newest_checkpoint(directory: Path) -> Path | None:
 
 
 def find_run(given: str, outputs: Path) -> Run:
-    """The run that a checkpoint belongs to, with its configuration checked."""
+    """Return the run that a checkpoint belongs to, with its configuration checked."""
     directory = find_directory(given, outputs)
     checkpoint = Path(given) if Path(given).is_file() else newest_checkpoint(directory)
     if checkpoint is None:
@@ -84,7 +85,7 @@ def find_run(given: str, outputs: Path) -> Run:
 
 
 def read_config(directory: Path) -> Node:
-    """A run's configuration, checked."""
+    """Return a run's configuration, checked."""
     file = directory / "config.yaml"
     try:
         config = yaml.safe_load(file.read_text())
@@ -95,120 +96,142 @@ def read_config(directory: Path) -> Node:
 
 
 def check_stored(config: Any, path: Path) -> None:
-    """UserError unless this is a run's configuration; it may come from anyone, so only classes of
-    this package and optimizers may be named where it is built from."""
+    """Raise UserError unless this is a run's configuration.
+
+    It may be a stranger's, so only classes of this package and optimizers may be its targets.
+    """
     if not isinstance(config, dict) or not {"model", "data"} <= set(config):
         raise UserError(f"{path} is not the configuration of a run: it has no model or no data")
-    check({"model": config["model"], "data": config["data"]}, STORED_TARGETS)
-    check(config)
+    model = config["model"]
+    if not isinstance(model, dict) or not isinstance(config["data"], dict):
+        raise UserError(f"{path} is not the configuration of a run: model or data is no node")
+    if not isinstance(denoiser := model.get("denoiser"), dict) or "_target_" not in denoiser:
+        raise UserError(
+            f"{path} was written by an earlier version, whose model was built otherwise; use the "
+            "revision of the code that trained it, in starts/01.json"
+        )
+    check_without_lightning({"model": config["model"], "data": config["data"]}, STORED_TARGETS)
+    check_without_lightning(config)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of ours, loaded on the CPU with weights_only; UserError for anything else."""
-    checkpoint = _whole(path)
+    """Return a checkpoint of ours, on the CPU; UserError for anything else."""
+    checkpoint = _verified(path)
     state = checkpoint.get("state_dict")
     if not isinstance(state, dict) or not any(key.startswith(PREFIX["raw"]) for key in state):
         raise UserError(f"{path} is not a checkpoint of ddpm_lightning: it holds no denoiser")
     return checkpoint
 
 
-def _whole(path: Path) -> dict[str, Any]:
+def _verified(path: Path) -> dict[str, Any]:
     try:
-        return read(path)
+        return read(path, mmap=True)
     except (DamagedCheckpoint, OSError) as e:
         raise UserError(str(e)) from e
 
 
 def load_denoisers(run: Run) -> tuple[dict[str, Denoiser], int]:
-    """A run's denoisers by their weights, raw and averaged (ema, the first of the averages, and any
-    others by their names), and the step they were saved at.
+    """Return a run's denoisers by their weights, raw and averaged (ema, the first of the averages,
+    and any others by their names), and the step they were saved at.
 
     They are in evaluation mode, on the CPU; a run trained without an average has the raw ones only.
     """
+    weights, step = _weights(run)
+    return {name: _denoiser(run, state) for name, state in weights.items()}, step
+
+
+def _weights(run: Run) -> tuple[dict[str, dict[str, Any]], int]:
+    """Return the states of a checkpoint's weights by name, which are read when they are used, and
+    its step.
+    """
     checkpoint = read_checkpoint(run.checkpoint)
     state = checkpoint["state_dict"]
-    parts = {name: part for name in PREFIX if (part := _part(state, name))}
+    states = {name: part for name in PREFIX if (part := _part(state, name))}
     others = checkpoint.get("callbacks", {}).get("EMA", {}).get("others", {})
-    parts |= {name: parts["raw"] | weights for name, weights in others.items()}
-    denoisers = {name: build_denoiser(run, part) for name, part in parts.items()}
-    return denoisers, int(checkpoint.get("global_step", 0))
+    states |= {name: states["raw"] | weights for name, weights in others.items()}
+    return states, int(checkpoint.get("global_step", 0))
 
 
 def rebuild_average(run: Run, relative_length: float) -> tuple[Denoiser, int]:
-    """The denoiser with an average of this length at the step of its last snapshot, and that step.
+    """Return the denoiser with an average of this length, and the step of its last snapshot.
 
     It is a sum of the snapshots; buffers are those of the checkpoint.
     """
     folder = run.directory / "averages"
-    snapshots = [_whole(path) for path in by_step(folder)]
-    found = [
+    snapshots = [_verified(path) for path in by_step(folder)]
+    averages = [
         (Window(average["gamma"], snapshot["step"]), average["weights"])
         for snapshot in snapshots
         for average in snapshot["averages"].values()
     ]
-    if not found:
+    if not averages:
         raise UserError(
             f"{folder} holds no snapshots of power-law averages to rebuild one from; train with "
             "callbacks.ema.snapshot_every_n_steps and an average of PowerDecay"
         )
-    step = max(window.step for window, _ in found)
+    step = max(window.step for window, _ in averages)
     with user_errors("weights"):
         wanted = Window(gamma_of(relative_length), step)
-    coefficients = combine([window for window, _ in found], wanted)
-    parts = [weights for _, weights in found]
+    coefficients = combine([window for window, _ in averages], wanted)
+    states = [weights for _, weights in averages]
     total = {
-        name: sum(c * part[name].double() for c, part in zip(coefficients, parts, strict=True))
-        for name in parts[0]
+        name: sum(c * s[name].double() for c, s in zip(coefficients, states, strict=True))
+        for name in states[0]
     }
     raw = _part(read_checkpoint(run.checkpoint)["state_dict"], "raw")
-    return build_denoiser(
-        run, raw | {name: value.to(raw[name]) for name, value in total.items()}
-    ), step
+    average = raw | {name: value.to(raw[name]) for name, value in total.items()}
+    return _denoiser(run, average), step
 
 
 def choose_denoiser(run: Run, weights: str | float) -> tuple[Denoiser, int]:
-    """With these weights, by name or by the length of an average to be rebuilt; and their step."""
+    """Return the denoiser with weights of a name, or of an average of a length, and their step."""
     if isinstance(weights, float):
         return rebuild_average(run, weights)
-    denoisers, step = load_denoisers(run)
-    if weights not in denoisers:
-        raise UserError(f"{run.checkpoint} holds no weights {weights}, but {', '.join(denoisers)}")
-    return denoisers[weights], step
+    states, step = _weights(run)
+    if weights not in states:
+        raise UserError(f"{run.checkpoint} holds no weights {weights}, but {', '.join(states)}")
+    return _denoiser(run, states[weights]), step
 
 
-def build_denoiser(run: Run, state: dict[str, Any]) -> Denoiser:
-    """The run's, with these weights, in evaluation mode; UserError if they are not its."""
-    with user_errors(f"the configuration of {run.checkpoint}"):
-        module: DiffusionModule = instantiate(run.config["model"], _convert_="all")
-    check_architecture(module.denoiser, state, run.checkpoint)
-    module.denoiser.load_state_dict(state)
-    return module.denoiser.eval()
+def _denoiser(run: Run, state: dict[str, Any]) -> Denoiser:
+    return with_weights(build_denoiser(run.config["model"]), state, run.checkpoint)
 
 
-def check_same_experiment(directory: Path, new: Node) -> None:
-    """UserError, naming the first difference, unless a new configuration continues a run's.
+def with_weights(denoiser: Denoiser, state: dict[str, Any], path: Path) -> Denoiser:
+    """Return the denoiser with the weights of a file, in evaluation mode.
+
+    Raises:
+        UserError: if they are those of another architecture.
+    """
+    check_architecture(denoiser, state, path)
+    denoiser.load_state_dict(state)
+    return denoiser.eval()
+
+
+def check_same_experiment(directory: Path, old: Node, new: Node) -> None:
+    """Raise UserError, naming the first difference, unless a configuration continues a run's.
 
     The chain, the objective, the network and the form of the clips must be the same; how long and
     on what device it is trained, and what is logged, may change.
     """
-    old = read_config(directory)
     free = {"optimizer", "compile", *SCHEDULE_KEYS}
     kept = {"model": set(old["model"]) - free, "data": FORM_KEYS}
     for group, keys in kept.items():
         for key in sorted(keys):
             before, now = old[group].get(key), redacted(new[group].get(key))
-            if before != now:
+            if difference := first_difference(before, now, f"{group}.{key}"):
+                where, before, now = difference
                 raise UserError(
-                    f"{directory} was trained with {group}.{key}={before}, now it is {now};\n"
+                    f"{directory} was trained with {where}={before}, now it is {now};\n"
                     "leave that word away to go on with it"
                 )
 
 
-def check_resumable(module: "DiffusionModule", averages: bool, path: Path) -> int:
-    """The step a checkpoint was saved at; UserError unless training can go on from it."""
+def check_resumable(denoiser: Denoiser, averages: bool, path: Path) -> int:
+    """Return the step of a checkpoint; UserError unless training can be resumed from it."""
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]
-    check_architecture(module.denoiser, _part(state, "raw"), path)
+    check_architecture(denoiser, _part(state, "raw"), path)
     if bool(_part(state, "ema")) != averages:
         raise UserError(
             f"{path} {'has no' if averages else 'has'} averaged weights; "
@@ -218,7 +241,7 @@ def check_resumable(module: "DiffusionModule", averages: bool, path: Path) -> in
 
 
 def check_architecture(module: nn.Module, state: dict[str, Any], path: Path) -> None:
-    """UserError, naming the first difference, unless state fits the module's names and shapes."""
+    """Raise UserError, naming the first difference, unless names and shapes of a state fit."""
     expected = module.state_dict()
     for name in [*expected, *state]:
         if name not in state or name not in expected:

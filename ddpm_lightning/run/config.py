@@ -93,7 +93,7 @@ TRAINER: dict[str, Any] = {
     "accumulate_grad_batches": PositiveInt,
     "barebones": typing.Literal[False],
     "check_val_every_n_epoch": PositiveInt | None,
-    "devices": Any,  # by run.early
+    "devices": Any,  # by run.compose
     "enable_checkpointing": typing.Literal[True] | None,
     "fast_dev_run": bool | NonNegativeInt,
     "gradient_clip_algorithm": typing.Literal["norm", "value"] | None,
@@ -114,15 +114,16 @@ TRAINER: dict[str, Any] = {
     ],
     "profiler": typing.Literal["simple", "advanced", "pytorch", "xla"] | None,
     "reload_dataloaders_every_n_epochs": NonNegativeInt,
-    "strategy": Any,  # by run.early
+    "strategy": Any,  # by run.compose
     "val_check_interval": SomeShare | Duration | None,
 }
 
 
 def resolved(cfg: DictConfig) -> Node:
-    """Plain containers, every interpolation replaced by its value.
+    """Return plain containers, every interpolation replaced by its value.
 
-    UserError for a value that is missing, and for one that should not be stored.
+    Raises:
+        UserError: for a value that is missing, and for one that should not be stored.
     """
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
@@ -137,29 +138,81 @@ def resolved(cfg: DictConfig) -> Node:
     return typing.cast(Node, container)
 
 
-def check(config: Node, targets: tuple[str, ...] = TARGETS) -> None:
-    """UserError unless top-level values, and every node with a _target_, have the right types.
+def check(config: Node) -> None:
+    """Raise UserError unless top-level values and those of every _target_ have the right types."""
+    check_without_lightning(config)
+    check_with_lightning(config)
+
+
+def check_without_lightning(config: Node, targets: tuple[str, ...] = TARGETS) -> None:
+    """Check top-level values, the trainer's, and nodes whose class does not import Lightning, for
+    that takes seconds.
 
     Args:
         targets: the beginnings of what a _target_ may name.
+    Raises:
+        UserError: if a value has a wrong type or a key is not known.
     """
+    _refuse_interpolations(config, "")
+    if config.get("data", {}).get("batch_size") == "auto":  # until the memory has been measured
+        config = {**config, "data": {**config["data"], "batch_size": 1}}
     for key in TOP_LEVEL.keys() & config.keys():
         _check_type(key, config[key], TOP_LEVEL[key])
     if "ingest" in config:
         check_options("ingest", config["ingest"])
-    # The model last: a wrong noise.num_steps is then named as such, not as a part of the model.
+    trainer = config.get("trainer", {})
+    for key in TRAINER.keys() & trainer.keys():
+        _check_type(f"trainer.{key}", trainer[key], TRAINER[key])
+    # The model after its parts, so that a wrong noise.num_steps is named as typed.
     for where, node in sorted(nodes(config, ""), key=lambda item: item[0].startswith("model")):
-        _check_node(where, node, targets)
+        if not _needs_lightning(where, node):
+            _check_node(where, node, targets)
+
+
+def _refuse_interpolations(value: Any, where: str) -> None:
+    """Raise UserError for ${..}, which would be resolved, and might call anything, in building."""
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            _refuse_interpolations(child, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for i, child in enumerate(value):
+            _refuse_interpolations(child, f"{where}[{i}]")
+    elif isinstance(value, str) and "${" in value:
+        raise UserError(f"{where}={value!r} is not allowed: give the value itself")
+
+
+def check_with_lightning(config: Node) -> None:
+    """Check the other nodes: trainer, callbacks, loggers and what trains the denoiser."""
+    for where, node in nodes(config, ""):
+        if _needs_lightning(where, node):
+            _check_node(where, node, TARGETS)
+
+
+def _needs_lightning(where: str, node: Node) -> bool:
+    """Return whether a node's class imports Lightning and is built after all that do not."""
+    is_late = where == "model" or where.startswith(("trainer", "callbacks", "logger"))
+    return is_late and str(node["_target_"]).startswith(("lightning.", "ddpm_lightning.training."))
+
+
+def first_difference(first: Any, other: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """Return (key, first value, other value) where two configurations differ first."""
+    if not isinstance(first, dict) or not isinstance(other, dict):
+        return (key, first, other) if first != other else None
+    for name in {**first, **other}:
+        where = f"{key}.{name}" if key else name
+        if difference := first_difference(first.get(name), other.get(name), where):
+            return difference
+    return None
 
 
 def check_options(name: str, node: Node) -> None:
-    """The same for a top-level node that is no class's."""
+    """Raise UserError unless the values of a top-level node without a class have their types."""
     for key, value in node.items():
         _check_type(f"{name}.{key}", value, OPTIONS[name][key])
 
 
 def nodes(value: Any, where: str) -> Iterator[tuple[str, Node]]:
-    """Those with a _target_ in a configuration, with their places in it."""
+    """Yield the nodes with a _target_ in a configuration, with their paths in it."""
     if isinstance(value, Mapping):
         if "_target_" in value:
             yield where, dict(value)
@@ -195,7 +248,7 @@ def _check_node(where: str, node: Node, targets: tuple[str, ...]) -> None:
             hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(takes.hints)}"
             raise UserError(f"{where} has no option {key}{hint}")
         narrower = TRAINER.get(key) if where == "trainer" else None
-        _check_type(f"{where}.{key}", value, narrower or takes.hints[key]())
+        _check_type(f"{where}.{key}", value, narrower or takes.hints[key])
 
 
 def _holds_target(value: Any) -> bool:
@@ -230,7 +283,7 @@ def _check_type(where: str, value: Any, hint: Any) -> None:
 
 
 def _place(where: str, value: Any, path: tuple[int | str, ...]) -> tuple[str, Any]:
-    """The key that an error is about, and its value; the types in a path are passed over."""
+    """Return the key that an error is about, and its value; types in the path are skipped."""
     for part in path:
         if isinstance(value, dict) and part in value:
             where, value = f"{where}.{part}", value[part]
@@ -248,11 +301,13 @@ def _wanted(error: ErrorDetails, hint: Any) -> str:
             listed = f": {' or '.join(names)}" if names else ""
             home = module.removesuffix(".base")
             return f"be a node whose _target_ is a {kind.__name__} of {home}{listed}"
+    if error["type"] == "sequence_str" or error.get("ctx", {}).get("class") == "Sequence":
+        return "be a valid list"
     return error["msg"].partition(" should ")[2] or f"be valid: {error['msg']}"
 
 
 def _classes(hint: Any) -> Iterator[type]:
-    """Our own in an annotation."""
+    """Yield the classes of this package in an annotation."""
     if isinstance(hint, type) and hint.__module__.startswith(TARGETS[0]):
         yield hint
     for part in typing.get_args(hint):

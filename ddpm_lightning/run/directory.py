@@ -4,19 +4,19 @@ config.yaml             resolved, plain YAML: what the run is
 composed.yaml           the same before ${...} were replaced, and the option of every group
 status.json             running, finished, failed or interrupted
 starts/01.json, .patch  of each start: command, code, packages, seed, machine; 00: of its sweep
-train.log               what was said, with every traceback
+train.log               what was logged, with every traceback
 checkpoints/ averages/ samples/ metrics.csv tensorboard/ wandb/
-abandoned_1/            what was trained beyond a checkpoint that the run went on from later
+abandoned_1/            what was trained beyond a checkpoint that the run was resumed from later
 """
 
+import copy
 import json
 import logging
-import os
 import secrets
 import signal
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from os.path import relpath
@@ -26,15 +26,15 @@ from typing import Any, NamedTuple
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lightning.data.atomic import write_file
 from ddpm_lightning.data.ingest.lock import ProcessLock
+from ddpm_lightning.files.atomic import write_file
+from ddpm_lightning.files.checkpoints import sweep
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import Node, resolved
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, user_errors
 from ddpm_lightning.run.provenance import command, diff, provenance
 from ddpm_lightning.run.rewind import set_aside
 from ddpm_lightning.run.secrets import redacted
-from ddpm_lightning.training.checkpoint_io import sweep
 
 LOG = "train.log"
 _NAMED_BY = ("model", "noise", "data")  # groups whose options name a run
@@ -43,9 +43,9 @@ log = logging.getLogger(__name__)
 
 
 class Start(NamedTuple):
-    """What is to be trained and where; the directory need not exist yet.
+    """One process's part in a run: its configuration and directory, which need not exist yet.
 
-    cfg: not resolved.   checkpoint: to go on from, None at the beginning of a run.
+    cfg: not resolved.   checkpoint: to resume from, None at the beginning of a run.
     """
 
     directory: Path
@@ -56,15 +56,20 @@ class Start(NamedTuple):
     is_new: bool = True
 
     def at(self, directory: Path) -> "Start":
-        """The same run in another directory, absolute: W&B's own process lives elsewhere."""
+        """Return the run in another directory, absolute: W&B's own process lives elsewhere."""
         directory = directory.absolute()
-        cfg = self.cfg.copy()
-        cfg.run_dir = str(directory)
-        return self._replace(directory=directory, cfg=cfg, config=resolved(cfg))
+        return self._replace(directory=directory).with_values({"run_dir": str(directory)})
+
+    def with_values(self, values: Mapping[str, Any]) -> "Start":
+        """Return the run with other values, by their keys; a resumed run keeps them."""
+        cfg = copy.deepcopy(self.cfg)
+        for key, value in values.items():
+            OmegaConf.update(cfg, key, value)
+        return self._replace(cfg=cfg, config=resolved(cfg))
 
 
 def new_start(job: Job) -> Start:
-    """A run that begins, with a name, an id and a directory, unless these were given."""
+    """Return a new run, with a name, an id and a directory unless the user chose them."""
     cfg = job.cfg.copy()
     if cfg.run_name is None:
         cfg.run_name = "-".join(str(job.choices[group]) for group in _NAMED_BY)
@@ -77,38 +82,63 @@ def new_start(job: Job) -> Start:
     return start.at(Path(cfg.outputs_dir) / f"{now}_{cfg.run_name}")
 
 
-def check_place(start: Start, is_named: bool) -> None:
-    """UserError where `create` would have to refuse; makes what the directory is to lie in.
+@contextmanager
+def reserved(start: Start, is_named: bool) -> Iterator[Start]:
+    """Create the directory of a new run, and remove it if what is inside `with` refuses the run.
+
+    No other run can take it. Where a run waits in it already, a mistake is recorded as its end.
 
     Args:
-        is_named: by the user.
+        is_named: whether the user named it; else another name is taken where a run has begun in the
+            same second.
+    Raises:
+        UserError: if the directory is there already or cannot be created.
     """
-    parent = start.directory.parent
-    if is_named and start.directory.exists():
-        raise _taken(start.directory)
-    with user_errors("the run directory"):
-        parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(parent, os.W_OK):
-            raise PermissionError(f"{relpath(parent)} is not writable; choose another outputs_dir")
+    if not start.is_new:
+        with refusal_recorded(start.directory):
+            yield start
+        return
+    start = _create(start, is_named)
+    try:
+        yield start
+    except BaseException:
+        with suppress(OSError):
+            start.directory.rmdir()
+        raise
 
 
-def create(start: Start, is_named: bool) -> Start:
-    """Makes the directory; UserError if it is there already or cannot be made.
+@contextmanager
+def refusal_recorded(directory: Path) -> Iterator[None]:
+    """Mark a frozen run that has not begun as failed where it is refused."""
+    try:
+        yield
+    except UserError as e:
+        before = read_status(directory)
+        if before.get("status") in ("waiting", "failed"):
+            failed = _status("failed", before.get("seconds", 0.0), str(e))
+            write_text(directory / "status.json", failed)
+        raise
 
-    Args:
-        is_named: by the user; else another name is taken where a run has begun in the same second.
-    """
+
+def _create(start: Start, is_named: bool) -> Start:
     base, number = start.directory, 1
     with user_errors("the run directory"):
-        start.directory.parent.mkdir(parents=True, exist_ok=True)
+        base.parent.mkdir(parents=True, exist_ok=True)
         while True:
             try:
                 start.directory.mkdir()
             except FileExistsError:
+                if is_named and not any(base.iterdir()):  # a start that was killed has left it
+                    return start
                 if is_named:
                     raise _taken(base) from None
                 number += 1
                 start = start.at(base.with_name(f"{base.name}_{number}"))
+            except PermissionError as e:
+                parent = relpath(base.parent)
+                raise PermissionError(
+                    f"{parent} is not writable; choose another outputs_dir"
+                ) from e
             else:
                 return start
 
@@ -121,22 +151,24 @@ def _taken(directory: Path) -> UserError:
 
 
 def write_redacted(path: Path, text: str) -> None:
-    """For readers: without secrets."""
+    """Write a text for readers: without secrets."""
     write_text(path, redacted(text))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Write a text whole or not at all."""
     data = text.encode()
     write_file(path, [data], len(data))
 
 
 @contextmanager
 def recorded(start: Start, words: list[str], first_step: int) -> Iterator[None]:
-    """A start's record: its files, its log, and status.json at its beginning and end; what earlier
-    starts have left of steps after its first is set aside.
+    """Record a start: its files, its log, and status.json at its beginning and end.
 
-    Two processes cannot train in one directory: UserError. Raises RunFailed like `logged`.
+    What earlier starts have left of steps after first_step is archived.
+
+    Raises:
+        UserError: if another process trains in the directory.   RunFailed: like `logged`.
     """
     directory = start.directory
     seconds = read_status(directory).get("seconds", 0.0)
@@ -163,7 +195,11 @@ def recorded(start: Start, words: list[str], first_step: int) -> Iterator[None]:
 
 @contextmanager
 def _with_status(directory: Path, seconds: float) -> Iterator[None]:
-    """Args: seconds: that earlier starts took."""
+    """Write status.json at the beginning and the end.
+
+    Args:
+        seconds: that earlier starts took.
+    """
     started = time.time() - seconds
 
     def record(status: str, error: str | None = None) -> None:
@@ -193,7 +229,7 @@ def _with_status(directory: Path, seconds: float) -> Iterator[None]:
 
 
 def record_failure(directory: Path, cause: str) -> None:
-    """Of a run whose process ends at once, while its main thread waits for what does not come.
+    """Record the failure of a run whose process exits at once while its main thread is blocked.
 
     Where the disk is full, it is not recorded.
     """
@@ -208,9 +244,10 @@ def record_failure(directory: Path, cause: str) -> None:
 
 @contextmanager
 def logged(directory: Path) -> Iterator[None]:
-    """All that is logged goes to the run's log as well; an exception with its traceback.
+    """Write all that is logged to the run's log as well, and an exception with its traceback.
 
-    Raises RunFailed for what is not the user's mistake.
+    Raises:
+        RunFailed: for what is not the user's mistake.
     """
     path = directory / LOG
     handler = logging.FileHandler(path, delay=True)
@@ -236,13 +273,13 @@ def logged(directory: Path) -> Iterator[None]:
 
 
 def _cause(error: Exception) -> str:
-    """In one line."""
+    """Return the error in one line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def freeze(start: Start, words: list[str]) -> None:
-    """A run that has not begun: its configuration, and that it waits.
+    """Write a run that has not begun: its configuration, and that it waits.
 
     Another process begins it with `resume`. composed.yaml comes last: with it, all is there.
     """
@@ -252,48 +289,37 @@ def freeze(start: Start, words: list[str]) -> None:
     _write_composed(start)
 
 
-@contextmanager
-def told_if_waiting(start: Start) -> Iterator[None]:
-    """A mistake before a frozen run begins is its end, too."""
-    try:
-        yield
-    except UserError as e:
-        before = {} if start.is_new else read_status(start.directory)
-        if before.get("status") in ("waiting", "failed"):
-            failed = _status("failed", before.get("seconds", 0.0), str(e))
-            write_text(start.directory / "status.json", failed)
-        raise
-
-
 def _status(status: str, seconds: float = 0, error: str | None = None) -> str:
     entry = {"status": status, "seconds": seconds, "error": redacted(error)}
     return json.dumps(entry, indent=2) + "\n"
 
 
 def read_status(directory: Path) -> dict[str, Any]:
-    """What status.json says, seconds of all starts; a run that says it is running, and is not, was
-    killed."""
+    """Return the content of status.json, with the seconds of all starts.
+
+    A run whose status is running while no process holds its lock was killed.
+    """
     status = directory / "status.json"
     try:
-        found: dict[str, Any] = json.loads(status.read_text())
+        content: dict[str, Any] = json.loads(status.read_text())
     except (OSError, ValueError):
         return {"status": "unknown", "error": "status.json is missing or damaged"}
-    if found["status"] == "running":
+    if content["status"] == "running":
         try:
             ProcessLock(directory / ".lock").release()
         except (ValueError, OSError):
-            return found
-        found |= {"status": "failed", "error": "killed, or its machine stopped"}
+            return content
+        content |= {"status": "failed", "error": "killed, or its machine stopped"}
         signs = [
             p for p in (directory / LOG, directory / "checkpoints" / "last.ckpt") if p.exists()
         ]
         lived = max((p.stat().st_mtime for p in signs), default=0) - status.stat().st_mtime
-        found["seconds"] = round(found.get("seconds", 0) + max(0, lived), 1)
-    return found
+        content["seconds"] = round(content.get("seconds", 0) + max(0, lived), 1)
+    return content
 
 
 def quoted(path: Path) -> str:
-    """As a value on a command line of Hydra."""
+    """Return a path as a value on a command line of Hydra."""
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
@@ -303,7 +329,7 @@ def _write_config(start: Start) -> None:
 
 
 def _write_composed(start: Start) -> None:
-    """As it is: secrets are ${oc.env:NAME} in it."""
+    """Write the configuration as composed: secrets are ${oc.env:NAME} in it."""
     config = OmegaConf.to_container(start.cfg, resolve=False)
     text = yaml.safe_dump({"choices": start.choices, "config": config}, sort_keys=False)
     write_text(start.directory / "composed.yaml", text)
@@ -320,7 +346,7 @@ def _write_start(start: Start, words: list[str]) -> None:
 def _write_provenance(start: Start, words: list[str], number: int) -> None:
     starts = start.directory / "starts"
     starts.mkdir(exist_ok=True)
-    found: dict[str, Any] = provenance(words, start.config)
-    write_text(starts / f"{number:02d}.json", json.dumps(redacted(found), indent=2) + "\n")
+    facts: dict[str, Any] = provenance(words, start.config)
+    write_text(starts / f"{number:02d}.json", json.dumps(redacted(facts), indent=2) + "\n")
     if patch := diff():
         write_redacted(starts / f"{number:02d}.patch", patch)

@@ -20,40 +20,50 @@ __all__ = ["RunFailed", "Stopped", "UserError", "tell_error", "user_errors"]
 
 
 _ENDS_SECONDS = 10
+# Groups of conf/ by the last part of a place in a configuration that belongs to one.
+_GROUPS = {
+    **{name: name for name in ("network", "objective", "loss", "times", "optimizer", "sampler")},
+    "schedule": "noise",
+}
 _MISSING = re.compile(r"(\w+)\.__init__\(\) missing \d+ required .*arguments?: '(\w+)'")
 
 
 class UserError(Exception):
-    """What was given, what is allowed, what to do."""
+    """A user's mistake; str() is what was given, what is allowed, what to do."""
 
 
 class RunFailed(Exception):  # noqa: N818 - it is one more way to end
-    """The cause in a line, and where its traceback is."""
+    """A run failed; str() is the cause in a line, and where its traceback is."""
 
 
 @contextmanager
 def user_errors(where: str) -> Iterator[None]:
-    """Turns errors about given values, raised while objects are built from them, into UserError.
+    """Turn errors about values, raised while objects are built from them, into UserError.
 
     Args:
-        where: of the configuration the values come from, put before the message.
+        where: of the configuration the values come from; it, or the group inside it that the error
+            is about, is put before the message.
     """
     try:
         yield
     except (ValueError, TypeError, OSError, InstantiationException) as e:
         cause = e.__cause__ if isinstance(e, InstantiationException) and e.__cause__ else e
-        told = str(cause).strip() or type(cause).__name__
-        if missing := _MISSING.match(told):  # a run may be older than the option
-            told = f"{missing[1]} needs {missing[2]}, which is not given"
+        message = str(cause).strip() or type(cause).__name__
+        path = str(e).partition("full_key: ")[2] if isinstance(e, InstantiationException) else ""
+        known = {"sampler": "sampler"} if where == "callbacks" else _GROUPS
+        if missing := _MISSING.match(message):  # a run may be older than the option
+            message = f"{missing[1]} needs {missing[2]}, which is not given"
             if where.isidentifier():
-                inside = str(e).partition("full_key: ")[2]
-                key = ".".join(filter(None, (where, inside, missing[2])))
-                told += f"; add ++{key}=VALUE"
-        raise UserError(f"{where}: {told}") from e
+                parent = known.get(path.rpartition(".")[2])
+                key = ".".join(filter(None, (parent or where, "" if parent else path, missing[2])))
+                message += f"; add ++{key}=VALUE"
+        groups = [known[part] for part in path.split(".") if part in known]
+        group = groups[-1] if groups else where
+        raise UserError(f"{group}: {message}") from e
 
 
 def tell_error(message: str) -> None:
-    """On stderr, and where torchrun looks for what it repeats at its own end."""
+    """Print an error on stderr, and write it to the file that torchrun repeats when it exits."""
     message = redacted(message)
     print(f"error: {message}", file=sys.stderr, flush=True)
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):

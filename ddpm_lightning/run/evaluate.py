@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from ddpm_lightning.data.clips.base import CHECKPOINT_KEY, ClipData
 from ddpm_lightning.evaluation.likelihoods import measure, summary
 from ddpm_lightning.evaluation.losses import evaluate
 from ddpm_lightning.evaluation.report import table
@@ -16,11 +17,10 @@ from ddpm_lightning.run.checkpoint import find_run, load_denoisers, read_checkpo
 from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import user_errors
-from ddpm_lightning.training.datamodule import StoreDataModule
 
 
 def evaluate_run(cfg: DictConfig) -> None:
-    """Prints the table and writes evaluation.json beside the run's configuration."""
+    """Print the table and write evaluation.json beside the run's configuration."""
     config = resolved(cfg)
     check({key: value for key, value in config.items() if key != "data"})
     run = find_run(str(config["checkpoint"]), Path(config["outputs_dir"]))
@@ -30,14 +30,14 @@ def evaluate_run(cfg: DictConfig) -> None:
     node |= {"frozen": True} if "frozen" in node else {}  # measuring fetches nothing
     check({"data": node})
     with user_errors("data"):
-        data: StoreDataModule = instantiate(node, _convert_="all")
+        data: ClipData = instantiate(node, _convert_="all")
         data.load()
         if not overrides:  # the clips that the run validates on, whatever has come since
             state = read_checkpoint(run.checkpoint)
-            data.load_state_dict(state.get(type(data).__qualname__, {}))
+            data.load_state_dict(state.get(CHECKPOINT_KEY, {}))
     denoisers, step = load_denoisers(run)
     results = {
-        weights: evaluate(denoiser.to(device), data.val_dataloader(), config["num_draws"], device)
+        weights: evaluate(denoiser.to(device), data.val_loader(), config["num_draws"], device)
         for weights, denoiser in denoisers.items()
     }
     likelihoods = {}
@@ -46,9 +46,7 @@ def evaluate_run(cfg: DictConfig) -> None:
             likelihood: Likelihood = instantiate(config["likelihood"], _convert_="all")
             likelihoods = {
                 weights: summary(
-                    measure(
-                        likelihood, denoiser, data.val_dataloader(), config["num_clips"], device
-                    )
+                    measure(likelihood, denoiser, data.val_loader(), config["num_clips"], device)
                 )
                 for weights, denoiser in denoisers.items()
             }

@@ -14,15 +14,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ddpm_lightning.data.atomic import write_file
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.files.atomic import write_file
+from ddpm_lightning.run.build import build_denoiser
 from ddpm_lightning.run.checkpoint import (
     FORM_KEYS,
     Run,
-    build_denoiser,
     check_stored,
     choose_denoiser,
     find_run,
+    with_weights,
 )
 from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.errors import UserError, user_errors
@@ -38,7 +39,7 @@ def export(cfg: DictConfig) -> None:
     run = find_run(str(config["checkpoint"]), Path(config["outputs_dir"]))
     denoiser, step = choose_denoiser(run, config["weights"])
     stored = {
-        "model": run.config["model"],
+        "model": {"denoiser": run.config["model"]["denoiser"]},
         "data": {key: run.config["data"][key] for key in FORM_KEYS},
     }
     metadata = {
@@ -60,13 +61,13 @@ def export(cfg: DictConfig) -> None:
 
 
 def sealed(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """A safetensors file that holds its own checksum."""
+    """Return a safetensors file that holds its own checksum."""
     data = save(tensors, metadata | {"sha256": _NO_DIGEST.decode()})
     return data.replace(_NO_DIGEST, hashlib.sha256(data).hexdigest().encode(), 1)
 
 
 def load_exported(path: Path) -> tuple[Run, Denoiser, int, str]:
-    """What export wrote: the run's configuration, the denoiser, its step, and which weights."""
+    """Return what export wrote: the run's configuration, the denoiser, step and weights' name."""
     try:
         data = path.read_bytes()
         tensors = load(data)
@@ -80,10 +81,10 @@ def load_exported(path: Path) -> tuple[Run, Denoiser, int, str]:
         raise UserError(f"{path} is not a file of export.py, or damaged: {e}") from e
     check_stored(config, path)
     run = Run(path.parent, path, config)
-    return run, build_denoiser(run, tensors), step, weights
+    return run, with_weights(build_denoiser(config["model"]), tensors, path), step, weights
 
 
 def _metadata(data: bytes) -> dict[str, Any]:
-    """A safetensors file begins with the length of its header, which is JSON."""
+    """Return the metadata of a safetensors file: its header is JSON after eight bytes of length."""
     length = int.from_bytes(data[:8], "little")
     return dict(json.loads(data[8 : 8 + length])["__metadata__"])

@@ -14,11 +14,11 @@ from ddpm_lightning.run.errors import UserError, user_errors
 
 
 def ingest(cfg: DictConfig) -> None:
-    """Ingests one part, showing how far it is, and says what was stored and what was skipped."""
+    """Ingest one part, show the progress, and log what was stored and what was skipped."""
     config = resolved(cfg)
     if "list" not in config["data"]:
         raise UserError("data must be a list of URLs: data=tgif or data=gif_urls")
-    # Not the data module: it would bring torch along, ten times the memory of everything here.
+    # Not UrlClips: it would bring torch along, ten times the memory of everything here.
     wanted = signature(IngestData).parameters
     config["data"] = {key: value for key, value in config["data"].items() if key in wanted}
     config["data"]["_target_"] = f"{IngestData.__module__}.{IngestData.__qualname__}"
@@ -41,7 +41,7 @@ def ingest(cfg: DictConfig) -> None:
 
 
 class Table:
-    """Progress on a terminal, drawn over itself; elsewhere a line now and then."""
+    """Shows progress on a terminal, drawn over itself; elsewhere as a line now and then."""
 
     def __init__(self, is_terminal: bool) -> None:
         self._is_terminal = is_terminal
@@ -65,7 +65,7 @@ class Table:
 
 
 def describe(news: News) -> str:
-    """The first line sums up; then a line for clips, and for each cause of a failure."""
+    """Return a line that sums up, then a line for clips, and one for each cause of a failure."""
     rate = news.num_fetched / news.seconds if news.seconds else 0.0
     left = (news.num_urls - news.num_settled) / rate if rate else None
     first = (

@@ -5,10 +5,10 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.plots.data_page import data_page
 from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.errors import user_errors
-from ddpm_lightning.training.datamodule import StoreDataModule
 
 
 def inspect_data(cfg: DictConfig) -> None:
@@ -18,7 +18,7 @@ def inspect_data(cfg: DictConfig) -> None:
     node |= {"frozen": True} if "frozen" in node else {}  # looking fetches nothing
     check(config)
     with user_errors("data"):
-        data: StoreDataModule = instantiate(node, _convert_="all")
+        data: ClipData = instantiate(node, _convert_="all")
         store = data.open_store()
         if config["verify"]:
             store.verify()

@@ -2,81 +2,95 @@
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from ddpm_lightning.data.clip import clip_format
-from ddpm_lightning.networks.memory import (
-    GIB,
-    LARGEST_BATCH,
-    RESERVE,
-    MemoryPlan,
-    Proposal,
-    propose,
-)
-from ddpm_lightning.run.config import Node, resolved
-from ddpm_lightning.run.directory import Start
+from ddpm_lightning.networks.memory import GIB, RESERVE, MemoryPlan, largest_batch, measure
+from ddpm_lightning.run.config import Node, nodes
 from ddpm_lightning.run.errors import UserError, user_errors
 
+LARGEST_BATCH = 64  # that auto chooses
 _CGROUP, _MEMINFO = Path("/sys/fs/cgroup/memory.max"), Path("/proc/meminfo")
 
 
 class Budget(NamedTuple):
-    """Bytes of a device that a training step is planned to take, and that are free."""
+    """The plan of a training step with batch_size clips, and the bytes available."""
 
     plan: MemoryPlan
+    batch_size: int
     available: int
 
     def __str__(self) -> str:
-        return f"{self.plan} planned, {self.available / GIB:.1f} GiB free"
+        planned = self.plan.describe(self.batch_size)
+        return f"{planned} planned, {self.available / GIB:.1f} GiB free"
 
 
-def with_batch_size(start: Start, batch_size: int) -> Start:
-    """The same with another number of clips, which a resumed run will find."""
-    start.cfg.data.batch_size = batch_size
-    return start._replace(config=resolved(start.cfg))
+def choose_batch(config: Node, network: nn.Module, is_auto: bool) -> tuple[int, Budget]:
+    """Return the batch size and the memory that training with it takes.
 
+    Args:
+        config: a run's, resolved.
+        is_auto: whether the largest power of 2 that fits is wanted, not data.batch_size.
 
-def fit_memory(start: Start, network: nn.Module, is_auto: bool) -> tuple[Start, Budget]:
-    """With the batch size chosen, if it is to be: the largest power of 2 that fits. UserError where
-    a given one does not fit, with what would.
+    Raises:
+        UserError: where the device cannot hold the batch, with what it can.
     """
-    config = start.config
-    accelerator = str(config["trainer"].get("accelerator", "auto"))
-    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    form = clip_format(**config["data"])
-    wanted = LARGEST_BATCH if is_auto else config["data"]["batch_size"]
-    shape = (wanted, form.channels, form.num_frames, form.height, form.width)
-    precision = str(config["trainer"].get("precision", "32"))
-    # What auto means on a CPU is measured, which must fit too.
-    whole = precision.startswith(("32", "64")) or (precision == "auto" and not on_gpu)
-    dtype = torch.float32 if whole else torch.bfloat16
-    available = available_bytes(on_gpu)
+    trainer, form = config["trainer"], clip_format(**config["data"])
+    device = training_device(trainer)
+    available = available_bytes(device)
     with user_errors("model"):
-        found = propose(
+        plan = measure(
             network,
-            shape,
-            "cuda" if on_gpu else "cpu",
-            available,
-            dtype,
-            averages=len(config["callbacks"].get("ema", {}).get("averages", {})),
+            (form.channels, form.num_frames, form.height, form.width),
+            device,
+            training_dtype(trainer),
+            averages=len(list(nodes(config["callbacks"].get("ema", {}).get("averages"), ""))),
+            available=available,
         )
-    if is_auto and not found.checkpointing:
-        return with_batch_size(start, found.batch_size), Budget(found.plan, available)
-    if found.checkpointing or found.batch_size < wanted:
+    wanted = LARGEST_BATCH if is_auto else config["data"]["batch_size"]
+    batch_size = largest_batch(plan, available, wanted)
+    limit = f"needs more than {RESERVE:.0%} of the {available / GIB:.1f} GiB that are free"
+    if not batch_size:
+        clip = f"{form.num_frames}x{form.height}x{form.width}"
+        raise UserError(f"a single clip of {clip} {limit}; choose {_smaller(config)}")
+    if batch_size < wanted and not is_auto:
+        accumulate = (trainer.get("accumulate_grad_batches") or 1) * -(-wanted // batch_size)
         raise UserError(
-            f"data.batch_size={wanted} needs more than {RESERVE:.0%} of the "
-            f"{available / GIB:.1f} GiB that are free; {remedy(found, config)}"
+            f"data.batch_size={wanted} {limit}; add data.batch_size={batch_size} "
+            f"trainer.accumulate_grad_batches={accumulate}"
         )
-    return start, Budget(found.plan, available)
+    return batch_size, Budget(plan, batch_size, available)
 
 
-def available_bytes(on_gpu: bool) -> int:
-    """Free on the first GPU, or on this machine, within the bounds that are set to us."""
-    if on_gpu:
-        return int(torch.cuda.mem_get_info()[0])
+def training_device(trainer: Node) -> torch.device:
+    """Return the device that Lightning gives to this process."""
+    is_wanted = trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda")
+    if not (is_wanted and torch.cuda.is_available()):
+        return torch.device("cpu")
+    local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+    return torch.device("cuda", gpu_index(trainer.get("devices", "auto"), local_rank))
+
+
+def gpu_index(devices: Any, local_rank: int) -> int:
+    """Return the number of the GPU of a rank: of a list "1,3" or [1, 3] that at its place."""
+    if isinstance(devices, str) and "," in devices:
+        devices = [int(number) for number in devices.split(",")]
+    return int(devices[local_rank]) if isinstance(devices, list) else local_rank
+
+
+def training_dtype(trainer: Node) -> torch.dtype:
+    """Return what the network computes in."""
+    precision = str(trainer.get("precision") or "32")
+    return torch.float32 if precision.startswith(("32", "64")) else torch.bfloat16
+
+
+def available_bytes(device: torch.device) -> int:
+    """Return the bytes that are free on a GPU, or on this machine within the limits set to us."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
     free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # at most
     if _MEMINFO.exists():
         rows = dict(line.split(":") for line in _MEMINFO.read_text().splitlines())
@@ -85,12 +99,10 @@ def available_bytes(on_gpu: bool) -> int:
     return free if limit == "max" else min(free, int(limit))
 
 
-def remedy(found: Proposal, config: Node) -> str:
-    """The words that make it fit."""
-    words = [f"data.batch_size={found.batch_size}"]
-    before = config["trainer"].get("accumulate_grad_batches") or 1
-    words.append(f"trainer.accumulate_grad_batches={found.accumulate * before}")
-    if found.checkpointing:
-        levels = len(config["model"]["network"].get("width_multipliers", [0]))
-        words.append(f"network.checkpointing=[{','.join(['true'] * levels)}]")
-    return f"add {' '.join(words)}"
+def _smaller(config: Node) -> str:
+    """Return what may make a single clip fit; recomputation only where there is still some."""
+    network = config["model"]["denoiser"]["network"]
+    levels = len(network.get("width_multipliers", []))
+    recomputation = f"network.checkpointing=[{','.join(['true'] * levels)}], "
+    is_left = levels and network.get("checkpointing") != [True] * levels
+    return f"{recomputation if is_left else ''}a smaller data.size or a smaller network="

@@ -6,11 +6,11 @@ from os.path import relpath
 import lightning.pytorch as pl
 import torch
 
+from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.networks.flops import training_flops
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.directory import Start
 from ddpm_lightning.run.memory import Budget
-from ddpm_lightning.training.datamodule import StoreDataModule
 from ddpm_lightning.training.module import DiffusionModule
 from ddpm_lightning.training.text import labelled
 
@@ -18,17 +18,17 @@ from ddpm_lightning.training.text import labelled
 def overview(
     start: Start,
     trainer: pl.Trainer,
-    data: StoreDataModule,
+    data: ClipData,
     module: DiffusionModule,
     budget: Budget,
 ) -> str:
-    """At most twenty lines. The data must be loaded, the trainer made."""
+    """Return the overview, at most twenty lines, of a run whose data are loaded."""
     choice, form = start.choices, data.format
     assert data.store is not None
     clip = (form.channels, form.num_frames, form.height, form.width)
-    parts = {"devices": trainer.world_size, "accumulated": trainer.accumulate_grad_batches}
-    clips = data.batch_size * math.prod(parts.values())
-    more = "".join(f" x {number} {what}" for what, number in parts.items() if number > 1)
+    factors = {"devices": trainer.world_size, "accumulated": trainer.accumulate_grad_batches}
+    clips = data.batch_size * math.prod(factors.values())
+    more = "".join(f" x {number} {what}" for what, number in factors.items() if number > 1)
     gflops = training_flops(module.denoiser.network, clip) / 1e9
     num_parameters = sum(p.numel() for p in module.denoiser.parameters())
     report = describe(module.denoiser.process, module.denoiser.data_std)

@@ -1,12 +1,13 @@
-"""The ranks of a run agree on one run, and learn what becomes of each other.
+"""The ranks of a run agree on one run, and watch each other.
 
-Rank 0 makes the run directory and records the run there; the others go on with it as with any run
-that is resumed. Those that Lightning starts are told by their command line where it is. Those that
-torchrun or srun has started are told through a store at MASTER_ADDR:MASTER_PORT, once all of them
-have shown there that they have the same settings.
+Rank 0 creates the run directory and records the run there; the others resume it like any other run.
+Those that Lightning starts receive its path on their command line. Those that torchrun or srun has
+started receive it through a store at MASTER_ADDR:MASTER_PORT, once all of them have shown there
+that they have the same settings.
 """
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -16,14 +17,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import OmegaConf
 from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from ddpm_lightning.run.cli import Job, JobError
+from ddpm_lightning.run.config import first_difference
 from ddpm_lightning.run.directory import record_failure
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, tell_error
+from ddpm_lightning.run.slurm import going_on
 from ddpm_lightning.training.steps import Steps
 from ddpm_lightning.training.watch import LOOPBACK, FirstRankWatch, OtherRankWatch, Watch
 
@@ -40,14 +43,15 @@ _ADDRESS = "DDPM_LIGHTNING_RANK_0"  # PORT:TOKEN of rank 0's watch, for them
 
 
 def own_rank() -> int:
-    """Of this process, by its environment."""
+    """Return the rank of this process, by its environment."""
     return next((int(os.environ[name]) for name in _RANK if name in os.environ), 0)
 
 
 class Meeting:
-    """Where the ranks that torchrun or srun has started find each other.
+    """Exchanges messages, through a store, among ranks that torchrun or srun has started.
 
-    Raises RunFailed, here or later, where rank 0 is not there or no longer.
+    Raises:
+        RunFailed: here or later, where rank 0 is not there or no longer.
     """
 
     def __init__(self, environment: "ClusterEnvironment") -> None:
@@ -71,17 +75,17 @@ class Meeting:
         self._store = PrefixStore(f"ddpm_lightning/{attempt}", store)
 
     def gather(self, settings: Any) -> None:
-        """Rank 0 waits for all others; UserError for one that has other settings."""
+        """Wait, as rank 0, for the settings of all others; UserError where they differ."""
         deadline = time.monotonic() + MAX_START_SECONDS
         for rank in range(1, self.world_size):
-            while (found := self._get(f"settings/{rank}")) is None:
+            while (own := self._get(f"settings/{rank}")) is None:
                 if time.monotonic() > deadline:
                     raise RunFailed(
                         f"rank {rank} of {self.world_size} has not come within "
                         f"{MAX_START_SECONDS} s; were all started, by torchrun or srun?"
                     )
                 time.sleep(_POLL_SECONDS)
-            if difference := first_difference(settings, json.loads(found)):
+            if difference := first_difference(settings, json.loads(own)):
                 key, first, other = difference
                 raise UserError(
                     f"the ranks have different configurations: {key}={other} at rank {rank}, "
@@ -89,28 +93,27 @@ class Meeting:
                 )
 
     def show(self, settings: Any) -> None:
-        """Another rank shows rank 0 its settings."""
+        """Send the settings of another rank to rank 0."""
         self._store.set(f"settings/{self.rank}", json.dumps(settings))
 
     def tell(self, message: dict[str, Any]) -> None:
-        """Rank 0 tells all others where the run is, or with which exit code it has ended."""
+        """Send to all others, as rank 0, where the run is, or the exit code that ended it."""
         self._store.set("run", json.dumps(message))
         self.has_told = True
 
     def told(self) -> dict[str, Any]:
-        """What rank 0 says, when it does. Raises JobError if its run has ended before."""
-        while (found := self._get("run")) is None:
+        """Receive the message of rank 0; JobError if its run has ended before."""
+        while (text := self._get("run")) is None:
             time.sleep(_POLL_SECONDS)
-        message: dict[str, Any] = json.loads(found)
+        message: dict[str, Any] = json.loads(text)
         if "failed" in message:
             raise JobError(message["failed"])
         return message
 
     def own_address(self) -> str:
-        """Where others find this machine; that is not MASTER_ADDR if torchrun placed rank 0
-        elsewhere."""
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_DGRAM)
-        family, kind, protocol, _, address = found[0]
+        """Return where others reach this machine: MASTER_ADDR only if rank 0 was placed there."""
+        addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_DGRAM)
+        family, kind, protocol, _, address = addresses[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.connect(address)  # sends nothing
             own = str(probe.getsockname()[0])
@@ -124,7 +127,7 @@ class Meeting:
 
 
 def meeting() -> Meeting | None:
-    """With the others that torchrun or srun has started; None where they have started one only."""
+    """Return the meeting of all that torchrun or srun has started; None for a single process."""
     if not _STARTED_BY & os.environ.keys():
         return None
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -140,9 +143,51 @@ def meeting() -> Meeting | None:
     return None
 
 
+class Ranks(NamedTuple):
+    """This process's place among the ranks of a run.
+
+    job: to be done here; another rank than the first resumes the run of rank 0.
+    meeting: of rank 0 with those that torchrun or srun has started.   watch: of rank 0 by another.
+    """
+
+    job: Job
+    is_first: bool
+    meeting: Meeting | None = None
+    watch: Watch | None = None
+
+    def check_nodes(self, num_nodes: int) -> None:
+        """Raise UserError where nothing has started ranks on other nodes."""
+        if self.is_first and self.meeting is None and num_nodes > 1:
+            raise UserError(
+                f"trainer.num_nodes={num_nodes}: start the ranks on each node with torchrun or srun"
+            )
+
+    @contextmanager
+    def heartbeat(self, trainer: "pl.Trainer", directory: Path, resume: Path) -> Iterator[None]:
+        """Watch the other ranks during training; rank 0 first sends them what to resume."""
+        if self.watch is not None:
+            self.watch.steps = _steps(trainer)
+            yield
+        else:
+            with _first_heartbeat(self.meeting, trainer, directory, resume):
+                yield
+
+
 @contextmanager
-def gathered(job: Job) -> Iterator[Meeting | None]:
-    """Around what rank 0 does: the others have come, and hear of its end if it ends early."""
+def rendezvous(job: Job) -> Iterator[Ranks]:
+    """Find the other ranks of a run around all that this process does for it."""
+    if rank := own_rank():
+        logging.getLogger().setLevel(logging.WARNING)
+        with _joined(job, rank) as (own, watch):
+            yield Ranks(own, is_first=False, watch=watch)
+    else:
+        with _gathered(job) as meeting:
+            yield Ranks(going_on(job), is_first=True, meeting=meeting)
+
+
+@contextmanager
+def _gathered(job: Job) -> Iterator[Meeting | None]:
+    """Wait for the other ranks, and send them the exit code if rank 0 exits early."""
     settings = _settings(job)
     others = meeting()
     try:
@@ -157,8 +202,8 @@ def gathered(job: Job) -> Iterator[Meeting | None]:
 
 
 @contextmanager
-def joined(job: Job, rank: int) -> Iterator[tuple[Job, Watch]]:
-    """Around what another rank does, with a job that goes on with the run of rank 0."""
+def _joined(job: Job, rank: int) -> Iterator[tuple[Job, Watch]]:
+    """Receive from rank 0 which run to resume, and watch rank 0 from then on."""
     others = meeting()
     if others is not None:
         others.show(_settings(job))
@@ -188,19 +233,13 @@ def joined(job: Job, rank: int) -> Iterator[tuple[Job, Watch]]:
 
 
 @contextmanager
-def followed(watch: Watch, trainer: "pl.Trainer") -> Iterator[None]:
-    """Around training by another rank: rank 0 hears where it is."""
-    watch.steps = _steps(trainer)
-    yield
-
-
-@contextmanager
-def accompanied(
-    others: Meeting | None, directory: Path, resume: Path, trainer: "pl.Trainer"
+def _first_heartbeat(
+    others: Meeting | None, trainer: "pl.Trainer", directory: Path, resume: Path
 ) -> Iterator[None]:
-    """Around training by rank 0: the others are told what to resume, and are watched.
+    """Send the other ranks what to resume, and watch them.
 
-    UserError unless as many have been started as the trainer wants.
+    Raises:
+        UserError: unless as many have been started as the trainer wants.
     """
     _check_number(others, trainer)
     if trainer.num_devices * trainer.num_nodes == 1:
@@ -252,7 +291,7 @@ def _watched(watch: Watch) -> Iterator[None]:
 
 
 def _steps(trainer: "pl.Trainer") -> Steps | None:
-    """That a callback marks, if there is one."""
+    """Return the steps that a callback marks, None without one."""
     from ddpm_lightning.training.callbacks.hang import HangGuard
 
     guards = [c for c in trainer.callbacks if isinstance(c, HangGuard)]  # type: ignore[attr-defined]
@@ -266,14 +305,6 @@ def _end_process(cause: str | None) -> None:
     os._exit(1)
 
 
-def check_nodes(others: Meeting | None, num_nodes: int) -> None:
-    """UserError where nothing has started ranks on other nodes."""
-    if others is None and num_nodes > 1:
-        raise UserError(
-            f"trainer.num_nodes={num_nodes}: start the ranks on each node with torchrun or srun"
-        )
-
-
 def _check_number(others: Meeting | None, trainer: "pl.Trainer") -> None:
     wanted = trainer.num_devices * trainer.num_nodes
     if others is not None and others.world_size != wanted:
@@ -284,16 +315,5 @@ def _check_number(others: Meeting | None, trainer: "pl.Trainer") -> None:
 
 
 def _settings(job: Job) -> Any:
-    """As composed, before anything is filled in."""
+    """Return the configuration as composed, before anything is filled in."""
     return json.loads(json.dumps(OmegaConf.to_container(job.cfg, resolve=False)))
-
-
-def first_difference(first: Any, other: Any, key: str = "") -> tuple[str, Any, Any] | None:
-    """(key, first value, other value) at the first key that differs."""
-    if not isinstance(first, dict) or not isinstance(other, dict):
-        return (key, first, other) if first != other else None
-    for name in {**first, **other}:
-        where = f"{key}.{name}" if key else name
-        if found := first_difference(first.get(name), other.get(name), where):
-            return found
-    return None

@@ -13,30 +13,36 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lightning.run.checkpoint import check_same_experiment, find_directory, newest_checkpoint
+from ddpm_lightning.run.checkpoint import (
+    check_same_experiment,
+    find_directory,
+    newest_checkpoint,
+    read_config,
+)
 from ddpm_lightning.run.cli import NOT_OF_THE_RUN, Job
-from ddpm_lightning.run.config import check, resolved
-from ddpm_lightning.run.directory import Start
+from ddpm_lightning.run.config import check_without_lightning, resolved
+from ddpm_lightning.run.directory import Start, refusal_recorded
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.words import CONF
 
 
 def resumed_start(given: str, job: Job) -> Start:
-    """The run meant by a directory, a checkpoint file or 'last', in its own directory.
+    """Return the run meant by a directory, a checkpoint file or 'last', in its own directory.
 
-    It goes on from its newest checkpoint, or from the one that was given; from its beginning if it
-    has none yet.
+    It is resumed from that checkpoint, or from its newest one; from its beginning if it has none.
     """
     outputs = Path(job.cfg.outputs_dir)
     directory = find_directory(given, outputs)
-    checkpoint = Path(given) if Path(given).is_file() else newest_checkpoint(directory)
-    cfg, choices = _composed(directory)
-    for override in OverridesParser.create().parse_overrides(job.words):
-        _apply(override, cfg, choices, directory)
-    cfg.run_dir = str(directory.absolute())  # it may have been moved
-    start = Start(directory, cfg, resolved(cfg), choices, checkpoint, is_new=False)
-    check_same_experiment(directory, start.config)
-    return start
+    with refusal_recorded(directory):
+        checkpoint = Path(given) if Path(given).is_file() else newest_checkpoint(directory)
+        stored = read_config(directory)
+        cfg, choices = _composed(directory)
+        for override in OverridesParser.create().parse_overrides(job.words):
+            _apply(override, cfg, choices, directory)
+        cfg.run_dir = str(directory.absolute())  # it may have been moved
+        start = Start(directory, cfg, resolved(cfg), choices, checkpoint, is_new=False)
+        check_same_experiment(directory, stored, start.config)
+        return start
 
 
 def _composed(directory: Path) -> tuple[DictConfig, dict[str, str | None]]:
@@ -48,7 +54,7 @@ def _composed(directory: Path) -> tuple[DictConfig, dict[str, str | None]]:
         raise UserError(f"{file} is missing or damaged, so {directory} cannot go on: {e}") from e
     assert isinstance(cfg, DictConfig)
     OmegaConf.set_struct(cfg, True)
-    check(resolved(cfg))
+    check_without_lightning(resolved(cfg))
     return cfg, choices
 
 

@@ -1,4 +1,4 @@
-"""Going on from an earlier checkpoint: what was trained beyond it becomes a run of its own.
+"""Resuming from an earlier checkpoint: what was trained beyond it becomes a run of its own.
 
 Where it was, its checkpoints, further on, would be taken for this run's newest, and its snapshots
 would be mixed into this run's averages.
@@ -14,8 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.training.checkpoint_io import (
+from ddpm_lightning.files.checkpoints import (
     BEST,
     LAST,
     STEP,
@@ -27,22 +26,27 @@ from ddpm_lightning.training.checkpoint_io import (
     remove,
     sweep,
 )
+from ddpm_lightning.run.errors import UserError
 
 
 def set_aside(directory: Path, checkpoint: Path, step: int) -> Path | None:
-    """Moves what a run has of later steps to a new directory in it, abandoned_1, abandoned_2, ..
+    """Archive what a run has of later steps in a new directory in it, abandoned_1, abandoned_2, ..
 
-    It can be sampled, evaluated and resumed like any other. None if there is no later checkpoint. A
-    process that dies on the way leaves .abandoned, and the next start goes on with that.
+    It can be sampled, evaluated and resumed like any other. If a process dies on the way, the next
+    start resumes with its .abandoned.
 
     Args:
-        checkpoint: of the run, at this step; last.ckpt from now on. UserError if it is another one
-            by now, for the directory was not locked when it was chosen.
+        checkpoint: of the run, at this step; last.ckpt from now on.
+    Returns:
+        The directory, None if there is no later checkpoint.
+    Raises:
+        UserError: if the checkpoint is of another step by now, for no lock was held when it was
+            chosen.
     """
     checkpoints, averages = directory / "checkpoints", directory / "averages"
-    if (found := int(read(checkpoint)["global_step"])) != step:
+    if (newest := int(read(checkpoint)["global_step"])) != step:
         raise UserError(
-            f"{relpath(directory)} was still being trained, from step {step} to {found}; "
+            f"{relpath(directory)} was still being trained, from step {step} to {newest}; "
             "start again to go on from there"
         )
     _choose(checkpoint, checkpoints / LAST)
@@ -71,13 +75,13 @@ def set_aside(directory: Path, checkpoint: Path, step: int) -> Path | None:
         link(path, unfinished / "averages" / path.name)
     best = checkpoints / BEST
     _move([best] if _is_later(best, step) else [], unfinished / "checkpoints")
-    _move(later, unfinished / "checkpoints")  # at last: as long as one is there, this goes on
+    _move(later, unfinished / "checkpoints")  # at last: as long as one is there, this is resumed
     places = (directory / f"abandoned_{number}" for number in count(1))
     return unfinished.rename(next(place for place in places if not place.exists()))
 
 
 def _choose(checkpoint: Path, last: Path) -> None:
-    """Makes it last.ckpt; it and what that was, if that is whole, have their numbers from now on.
+    """Make a checkpoint last.ckpt; it and the one before, if intact, have numbers from now on.
 
     A process that dies in a save may have written last.ckpt alone.
     """
@@ -93,7 +97,7 @@ def _choose(checkpoint: Path, last: Path) -> None:
 
 
 def _later(folder: Path, step: int) -> list[Path]:
-    """Numbered files of later steps."""
+    """Return the numbered files of later steps."""
     return [path for path in folder.glob("step_*") if (_number(path) or 0) > step]
 
 

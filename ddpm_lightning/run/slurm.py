@@ -1,4 +1,4 @@
-"""A SLURM job that is requeued goes on with its run.
+"""A SLURM job that is requeued resumes its run.
 
 SLURM starts a requeued job with the same command and the same id, so both lead to the directory.
 Ask for a signal before the time is up: #SBATCH --signal=USR1@90 and --requeue.
@@ -18,14 +18,16 @@ from ddpm_lightning.run.errors import RunFailed, Stopped
 
 
 def job_id() -> str | None:
-    """Of the job that this process is in, one of an array included."""
+    """Return the id of the SLURM job of this process, one of an array included."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
 
 
 def going_on(job: Job) -> Job:
-    """With the run that this job had begun with these words before. What it is given to go on with
-    counts until it is requeued."""
+    """Return the job, resuming the run that it began with these words before.
+
+    A checkpoint that it is started with takes precedence until it is requeued.
+    """
     is_requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
     pointer = _pointer(Path(job.cfg.outputs_dir), job.words)
     if pointer is None or not pointer.is_file() or (job.cfg.ckpt_path and not is_requeued):
@@ -40,7 +42,7 @@ def going_on(job: Job) -> Job:
 
 @contextmanager
 def requeued(directory: Path, outputs: Path, words: list[str]) -> Iterator[None]:
-    """Around a run: the job finds it again, and is queued again when SIGUSR1 has stopped it."""
+    """Store which run the job trains, and queue it again when SIGUSR1 has stopped it."""
     if (pointer := _pointer(outputs, words)) is not None:
         pointer.parent.mkdir(parents=True, exist_ok=True)
         write_text(pointer, str(directory.absolute()))

@@ -3,7 +3,7 @@
 A job is started with `resume=DIRECTORY`, so its process composes nothing: whatever becomes of conf/
 meanwhile, and whatever another job leaves in its process, cannot change it. The directory of a
 sweep is named by its words, so the same command finds it again: what is finished is kept, the rest
-goes on. The process of the sweep itself imports no torch.
+goes on.
 """
 
 import csv

@@ -1,5 +1,6 @@
 """The words of a command line: what is wrong with them, and what is near in conf/."""
 
+import math
 import re
 from difflib import get_close_matches
 from itertools import takewhile
@@ -9,8 +10,11 @@ from typing import NoReturn
 import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from ddpm_lightning.run.errors import UserError
+
+OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
 
 CONF = Path(__file__).parents[2] / "conf"
 OPTIONAL_GROUPS = ("experiment", "debug")  # null means none of them
@@ -19,27 +23,42 @@ _FLAGS = (  # of Hydra
     *("-r", "--run", "-m", "--multirun", "-sc", "--shell-completion", "-cp", "--config-path"),
     *("-cn", "--config-name", "-cd", "--config-dir", "--experimental-rerun", "-i", "--info"),
 )
+_REMOVED = {  # keys, and what they are now
+    "model.data_std": "model.denoiser.data_std",
+    "model.process": "model.denoiser.process",
+    "network.outputs": "network.out_channels, a number of channels of its own",
+}
 _USUAL_FLAGS = "flags are -m, --help, --cfg job, --info"
 
 
 def refuse_mistakes(config_name: str, words: list[str]) -> None:
-    """UserError for words that Hydra would take, or answer at length."""
+    """Raise UserError for words that Hydra would take, or answer at length."""
     _refuse_dashes(config_name, words)
     parser = get_args_parser()
     parser.error = _refuse_flags  # type: ignore[method-assign]
     _refuse_blanks(parser.parse_args(words).overrides)
+    _refuse_removed(words)
     _refuse_null_groups(words)
     if not any(word.startswith("-") for word in words):  # --config-dir brings groups of its own
         _refuse_unknown_keys(config_name, words)
 
 
 def root_of(word: str) -> str:
-    """The first part of the key."""
+    """Return the first part of the key."""
     return re.split(r"[./@=]", word.lstrip("+~"))[0]
 
 
+def _refuse_removed(words: list[str]) -> None:
+    """Raise UserError for a key that has another name now."""
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0]
+        for old, new in _REMOVED.items():
+            if key == old or key.startswith(f"{old}."):
+                raise UserError(f"{word}: {old} is now {new}")
+
+
 def _refuse_null_groups(words: list[str]) -> None:
-    """UserError for GROUP=null, which Hydra would answer with a stack of frames."""
+    """Raise UserError for GROUP=null, which Hydra would answer with a stack of frames."""
     for word in words:
         group, _, option = word.partition("=")
         folder = CONF / group.strip("+~")
@@ -51,31 +70,31 @@ def _refuse_null_groups(words: list[str]) -> None:
 
 
 def _refuse_dashes(config_name: str, words: list[str]) -> None:
-    """UserError for --KEY=VALUE, which Hydra answers with a page about its flags."""
+    """Raise UserError for --KEY=VALUE, which Hydra answers with a page about its flags."""
     for word in words:
         flag = word.partition("=")[0]
         if word.startswith("-") and not any(known.startswith(flag) for known in _FLAGS):
-            given = word.lstrip("-")
-            near = get_close_matches(root := root_of(given), _known(config_name), n=1)
-            option = given.replace(root, near[0], 1) if near else "KEY"
+            bare = word.lstrip("-")
+            near = get_close_matches(root := root_of(bare), _known(config_name), n=1)
+            option = bare.replace(root, near[0], 1) if near else "KEY"
             option += "" if "=" in option else "=VALUE"
             raise UserError(f"{word}: a value is given without dashes, {option}; {_USUAL_FLAGS}")
 
 
 def _refuse_flags(message: str) -> NoReturn:
-    """In place of a page about all of them."""
+    """Raise UserError for an unknown flag, in place of a page about all of them."""
     raise UserError(f"{message}; values are KEY=VALUE, before or after all flags; {_USUAL_FLAGS}")
 
 
 def _refuse_blanks(overrides: list[str]) -> None:
-    """UserError for KEY VALUE, and KEY = VALUE."""
+    """Raise UserError for KEY VALUE, and KEY = VALUE."""
     for word in overrides:
         if "=" not in word and not word.startswith("~"):
             raise UserError(f"{word} has no value: give KEY=VALUE, in one word")
 
 
 def _refuse_unknown_keys(config_name: str, words: list[str]) -> None:
-    """UserError for +KEY=VALUE with a first part that nothing reads, most likely misspelt."""
+    """Raise UserError for +KEY=VALUE whose first part nothing reads: most likely misspelt."""
     known = _known(config_name)
     for word in words:
         if word.startswith("+") and (root := root_of(word)) not in known:
@@ -85,14 +104,14 @@ def _refuse_unknown_keys(config_name: str, words: list[str]) -> None:
 
 
 def _known(config_name: str) -> list[str]:
-    """What a key can begin with: groups, and the keys of the main file."""
+    """Return what a key can begin with: groups, and the keys of the main file."""
     known = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
     known |= yaml.safe_load((CONF / f"{config_name}.yaml").read_text()).keys()
     return sorted(known - {"defaults"})
 
 
 def describe(error: BaseException) -> str:
-    """At most five lines: the message, its cause where Hydra hides it there, and what is near."""
+    """Return at most five lines: the message, its cause where Hydra hides it, and what is near."""
     message = str(error)
     if isinstance(error, HydraException) and error.__cause__ is not None:
         cause = str(error.__cause__).split("\n")[0]
@@ -108,7 +127,7 @@ def describe(error: BaseException) -> str:
 
 
 def _near_options(message: str) -> list[str]:
-    """What to choose, for Hydra's complaint about an option that a group does not have."""
+    """Return what to choose, for Hydra's complaint about an option that a group does not have."""
     given = next((part for part in message.split("'") if "/" in part), None)
     if "Could not find" not in message or given is None:
         return []
@@ -121,7 +140,7 @@ def _near_options(message: str) -> list[str]:
 
 
 def _near_keys(message: str) -> list[str]:
-    """The same for its complaint about a key, by the files in conf/ that could have it."""
+    """Return what to choose, for Hydra's complaint about a key, by the files in conf/."""
     given = next(iter(message.split("'")[1:]), "")
     if "Could not override" not in message:
         return []
@@ -139,6 +158,6 @@ def _near_keys(message: str) -> list[str]:
 
 
 def _same_keys(name: str) -> list[str]:
-    """Those of this name in other groups."""
+    """Return the keys of this name in other groups."""
     files = (file for file in CONF.glob("*/*.yaml") if f"\n{name}:" in file.read_text())
     return sorted({f"{file.parent.name}.{name}" for file in files})

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
-from ddpm_lightning.samplers.thresholding import Thresholding
+from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
+from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
 from ddpm_lightning.samplers.walk import Point, Walk
-from ddpm_lightning.tensors import expand
+from ddpm_lightning.tensors import combine, expand
 
 
 class AncestralSampler(Sampler):
-    """x_s = mean + std noise.
+    """Steps by x_s = mean + std noise.
 
     Args:
         variance: of x_s, between the conditional (0) and the upper one (1), in log scale; None
@@ -29,7 +30,11 @@ class AncestralSampler(Sampler):
     stochastic = True
 
     def __init__(
-        self, num_evaluations: int, grid: Grid, thresholding: Thresholding, variance: float | None
+        self,
+        num_evaluations: int = 50,
+        grid: Grid = UniformTimeGrid(),
+        thresholding: Thresholding = StaticThresholding(),
+        variance: float | None = 0.0,
     ) -> None:
         super().__init__(num_evaluations, grid, thresholding)
         if variance is not None and not 0 <= variance <= 1:
@@ -43,7 +48,7 @@ class AncestralSampler(Sampler):
         if not there.sigma:
             return x_0
         of_x_t, of_x_0, lower = walk.process.conditional(there.t, here.t)
-        mean = walk.combine(of_x_t, x, of_x_0, x_0)
+        mean = combine(of_x_t, x, of_x_0, x_0)
         share = self.variance if self.variance is not None else learned
         if share is None:
             raise ValueError(

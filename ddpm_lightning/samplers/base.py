@@ -12,12 +12,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ddpm_lightning.denoiser import Estimator
 from ddpm_lightning.processes.axis import TimeAxis
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.samplers.grids.base import Grid
+from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
 from ddpm_lightning.samplers.noise import Generators, noise_source
-from ddpm_lightning.samplers.thresholding import Thresholding
-from ddpm_lightning.samplers.walk import Draw, Estimator, Point, State, Walk
+from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
+from ddpm_lightning.samplers.walk import Draw, Point, State, Walk
 
 
 class Sampler(ABC):
@@ -33,7 +35,12 @@ class Sampler(ABC):
     stochastic: bool
     looks_back = 1  # estimates of x_0 that a step uses, its own included
 
-    def __init__(self, num_evaluations: int, grid: Grid, thresholding: Thresholding) -> None:
+    def __init__(
+        self,
+        num_evaluations: int = 50,
+        grid: Grid = UniformTimeGrid(),
+        thresholding: Thresholding = StaticThresholding(),
+    ) -> None:
         if num_evaluations < 1:
             raise ValueError(
                 f"num_evaluations must be at least 1, got {num_evaluations}; 50 is usual"
@@ -52,7 +59,7 @@ class Sampler(ABC):
         device: torch.device | str = "cpu",
         callback: Callable[[State], None] | None = None,
     ) -> Tensor:
-        """Clips of the given shape (B, C, F, H, W), float32.
+        """Return clips of the given shape (B, C, F, H, W), float32.
 
         Args:
             generator: of the noise; one for all, or one for each of the B clips, which then do not
@@ -66,7 +73,11 @@ class Sampler(ABC):
         return self.walk(denoiser, x, times, draw, callback)
 
     def times(self, process: GaussianProcess) -> Tensor:
-        """The falling times of a walk, 0 at the end; ValueError where the process has too few."""
+        """Return the falling times of a walk, 0 at the end.
+
+        Raises:
+            ValueError: where the process has too few.
+        """
         return self.grid.times(self.axis(process), self.num_intervals)
 
     def walk(
@@ -77,7 +88,7 @@ class Sampler(ABC):
         draw: Draw,
         callback: Callable[[State], None] | None = None,
     ) -> Tensor:
-        """From x at times[0] down to the last of the falling times, in x's dtype.
+        """Return x, in its dtype, at the last of the falling times, from x at times[0].
 
         Args:
             x: (B, ...), or what `start` gives.
@@ -85,33 +96,31 @@ class Sampler(ABC):
         """
         walk = Walk(denoiser, self.thresholding.apply, draw, callback, self.looks_back)
         points = [Point.at(denoiser.process, t) for t in times]
-        for number, (here, there) in enumerate(pairwise(points)):
+        for here, there in pairwise(points):
             walk.open_step(here)
-            before, x = x, self.step(walk, x, here, there)
-            if number and before is not x:  # the first state is the caller's
-                walk.close_step(before)
+            x = self.step(walk, x, here, there)
         if callback and not points[-1].sigma:
             callback(State(0, x, x))
         return x
 
     @property
     def num_intervals(self) -> int:
-        """The most steps that stay within num_evaluations."""
+        """Return the largest number of steps that stay within num_evaluations."""
         return self.num_evaluations
 
     @property
     def num_calls(self) -> int:
-        """Network calls of one walk, num_evaluations or as close below it as whole steps come."""
+        """Return the evaluations of one walk: num_evaluations, or as close below as steps allow."""
         return self.num_intervals
 
     def axis(self, process: GaussianProcess) -> TimeAxis:
-        """Where a walk may stop."""
+        """Return where a walk may stop."""
         return process.axis
 
     def start(self, point: Point, process: GaussianProcess, draw: Draw) -> Tensor:
-        """A draw from the prior at the first point of the grid."""
+        """Return a draw from the prior at the first point of the grid."""
         return draw() * point.sigma
 
     @abstractmethod
     def step(self, walk: Walk, x: Tensor, here: Point, there: Point) -> Tensor:
-        """x at `there` from x at `here`; at t = 0 it returns data."""
+        """Return x at `there` from x at `here`; data where `there` is t = 0."""

@@ -13,12 +13,13 @@ from torch import Tensor
 from ddpm_lightning.processes.base import LOG_SNR_FLOOR
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
-from ddpm_lightning.samplers.thresholding import Thresholding
+from ddpm_lightning.samplers.grids.karras import KarrasGrid
+from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
 from ddpm_lightning.samplers.walk import Point, Walk
 
 
 class ChurnSampler(Sampler):
-    """What Euler's and Heun's methods share.
+    """Adds the churn that Euler's and Heun's methods share.
 
     Args:
         churn: S_churn over a whole walk; 0 leaves the walk deterministic.
@@ -28,13 +29,13 @@ class ChurnSampler(Sampler):
 
     def __init__(
         self,
-        num_evaluations: int,
-        grid: Grid,
-        thresholding: Thresholding,
-        churn: float,
-        churn_min: float,
-        churn_max: float,
-        churn_noise: float,
+        num_evaluations: int = 50,
+        grid: Grid = KarrasGrid(),
+        thresholding: Thresholding = StaticThresholding(),
+        churn: float = 0.0,
+        churn_min: float = 0.05,
+        churn_max: float = 50.0,
+        churn_noise: float = 1.003,
     ) -> None:
         super().__init__(num_evaluations, grid, thresholding)
         if min(churn, churn_min, churn_noise) < 0 or churn_max < churn_min:
@@ -48,11 +49,12 @@ class ChurnSampler(Sampler):
         self.stochastic = churn > 0
 
     def churned(self, walk: Walk, x: Tensor, here: Point) -> tuple[Tensor, Point]:
-        """x with noise added, and the point that it then stands for."""
+        """Return x with noise added, and the point that it then lies at."""
         if not self.churn or not self.churn_min <= here.ratio <= self.churn_max:
             return x, here
-        room = exp(-LOG_SNR_FLOOR / 2) / here.ratio - 1  # the network knows nothing below the floor
-        gamma = max(0.0, min(self.churn / self.num_intervals, sqrt(2) - 1, room))
+        # The network knows nothing below the floor.
+        to_floor = exp(-LOG_SNR_FLOOR / 2) / here.ratio - 1
+        gamma = max(0.0, min(self.churn / self.num_intervals, sqrt(2) - 1, to_floor))
         added = here.sigma * sqrt((1 + gamma) ** 2 - 1)
         noisier = torch.add(x, walk.draw(), alpha=self.churn_noise * added)
         return noisier, here._replace(sigma=here.sigma * (1 + gamma))

@@ -11,20 +11,27 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from ddpm_lightning.denoiser import Estimator
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
+from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
 from ddpm_lightning.samplers.inversion import invert
-from ddpm_lightning.samplers.thresholding import Thresholding
-from ddpm_lightning.samplers.walk import Estimator, Point, Walk
+from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
+from ddpm_lightning.samplers.walk import Point, Walk
+from ddpm_lightning.tensors import combine
 
 
 class DDIMSampler(Sampler):
-    """The probability-flow ODE's first-order walk (eta = 0) and its stochastic relatives."""
+    """Walks the probability-flow ODE at first order (eta = 0), or its stochastic relatives."""
 
     order = 1
 
     def __init__(
-        self, num_evaluations: int, grid: Grid, thresholding: Thresholding, eta: float
+        self,
+        num_evaluations: int = 50,
+        grid: Grid = UniformTimeGrid(),
+        thresholding: Thresholding = StaticThresholding(),
+        eta: float = 0.0,
     ) -> None:
         super().__init__(num_evaluations, grid, thresholding)
         if not 0 <= eta <= 1:
@@ -37,14 +44,14 @@ class DDIMSampler(Sampler):
         if not there.sigma:
             return x_0
         if not self.stochastic:
-            return flow_step(walk, x, x_0, here, there)
+            return flow_step(x, x_0, here, there)
         std = self.eta * sqrt(walk.process.conditional(there.t, here.t).variance)
         kept = sqrt(max(there.sigma**2 - std**2, 0.0))
-        return flow_step(walk, x, x_0, here, there, kept).add_(walk.draw(), alpha=std)
+        return flow_step(x, x_0, here, there, kept).add_(walk.draw(), alpha=std)
 
     @torch.no_grad()
     def invert(self, denoiser: Estimator, x: Tensor, tolerance: float = 1e-5) -> Tensor:
-        """The noise (B, ...) at the first time of the grid from which eta = 0 leads to clips x.
+        """Return the noise (B, ...) at the start of the grid from which eta = 0 leads to clips x.
 
         Every step is solved by a fixed-point iteration until it changes x by no more than
         `tolerance`, relative to its size. Estimates are not thresholded, which has no inverse.
@@ -53,8 +60,8 @@ class DDIMSampler(Sampler):
 
 
 def flow_step(
-    walk: Walk, x: Tensor, x_0: Tensor, here: Point, there: Point, kept: float | None = None
+    x: Tensor, x_0: Tensor, here: Point, there: Point, kept: float | None = None
 ) -> Tensor:
-    """alpha_s D + kept z, where kept is sigma_s: along the flow, with D as it is at `here`."""
+    """Return alpha_s D + kept z along the flow, with D as at `here`; kept is sigma_s."""
     of_x = (there.sigma if kept is None else kept) / here.sigma
-    return walk.combine(of_x, x, there.alpha - of_x * here.alpha, x_0)
+    return combine(of_x, x, there.alpha - of_x * here.alpha, x_0)

@@ -14,18 +14,24 @@ from torch import Tensor
 
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
-from ddpm_lightning.samplers.thresholding import Thresholding
+from ddpm_lightning.samplers.grids.uniform_log_snr import UniformLogSNRGrid
+from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
 from ddpm_lightning.samplers.walk import Point, Walk
+from ddpm_lightning.tensors import combine
 
 
 class DPMpp2MSampler(Sampler):
-    """Second order with one network call a step; eta = 0 is the ODE, 1 the SDE."""
+    """Walks at second order with one evaluation a step; eta = 0 is the ODE, 1 the SDE."""
 
     order = 2
     looks_back = 2
 
     def __init__(
-        self, num_evaluations: int, grid: Grid, thresholding: Thresholding, eta: float
+        self,
+        num_evaluations: int = 50,
+        grid: Grid = UniformLogSNRGrid(),
+        thresholding: Thresholding = StaticThresholding(),
+        eta: float = 0.0,
     ) -> None:
         super().__init__(num_evaluations, grid, thresholding)
         if not eta >= 0:
@@ -43,7 +49,7 @@ class DPMpp2MSampler(Sampler):
         ahead = 0.0
         if len(walk.past) > 1:
             ahead = h / 2 / (here.log_ratio - walk.past[1].point.log_ratio)
-        x_s = walk.combine(of_x, x, there.alpha * gain * (1 + ahead), x_0)
+        x_s = combine(of_x, x, there.alpha * gain * (1 + ahead), x_0)
         if ahead:
             x_s.add_(walk.past[1].x_0, alpha=-there.alpha * gain * ahead)
         if self.stochastic:

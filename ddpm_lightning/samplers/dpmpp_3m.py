@@ -16,15 +16,26 @@ from torch import Tensor
 
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.ddim import flow_step
+from ddpm_lightning.samplers.grids.base import Grid
+from ddpm_lightning.samplers.grids.uniform_log_snr import UniformLogSNRGrid
+from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
 from ddpm_lightning.samplers.walk import Past, Point, Walk
 
 
 class DPMpp3MSampler(Sampler):
-    """One network call a step, two in the first: 50 evaluations walk 49 intervals."""
+    """Walks with one evaluation a step, two in the first: 50 evaluations walk 49 intervals."""
 
     order = 3
     looks_back = 3
     stochastic = False
+
+    def __init__(
+        self,
+        num_evaluations: int = 50,
+        grid: Grid = UniformLogSNRGrid(),
+        thresholding: Thresholding = StaticThresholding(),
+    ) -> None:
+        super().__init__(num_evaluations, grid, thresholding)
 
     @property
     def num_intervals(self) -> int:
@@ -40,13 +51,13 @@ class DPMpp3MSampler(Sampler):
             return x_0
         nodes = list(walk.past)
         if len(nodes) == 1:
-            walk.estimate(flow_step(walk, x, x_0, here, there), there)
+            walk.estimate(flow_step(x, x_0, here, there), there)
             nodes.append(walk.past.popleft())
         return integrate(x, nodes, here, there)
 
 
 def integrate(x: Tensor, nodes: list[Past], here: Point, there: Point) -> Tensor:
-    """The integral above with D from the polynomial through the nodes, the first one at `here`."""
+    """Return the integral above, with D the polynomial through the nodes, the first at `here`."""
     h = there.log_ratio - here.log_ratio
     # m_k = int_0^h exp(u - h) u^k du
     m_0 = -expm1(-h)

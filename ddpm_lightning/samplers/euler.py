@@ -11,10 +11,10 @@ from ddpm_lightning.samplers.walk import Point, Walk
 
 
 class EulerSampler(ChurnSampler):
-    """One network call a step."""
+    """Walks with one evaluation a step."""
 
     order = 1
 
     def step(self, walk: Walk, x: Tensor, here: Point, there: Point) -> Tensor:
         x, here = self.churned(walk, x, here)
-        return flow_step(walk, x, walk.estimate(x, here), here, there)
+        return flow_step(x, walk.estimate(x, here), here, there)

@@ -13,7 +13,7 @@ from ddpm_lightning.samplers.walk import Point, Walk
 
 
 class HeunSampler(ChurnSampler):
-    """Two network calls an interval, one in the last: 49 of 50 evaluations walk 25 intervals."""
+    """Walks with two evaluations an interval, one in the last: 49 of 50 walk 25 intervals."""
 
     order = 2
 
@@ -28,7 +28,7 @@ class HeunSampler(ChurnSampler):
     def step(self, walk: Walk, x: Tensor, here: Point, there: Point) -> Tensor:
         x, here = self.churned(walk, x, here)
         x_0 = walk.estimate(x, here)
-        x_s = flow_step(walk, x, x_0, here, there)
+        x_s = flow_step(x, x_0, here, there)
         if not there.sigma:
             return x_s
         x_0_s = walk.estimate(x_s, there)

@@ -13,7 +13,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ddpm_lightning.samplers.walk import Estimator, Point
+from ddpm_lightning.denoiser import Estimator
+from ddpm_lightning.samplers.walk import Point
 from ddpm_lightning.tensors import combine
 
 MAX_ITERATIONS = 200
@@ -21,7 +22,7 @@ LEAST_SLOPE = 0.01  # on the step to data, where a is 0
 
 
 def invert(denoiser: Estimator, x: Tensor, times: Tensor, tolerance: float) -> Tensor:
-    """x at times[0] from x at times[-1], against the falling times of a walk."""
+    """Return x at times[0] from x at times[-1], against the falling times of a walk."""
     points = [Point.at(denoiser.process, t) for t in times.flip(0)]
     for there, here in pairwise(points):
         x = _solve(denoiser, x, here, there, tolerance)
@@ -29,7 +30,7 @@ def invert(denoiser: Estimator, x: Tensor, times: Tensor, tolerance: float) -> T
 
 
 def _solve(denoiser: Estimator, x_s: Tensor, here: Point, there: Point, tolerance: float) -> Tensor:
-    alpha, sigma = torch.tensor([here.alpha, here.sigma], dtype=torch.float64)
+    level = here.level
     a, most = there.sigma / here.sigma, there.alpha / here.alpha
     b = there.alpha - a * here.alpha
     least = max(a, LEAST_SLOPE * most)
@@ -37,7 +38,7 @@ def _solve(denoiser: Estimator, x_s: Tensor, here: Point, there: Point, toleranc
     x = x_s / most
     change = rest = torch.zeros_like(x)
     for _ in range(MAX_ITERATIONS):
-        before, rest = rest, x_s - combine(a, x, b, denoiser.estimate_at(x, alpha, sigma).x_0)
+        before, rest = rest, x_s - combine(a, x, b, denoiser.estimate_at(x, level).x_0)
         slope = _slope(change, before - rest)
         rate = torch.where(slope.isfinite(), 1 / slope.clamp(least, most), rate)
         change = rate.reshape(-1, *[1] * (x.dim() - 1)) * rest
@@ -51,6 +52,6 @@ def _solve(denoiser: Estimator, x_s: Tensor, here: Point, there: Point, toleranc
 
 
 def _slope(change: Tensor, gain: Tensor) -> Tensor:
-    """(B, 1) gain per change along the change; NaN where there was none."""
+    """Return the gain per change (B, 1) along the change; NaN where there was none."""
     change, gain = change.reshape(len(change), -1), gain.reshape(len(gain), -1)
     return (change * gain).sum(1, keepdim=True) / change.square().sum(1, keepdim=True)

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
-from ddpm_lightning.samplers.thresholding import Thresholding
+from ddpm_lightning.samplers.grids.uniform_log_snr import UniformLogSNRGrid
+from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
 from ddpm_lightning.samplers.walk import Point, Walk
 from ddpm_lightning.tensors import combine
 
 
 class SDESampler(Sampler):
-    """Predictor, and corrector_steps network calls more at every point but the last.
+    """Predicts each step, and corrects it by corrector_steps evaluations more, but for the last.
 
     Args:
         eta: how much noise the reverse process adds, 0 for none.
@@ -36,12 +37,12 @@ class SDESampler(Sampler):
 
     def __init__(
         self,
-        num_evaluations: int,
-        grid: Grid,
-        thresholding: Thresholding,
-        eta: float,
-        corrector_steps: int,
-        corrector_snr: float,
+        num_evaluations: int = 50,
+        grid: Grid = UniformLogSNRGrid(),
+        thresholding: Thresholding = StaticThresholding(),
+        eta: float = 1.0,
+        corrector_steps: int = 0,
+        corrector_snr: float = 0.16,
     ) -> None:
         super().__init__(num_evaluations, grid, thresholding)
         if eta < 0 or corrector_steps < 0 or corrector_snr <= 0:

@@ -1,45 +1,54 @@
 """Thresholding: estimates of x_0 are held within the range of data, [-1, 1] for clips."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 from torch import Tensor
 
 
 class Thresholding(ABC):
-    """A map of estimates to estimates."""
+    """Maps estimates to estimates within the range of data."""
 
     @abstractmethod
     def apply(self, x_0: Tensor) -> Tensor:
-        """x_0 (B, ...) within bounds; it may be written over."""
+        """Return x_0 (B, ...) within bounds; the argument may be overwritten."""
 
 
 class NoThresholding(Thresholding):
-    """Estimates stay as they are."""
+    """Leaves estimates as they are."""
 
     def apply(self, x_0: Tensor) -> Tensor:
         return x_0
 
 
+@dataclass(frozen=True)
 class StaticThresholding(Thresholding):
     """Clips every value to +-bound."""
 
-    def __init__(self, bound: float) -> None:
-        self.bound = _positive(bound)
+    bound: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_bound(self.bound)
 
     def apply(self, x_0: Tensor) -> Tensor:
         return x_0.clamp_(-self.bound, self.bound)
 
 
+@dataclass(frozen=True)
 class DynamicThresholding(Thresholding):
     """Clips each sample to a quantile of its own magnitudes, if that is beyond the bound, and
     scales it back within (Saharia et al. 2022, Imagen).
     """
 
-    def __init__(self, bound: float, quantile: float) -> None:
-        if not 0 < quantile <= 1:
-            raise ValueError(f"quantile must lie in (0, 1], got {quantile}; 0.995 is customary")
-        self.bound = _positive(bound)
-        self.quantile = quantile
+    bound: float = 1.0
+    quantile: float = 0.995
+
+    def __post_init__(self) -> None:
+        if not 0 < self.quantile <= 1:
+            raise ValueError(
+                f"quantile must lie in (0, 1], got {self.quantile}; 0.995 is customary"
+            )
+        _check_bound(self.bound)
 
     def apply(self, x_0: Tensor) -> Tensor:
         magnitudes = x_0.abs().reshape(len(x_0), -1)
@@ -49,7 +58,6 @@ class DynamicThresholding(Thresholding):
         return x_0.clamp_(-limit, limit).mul_(self.bound / limit)
 
 
-def _positive(bound: float) -> float:
+def _check_bound(bound: float) -> None:
     if not bound > 0:
         raise ValueError(f"bound must be positive, got {bound}; clips lie in [-1, 1]")
-    return bound

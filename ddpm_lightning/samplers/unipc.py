@@ -12,14 +12,15 @@ from torch import Tensor
 
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
-from ddpm_lightning.samplers.thresholding import Thresholding
+from ddpm_lightning.samplers.grids.uniform_log_snr import UniformLogSNRGrid
+from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
 from ddpm_lightning.samplers.walk import Past, Point, Walk
 
 MAX_ORDER = 3  # of the predictor
 
 
 class UniPCSampler(Sampler):
-    """One network call a step.
+    """Walks with one evaluation a step.
 
     Args:
         predictor_order: p, 1 to 3. The first steps use what there is, which costs p = 3 its order
@@ -30,7 +31,11 @@ class UniPCSampler(Sampler):
     looks_back = MAX_ORDER
 
     def __init__(
-        self, num_evaluations: int, grid: Grid, thresholding: Thresholding, predictor_order: int
+        self,
+        num_evaluations: int = 50,
+        grid: Grid = UniformLogSNRGrid(),
+        thresholding: Thresholding = StaticThresholding(),
+        predictor_order: int = 2,
     ) -> None:
         super().__init__(num_evaluations, grid, thresholding)
         if not 1 <= predictor_order <= MAX_ORDER:
@@ -53,9 +58,7 @@ class UniPCSampler(Sampler):
 
 
 def _corrected(x: Tensor, known: list[Past], new: Past) -> Tensor:
-    """x with the predictor's integral, which led here from the last point, replaced by the
-    corrector's, which also uses the estimate made here.
-    """
+    """Return x with the corrector's integral, which uses the estimate at x, for the predictor's."""
     points = [node.point for node in known]
     shares = _shares([*points, new.point], new.point)
     for k, predicted in enumerate(_shares(points, new.point)):
@@ -70,7 +73,7 @@ def _added(x: Tensor, nodes: list[Past], shares: list[float], alpha: float) -> T
 
 
 def _shares(points: list[Point], target: Point) -> list[float]:
-    """Of the estimates at the points, the first one being where the step starts (eq. 5 to 9)."""
+    """Return the share of each estimate (eq. 5-9); the step starts at the first of the points."""
     start = points[0].log_ratio
     h = target.log_ratio - start
     gain = -expm1(-h)

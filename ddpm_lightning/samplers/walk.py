@@ -1,31 +1,22 @@
-"""What one walk knows: where it is, what it was told of x_0, and where noise comes from."""
+"""The state of one walk: its point, its past estimates of x_0, and its source of noise."""
 
 from collections import deque
 from collections.abc import Callable
 from math import exp, inf, log
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ddpm_lightning.denoiser import Estimate
+from ddpm_lightning.denoiser import Estimate, Estimator
+from ddpm_lightning.level import Level
 from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
-from ddpm_lightning.tensors import combine
 
 Draw = Callable[[], Tensor]
 
 
-class Estimator(Protocol):
-    """What a sampler needs of a denoiser."""
-
-    @property
-    def process(self) -> GaussianProcess: ...
-
-    def estimate_at(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate: ...
-
-
 class State(NamedTuple):
-    """What a callback receives before each step: x_t (B, ...), its x_0 estimate, and the time t."""
+    """The argument of a callback before each step: x_t (B, ...), its x_0 estimate and t."""
 
     t: float
     x: Tensor
@@ -33,7 +24,7 @@ class State(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A time of the walk and its marginal, as numbers; log_ratio = log(alpha / sigma)."""
+    """A time of the walk and its level, as numbers; log_ratio = log(alpha / sigma)."""
 
     t: Tensor
     alpha: float
@@ -41,13 +32,18 @@ class Point(NamedTuple):
 
     @staticmethod
     def at(process: GaussianProcess, t: Tensor) -> "Point":
-        """A time of the process, above the floor."""
-        return Point.above_floor(t, *map(float, process.marginal(t)))
+        """Return a time of the process and its level, above the floor."""
+        alpha, sigma, _ = process.level(t)
+        return Point.above_floor(t, float(alpha), float(sigma))
 
     @staticmethod
     def above_floor(t: Tensor, alpha: float, sigma: float) -> "Point":
-        """Below the floor the noise is as good as pure, and counts as being at the floor."""
+        """Return the point, raised to the floor where it lies below: there is only noise."""
         return Point(t, max(alpha, sigma * exp(LOG_SNR_FLOOR / 2)), sigma)
+
+    @property
+    def level(self) -> Level:
+        return Level.of(*torch.tensor([self.alpha, self.sigma], dtype=torch.float64))
 
     @property
     def log_ratio(self) -> float:
@@ -55,12 +51,12 @@ class Point(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """sigma / alpha, the noise level of Karras et al. 2022."""
+        """Return sigma / alpha, the noise level of Karras et al. 2022."""
         return exp(-self.log_ratio)
 
 
 class Past(NamedTuple):
-    """An estimate of x_0 that was made at a point."""
+    """An estimate of x_0 and the point that it belongs to."""
 
     point: Point
     x_0: Tensor
@@ -87,30 +83,18 @@ class Walk:
         self._limit = limit
         self._callback = callback
         self._unseen: Point | None = None
-        self._spare: Tensor | None = None
 
     def open_step(self, here: Point) -> None:
-        """The next estimate is the one that the callback sees."""
+        """Let the callback receive the next estimate."""
         self._unseen = here
 
-    def close_step(self, x: Tensor) -> None:
-        """The state x, of ours, is left behind; where nobody saw it, its memory is used again."""
-        seen = self._callback or any(past.x_0 is x for past in self.past)
-        self._spare = None if seen else x
-
-    def combine(self, a: Tensor | float, x: Tensor, b: Tensor | float, y: Tensor) -> Tensor:
-        """a x + b y for the next state: fresh memory costs more than the arithmetic."""
-        out, self._spare = self._spare, None
-        return combine(a, x, b, y, out if out is not None and out.shape == x.shape else None)
-
     def estimate(self, x: Tensor, point: Point) -> Tensor:
-        """x_0 (B, ...) from x at the point, within the range that thresholding allows."""
+        """Return x_0 (B, ...) from x at the point, within the range that thresholding allows."""
         return self.estimate_with_variance(x, point).x_0
 
     def estimate_with_variance(self, x: Tensor, point: Point) -> Estimate:
-        """The same, with the learned variance where there is one."""
-        alpha, sigma = torch.tensor([point.alpha, point.sigma], dtype=torch.float64)
-        x_0, variance_share = self._denoiser.estimate_at(x, alpha, sigma)
+        """Return the estimate as in `estimate`, with the learned variance where there is one."""
+        x_0, variance_share = self._denoiser.estimate_at(x, point.level)
         x_0 = self._limit(x_0)
         if self._callback and self._unseen:
             self._callback(State(self._unseen.t.item(), x, x_0))

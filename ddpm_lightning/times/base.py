@@ -16,17 +16,17 @@ class TimeSampling(ABC):
             else independent draws.
     """
 
-    def __init__(self, stratified: bool) -> None:
+    def __init__(self, stratified: bool = True) -> None:
         self.stratified = stratified
 
     def draw(
         self, process: GaussianProcess, uniform: Tensor, place: Tensor, batch_size: int
     ) -> Tensor:
-        """(B,) times t > 0, down to the log-SNR floor.
+        """Return times t > 0 (B,), down to the log-SNR floor.
 
         Args:
             uniform: (B,) independent draws in [0, 1), float64.
-            place: (B,) of each in the whole batch, of which there may be parts on other devices.
+            place: (B,) of each in the whole batch, of which other devices may hold the rest.
             batch_size: of the whole batch.
         """
         fraction = (place + uniform) / batch_size if self.stratified else uniform
@@ -34,4 +34,4 @@ class TimeSampling(ABC):
 
     @abstractmethod
     def times(self, process: GaussianProcess, fraction: Tensor) -> Tensor:
-        """The law's quantiles at fractions (B,) in [0, 1)."""
+        """Return the quantiles of the law at fractions (B,) in [0, 1)."""

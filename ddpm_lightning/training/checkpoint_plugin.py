@@ -1,15 +1,15 @@
-"""Lightning's way to the checkpoint files of checkpoint_io, which does without Lightning."""
+"""Lightning's plugin for the checkpoint files of files.checkpoints, which needs no Lightning."""
 
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.plugins import CheckpointIO
 
-from ddpm_lightning.training.checkpoint_io import read, remove, write
+from ddpm_lightning.files.checkpoints import read, remove, write
 
 
 class VerifiedCheckpointIO(CheckpointIO):
-    """Gives Lightning these files instead of its own."""
+    """Writes and reads Lightning's checkpoints as verified files."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None

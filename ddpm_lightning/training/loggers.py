@@ -1,7 +1,7 @@
-"""W&B that cannot stop a run, a metrics.csv that goes on when its run does, and what Lightning's
-loggers have no word for: pictures and text in both dashboards.
+"""Loggers: W&B that cannot stop a run, a metrics.csv that is resumed with its run, and pictures and
+text in both dashboards.
 
-GIFs really animate: W&B and TensorBoard are handed the file's own bytes.
+GIFs are animated there: W&B and TensorBoard receive the file's own bytes.
 """
 
 import csv
@@ -10,10 +10,12 @@ import struct
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from os.path import relpath
 from pathlib import Path
 from shlex import quote
 from shutil import rmtree
+from types import MappingProxyType
 from typing import Any, Literal
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -23,9 +25,15 @@ from lightning.pytorch.utilities import rank_zero_only
 log = logging.getLogger(__name__)
 
 
+# silent: the end of the run says where it is; seconds that its start, and its end, may take.
+_SETTINGS = MappingProxyType({"silent": True, "init_timeout": 30, "finish_timeout": 60})
+
+
 class WandbRun(WandbLogger):
-    """A run of W&B that goes on offline, under its id, where W&B fails: its server cannot be
-    reached, there is no key, its process was killed. One warning says so.
+    """Logs to a run of W&B, which continues offline, under its id, where W&B fails.
+
+    That is where its server cannot be reached, there is no key, or its process was killed. One
+    warning logs the cause.
 
     Args:
         mode: online sends what is logged at once, offline keeps it for `wandb sync`.
@@ -35,8 +43,8 @@ class WandbRun(WandbLogger):
 
     def __init__(
         self,
-        mode: Literal["online", "offline", "disabled"],
-        settings: dict[str, Any],
+        mode: Literal["online", "offline", "disabled"] = "offline",
+        settings: Mapping[str, Any] = _SETTINGS,
         **options: Any,
     ) -> None:
         super().__init__(mode=mode, settings={**settings, "finish_timeout_raises": True}, **options)
@@ -61,7 +69,7 @@ class WandbRun(WandbLogger):
         return self._experiment
 
     def _folders(self) -> set[Path]:
-        """Of starts of this run with a server."""
+        """Return the folders of this run's starts with a server."""
         return set(Path(self._wandb_init["dir"], "wandb").glob(f"run-*-{self._wandb_init['id']}"))
 
     def _begin(self) -> None:
@@ -90,11 +98,11 @@ class WandbRun(WandbLogger):
         log.warning("W&B goes on offline: %s", " ".join(str(cause).split()))
         self._experiment = None
         self._wandb_init["mode"] = "offline"
-        torn_down()
+        tear_down_wandb()
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What W&B raises when its process or its server is gone; all else is not for it to hide."""
+    """Return what W&B raises when its process or its server is gone; all else is not hidden."""
     import wandb
     from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
@@ -102,8 +110,8 @@ def failures() -> tuple[type[Exception], ...]:
     return *own, ConnectionError, TimeoutError
 
 
-def torn_down() -> None:
-    """What W&B has left after a failure would keep another run from beginning."""
+def tear_down_wandb() -> None:
+    """Remove what W&B leaves after a failure: it would keep another run from beginning."""
     import wandb
 
     with suppress(Exception, SystemExit):
@@ -113,7 +121,7 @@ def torn_down() -> None:
 
 @contextmanager
 def finished_wandb() -> Iterator[None]:
-    """Ends W&B's run, else two jobs of a sweep would become one. What was not sent is told."""
+    """Finish W&B's run, else two jobs of a sweep would be one run; log what was not sent."""
     code = 1
     try:
         yield
@@ -128,13 +136,13 @@ def finished_wandb() -> Iterator[None]:
             except Exception as error:  # nothing else happens by now that it could hide
                 cause = str(error).rstrip(".")
                 log.warning("W&B: %s; send the rest with: wandb sync %s", cause, directory)
-                torn_down()
+                tear_down_wandb()
             if code and is_offline:
                 log.info("W&B (offline): send what there is with: wandb sync %s", directory)
 
 
 def log_picture(logger: Logger, tag: str, path: Path, step: int) -> None:
-    """Shows a GIF or PNG file in a dashboard; loggers without pictures are passed over."""
+    """Log a GIF or PNG file to a dashboard; loggers without pictures do not receive it."""
     is_gif = path.suffix == ".gif"
     if isinstance(logger, WandbLogger):
         # A path, not an array: arrays go through moviepy, and floats in [0, 1] come out black.
@@ -156,44 +164,54 @@ def log_picture(logger: Logger, tag: str, path: Path, step: int) -> None:
 
 
 def log_text(logger: Logger, tag: str, text: str, step: int) -> None:
-    """Shows text as it stands under TensorBoard's Text; W&B has files for that."""
+    """Log text, unformatted, under TensorBoard's Text; W&B has files for that."""
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_text(tag, f"```\n{text}\n```", step)
 
 
 def log_file(logger: Logger, path: Path, directory: Path) -> None:
-    """Keeps a file below the run directory among W&B's files of the run, as it is at the end."""
+    """Keep a file below the run directory among W&B's files of the run, as it is at the end."""
     if isinstance(logger, WandbLogger) and path.exists():
         logger.experiment.save(str(path), base_path=str(directory), policy="end")
 
 
 class MetricsTable(CSVLogger):
-    """metrics.csv in a run directory; Lightning's own logger would delete the one that is there.
+    """Writes metrics.csv in a run directory; Lightning's own logger would delete an earlier one.
 
     Args:
-        first_step: what an earlier start logged from this step on is dropped: it comes again.
+        first_step: from which on an earlier start's rows are dropped: they are logged again.
     """
 
     def __init__(self, directory: Path, first_step: int, flush_logs_every_n_steps: int) -> None:
         super().__init__(directory, "", "", flush_logs_every_n_steps=flush_logs_every_n_steps)
-        self._earlier = _rows_before(first_step, directory / "metrics.csv")
-        self._earlier_steps = {int(row["step"]) for row in self._earlier}
+        self._first_step, self._path = first_step, directory / "metrics.csv"
+        self._is_continued = False
+
+    @cached_property
+    def _earlier(self) -> list[dict[str, Any]]:
+        """Rows of earlier starts: read when the run's directory is locked, not before."""
+        return _rows_before(self._first_step, self._path)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        _ = self._earlier  # Lightning's writer removes the file
+        return super().experiment
 
     def has(self, step: int) -> bool:
-        """Whether an earlier start has logged this one."""
-        return step in self._earlier_steps
+        """Return whether an earlier start has logged this step."""
+        return any(int(row["step"]) == step for row in self._earlier)
 
     @rank_zero_only
     def save(self) -> None:
-        if self._earlier:
-            writer = self.experiment
-            writer.metrics[:0] = self._earlier
-            self._earlier = []
+        if self._earlier and not self._is_continued:
+            self._is_continued = True
+            self.experiment.metrics[:0] = self._earlier
         super().save()
 
 
 def log_once(loggers: list[Logger], metrics: Mapping[str, float], step: int) -> None:
-    """To all of them, unless the table has that step from an earlier start: it comes last."""
+    """Log to all of them, unless the table, which is written last, has that step already."""
     tables = [logger for logger in loggers if isinstance(logger, MetricsTable)]
     if not any(table.has(step) for table in tables):
         for logger in loggers:
@@ -209,5 +227,5 @@ def _rows_before(first_step: int, path: Path) -> list[dict[str, Any]]:
             {k: v for k, v in row.items() if v} for row in csv.DictReader(file)
         ]
     # A row that was being written when the process was killed has no step, or no end.
-    whole = [row for row in rows if row.get("step", "").isdigit() and None not in row]
-    return [row for row in whole if int(row["step"]) < first_step]
+    complete = [row for row in rows if row.get("step", "").isdigit() and None not in row]
+    return [row for row in complete if int(row["step"]) < first_step]

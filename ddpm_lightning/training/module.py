@@ -1,7 +1,7 @@
 """LightningModules: batch -> loss -> log, and the optimizer. Everything else is a callback.
 
-DiffusionModule takes any process; StandardDiffusion and MedianDiffusion fix it and are what
-conf/model/standard.yaml and median.yaml build.
+DiffusionModule trains any denoiser; StandardDiffusion and MedianDiffusion make it from a schedule
+and a network, for use from Python.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ddpm_lightning.data.clip import to_float
@@ -21,24 +21,28 @@ from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.losses import LossByLogSNR
 from ddpm_lightning.losses.base import Loss
+from ddpm_lightning.losses.simple import SimpleLoss
 from ddpm_lightning.noise.base import NoiseSchedule
 from ddpm_lightning.objectives.base import Objective
-from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.objectives.velocity import VelocityObjective
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.noise import noise_source
 from ddpm_lightning.times.base import TimeSampling
+from ddpm_lightning.times.uniform_t import UniformTime
 from ddpm_lightning.training.compilation import compile_in_place
 from ddpm_lightning.training.randomness import StepDraws
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+ADAMW = partial(AdamW, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+SIMPLE, STRATIFIED, VELOCITY = SimpleLoss(), UniformTime(stratified=True), VelocityObjective()
 
 
 class Trained(NamedTuple):
-    """What a training step was on: its batch, times t (B,) and losses (B,)."""
+    """The batch, log-SNR (B,) and losses (B,) of a training step."""
 
     batch: Batch
-    t: Tensor
+    log_snr: Tensor
     loss: Tensor
 
 
@@ -46,13 +50,10 @@ class DiffusionModule(pl.LightningModule):
     """Trains a denoiser.
 
     Args:
-        process: the forward chain.
-        network: maps x (B, C, F, H, W) and log-SNR (B,) to (B, C, F, H, W).
-        objective: what the network predicts.
-        loss: how its errors are weighed.
+        denoiser: network, process and objective.
+        loss: how the errors of levels are weighted against each other.
         times: which times a batch is trained at.
         optimizer: makes the optimizer from the parameters.
-        data_std: standard deviation of the data, which scales the network's input.
         warmup_steps: over which the learning rate rises linearly from 0.
         cooldown: share of all steps, at the end, over which it falls linearly to 0; 0: it stays.
         val_draws: fixed (t, noise) pairs per validation clip.
@@ -63,26 +64,23 @@ class DiffusionModule(pl.LightningModule):
 
     def __init__(
         self,
-        process: GaussianProcess,
-        network: nn.Module,
-        objective: Objective,
-        loss: Loss,
-        times: TimeSampling,
-        optimizer: MakeOptimizer,
-        data_std: float,
-        warmup_steps: NonNegativeInt,
-        cooldown: Annotated[float, Field(ge=0, le=1)],
-        val_draws: PositiveInt,
-        seed: int,
+        denoiser: Denoiser,
+        loss: Loss = SIMPLE,
+        times: TimeSampling = STRATIFIED,
+        optimizer: MakeOptimizer = ADAMW,
+        warmup_steps: NonNegativeInt = 100,
+        cooldown: Annotated[float, Field(ge=0, le=1)] = 0.4,
+        val_draws: PositiveInt = 1,
+        seed: int = 0,
         compile: bool | None = None,
     ) -> None:
         super().__init__()
-        self.denoiser = Denoiser(network, process, objective, data_std)
-        # Made and kept up by the EMA callback, which says when it has been updated.
+        self.denoiser = denoiser
+        # Built and updated by the EMA callback.
         self.ema_denoiser: Denoiser | None = None
         self.has_average = False
         self.loss, self.times = loss, times
-        self.make_optimizer = optimizer
+        self.optimizer = optimizer(denoiser.parameters())
         self.warmup_steps, self.cooldown = warmup_steps, cooldown
         self.val_draws = val_draws
         self.seed = seed
@@ -90,7 +88,7 @@ class DiffusionModule(pl.LightningModule):
         self._gradient_norm: Tensor | None = None
 
     def gradient_norm(self) -> Tensor:
-        """Of all gradients, before they are clipped: (), found once in an optimizer step."""
+        """Return the norm () of all gradients before clipping, computed once an optimizer step."""
         if self._gradient_norm is None:
             parameters = [p for g in self.trainer.optimizers[0].param_groups for p in g["params"]]
             gradients = [p.grad for p in parameters if p.grad is not None]
@@ -102,11 +100,11 @@ class DiffusionModule(pl.LightningModule):
 
     @property
     def inference_denoiser(self) -> Denoiser:
-        """With the averaged weights once there are any, else with the raw ones."""
+        """Return the denoiser with averaged weights, or the raw one until there are any."""
         return self.ema_denoiser if self.ema_denoiser and self.has_average else self.denoiser
 
     def is_compiled_on(self, device: torch.device) -> bool:
-        """Whether training there compiles the network."""
+        """Return whether training on this device compiles the network."""
         return self.compiles if self.compiles is not None else device.type == "cuda"
 
     def on_fit_start(self) -> None:
@@ -133,7 +131,7 @@ class DiffusionModule(pl.LightningModule):
         self.prepare_draws(batch, self.trainer.global_step, num_parts)
 
     def prepare_draws(self, batch: Batch, step: int, num_parts: int = 1) -> None:
-        """Keys all that is random in the next training step.
+        """Key all that is random in the next training step.
 
         Args:
             step: of the optimizer.
@@ -145,12 +143,13 @@ class DiffusionModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         x_0 = to_float(batch.clip)
-        whole = len(x_0) * self._num_parts
-        place = torch.tensor(batch.number) % whole
-        t = self.times.draw(self.denoiser.process, self._draws.uniform(), place, whole)
+        batch_size = len(x_0) * self._num_parts  # of the optimizer step
+        place = torch.tensor(batch.number) % batch_size
+        t = self.times.draw(self.denoiser.process, self._draws.uniform(), place, batch_size)
+        level = self.denoiser.process.level(t)
         noise = noise_source(x_0.shape, self._draws.generators(x_0.device), x_0.device)()
-        losses = self.loss(self.denoiser, x_0, t, noise)
-        self.trained = Trained(batch, t, losses.detach())
+        losses = self.loss(self.denoiser, x_0, t, level, noise)
+        self.trained = Trained(batch, level.log_snr, losses.detach())
         loss = losses.mean()
         sync = self._num_parts > 1
         self.log("train/loss", loss, prog_bar=True, batch_size=len(x_0), sync_dist=sync)
@@ -166,17 +165,17 @@ class DiffusionModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         losses = self._val_losses
         if self.trainer.world_size > 1:
-            gathered = self.all_gather(losses.sums.to(self.device))
-            assert isinstance(gathered, Tensor)
-            losses.sums = gathered.sum(0).cpu()
+            sums = self.all_gather(losses.sums.to(self.device))  # (ranks, ...)
+            assert isinstance(sums, Tensor)
+            losses.sums = sums.sum(0).cpu()
         self.log("val/loss", losses.mean()["loss"], prog_bar=True, rank_zero_only=True)
         self.log("val/clean_mse", losses.mean()["clean_mse"], rank_zero_only=True)
         for row in losses.by_bin():
             self.log(f"val_by_log_snr/{row['log_snr']}", float(row["loss"]), rank_zero_only=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = self.make_optimizer(self.denoiser.parameters())
-        # Else a fused one would unscale gradients itself, after Lightning had to clip them.
+        optimizer = self.optimizer
+        # A fused optimizer would otherwise unscale gradients itself, after Lightning clips them.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         num_steps = int(self.trainer.estimated_stepping_batches)
         scheduler = LambdaLR(optimizer, partial(self.learning_rate_factor, num_steps=num_steps))
@@ -193,27 +192,44 @@ class DiffusionModule(pl.LightningModule):
     ) -> None:
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norm = self.gradient_norm()  # Lightning would find it again
+            norm = self.gradient_norm()  # Lightning would compute it again
             torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def learning_rate_factor(self, step: int, num_steps: int) -> float:
-        """Of the full rate at optimizer step `step` = 0, 1, .. of num_steps: a trapezium."""
+        """Return the factor on the learning rate at step 0, 1, .. of num_steps: a trapezium."""
         rise = (step + 1) / max(self.warmup_steps, 1)
         fall = (num_steps - step) / max(self.cooldown * num_steps, 1)
         return max(0.0, min(1.0, rise, fall))
 
 
 class StandardDiffusion(DiffusionModule):
-    """Diffusion along the standard (DDPM) chain of a noise schedule."""
+    """Trains a network along the standard (DDPM) chain of a noise schedule.
 
-    def __init__(self, schedule: NoiseSchedule, **wiring: Any) -> None:
-        super().__init__(StandardProcess(schedule), **wiring)
+    Args:
+        schedule: of the chain.   network: see Denoiser.   objective: what it predicts.
+        training: further arguments of DiffusionModule.
+    """
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        network: nn.Module,
+        objective: Objective = VELOCITY,
+        **training: Any,
+    ) -> None:
+        super().__init__(Denoiser(network, StandardProcess(schedule), objective), **training)
 
 
 class MedianDiffusion(DiffusionModule):
-    """Diffusion along the median chain of a noise schedule."""
+    """Trains a network along the median chain of a noise schedule; see StandardDiffusion."""
 
-    def __init__(self, schedule: NoiseSchedule, **wiring: Any) -> None:
-        super().__init__(MedianProcess(schedule), **wiring)
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        network: nn.Module,
+        objective: Objective = VELOCITY,
+        **training: Any,
+    ) -> None:
+        super().__init__(Denoiser(network, MedianProcess(schedule), objective), **training)

@@ -1,7 +1,9 @@
 """Real and hostile GIFs that lie beside a developer's checkout, and tiny GIFs made by hand."""
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,18 +21,28 @@ def shared_gifs(folder: str) -> list[Path]:
     return paths
 
 
-def noise_clip(seed, num_frames=5, height=6, width=7, num_colours=40):
+def noise_clip(
+    seed: int, num_frames: int = 5, height: int = 6, width: int = 7, num_colours: int = 40
+) -> np.ndarray:
     """(F, H, W, 3) uint8 in at most num_colours random colours."""
     generator = np.random.default_rng(seed)
     palette = generator.integers(0, 256, (num_colours, 3), dtype=np.uint8)
     return palette[generator.integers(0, num_colours, (num_frames, height, width))]
 
 
-def noise_gif(seed, num_frames=5, duration_ms=100):
+def noise_gif(seed: int, num_frames: int = 5, duration_ms: int = 100) -> bytes:
     return encode(noise_clip(seed, num_frames), [duration_ms] * num_frames)
 
 
-def gif_bytes(canvas, images, *, header=b"GIF89a", palette=None, end=b"\x3b", background=0):
+def gif_bytes(
+    canvas: tuple[int, int],
+    images: Sequence[dict[str, Any]],
+    *,
+    header: bytes = b"GIF89a",
+    palette: bytes | None = None,
+    end: bytes = b"\x3b",
+    background: int = 0,
+) -> bytes:
     """A GIF from parts: images are dicts of indices (h, w) and left, top, disposal, transparent,
     delay_cs. The LZW data clear the table before every pixel, so they need no compressor."""
     palette = bytes(range(0, 240, 20)) if palette is None else palette  # 4 colours
@@ -48,7 +60,7 @@ def gif_bytes(canvas, images, *, header=b"GIF89a", palette=None, end=b"\x3b", ba
     return b"".join(out) + end
 
 
-def _lzw(pixels):
+def _lzw(pixels: list[int]) -> bytes:
     clear, stop = 4, 5
     codes = [code for pixel in pixels for code in (clear, pixel)] + [stop]  # 3 bits each
     bits = sum(code << 3 * place for place, code in enumerate(codes))

@@ -3,6 +3,9 @@
 import logging
 import pickle
 from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +13,9 @@ import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 
 from ddpm_lightning.data.dataset import Batch, ClipDataset
-from ddpm_lightning.data.sampler import Sample
+from ddpm_lightning.data.order import Sample
 from ddpm_lightning.data.shards import Entry, Header, create, write_shard
+from ddpm_lightning.data.shots import ShotMode
 from ddpm_lightning.data.split import train_val_indices
 from ddpm_lightning.data.store import ClipStore
 from ddpm_lightning.data.windows import Windows
@@ -22,21 +26,24 @@ ANYWHERE = Windows(4, random=True)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
     """Clip i has 3 + i % 10 frames and i % 4 captions."""
     return ClipStore(write_store(tmp_path_factory.mktemp("store")))
 
 
-def samples(items, first=0):
+def samples(items: Iterable[int], first: int = 0) -> list[Sample]:
     return [Sample(item, first + k) for k, item in enumerate(items)]
 
 
+Counting = Callable[..., ClipStore]
+
+
 @pytest.fixture
-def counting(tmp_path):
+def counting(tmp_path: Path) -> Counting:
     """A function that makes a store of one clip whose frame k is k everywhere but in its columns,
     which add 0, 40, 80, ..."""
 
-    def make(length, shots=(0,)):
+    def make(length: int, shots: tuple[int, ...] = (0,)) -> ClipStore:
         create(tmp_path, Header(SHAPE, 10.0, "tests"))
         clip = np.zeros((length, *SHAPE), np.uint8) + np.arange(length)[:, None, None, None]
         clip = (clip + 40 * np.arange(SHAPE[1])[:, None]).astype(np.uint8)
@@ -46,12 +53,12 @@ def counting(tmp_path):
     return make
 
 
-def frames_shown(dataset, count):
+def frames_shown(dataset: ClipDataset, count: int) -> np.ndarray:
     """(count, F) frames of the counting clip, for samples 0 .. count - 1."""
     return dataset.__getitems__(samples([0] * count)).clip[:, :, 0, 0, 0].numpy()
 
 
-def test_a_batch_holds_centred_windows_of_the_chosen_clips(store):
+def test_a_batch_holds_centred_windows_of_the_chosen_clips(store: ClipStore) -> None:
     dataset = ClipDataset(store, [9, 0, 4], CENTRED)
     assert len(dataset) == 3
     batch = dataset.__getitems__(samples([0, 1, 2, 0]))
@@ -63,7 +70,7 @@ def test_a_batch_holds_centred_windows_of_the_chosen_clips(store):
     assert torch.equal(alone.clip[0], batch.clip[2])
 
 
-def test_windows_start_everywhere_alike(counting):
+def test_windows_start_everywhere_alike(counting: Counting) -> None:
     """9 starts, 1,800 draws: 200 each, with a standard deviation of 13."""
     dataset = ClipDataset(counting(12), [0], ANYWHERE)
     shown = frames_shown(dataset, 1800)
@@ -73,14 +80,14 @@ def test_windows_start_everywhere_alike(counting):
     assert abs(counts - 200).max() < 5 * 14
 
 
-def test_short_clips_loop(counting):
+def test_short_clips_loop(counting: Counting) -> None:
     dataset = ClipDataset(counting(3), [0], Windows(8, random=True))
     assert (frames_shown(dataset, 5) == [0, 1, 2, 0, 1, 2, 0, 1]).all()
     still = ClipDataset(counting(1), [0], Windows(3, random=True, fps_jitter=1.0))
     assert (frames_shown(still, 5) == 0).all()
 
 
-def test_what_a_sample_shows_depends_on_its_number_and_the_seed_alone(store):
+def test_what_a_sample_shows_depends_on_its_number_and_the_seed_alone(store: ClipStore) -> None:
     """Not on the batch it comes in, nor on what was drawn before or by torch."""
     windows = Windows(3, random=True, fps_jitter=0.5)
     dataset = ClipDataset(store, range(10), windows, flip=True, seed=5)
@@ -97,7 +104,7 @@ def test_what_a_sample_shows_depends_on_its_number_and_the_seed_alone(store):
     assert not torch.equal(other.__getitems__(samples(list(range(10)) * 3)).clip, wanted.clip)
 
 
-def test_half_of_the_samples_are_mirrored_exactly(counting):
+def test_half_of_the_samples_are_mirrored_exactly(counting: Counting) -> None:
     """1,000 draws: 500 +- 5 x 16."""
     dataset = ClipDataset(counting(4), [0], CENTRED, flip=True)
     clips = dataset.__getitems__(samples([0] * 1000)).clip
@@ -107,7 +114,7 @@ def test_half_of_the_samples_are_mirrored_exactly(counting):
     assert 420 < int(mirrored.sum()) < 580
 
 
-def test_jitter_plays_up_to_its_factor_faster_or_slower(counting):
+def test_jitter_plays_up_to_its_factor_faster_or_slower(counting: Counting) -> None:
     """Speeds are spread evenly on the log scale: half of 1,000 are above 1, +- 5 x 16."""
     dataset = ClipDataset(counting(40), [0], Windows(16, random=True, fps_jitter=0.5))
     shown = frames_shown(dataset, 1000)
@@ -128,7 +135,9 @@ def test_jitter_plays_up_to_its_factor_faster_or_slower(counting):
         ("within", {0, 1, 2, *range(6, 11), *range(14, 17)}),
     ],
 )
-def test_windows_stay_in_the_shots_that_are_allowed(counting, shots, allowed):
+def test_windows_stay_in_the_shots_that_are_allowed(
+    counting: Counting, shots: ShotMode, allowed: set[int]
+) -> None:
     """Shots of 6, 8 and 6 frames; 500 draws miss one of 17 starts with probability 1e-12."""
     store = counting(20, shots=(0, 6, 14))
     dataset = ClipDataset(store, [0], Windows(4, random=True, shots=shots))
@@ -137,13 +146,13 @@ def test_windows_stay_in_the_shots_that_are_allowed(counting, shots, allowed):
     assert int(frames_shown(centre, 1)[0, 0]) in allowed
 
 
-def test_a_shot_that_is_too_short_is_looped_not_left(counting):
+def test_a_shot_that_is_too_short_is_looped_not_left(counting: Counting) -> None:
     store = counting(10, shots=(0, 3, 8))
     dataset = ClipDataset(store, [0], Windows(7, random=True, shots="within"))
     assert (frames_shown(dataset, 20) == [3, 4, 5, 6, 7, 3, 4]).all()
 
 
-def test_captions_ride_along(store):
+def test_captions_ride_along(store: ClipStore) -> None:
     """A clip's captions alternate by sample; one without any has the empty caption. 300 draws of
     3: 100 +- 5 x 8."""
     dataset = ClipDataset(store, range(10), CENTRED)
@@ -153,7 +162,7 @@ def test_captions_ride_along(store):
     assert min(counts.values()) > 60
 
 
-def test_lightning_moves_a_batch_with_its_captions(store):
+def test_lightning_moves_a_batch_with_its_captions(store: ClipStore) -> None:
     batch = ClipDataset(store, range(10), CENTRED).__getitems__(samples([1, 2]))
     moved = move_data_to_device(batch, torch.device("meta"))
     assert type(moved) is Batch
@@ -161,7 +170,9 @@ def test_lightning_moves_a_batch_with_its_captions(store):
     assert moved.caption == batch.caption
 
 
-def test_a_damaged_clip_is_replaced_by_another_and_logged(tmp_path, caplog):
+def test_a_damaged_clip_is_replaced_by_another_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_store(tmp_path)
     file = bin_of(tmp_path, 0)
     file.write_bytes(b"\0\1\2" + file.read_bytes()[3:])  # clip 0
@@ -178,7 +189,7 @@ def test_a_damaged_clip_is_replaced_by_another_and_logged(tmp_path, caplog):
     assert len(dataset.store.damage) == 1
 
 
-def test_nothing_but_damage_is_a_clear_stop(tmp_path):
+def test_nothing_but_damage_is_a_clear_stop(tmp_path: Path) -> None:
     write_store(tmp_path, num_clips=3)
     file = bin_of(tmp_path, 0)
     file.write_bytes(bytes(file.stat().st_size))
@@ -186,14 +197,14 @@ def test_nothing_but_damage_is_a_clear_stop(tmp_path):
         ClipDataset(ClipStore(tmp_path), range(3), CENTRED)[0]
 
 
-def test_it_pickles_without_its_clips(store):
+def test_it_pickles_without_its_clips(store: ClipStore) -> None:
     dataset = ClipDataset(store, range(10), CENTRED)
     pickled = pickle.dumps(dataset)
     assert len(pickled) < 1000
     assert torch.equal(pickle.loads(pickled)[3].clip, dataset[3].clip)
 
 
-def test_the_digest_tells_other_clips_and_orders(store):
+def test_the_digest_tells_other_clips_and_orders(store: ClipStore) -> None:
     digests = {ClipDataset(store, chosen, CENTRED).digest() for chosen in ([1, 2], [2, 1], [1])}
     assert len(digests) == 3
 
@@ -206,12 +217,12 @@ def test_the_digest_tells_other_clips_and_orders(store):
         ({"shots": "best"}, "shots must be any, first, longest or within, got best"),
     ],
 )
-def test_mistakes_are_named(arguments, message):
+def test_mistakes_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Windows(**({"num_frames": 4, "random": True} | arguments))
 
 
-def test_the_two_sides_share_all_clips(store, caplog):
+def test_the_two_sides_share_all_clips(store: ClipStore, caplog: pytest.LogCaptureFixture) -> None:
     train, val = train_val_indices(store.entries, 0.5)
     assert train
     assert val
@@ -220,7 +231,9 @@ def test_the_two_sides_share_all_clips(store, caplog):
 
 
 @pytest.mark.parametrize(("fraction", "empty"), [(0.0, "val"), (1.0, "train")])
-def test_an_empty_side_uses_all_clips_and_says_so_once(store, fraction, empty, caplog):
+def test_an_empty_side_uses_all_clips_and_says_so_once(
+    store: ClipStore, fraction: float, empty: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         train, val = train_val_indices(store.entries, fraction)
     assert train == val == list(range(10))
@@ -230,6 +243,6 @@ def test_an_empty_side_uses_all_clips_and_says_so_once(store, fraction, empty, c
     ]
 
 
-def test_a_fraction_outside_is_named(store):
+def test_a_fraction_outside_is_named(store: ClipStore) -> None:
     with pytest.raises(ValueError, match=r"val_fraction must lie in \[0, 1\], got 1.5"):
         train_val_indices(store.entries, 1.5)

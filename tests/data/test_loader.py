@@ -6,43 +6,55 @@ import pickle
 import signal
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from ddpm_lightning.data.dataset import ClipDataset
+from ddpm_lightning.data.dataset import Batch, ClipDataset
 from ddpm_lightning.data.loader import ClipLoader
-from ddpm_lightning.data.sampler import GlobalSampler, InOrder
+from ddpm_lightning.data.order import InOrder, Sample, ShuffledOrder
 from ddpm_lightning.data.shards import create
 from ddpm_lightning.data.store import ClipStore
 from ddpm_lightning.data.windows import Windows
+from tests.commands import wait_for
 from tests.data.stores import HEADER, bin_of, write_numbers, write_store
 
 
 @pytest.fixture
-def dataset(tmp_path):
+def dataset(tmp_path: Path) -> ClipDataset:
     """22 clips in shards of 4; everything that can be random is."""
     store = ClipStore(write_store(tmp_path, num_clips=22))
     return ClipDataset(store, range(22), Windows(3, random=True, fps_jitter=0.3), flip=True)
 
 
-def loader_of(dataset, batch_size=4, rank=0, world_size=1, **arguments):
-    sampler = GlobalSampler(dataset.shards(), batch_size, 1, rank, world_size)
-    return ClipLoader(dataset, sampler, **arguments)
+def loader_of(
+    dataset: ClipDataset, batch_size: int = 4, rank: int = 0, world_size: int = 1, **arguments: Any
+) -> ClipLoader:
+    order = ShuffledOrder(dataset.shards(), batch_size, 1, rank, world_size)
+    return ClipLoader(dataset, order, **arguments)
 
 
-def epochs_of(loader):
+def epochs_of(loader: ClipLoader) -> Iterator[Batch]:
     """Epoch after epoch, without end."""
     while True:
         yield from loader
 
 
-def epochs(loader, count):
+def epochs(loader: ClipLoader, count: int) -> list[Batch]:
     return list(islice(epochs_of(loader), count * len(loader)))
 
 
-def assert_equal(found, wanted):
+def worker_pids(loader: ClipLoader) -> list[int]:
+    """Return the process ids of the workers of the DataLoader behind it."""
+    ahead: Any = loader._ahead
+    return [worker.pid for worker in ahead._batches._workers]
+
+
+def assert_equal(found: Sequence[Batch], wanted: Sequence[Batch]) -> None:
     assert len(found) == len(wanted)
     for a, b in zip(found, wanted, strict=True):
         assert torch.equal(a.clip, b.clip)
@@ -50,7 +62,7 @@ def assert_equal(found, wanted):
         assert a.caption == b.caption
 
 
-def test_batches_are_those_of_the_sampler_epoch_after_epoch(dataset):
+def test_batches_are_those_of_the_order_epoch_after_epoch(dataset: ClipDataset) -> None:
     loader = loader_of(dataset)
     assert len(loader) == 5
     batches = epochs(loader, 3)
@@ -64,24 +76,26 @@ def test_batches_are_those_of_the_sampler_epoch_after_epoch(dataset):
 
 
 @pytest.mark.slow
-def test_worker_processes_give_the_same_batches_and_persist(dataset):
+def test_worker_processes_give_the_same_batches_and_persist(dataset: ClipDataset) -> None:
     torch.manual_seed(0)
     state = torch.get_rng_state()
     workers = loader_of(dataset, num_workers=2, prefetch=2)
     first = epochs(workers, 1)
-    children = {worker.pid for worker in workers._ahead._batches._workers}
+    children = set(worker_pids(workers))
     assert_equal(first + epochs(workers, 2), epochs(loader_of(dataset), 3))
-    assert {worker.pid for worker in workers._ahead._batches._workers} == children
+    assert set(worker_pids(workers)) == children
     assert torch.equal(torch.get_rng_state(), state)  # training's randomness is left alone
     workers.close()
 
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_run_resumed_after_any_batch_equals_one_that_was_not_interrupted(dataset, num_workers):
+def test_a_run_resumed_after_any_batch_equals_one_that_was_not_interrupted(
+    dataset: ClipDataset, num_workers: int
+) -> None:
     whole = epochs(loader_of(dataset), 3)
     for stop in (1, 3, 5, 7, 10) if num_workers == 0 else (7,):
         first = loader_of(dataset, num_workers=num_workers)
-        had = []
+        had: list[Batch] = []
         while len(had) < stop:
             for batch in first:
                 had.append(batch)
@@ -100,7 +114,7 @@ def test_a_run_resumed_after_any_batch_equals_one_that_was_not_interrupted(datas
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_ranks_share_the_batches_of_one_device(dataset, world_size):
+def test_ranks_share_the_batches_of_one_device(dataset: ClipDataset, world_size: int) -> None:
     """Windows, flips and captions included; also after a resume at another world size."""
     whole = list(islice(epochs_of(loader_of(dataset, 8)), 8))
     one = loader_of(dataset, 8)
@@ -122,13 +136,13 @@ def test_ranks_share_the_batches_of_one_device(dataset, world_size):
         )
 
 
-def test_an_abandoned_epoch_is_not_repeated(dataset):
+def test_an_abandoned_epoch_is_not_repeated(dataset: ClipDataset) -> None:
     loader = loader_of(dataset)
     whole = epochs(loader_of(dataset), 2)
     assert_equal([next(iter(loader)), next(iter(loader)), *loader], whole[:7])
 
 
-def test_in_order_every_epoch_starts_at_the_first_clip(dataset):
+def test_in_order_every_epoch_starts_at_the_first_clip(dataset: ClipDataset) -> None:
     loader = ClipLoader(dataset, InOrder(22, 8))
     next(iter(loader))
     for _ in range(2):
@@ -137,7 +151,9 @@ def test_in_order_every_epoch_starts_at_the_first_clip(dataset):
         assert torch.cat([batch.index for batch in batches]).tolist() == list(range(22))
 
 
-def test_other_data_begin_a_new_pass_and_say_so(dataset, caplog):
+def test_other_data_begin_a_new_pass_and_say_so(
+    dataset: ClipDataset, caplog: pytest.LogCaptureFixture
+) -> None:
     loader = loader_of(dataset)
     next(iter(loader))
     fewer = ClipDataset(dataset.store, range(9), dataset.windows)
@@ -148,7 +164,7 @@ def test_other_data_begin_a_new_pass_and_say_so(dataset, caplog):
     assert len(list(other)) == 2
 
 
-def test_a_store_that_grows_joins_at_the_next_epoch(tmp_path):
+def test_a_store_that_grows_joins_at_the_next_epoch(tmp_path: Path) -> None:
     create(tmp_path, HEADER)
     write_numbers(tmp_path, 0, range(6))
     store = ClipStore(tmp_path)
@@ -165,12 +181,13 @@ def test_a_store_that_grows_joins_at_the_next_epoch(tmp_path):
     assert sorted(torch.cat([batch.index for batch in loader]).tolist()) == list(range(12))
 
 
-def test_batches_are_fetched_ahead_but_not_without_limit(dataset):
-    fetched = []
+def test_batches_are_fetched_ahead_but_not_without_limit(dataset: ClipDataset) -> None:
+    fetched, asked = [], threading.Event()
 
     class Counted(ClipDataset):
-        def __getitems__(self, samples):
+        def __getitems__(self, samples: Sequence[Sample]) -> Batch:
             fetched.append(samples)
+            assert len(fetched) <= 5 or asked.wait(600)
             return super().__getitems__(samples)
 
     counted = Counted(dataset.store, range(22), dataset.windows)
@@ -178,30 +195,31 @@ def test_batches_are_fetched_ahead_but_not_without_limit(dataset):
     iterator = iter(loader)
     assert not fetched
     next(iterator)
-    deadline = time.monotonic() + 5
-    while len(fetched) < 5 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: len(fetched) == 5)  # one delivered, three ready, one that waits for a place
     time.sleep(0.05)
-    assert len(fetched) == 5  # one delivered, three ready, one that waits for room
-    time.sleep(0.1)
-    waited = loader.wait_seconds
-    next(iterator)
-    assert loader.wait_seconds - waited < 0.05
+    assert len(fetched) == 5
+    for _ in range(4):  # which are there, though the sixth is not
+        next(iterator)
+    asked.set()
+    assert len(list(iterator)) == 0
 
 
-def test_waiting_is_measured(dataset):
+def test_waiting_is_measured(dataset: ClipDataset) -> None:
+    """Nothing is fetched before it is asked for, so that the whole of the first wait counts."""
+
     class Slow(ClipDataset):
-        def __getitems__(self, samples):
+        def __getitems__(self, samples: Sequence[Sample]) -> Batch:
             time.sleep(0.05)
             return super().__getitems__(samples)
 
     loader = loader_of(Slow(dataset.store, range(22), dataset.windows))
-    list(loader)
-    assert 0.2 < loader.wait_seconds < 2
+    started = time.perf_counter()
+    next(iter(loader))
+    assert 0.05 <= loader.wait_seconds <= time.perf_counter() - started
 
 
-def test_threads_end_with_their_loader(dataset):
-    def threads():
+def test_threads_end_with_their_loader(dataset: ClipDataset) -> None:
+    def threads() -> list[threading.Thread]:
         return [thread for thread in threading.enumerate() if thread.name == "clip-loader"]
 
     gc.collect()
@@ -210,23 +228,20 @@ def test_threads_end_with_their_loader(dataset):
     next(iter(loader))
     assert set(threads()) - others
     del loader
-    deadline = time.monotonic() + 30
-    while set(threads()) - others and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not set(threads()) - others
+    wait_for(lambda: not set(threads()) - others)
 
 
 class Failing(ClipDataset):
     """Fails at clip 5."""
 
-    def __getitems__(self, samples):
+    def __getitems__(self, samples: Sequence[Sample]) -> Batch:
         if any(sample.item == 5 for sample in samples):
             raise KeyError("clip 5")
         return super().__getitems__(samples)
 
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_what_fetching_raises_reaches_the_consumer(dataset, num_workers):
+def test_what_fetching_raises_reaches_the_consumer(dataset: ClipDataset, num_workers: int) -> None:
     failing = Failing(dataset.store, range(22), dataset.windows)
     loader = loader_of(failing, num_workers=num_workers)
     for _ in range(2):  # the second time at once, and not never
@@ -236,18 +251,20 @@ def test_what_fetching_raises_reaches_the_consumer(dataset, num_workers):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_ends_the_run_with_its_cause(dataset):
+def test_a_killed_worker_ends_the_run_with_its_cause(dataset: ClipDataset) -> None:
     loader = loader_of(dataset, num_workers=2, prefetch=1)
     iterator = iter(loader)
     next(iterator)
-    victim = loader._ahead._batches._workers[0].pid
+    victim, _ = worker_pids(loader)
     os.kill(victim, signal.SIGKILL)
     with pytest.raises(RuntimeError, match=rf"worker.*{victim}.*(killed by signal|exited)"):
         epochs(loader, 1000)
     loader.close()
 
 
-def test_a_damaged_shard_does_not_end_a_run(dataset, tmp_path, caplog):
+def test_a_damaged_shard_does_not_end_a_run(
+    dataset: ClipDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     file = bin_of(tmp_path, 2)
     file.write_bytes(bytes(file.stat().st_size))
     loader = loader_of(dataset)
@@ -259,10 +276,10 @@ def test_a_damaged_shard_does_not_end_a_run(dataset, tmp_path, caplog):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_batches_are_pinned_where_there_is_a_gpu(dataset):
+def test_batches_are_pinned_where_there_is_a_gpu(dataset: ClipDataset) -> None:
     assert all(batch.clip.is_pinned() for batch in loader_of(dataset))
 
 
-def test_mistakes_are_named(dataset):
+def test_mistakes_are_named(dataset: ClipDataset) -> None:
     with pytest.raises(ValueError, match="num_workers must be 0 or more and prefetch at least 1"):
         loader_of(dataset, num_workers=-1)

@@ -37,11 +37,11 @@ from tests.data.stores import (
 )
 
 
-def contents(folder):
+def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_a_shard_holds_its_clips_and_all_that_is_known_of_them(tmp_path):
+def test_a_shard_holds_its_clips_and_all_that_is_known_of_them(tmp_path: Path) -> None:
     create(tmp_path, HEADER)
     listing = write_numbers(tmp_path, 0, [7, 3], skipped={"x.gif": "not_a_gif"})
     content = bin_of(tmp_path, 0).read_bytes()
@@ -65,7 +65,7 @@ def test_a_shard_holds_its_clips_and_all_that_is_known_of_them(tmp_path):
     }
 
 
-def test_files_depend_on_the_clips_alone(tmp_path):
+def test_files_depend_on_the_clips_alone(tmp_path: Path) -> None:
     """Not on the time, nor on the order in which shards were written or written again."""
     first = contents(write_store(tmp_path / "a"))
     create(tmp_path / "b", HEADER)
@@ -76,14 +76,14 @@ def test_files_depend_on_the_clips_alone(tmp_path):
     assert len(found) == len(first) + 2  # the first version of shard 0
 
 
-def test_a_shard_without_clips_only_counts(tmp_path):
+def test_a_shard_without_clips_only_counts(tmp_path: Path) -> None:
     create(tmp_path, HEADER)
     write_numbers(tmp_path, 0, [], skipped={"a": "dead"})
     assert bin_of(tmp_path, 0).read_bytes() == b""
     assert parse_index(index_of(tmp_path, 0).read_bytes(), "").skipped == {"a": "dead"}
 
 
-def test_odd_keys_and_captions_survive(tmp_path):
+def test_odd_keys_and_captions_survive(tmp_path: Path) -> None:
     create(tmp_path, HEADER)
     entry = replace(entry_of(1), key="bad\udcff\n.gif", captions=('"\u2028é\\', ""))
     write_shard(tmp_path, 0, [clip_of(1)], [entry], {"\udcfe": "unreadable"})
@@ -92,7 +92,7 @@ def test_odd_keys_and_captions_survive(tmp_path):
     assert index.skipped == {"\udcfe": "unreadable"}
 
 
-def test_clips_of_another_form_are_refused(tmp_path):
+def test_clips_of_another_form_are_refused(tmp_path: Path) -> None:
     create(tmp_path, HEADER)
     for clip in (clip_of(0)[..., :1], clip_of(0).astype(float), clip_of(0)[:0]):
         with pytest.raises(ValueError, match=r"0\.gif: a clip of .* does not fit into"):
@@ -102,7 +102,7 @@ def test_clips_of_another_form_are_refused(tmp_path):
     assert read_manifest(tmp_path).shards == ()
 
 
-def test_finishing_is_kept_and_recovering_undoes_it(tmp_path):
+def test_finishing_is_kept_and_recovering_undoes_it(tmp_path: Path) -> None:
     write_store(tmp_path)
     assert not read_manifest(tmp_path).complete
     finish(tmp_path)
@@ -110,7 +110,7 @@ def test_finishing_is_kept_and_recovering_undoes_it(tmp_path):
     assert not recover(tmp_path, HEADER).complete
 
 
-def test_every_flipped_byte_of_a_description_is_noticed(tmp_path):
+def test_every_flipped_byte_of_a_description_is_noticed(tmp_path: Path) -> None:
     write_store(tmp_path, num_clips=1)
     described = index_of(tmp_path, 0).name
     for name, parse in ((described, parse_index), ("manifest.json", parse_manifest)):
@@ -123,7 +123,7 @@ def test_every_flipped_byte_of_a_description_is_noticed(tmp_path):
                 parse(bytes(damaged), name)
 
 
-def test_a_lost_manifest_is_recovered_from_whole_shards(tmp_path):
+def test_a_lost_manifest_is_recovered_from_whole_shards(tmp_path: Path) -> None:
     write_store(tmp_path, num_clips=12)
     before = read_manifest(tmp_path)
     (tmp_path / mark_name(0)).write_text("found to be damaged, and repaired since")
@@ -139,7 +139,7 @@ def test_a_lost_manifest_is_recovered_from_whole_shards(tmp_path):
     assert read_manifest(tmp_path) == before
 
 
-def test_a_shard_that_was_replaced_stays_a_week(tmp_path):
+def test_a_shard_that_was_replaced_stays_a_week(tmp_path: Path) -> None:
     """Whoever reads it goes on, and opens it again where its maps had to be closed."""
     write_store(tmp_path)
     old = {bin_of(tmp_path, 1), index_of(tmp_path, 1)}
@@ -154,7 +154,7 @@ def test_a_shard_that_was_replaced_stays_a_week(tmp_path):
     assert ClipStore(tmp_path).verify() == {}
 
 
-def test_the_newest_of_several_versions_is_recovered(tmp_path):
+def test_the_newest_of_several_versions_is_recovered(tmp_path: Path) -> None:
     write_store(tmp_path)
     for numbers in ([20, 30], [4, 5]):
         write_numbers(tmp_path, 1, numbers)
@@ -162,7 +162,7 @@ def test_the_newest_of_several_versions_is_recovered(tmp_path):
     assert recover(tmp_path, HEADER) == before
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path):
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     write_store(tmp_path)
     before = contents(tmp_path)
     for name in (".shard-00001.bin.123-abcd", ".shard-00001.json.1-a", ".manifest.json.4-e"):
@@ -188,7 +188,7 @@ except OSError as error:
 """
 
 
-def write_in_child(folder, limit=0):
+def write_in_child(folder: Path, limit: int = 0) -> list[str]:
     root = Path(__file__).parents[2]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     command = [sys.executable, "-c", IN_CHILD, str(folder), str(limit)]
@@ -201,7 +201,7 @@ NUM_BYTES = sum(clip_of(number).nbytes for number in range(20, 24))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [100, NUM_BYTES])
-def test_a_full_disk_is_one_line_and_damages_nothing(tmp_path, limit):
+def test_a_full_disk_is_one_line_and_damages_nothing(tmp_path: Path, limit: int) -> None:
     """Under a limit of NUM_BYTES the clips just fit, and their description does not."""
     write_store(tmp_path)
     before = contents(tmp_path)
@@ -213,12 +213,12 @@ def test_a_full_disk_is_one_line_and_damages_nothing(tmp_path, limit):
     assert {name: after[name] for name in before} == before
     assert all(re.match(r"shard-00003-\w+\.bin", name) for name in set(after) - set(before))
     assert write_in_child(tmp_path, 2**20) == []  # there is room again
-    assert bin_of(tmp_path, 3).read_bytes() == b"".join(clip_of(n) for n in range(20, 24))
+    assert bin_of(tmp_path, 3).read_bytes() == b"".join(clip_of(n).tobytes() for n in range(20, 24))
     assert len(read_manifest(tmp_path).shards) == 4
 
 
 @pytest.mark.slow
-def test_a_read_only_folder_is_one_line_and_stays_as_it_is():
+def test_a_read_only_folder_is_one_line_and_stays_as_it_is() -> None:
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders can be entered by root only
         folder = write_store(Path(name) / "store")
         before = contents(folder)
@@ -233,7 +233,9 @@ def test_a_read_only_folder_is_one_line_and_stays_as_it_is():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", range(5))
-def test_a_killed_writer_leaves_a_store_that_can_be_read_and_continued(tmp_path, moment):
+def test_a_killed_writer_leaves_a_store_that_can_be_read_and_continued(
+    tmp_path: Path, moment: int
+) -> None:
     """SIGKILL while shards are written as fast as they can be; the moments are spread by a seed."""
     folder, whole = tmp_path / "killed", tmp_path / "whole"
     create(folder, HEADER)
@@ -252,6 +254,6 @@ def test_a_killed_writer_leaves_a_store_that_can_be_read_and_continued(tmp_path,
     assert {name: found[name] for name in wanted} == wanted
 
 
-def _write_for_ever(folder):
+def _write_for_ever(folder: Path) -> None:
     for shard in range(10**6):
         write_numbers(folder, shard, range(4 * shard, 4 * shard + 4))

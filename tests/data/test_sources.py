@@ -1,19 +1,19 @@
-"""Sources: the folder of GIFs, the moving digits, and folders that appear whole."""
+"""Sources: the folder of GIFs and the moving digits."""
 
-import errno
 import os
 from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from ddpm_lightning.data.atomic import write_folder
 from ddpm_lightning.data.gif import GifError, decode
 from ddpm_lightning.data.sources.folder import GifFolder
 from ddpm_lightning.data.sources.moving_digits import MovingDigits
 
 
-def test_folder_finds_gifs_at_every_depth_in_any_case(tmp_path):
+def test_folder_finds_gifs_at_every_depth_in_any_case(tmp_path: Path) -> None:
     for name in ("b.gif", "a/deep/C.GIF", "a/x.Gif", "note.txt", "gif"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
@@ -25,7 +25,7 @@ def test_folder_finds_gifs_at_every_depth_in_any_case(tmp_path):
     assert source.describe() == str(tmp_path)
 
 
-def test_folder_errors_name_the_path_and_the_remedy(tmp_path):
+def test_folder_errors_name_the_path_and_the_remedy(tmp_path: Path) -> None:
     file = tmp_path / "a.gif"
     with pytest.raises(ValueError, match=r"holds no \.gif file; put some in"):
         GifFolder(tmp_path)
@@ -36,7 +36,7 @@ def test_folder_errors_name_the_path_and_the_remedy(tmp_path):
         GifFolder(file)
 
 
-def test_unreadable_files_are_gif_errors(tmp_path):
+def test_unreadable_files_are_gif_errors(tmp_path: Path) -> None:
     (tmp_path / "broken_link.gif").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe.gif")
     source = GifFolder(tmp_path)
@@ -47,7 +47,7 @@ def test_unreadable_files_are_gif_errors(tmp_path):
     assert source.fingerprint() == GifFolder(tmp_path).fingerprint()
 
 
-def test_folder_fingerprint_sees_names_sizes_and_times(tmp_path):
+def test_folder_fingerprint_sees_names_sizes_and_times(tmp_path: Path) -> None:
     file = tmp_path / "a.gif"
     file.write_bytes(b"1")
     os.utime(file, ns=(0, 0))
@@ -62,7 +62,7 @@ def test_folder_fingerprint_sees_names_sizes_and_times(tmp_path):
     assert len(seen) == 4
 
 
-def test_moving_digits_move_on_a_black_square(tmp_path):
+def test_moving_digits_move_on_a_black_square(tmp_path: Path) -> None:
     """Seed 0. The centre of mass moves 0.5 to 1 px a frame where the digit does not bounce."""
     source = MovingDigits(tmp_path / "digits", num_clips=12)
     assert {key[6] for key in source.keys()} == set("0123456789")  # noqa: SIM118
@@ -82,8 +82,8 @@ def test_moving_digits_move_on_a_black_square(tmp_path):
         assert speed.max() < 1.2
 
 
-def test_moving_digits_are_written_once_and_depend_on_their_arguments_alone(tmp_path):
-    def content(path, **arguments):
+def test_moving_digits_are_written_once_and_depend_on_their_arguments_alone(tmp_path: Path) -> None:
+    def content(path: Path, **arguments: Any) -> list[bytes]:
         source = MovingDigits(path, **arguments)
         return [source.read(key) for key in source.keys()]  # noqa: SIM118
 
@@ -101,13 +101,13 @@ def test_moving_digits_are_written_once_and_depend_on_their_arguments_alone(tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_moving_digits_describe_themselves(tmp_path):
+def test_moving_digits_describe_themselves(tmp_path: Path) -> None:
     one, two = (MovingDigits(tmp_path / str(seed), num_clips=1, seed=seed) for seed in (1, 2))
     assert one.describe() == f"{tmp_path / '1'} (moving digits, seed 1)"
     assert one.fingerprint() != two.fingerprint()
 
 
-def test_moving_digits_do_not_delete_other_files(tmp_path):
+def test_moving_digits_do_not_delete_other_files(tmp_path: Path) -> None:
     (tmp_path / "mine.gif").touch()
     with pytest.raises(ValueError, match=r"holds other files \(mine\.gif\)"):
         MovingDigits(tmp_path, num_clips=1)
@@ -117,66 +117,15 @@ def test_moving_digits_do_not_delete_other_files(tmp_path):
         MovingDigits(tmp_path, num_clips=0)
 
 
-def _start(path):
+def _start(path: Path) -> list[bytes]:
     source = MovingDigits(path, num_clips=30)
     return [source.read(key) for key in source.keys()]  # noqa: SIM118
 
 
 @pytest.mark.slow
-def test_concurrent_starters_agree(tmp_path):
+def test_concurrent_starters_agree(tmp_path: Path) -> None:
     with get_context("spawn").Pool(2) as pool:
         first, *others = pool.map(_start, [tmp_path / "digits"] * 6, chunksize=1)
     assert len(first) == 30
     assert all(other == first for other in others)
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]
-
-
-def _text(name):
-    return lambda folder: (folder / "file").write_text(name)
-
-
-def _is(*names):
-    return lambda folder: folder.exists() and (folder / "file").read_text() in names
-
-
-def test_the_first_valid_folder_stays_and_an_invalid_one_goes(tmp_path):
-    folder = tmp_path / "new" / "folder"
-    write_folder(folder, _text("first"), _is("first"))
-    write_folder(folder, _text("second"), _is("first", "second"))
-    assert (folder / "file").read_text() == "first"
-    write_folder(folder, _text("second"), _is("second"))
-    assert (folder / "file").read_text() == "second"
-    assert list(folder.parent.iterdir()) == [folder]
-
-
-def test_a_folder_that_turned_valid_meanwhile_is_put_back(tmp_path):
-    folder = tmp_path / "folder"
-    write_folder(folder, _text("other"), _is("other"))
-    looks = iter([False, True, True])
-    write_folder(folder, _text("ours"), lambda _: next(looks))
-    assert (folder / "file").read_text() == "other"
-
-
-def test_a_folder_that_vanished_meanwhile_is_replaced(tmp_path):
-    folder = tmp_path / "folder"
-    write_folder(folder, _text("other"), _is("other"))
-
-    def vanishes(path):
-        (path / "file").unlink()
-        path.rmdir()
-        return False
-
-    write_folder(folder, _text("ours"), vanishes)
-    assert (folder / "file").read_text() == "ours"
-
-
-def test_a_failed_write_leaves_nothing_and_names_the_folder(tmp_path):
-    def full_disk(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(OSError, match=r"cannot write .*folder: No space left on device; free"):
-        write_folder(tmp_path / "folder", full_disk, _is("x"))
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"cannot write .*below: "):
-        write_folder(tmp_path / "file" / "below", _text("x"), _is("x"))
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]

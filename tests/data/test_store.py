@@ -3,9 +3,11 @@
 import logging
 import pickle
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
@@ -30,19 +32,19 @@ from tests.data.stores import (
 )
 
 
-def assert_holds(store, numbers):
+def assert_holds(store: ClipStore, numbers: Iterable[int]) -> None:
     assert [entry.key for entry in store.entries] == [f"{number}.gif" for number in numbers]
     for i, number in enumerate(numbers):
         np.testing.assert_array_equal(store.clip(i), clip_of(number))
 
 
-def flip(path, place):
+def flip(path: Path, place: int) -> None:
     data = bytearray(path.read_bytes())
     data[place] ^= 1
     path.write_bytes(data)
 
 
-def test_clips_are_read_only_views_in_the_order_of_shards(tmp_path):
+def test_clips_are_read_only_views_in_the_order_of_shards(tmp_path: Path) -> None:
     store = ClipStore(write_store(tmp_path))
     assert_holds(store, range(10))
     assert [store.shard(i) for i in range(10)] == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
@@ -53,7 +55,7 @@ def test_clips_are_read_only_views_in_the_order_of_shards(tmp_path):
     assert store.summary() == "10 clips from tests"
 
 
-def test_parts_are_one_store_and_duplicates_between_them_count(tmp_path):
+def test_parts_are_one_store_and_duplicates_between_them_count(tmp_path: Path) -> None:
     for part, numbers in enumerate(([0, 1], [2, 1, 3])):
         create(tmp_path / str(part), HEADER)
         write_numbers(tmp_path / str(part), 0, numbers, skipped={f"gone {part}": "dead"})
@@ -63,7 +65,7 @@ def test_parts_are_one_store_and_duplicates_between_them_count(tmp_path):
     assert store.summary() == "4 clips from tests; skipped 3: 2 dead, 1 duplicate"
 
 
-def test_a_store_is_complete_when_every_part_is(tmp_path):
+def test_a_store_is_complete_when_every_part_is(tmp_path: Path) -> None:
     for part in "ab":
         write_store(tmp_path / part)
     finish(tmp_path / "a")
@@ -74,21 +76,21 @@ def test_a_store_is_complete_when_every_part_is(tmp_path):
     assert store.complete
 
 
-def test_parts_of_another_form_are_refused(tmp_path):
+def test_parts_of_another_form_are_refused(tmp_path: Path) -> None:
     write_store(tmp_path / "a")
     create(tmp_path / "b", Header(SHAPE, 12.0, "others"))
     with pytest.raises(ValueError, match=r"b holds 4x5x3 at 12 a second from others, another part"):
         ClipStore([tmp_path / "a", tmp_path / "b"])
 
 
-def test_a_folder_without_a_store_is_named(tmp_path):
+def test_a_folder_without_a_store_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{tmp_path} holds no clip store"):
         ClipStore(tmp_path)
     with pytest.raises(ValueError, match="needs at least one folder"):
         ClipStore([])
 
 
-def test_new_shards_are_appended(tmp_path):
+def test_new_shards_are_appended(tmp_path: Path) -> None:
     """And another store follows by the snapshot, whatever has appeared since."""
     parts = [tmp_path / "a", tmp_path / "b"]
     for part in parts:
@@ -115,7 +117,7 @@ def test_new_shards_are_appended(tmp_path):
         follower.refresh((*snapshot, (1, 9)))
 
 
-def test_it_pickles_as_its_addresses(tmp_path):
+def test_it_pickles_as_its_addresses(tmp_path: Path) -> None:
     store = ClipStore(write_store(tmp_path, num_clips=40))
     pickled = pickle.dumps(store)
     assert len(pickled) < 700
@@ -123,7 +125,7 @@ def test_it_pickles_as_its_addresses(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", ["file", "memory"])
-def test_any_fsspec_address_will_do(protocol, tmp_path):
+def test_any_fsspec_address_will_do(protocol: str, tmp_path: Path) -> None:
     folder = write_store(tmp_path / "store")
     address = f"file://{folder}"
     if protocol == "memory":
@@ -138,7 +140,7 @@ def test_any_fsspec_address_will_do(protocol, tmp_path):
     assert_holds(ClipStore([address], copies=copies), range(10))
 
 
-def test_a_copy_that_arrives_damaged_is_not_kept(tmp_path):
+def test_a_copy_that_arrives_damaged_is_not_kept(tmp_path: Path) -> None:
     folder = write_store(tmp_path / "store")
     files = fsspec.filesystem("memory")
     files.put(str(folder), f"/{tmp_path.name}/store", recursive=True)
@@ -160,7 +162,7 @@ def test_a_copy_that_arrives_damaged_is_not_kept(tmp_path):
     np.testing.assert_array_equal(ClipStore(address, copies=copies).clip(0), clip_of(0))
 
 
-def test_remote_mistakes_are_named(tmp_path):
+def test_remote_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a local folder; give one in which"):
         ClipStore("memory://x")
     with pytest.raises(ValueError, match="gopher://x cannot be opened"):
@@ -169,7 +171,9 @@ def test_remote_mistakes_are_named(tmp_path):
         ClipStore("memory://nowhere", copies=tmp_path)
 
 
-def test_a_damaged_clip_is_refused_counted_and_marked_once(tmp_path, caplog):
+def test_a_damaged_clip_is_refused_counted_and_marked_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     file = bin_of(write_store(tmp_path), 1)
     flip(file, -1)
     store = ClipStore(tmp_path)
@@ -187,7 +191,9 @@ def test_a_damaged_clip_is_refused_counted_and_marked_once(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("file", [bin_of, index_of])
-def test_a_shard_that_cannot_be_opened_is_left_out(file, tmp_path, caplog):
+def test_a_shard_that_cannot_be_opened_is_left_out(
+    file: Callable[[Path, int], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     file(write_store(tmp_path), 1).unlink()
     store = ClipStore(tmp_path)
     assert_holds(store, [0, 1, 2, 3, 8, 9])
@@ -195,7 +201,7 @@ def test_a_shard_that_cannot_be_opened_is_left_out(file, tmp_path, caplog):
     assert len(caplog.records) == 1
 
 
-def test_a_shard_of_another_store_is_stale(tmp_path):
+def test_a_shard_of_another_store_is_stale(tmp_path: Path) -> None:
     """Written whole and well, but not what this manifest lists."""
     write_store(tmp_path / "a")
     write_store(tmp_path / "b", clips_per_shard=3)
@@ -206,7 +212,9 @@ def test_a_shard_of_another_store_is_stale(tmp_path):
     assert len(store.damage) == 1
 
 
-def test_what_a_store_has_opened_stays_what_it_was(tmp_path, monkeypatch):
+def test_what_a_store_has_opened_stays_what_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Shards are written again, and maps closed and opened again: no clip becomes another."""
     monkeypatch.setattr("ddpm_lightning.data.store._MAX_OPEN", 1)
     store = ClipStore(write_store(tmp_path))
@@ -219,7 +227,7 @@ def test_what_a_store_has_opened_stays_what_it_was(tmp_path, monkeypatch):
     assert_holds(ClipStore(tmp_path), [20, 30, 21, 31, 8, 9])
 
 
-def test_a_shard_that_is_gone_after_all_is_not_marked(tmp_path):
+def test_a_shard_that_is_gone_after_all_is_not_marked(tmp_path: Path) -> None:
     store = ClipStore(write_store(tmp_path))
     old = bin_of(tmp_path, 1)
     write_numbers(tmp_path, 1, [21, 31])
@@ -229,7 +237,7 @@ def test_a_shard_that_is_gone_after_all_is_not_marked(tmp_path):
     assert not list(tmp_path.glob("*.damaged"))
 
 
-def test_clips_are_chosen_by_key(tmp_path):
+def test_clips_are_chosen_by_key(tmp_path: Path) -> None:
     keys = frozenset({"2.gif", "7.gif", "x"})
     write_numbers(write_store(tmp_path), 3, [], skipped={"x": "dead", "y": "dead"})
     store = pickle.loads(pickle.dumps(ClipStore(tmp_path, keys=keys)))
@@ -237,7 +245,7 @@ def test_clips_are_chosen_by_key(tmp_path):
     assert store.skipped == {"dead": 1}
 
 
-def test_a_file_that_is_cut_while_it_is_mapped_kills_nothing(tmp_path):
+def test_a_file_that_is_cut_while_it_is_mapped_kills_nothing(tmp_path: Path) -> None:
     """To touch pages beyond the end of a file would be a SIGBUS."""
     create(tmp_path, Header((64, 64, 3), 10.0, "tests"))
     clip = np.zeros((4, 64, 64, 3), np.uint8)
@@ -251,7 +259,9 @@ def test_a_file_that_is_cut_while_it_is_mapped_kills_nothing(tmp_path):
             store.clip(i)
 
 
-def test_few_shards_are_mapped_at_a_time_and_few_pages_stay_resident(tmp_path, monkeypatch):
+def test_few_shards_are_mapped_at_a_time_and_few_pages_stay_resident(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ddpm_lightning.data.store._MAX_OPEN", 3)
     monkeypatch.setattr("ddpm_lightning.data.store._MAX_RESIDENT", 1000)
     store = ClipStore(write_store(tmp_path, num_clips=30, clips_per_shard=3))
@@ -290,7 +300,7 @@ def corrupt(folder: Path, generator: np.random.Generator) -> str:
     return f"{path.name}, place {place}"
 
 
-def damage_of(folder):
+def damage_of(folder: Path) -> tuple[Any, Any]:
     """What reading every clip finds, and what verify finds; both None for a clear stop."""
     try:
         store = ClipStore(folder)
@@ -308,7 +318,9 @@ def damage_of(folder):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_corruption_is_detected(seed, tmp_path, caplog):
+def test_every_corruption_is_detected(
+    seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """25 random ones a seed, of shards, descriptions and manifests: 100 in all."""
     caplog.set_level(logging.CRITICAL)
     whole = write_store(tmp_path / "whole")

@@ -18,13 +18,14 @@ from ddpm_lightning.evaluation.losses import (
 )
 from ddpm_lightning.evaluation.report import table
 from ddpm_lightning.processes.base import GaussianProcess
-from tests.problems import PROCESSES, FixedOutput, build, noises, options, process_under
+from ddpm_lightning.processes.median import MedianProcess
+from ddpm_lightning.processes.standard import StandardProcess
+from tests.problems import PROCESSES, FixedOutput, build, denoise, every_example, process_under
 
 SHAPE = (1, 2, 4, 4)
 NUM_CLIPS = 20
 
 every_process = pytest.mark.parametrize("process_type", PROCESSES)
-every_noise = pytest.mark.parametrize("noise", noises())
 
 
 def make(process: GaussianProcess, objective: str = "epsilon") -> Denoiser:
@@ -56,15 +57,14 @@ def test_pairs_depend_on_the_index_alone(process_type: type[GaussianProcess]) ->
 
 
 def test_pairs_of_different_clips_and_draws_differ() -> None:
-    process = process_under(PROCESSES[0], "linear")
+    process = process_under(StandardProcess, "linear")
     pairs = [fixed_pairs(process, torch.arange(5), draw, 3, SHAPE) for draw in range(3)]
     assert len({int(t) for ts, _ in pairs for t in ts}) == 15
     noise = torch.cat([noise for _, noise in pairs]).flatten(1)
     assert (torch.cdist(noise, noise) + 1e9 * torch.eye(15)).min() > 1
 
 
-@every_noise
-@every_process
+@every_example
 @pytest.mark.parametrize("num_steps", [1, 2, 50, 1000])
 def test_pairs_are_spread_evenly_over_the_informative_times(
     process_type: type[GaussianProcess], noise: str, num_steps: int
@@ -85,15 +85,14 @@ def test_pairs_are_spread_evenly_over_the_informative_times(
 
 
 def test_noise_of_pairs_is_standard_normal() -> None:
-    process = process_under(PROCESSES[0], "linear")
+    process = process_under(StandardProcess, "linear")
     _, noise = fixed_pairs(process, torch.arange(400), 0, 1, (10, 10))
     error = noise.numel() ** -0.5
     assert abs(float(noise.mean())) < 5 * error
     assert abs(float(noise.var()) - 1) < 5 * 2**0.5 * error
 
 
-@every_noise
-@every_process
+@every_example
 def test_bins_count_every_pair_once(process_type: type[GaussianProcess], noise: str) -> None:
     denoiser = make(process_under(process_type, noise))
     losses = evaluate(denoiser, batches(6), num_draws=3, device="cpu")
@@ -103,22 +102,21 @@ def test_bins_count_every_pair_once(process_type: type[GaussianProcess], noise: 
     assert names == [name for name in bin_names() if name in names]  # in order, each once
 
 
-@every_process
-@pytest.mark.parametrize("objective", options("objective"))
+@every_example
 def test_losses_equal_those_computed_pair_by_pair(
-    process_type: type[GaussianProcess], objective: str
+    process_type: type[GaussianProcess], noise: str
 ) -> None:
     """In float32, so to 1e-5."""
-    process = process_under(process_type, "linear")
-    denoiser = make(process, objective)
+    process = process_under(process_type, noise)
+    denoiser = make(process, "velocity")
     loss: list[float] = []
     error: list[float] = []
     log_snr: list[float] = []
     for i, x_0 in enumerate(to_float(clips())):
         for draw in range(2):
-            t, noise = fixed_pairs(process, torch.tensor([i]), draw, 2, SHAPE)
-            loss.append(float(denoiser.loss(x_0[None], t, noise)))
-            estimate = denoiser.denoise(process.diffuse(x_0[None], t, noise), t)
+            t, e = fixed_pairs(process, torch.tensor([i]), draw, 2, SHAPE)
+            loss.append(float(denoiser.loss(x_0[None], denoiser.process.level(t), e)))
+            estimate = denoise(denoiser, process.diffuse(x_0[None], t, e), t)
             error.append(float((estimate - x_0).square().mean()))
             log_snr.append(float(process.log_snr(t)))
     losses = evaluate(denoiser, batches(7), num_draws=2, device="cpu")
@@ -137,7 +135,7 @@ def test_losses_equal_those_computed_pair_by_pair(
 
 @pytest.mark.parametrize("batch_size", [1, 7, 20])
 def test_losses_do_not_depend_on_the_batch_size(batch_size: int) -> None:
-    denoiser = make(process_under(PROCESSES[1], "hybrid"))
+    denoiser = make(process_under(MedianProcess, "hybrid"))
     expected = evaluate(denoiser, batches(4), num_draws=4, device="cpu").sums
     actual = evaluate(denoiser, batches(batch_size), num_draws=4, device="cpu").sums
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=0)  # losses are float32
@@ -145,7 +143,7 @@ def test_losses_do_not_depend_on_the_batch_size(batch_size: int) -> None:
 
 def test_sums_add_up_over_parts_of_the_data() -> None:
     """What a run on several devices relies on."""
-    denoiser = make(process_under(PROCESSES[0], "cosine"))
+    denoiser = make(process_under(StandardProcess, "cosine"))
     parts = [LossByLogSNR(), LossByLogSNR()]
     for i, batch in enumerate(batches(5)):
         parts[i % 2].update(denoiser, batch, num_draws=2)
@@ -154,7 +152,7 @@ def test_sums_add_up_over_parts_of_the_data() -> None:
 
 
 def test_table_holds_the_means_of_both_sets_of_weights() -> None:
-    process = process_under(PROCESSES[0], "linear")
+    process = process_under(StandardProcess, "linear")
     results = {
         "raw": evaluate(make(process), batches(5), num_draws=2, device="cpu"),
         "ema": evaluate(make(process, "clean"), batches(5), num_draws=2, device="cpu"),

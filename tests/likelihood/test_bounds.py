@@ -10,17 +10,16 @@ from torch import Tensor
 
 from ddpm_lightning.likelihood.base import BIN_WIDTH, mean_and_error
 from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.processes.state import state_law
 from ddpm_lightning.samplers.noise import per_sample_generators
 from tests.likelihood.problems import STD, TRUTH, gaussian, representative
-from tests.problems import CHAINS, PROCESSES, build, noises, options
+from tests.problems import CHAINS, build, every_example, options, process_under
 
 BOUNDS = ["variational", "pair"]
 
-every_process = pytest.mark.parametrize("process_type", PROCESSES)
-every_noise = pytest.mark.parametrize("noise", noises())
 every_bound = pytest.mark.parametrize("name", BOUNDS)
 every_grid = pytest.mark.parametrize("grid", options("sampler/grid"))
 
@@ -51,12 +50,13 @@ def expected(name: str, process: GaussianProcess, times: Tensor) -> float:
     return float(prior + steps_nats + decoder)
 
 
-@every_noise
-@every_process
+@every_example
 @every_bound
-def test_bound_is_what_its_terms_are_worth(name: str, process_type: type, noise: str) -> None:
+def test_bound_is_what_its_terms_are_worth(
+    name: str, process_type: type[GaussianProcess], noise: str
+) -> None:
     """20 terms, 20,000 values, seed 0: within 5 standard errors of the closed form."""
-    data = gaussian(process_type(build("noise", noise)))
+    data = gaussian(process_under(process_type, noise))
     measure = bound(name, 20)
     nats = measure.nats(data, representative(20_000, 1), torch.Generator().manual_seed(0)).total
     mean, error = mean_and_error(nats)
@@ -66,11 +66,12 @@ def test_bound_is_what_its_terms_are_worth(name: str, process_type: type, noise:
 
 
 @every_grid
-@every_noise
-@every_process
+@every_example
 @every_bound
-def test_bound_is_above_the_truth(name: str, process_type: type, noise: str, grid: str) -> None:
-    process = process_type(build("noise", noise))
+def test_bound_is_above_the_truth(
+    name: str, process_type: type[GaussianProcess], noise: str, grid: str
+) -> None:
+    process = process_under(process_type, noise)
     for num_terms in (1, 2, 10, 100):
         times = bound(name, num_terms, grid).times(process)
         assert len(times) == num_terms + 1
@@ -82,7 +83,7 @@ def test_gap_closes_at_first_order_on_the_continuous_process() -> None:
 
     The prior's share and the decoder's, at log-SNR -10 and 9, are below 1e-4 nats.
     """
-    process = PROCESSES[2](build("noise", "linear"))
+    process = VariancePreservingProcess(build("noise", "linear"))
     counts = torch.tensor([16, 32, 64, 128, 256, 512])
     gaps = torch.tensor(
         [
@@ -125,8 +126,10 @@ def test_whole_states_bound_the_median_chain_more_tightly(noise: str) -> None:
     assert gaps[1] < gaps[0]
 
 
-@pytest.mark.parametrize("process_type", [StandardProcess, PROCESSES[2]])
-def test_pair_bound_of_a_markov_process_is_the_variational_one(process_type: type) -> None:
+@pytest.mark.parametrize("process_type", [StandardProcess, VariancePreservingProcess])
+def test_pair_bound_of_a_markov_process_is_the_variational_one(
+    process_type: type[GaussianProcess],
+) -> None:
     """Term by term, on the same noise; seed 0."""
     data = gaussian(process_type(build("noise", "cosine")))
     x = representative(50, 3)
@@ -154,7 +157,7 @@ def test_8_bit_bound_is_the_density_times_a_bin_where_bins_are_narrow(name: str)
 
     Values within 0.9: the outermost bins are open. Seed 0, same noise.
     """
-    data = gaussian(PROCESSES[0](build("noise", "linear", num_steps=3, start=0.0001)))
+    data = gaussian(StandardProcess(build("noise", "linear", num_steps=3, start=0.0001)))
     x = (representative(100, 5).clamp(-0.9, 0.9) * 127.5).round() / 127.5
     results = [
         bound(name, None, discrete=discrete).nats(data, x, torch.Generator().manual_seed(0)).total

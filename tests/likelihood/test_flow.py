@@ -8,12 +8,13 @@ import torch
 
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.likelihood.base import BIN_WIDTH
+from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.median import MedianProcess
+from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.noise import per_sample_generators
 from tests.likelihood.problems import STD, TRUTH, density_nats, gaussian, representative
-from tests.problems import PROCESSES, FixedOutput, build, noises, options, trimodal
+from tests.problems import FixedOutput, build, every_example, options, process_under, trimodal
 
-every_process = pytest.mark.parametrize("process_type", PROCESSES)
-every_noise = pytest.mark.parametrize("noise", noises())
 every_solver = pytest.mark.parametrize("solver", options("likelihood/solver"))
 every_probe = pytest.mark.parametrize("probe", options("likelihood/probe"))
 
@@ -24,16 +25,15 @@ def flow(solver: str = "rk45", probe: str = "rademacher", discrete: bool = False
 
 
 @every_solver
-@every_noise
-@every_process
+@every_example
 def test_bits_are_within_a_thousandth_of_the_truth(
-    process_type: type, noise: str, solver: str
+    process_type: type[GaussianProcess], noise: str, solver: str
 ) -> None:
     """Rademacher's probe is exact here: a value's velocity depends on no other value.
 
     Measured: at most 4e-5 with Runge-Kutta, whose tolerance is 1e-5; 1.8e-4 with 100 Heun steps.
     """
-    data = gaussian(process_type(build("noise", noise)))
+    data = gaussian(process_under(process_type, noise))
     bits = flow(solver).nats(data, representative(100, 2, 1)).bits
     assert float(bits.mean()) == pytest.approx(TRUTH / log(2), abs=1e-3)
 
@@ -45,7 +45,7 @@ def test_each_clip_has_its_own_density(probe: str) -> None:
     With Gaussian probes the divergence of n values is off by sqrt(2 / n) of its integral, here
     log((x_T's std) / (x_0's std)) = log 2 nats a value, in both directions: 5 of those.
     """
-    data = gaussian(PROCESSES[0](build("noise", "cosine")))
+    data = gaussian(StandardProcess(build("noise", "cosine")))
     x = representative(20, 1, 4, 10, 10)
     nats = flow(probe=probe).nats(data, x, torch.Generator().manual_seed(0)).total
     tolerance = 1e-4 if probe == "rademacher" else 5 * (2 / 400) ** 0.5 * log(2)
@@ -56,7 +56,7 @@ def test_each_clip_has_its_own_density(probe: str) -> None:
 
 def test_a_mixture_is_as_likely_as_it_is() -> None:
     """Modes of std 0.03 to 0.1 against sigma / alpha = 1e-3 at the start: (1e-3 / 0.03)^2 / 2."""
-    data = trimodal(PROCESSES[1](build("noise", "cosine")))
+    data = trimodal(MedianProcess(build("noise", "cosine")))
     x = torch.tensor([-0.85, -0.8, 0.0, 0.1, 0.25, 0.7, 0.72], dtype=torch.float64)[:, None]
     log_density = torch.logsumexp(
         data.weights.log()
@@ -70,7 +70,7 @@ def test_a_mixture_is_as_likely_as_it_is() -> None:
 
 def test_8_bit_values_are_as_likely_as_their_bins() -> None:
     """Averaged over all clips; a density so smooth is even over a bin, to its width squared."""
-    data = gaussian(PROCESSES[0](build("noise", "linear")))
+    data = gaussian(StandardProcess(build("noise", "linear")))
     x = (representative(400, 10) * 127.5).round() / 127.5
     nats = flow(discrete=True).nats(data, x, torch.Generator().manual_seed(0)).total
     expected = density_nats(x, STD**2) - log(BIN_WIDTH)
@@ -81,7 +81,7 @@ def test_8_bit_values_are_as_likely_as_their_bins() -> None:
 
 @every_solver
 def test_a_network_in_float32_is_measured_alike(solver: str) -> None:
-    data = gaussian(PROCESSES[0](build("noise", "cosine")))
+    data = gaussian(StandardProcess(build("noise", "cosine")))
     x = representative(50, 1, 2, 3, 3)
     exact = flow(solver).nats(data, x).total
     single = flow(solver).nats(data, x.float()).total
@@ -91,7 +91,7 @@ def test_a_network_in_float32_is_measured_alike(solver: str) -> None:
 
 def test_a_clip_with_its_own_generator_does_not_depend_on_its_batch() -> None:
     """With fixed steps; adaptive ones are chosen for the batch."""
-    data = gaussian(PROCESSES[0](build("noise", "cosine")))
+    data = gaussian(StandardProcess(build("noise", "cosine")))
     x = representative(4, 1, 2, 3, 3)
     whole = flow("heun", "gaussian").nats(data, x, per_sample_generators(0, range(4))).total
     alone = flow("heun", "gaussian").nats(data, x[2:3], per_sample_generators(0, [2])).total
@@ -100,7 +100,7 @@ def test_a_clip_with_its_own_generator_does_not_depend_on_its_batch() -> None:
 
 def test_weights_receive_no_gradient() -> None:
     """Only the input is differentiated."""
-    process = PROCESSES[0](build("noise", "cosine"))
+    process = StandardProcess(build("noise", "cosine"))
     output = torch.zeros(2, 1, 2, 3, 3, requires_grad=True)
     denoiser = Denoiser(FixedOutput(output), process, build("objective", "velocity"), 0.5)
     nats = flow("heun").nats(denoiser, representative(2, 1, 2, 3, 3).float()).total

@@ -45,5 +45,6 @@ def data_and_noise(num_samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def outputs_of(loss: str) -> int:
-    """network.outputs under this loss, as configured."""
-    return int(composed(f"loss={loss}").network.outputs)
+    """Return the network's output channels for each of a clip's, as configured with this loss."""
+    network = composed(f"loss={loss}").network
+    return int((network.out_channels or network.channels) / network.channels)

@@ -16,7 +16,16 @@ from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from tests.losses.shared import data_and_noise, denoiser
-from tests.problems import CHAINS, PROCESSES, ThirdOrderProcess, build, options, process_under
+from tests.problems import (
+    CHAINS,
+    PROCESSES,
+    ThirdOrderProcess,
+    build,
+    denoise,
+    loss_at,
+    options,
+    process_under,
+)
 
 THREE = ["linear", "cosine", "hybrid"]
 
@@ -37,12 +46,12 @@ def term(
 ) -> float:
     """One term of the bound in nats per value, written out with textbook distributions."""
     x_t = process.diffuse(x_0, t, e)
-    estimate = network.denoise(x_t, t).detach()
+    estimate = denoise(network, x_t, t).detach()
     if s > 0:
         exact, std = process.condition(x_0, x_t, s, t)
         model, _ = process.condition(estimate, x_t, s, t)
         return float(kl_divergence(Normal(exact, std), Normal(model, std)).mean())
-    alpha, sigma = process.marginal(t)
+    alpha, sigma, _ = process.level(t)
     decoder = Normal(estimate, sigma / alpha)
     high = torch.where(x_0 > 0.999, 1.0, decoder.cdf(x_0 + 1 / 255))
     low = torch.where(x_0 < -0.999, 0.0, decoder.cdf(x_0 - 1 / 255))
@@ -59,7 +68,7 @@ def test_the_mean_of_vlb_over_all_usable_steps_is_the_sum_of_the_bounds_terms(
     t = process.axis.steps  # type: ignore[attr-defined]
     x_0, e = data_and_noise(1)
     x_0, e = x_0.expand(len(t), *x_0.shape[1:]), e.expand(len(t), *e.shape[1:])
-    losses = loss(network, x_0, t, e).detach()
+    losses = loss_at(loss, network, x_0, t, e).detach()
     path = [0, *t.tolist()]
     terms = [
         term(process, torch.tensor([a]), torch.tensor([b]), x_0[:1], network, e[:1])
@@ -82,7 +91,7 @@ def test_vlb_counts_every_informative_step_of_a_falling_chain_once(
     """
     process = process_under(process_type, noise)
     t = torch.arange(1, int(process.informative_time(torch.tensor([1 - 1e-9]))) + 1)
-    moved = (usable(process, t) != t).sum()
+    moved = (usable(process, process.level(t))[0] != t).sum()
     assert moved == 0 or (process_type is MedianProcess and moved <= 3)
 
 
@@ -90,10 +99,10 @@ def test_vlb_of_unusable_steps_is_that_of_the_usable_one_closest_in_log_snr() ->
     process = process_under(MedianProcess, "hybrid", 50)
     network, loss = denoiser(process, "velocity"), build("loss", "vlb")
     t = torch.arange(1, 51)
-    nearest = usable(process, t)
+    nearest, _ = usable(process, process.level(t))
     assert (nearest != t).sum() > 10
     x_0, e = data_and_noise(50)
-    assert torch.equal(loss(network, x_0, t, e), loss(network, x_0, nearest, e))
+    assert torch.equal(loss_at(loss, network, x_0, t, e), loss_at(loss, network, x_0, nearest, e))
 
 
 @pytest.mark.parametrize("noise", THREE)
@@ -103,11 +112,11 @@ def test_vlb_of_the_continuous_process_is_that_of_any_grid_of_its_strides(noise:
     network, loss = denoiser(process, "velocity"), build("loss", "vlb")
     t = torch.arange(0.3, process.axis.last, process.axis.first, dtype=torch.float64)[:50]
     x_0, e = data_and_noise(1)
-    losses = loss(network, x_0.expand(50, *x_0.shape[1:]), t, e.expand(50, *e.shape[1:]))
+    losses = loss_at(loss, network, x_0.expand(50, *x_0.shape[1:]), t, e.expand(50, *e.shape[1:]))
     path = [0.0, *t.tolist()]
     terms = [
-        term(process, *torch.tensor([[a], [b]], dtype=torch.float64), x_0, network, e)
-        for a, b in pairwise(path)
+        term(process, steps[0], steps[1], x_0, network, e)
+        for steps in torch.tensor(list(pairwise(path)), dtype=torch.float64)[..., None]
     ]
     expected = torch.tensor(terms, dtype=torch.float64)
     torch.testing.assert_close(losses / process.axis.num_steps, expected, rtol=1e-6, atol=1e-9)
@@ -125,12 +134,12 @@ def test_terms_of_the_standard_chain_are_those_of_ho_et_al(noise: str) -> None:
     x_0, e = data_and_noise(len(t))
     network = denoiser(process, "epsilon")
     x_t = process.diffuse(x_0, t, e)
-    estimate = Estimate(network.denoise(x_t, t), None)
-    abar = process.marginal(torch.arange(51)).alpha.square()
+    estimate = Estimate(denoise(network, x_t, t), None)
+    abar = process.level(torch.arange(51)).alpha.square()
     beta = betas[t - 1]
     variance = (1 - abar[s]) / (1 - abar[t]) * beta
     factor = beta.square() / (2 * variance * (1 - beta) * (1 - abar[t]))
-    expected = factor * network.loss(x_0, t, e)
+    expected = factor * network.loss(x_0, network.process.level(t), e)
     actual = divergence(process, s, t, x_0, estimate)
     torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-12)
 
@@ -204,7 +213,7 @@ def test_step_nats_takes_the_divergence_above_data_and_the_decoder_at_data(
     x_0, _ = data_and_noise(3)
     estimate = Estimate(0.9 * x_0, None)
     actual = step_nats(process, s, t, x_0, estimate)
-    alpha, sigma = process.marginal(t)
+    alpha, sigma, _ = process.level(t)
     decoder = discretised_nats(x_0, estimate.x_0, sigma / alpha)
     kl = divergence(process, s[1:2], t[1:2], x_0[1:2], Estimate(0.9 * x_0[1:2], None))
     torch.testing.assert_close(actual, torch.stack([decoder[0], kl[0], decoder[2]]))

@@ -8,7 +8,7 @@ from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from tests.losses.shared import data_and_noise
-from tests.problems import PROCESSES, build, process_under
+from tests.problems import PROCESSES, build, loss_at, process_under
 
 every_process = pytest.mark.parametrize("process_type", PROCESSES)
 every_noise = pytest.mark.parametrize("noise", ["linear", "cosine", "hybrid"])
@@ -35,7 +35,7 @@ def gradients(
     x_0, e = data_and_noise(len(T))
     network = TwoOutputs(0.1 * e.flip(0), torch.full_like(e, second))
     denoiser = Denoiser(network, process, build("objective", "velocity"), 0.5)
-    build("loss", loss, **values)(denoiser, x_0, T, e).sum().backward()
+    loss_at(build("loss", loss, **values), denoiser, x_0, T, e).sum().backward()
     assert network.first.grad is not None
     return network.first.grad, network.second.grad
 
@@ -87,9 +87,9 @@ def test_the_loss_is_simple_plus_the_weighted_bound(
     x_0, e = data_and_noise(len(T))
     network = TwoOutputs(0.1 * e.flip(0), torch.full_like(e, 0.3))
     denoiser = Denoiser(network, process, build("objective", "velocity"), 0.5)
-    nothing = build("loss", "hybrid_vlb", vlb_weight=0.0)(denoiser, x_0, T, e)
-    half = build("loss", "hybrid_vlb", vlb_weight=0.5)(denoiser, x_0, T, e)
-    bound = build("loss", "vlb")(denoiser, x_0, T, e)
+    nothing = loss_at(build("loss", "hybrid_vlb", vlb_weight=0.0), denoiser, x_0, T, e)
+    half = loss_at(build("loss", "hybrid_vlb", vlb_weight=0.5), denoiser, x_0, T, e)
+    bound = loss_at(build("loss", "vlb"), denoiser, x_0, T, e)
     torch.testing.assert_close(half, nothing + 0.5 * bound, rtol=1e-12, atol=0)
 
 
@@ -97,12 +97,12 @@ def test_the_best_variance_for_a_poor_estimate_is_larger_than_for_a_good_one() -
     """Descending the bound moves the share up where the estimate is off, down where it is right."""
     process = process_under(StandardProcess, "linear", 20)
     x_0, e = data_and_noise(len(T))
-    alpha, sigma = (value.reshape(-1, 1, 1, 1, 1) for value in process.marginal(T))
+    alpha, sigma = (value.reshape(-1, 1, 1, 1, 1) for value in process.level(T)[:2])
     v = alpha * e - sigma * x_0
     for offset, sign in ((0.0, 1), (3.0, -1)):
         network = TwoOutputs(v + offset, torch.zeros_like(e))
         denoiser = Denoiser(network, process, build("objective", "velocity"), 0.5)
-        build("loss", "hybrid_vlb")(denoiser, x_0, T, e).sum().backward()
+        loss_at(build("loss", "hybrid_vlb"), denoiser, x_0, T, e).sum().backward()
         assert network.second.grad is not None
         assert (network.second.grad.sign() == sign).all()
 

@@ -6,13 +6,13 @@ from torch import Tensor
 
 from ddpm_lightning.losses.base import WeightedLoss
 from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from tests.losses.shared import LOSSES, data_and_noise, denoiser
-from tests.problems import PROCESSES, build, noises, options, process_under
+from tests.problems import build, denoise, every_example, loss_at, options, process_under
 
 WEIGHTED = [name for name in LOSSES if isinstance(build("loss", name), WeightedLoss)]
 
-every_process = pytest.mark.parametrize("process_type", PROCESSES)
 every_objective = pytest.mark.parametrize("objective", options("objective"))
 
 log_snr = torch.linspace(-20, 20, 401, dtype=torch.float64)
@@ -22,7 +22,7 @@ snr = log_snr.exp()
 def per_loss(name: str, objective: str, t: Tensor) -> Tensor:
     """What a weighting makes of the loss on the objective's own target, standard linear chain."""
     process = process_under(StandardProcess, "linear")
-    return build("loss", name).per_loss(denoiser(process, objective), t)
+    return build("loss", name).per_loss(denoiser(process, objective), process.level(t))
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
@@ -60,17 +60,18 @@ def test_edm_weight_is_that_of_karras_et_al(data_std: float) -> None:
 
 
 def test_edm_takes_data_std_from_the_model() -> None:
-    assert build("loss", "edm", "model.data_std=0.3").data_std == 0.3
+    assert build("loss", "edm", "model.denoiser.data_std=0.3").data_std == 0.3
 
 
-@every_process
-@pytest.mark.parametrize("noise", noises())
+@every_example
 def test_edm_weighs_the_karras_target_evenly(
     process_type: type[GaussianProcess], noise: str
 ) -> None:
     """lambda c_out^2 = 1 at every step, so that it is the simple loss of that objective."""
     process = process_under(process_type, noise)
-    weight = build("loss", "edm").per_loss(denoiser(process, "karras"), torch.arange(1, 1001))
+    weight = build("loss", "edm").per_loss(
+        denoiser(process, "karras"), process.level(torch.arange(1, 1001))
+    )
     torch.testing.assert_close(weight, torch.ones(1000).double(), rtol=1e-12, atol=0)
 
 
@@ -86,20 +87,17 @@ def test_min_snr_of_epsilon_and_velocity_is_that_of_hang_et_al() -> None:
 
 
 @every_objective
-@every_process
 @pytest.mark.parametrize("name", WEIGHTED)
-def test_loss_is_the_weight_times_the_error_of_the_estimate(
-    name: str, process_type: type[GaussianProcess], objective: str
-) -> None:
+def test_loss_is_the_weight_times_the_error_of_the_estimate(name: str, objective: str) -> None:
     """Whatever the network predicts: objective and weighting are chosen apart."""
-    process = process_under(process_type, "cosine")
+    process = process_under(MedianProcess, "cosine")
     loss, network = build("loss", name), denoiser(process, objective)
     x_0, e = data_and_noise(4)
     t = torch.tensor([1, 60, 400, 950])
-    error = (network.denoise(process.diffuse(x_0, t, e), t) - x_0).square().flatten(1).mean(1)
+    error = (denoise(network, process.diffuse(x_0, t, e), t) - x_0).square().flatten(1).mean(1)
     expected = loss.weight(process.log_snr(t)) * error
     # The estimate cancels sigma / alpha = 13 (t = 950) to 1e-16; the target is formed apart.
-    torch.testing.assert_close(loss(network, x_0, t, e), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(loss_at(loss, network, x_0, t, e), expected, rtol=1e-9, atol=1e-12)
 
 
 @every_objective
@@ -108,9 +106,9 @@ def test_weights_see_log_snr_as_the_network_does(objective: str) -> None:
     process = process_under(StandardProcess, "hybrid")
     t = torch.tensor([990, 1000])
     assert (process.log_snr(t) < -300).all()
-    weight = build("loss", "min_snr").per_loss(denoiser(process, objective), t)
+    weight = build("loss", "min_snr").per_loss(denoiser(process, objective), process.level(t))
     at_bound = torch.tensor(-20.0, dtype=torch.float64).exp()
-    c_out = denoiser(process, objective).squared_error_per_loss(t)
+    c_out = denoiser(process, objective).squared_error_per_loss(process.level(t))
     torch.testing.assert_close(weight, at_bound * c_out, rtol=1e-12, atol=0)
 
 
@@ -120,4 +118,7 @@ def test_simple_is_the_error_on_the_objectives_own_target(objective: str) -> Non
     network = denoiser(process, objective)
     x_0, e = data_and_noise(4)
     t = torch.tensor([1, 60, 400, 1000])
-    assert torch.equal(build("loss", "simple")(network, x_0, t, e), network.loss(x_0, t, e))
+    assert torch.equal(
+        loss_at(build("loss", "simple"), network, x_0, t, e),
+        network.loss(x_0, network.process.level(t), e),
+    )

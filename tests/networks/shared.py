@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm_lightning.networks.unet3d import UNet3D
 from tests.problems import build
@@ -15,7 +15,6 @@ def unet(**options: Any) -> UNet3D:
     torch.manual_seed(0)
     settings: dict[str, Any] = {
         "channels": 2,
-        "outputs": 1,
         "base_width": 16,
         "width_multipliers": [1, 2],
         "patch": 1,
@@ -41,6 +40,13 @@ def shaken(model: UNet3D) -> UNet3D:
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return model
+
+
+def unreached(model: nn.Module) -> list[str]:
+    """Names of the parameters without a gradient, or with one of zero."""
+    return [
+        name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ]
 
 
 def clips(batch_size: int = 2, num_frames: int = 5, height: int = 8, width: int = 12) -> Tensor:

@@ -2,25 +2,32 @@
 
 import pytest
 import torch
-from omegaconf import OmegaConf
-from torch import Tensor, nn
+from torch import Tensor
 
-from tests.problems import CONF, build, options
+from ddpm_lightning.networks.unet3d import UNet3D
+from tests.networks.shared import unreached
+from tests.problems import build, composed, options
 
 SMALL = {"base_width": 32, "head_width": 16}
 
-every_network = pytest.mark.parametrize("name", options("network"))
+every_network = pytest.mark.parametrize(
+    "name",
+    [
+        n if n == "unet3d_tiny" else pytest.param(n, marks=pytest.mark.slow)
+        for n in options("network")
+    ],
+)
 
 
-def network(name: str, channels: int = 1) -> nn.Module:
+def network(name: str, channels: int = 1) -> UNet3D:
     """As configured, but narrow; seed 0."""
     torch.manual_seed(0)
-    node = OmegaConf.load(CONF / "network" / f"{name}.yaml")
+    node = composed(f"network={name}").network
     small = {key: value for key, value in SMALL.items() if key in node}
     return build("network", name, channels=channels, **small).eval()
 
 
-def trained(name: str, channels: int = 1) -> nn.Module:
+def trained(name: str, channels: int = 1) -> UNet3D:
     """As after a little training: no weight is zero any more; seed 1."""
     model = network(name, channels)
     generator = torch.Generator().manual_seed(1)
@@ -30,7 +37,7 @@ def trained(name: str, channels: int = 1) -> nn.Module:
     return model
 
 
-def clips(model: nn.Module, channels: int = 1, num_frames: int = 4, batch_size: int = 2) -> Tensor:
+def clips(model: UNet3D, channels: int = 1, num_frames: int = 4, batch_size: int = 2) -> Tensor:
     """The smallest clips with H != W; seed 2."""
     shape = (batch_size, channels, num_frames, 2 * model.stride, 3 * model.stride)
     return torch.randn(shape, generator=torch.Generator().manual_seed(2))
@@ -48,15 +55,14 @@ def test_output_has_the_shape_of_the_input(name: str, channels: int, num_frames:
     assert output.isfinite().all()
 
 
-@pytest.mark.parametrize("outputs", [1, 2, 3])
+@pytest.mark.parametrize("out_channels", [3, 6, 4])
 @every_network
-def test_outputs_lie_side_by_side_along_the_channels(name: str, outputs: int) -> None:
-    """The first half of two is what the network alone would be trained for."""
-    model = build("network", name, channels=3, outputs=outputs, **SMALL)
+def test_output_channels_are_a_number_of_their_own(name: str, out_channels: int) -> None:
+    model = build("network", name, channels=3, out_channels=out_channels, **SMALL)
     x = clips(model, channels=3)
     with torch.no_grad():
         output = model(x, torch.zeros(2))
-    assert output.shape == (2, 3 * outputs, *x.shape[2:])
+    assert output.shape == (2, out_channels, *x.shape[2:])
 
 
 @every_network
@@ -81,10 +87,7 @@ def test_output_is_float32_and_leaves_no_trace_of_the_layout(name: str, dtype: t
 def test_gradients_reach_every_parameter(name: str) -> None:
     model = trained(name)
     model(clips(model, num_frames=3), torch.tensor([-3.0, 5.0])).square().sum().backward()
-    unreached = [
-        key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
-    ]
-    assert unreached == []
+    assert unreached(model) == []
 
 
 @every_network
@@ -159,8 +162,9 @@ def test_autocast_is_finite_and_close(name: str, dtype: torch.dtype) -> None:
     assert error < 25 * torch.finfo(dtype).eps / 2
 
 
-@pytest.mark.parametrize("outputs", [0, -1])
+@pytest.mark.parametrize("out_channels", [0, -1])
 @every_network
-def test_a_network_without_outputs_is_refused(name: str, outputs: int) -> None:
-    with pytest.raises(ValueError, match=r"channels, outputs, .* must be at least 1, got 1, "):
-        build("network", name, channels=1, outputs=outputs)
+def test_a_network_without_outputs_is_refused(name: str, out_channels: int) -> None:
+    message = r"channels, out_channels, .* must be at least 1, got 1, "
+    with pytest.raises(ValueError, match=message):
+        build("network", name, channels=1, out_channels=out_channels)

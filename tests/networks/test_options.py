@@ -9,10 +9,9 @@ import torch
 from ddpm_lightning.networks.attention import SPATIAL, TemporalAttention, WindowedAttention
 from ddpm_lightning.networks.checks import fitting_heads
 from ddpm_lightning.networks.layers import CONVOLUTIONS, RESAMPLINGS, MagnitudeConv, TemporalConv
-from ddpm_lightning.networks.memory import plan
 from ddpm_lightning.networks.rotary import rotated, rotation, rotors, turn
 from ddpm_lightning.networks.stage import MIXINGS
-from tests.networks.shared import clips, unet
+from tests.networks.shared import clips, unet, unreached
 
 OPTIONS: list[dict[str, Any]] = [
     *({"spatial_attention": [kind, kind]} for kind in SPATIAL),
@@ -36,16 +35,7 @@ def test_every_option_keeps_the_shape_and_reaches_every_parameter(options: dict[
     output = model(x, torch.tensor([-3.0, 5.0]))
     assert output.shape == x.shape
     output.square().sum().backward()
-    assert [key for key, p in model.named_parameters() if not p.grad.abs().sum() > 0] == []
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_memory_is_planned_for_every_option(options: dict[str, Any]) -> None:
-    model = unet(**options)
-    one, two = (plan(model, (batch, *clips().shape[1:]), "cpu") for batch in (1, 2))
-    # What is made of weights alone does not grow with the batch.
-    assert 1.5 * one.activations < two.activations < 2.01 * one.activations
-    assert two.by_level[0] > 0
+    assert unreached(model) == []
 
 
 @pytest.mark.parametrize("norm", CONVOLUTIONS)
@@ -77,6 +67,28 @@ def test_images_of_a_training_batch_see_no_other_frame_and_the_rest_is_unmoved(m
     assert moved[~is_image, 1:].min() > 1e-4
     torch.testing.assert_close(whole[~is_image], before[~is_image], rtol=0, atol=1e-5)
     assert (whole[is_image] - before[is_image]).abs().amax((1, 2, 3, 4)).min() > 1e-3
+
+
+@pytest.mark.parametrize(("share", "num_clips"), [(0.6, 1), (0.75, 2), (0.9, 3)])
+@pytest.mark.parametrize("mixing", ["none", "separable"])
+def test_a_batch_may_be_images_alone(share: float, num_clips: int, mixing: str) -> None:
+    """Layers along time then have gradients of zero: ranks that average them need some."""
+    options: dict[str, Any] = {"temporal_mixing": mixing, "wide_ends": True}
+    model = unet(image_share=share, **options).train()
+    x, level = clips(batch_size=num_clips), torch.linspace(-2, 2, num_clips)
+    output = model(x, level)
+    output.square().sum().backward()
+    along_time = {
+        name for name, _ in model.named_parameters() if "temporal" in name or "mixers" in name
+    } | {name for name, _ in model.named_parameters() if name.startswith("entry_attention")}
+    assert all(p.grad is not None for p in model.parameters())
+    assert set(unreached(model)) == along_time
+    changed = x.clone()
+    changed[:, :, 0] += 1
+    with torch.no_grad():
+        moved = (model(changed, level) - output).abs().amax((0, 1, 3, 4))  # (F,)
+    assert moved[0] > 1e-4
+    assert moved[1:].max() < 1e-5
 
 
 def test_every_clip_of_a_batch_is_an_image_as_often() -> None:
@@ -177,7 +189,7 @@ def test_rotation_by_complex_numbers_is_the_same() -> None:
     turn(turned, back)
     torch.testing.assert_close(turned, x)
     torch.testing.assert_close(
-        rotated(x.transpose(1, 2), *(a.T for a in angles), axis=-2), rotated(x, *angles).mT
+        rotated(x.transpose(1, 2), angles[0].T, angles[1].T, axis=-2), rotated(x, *angles).mT
     )
 
 
@@ -200,7 +212,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"width_multipliers": [0, 2]}, r"got \[0, 2\]; set network.width_multipliers=\[1,2\]"),
     ({"vector_width": -1}, "must be 0, for none, or more, got -1 and 0"),
     ({"token_width": 6, "spatial_attention": ["none"] * 2}, "needs spatial attention at some"),
-    ({"base_width": 0}, "must be at least 1, got 2, 1, 0"),
+    ({"base_width": 0}, "must be at least 1, got 2, 2, 0"),
 ]
 
 

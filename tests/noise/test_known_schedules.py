@@ -168,7 +168,7 @@ def test_hybrid_blend_is_monotone_where_hybrid_is_not(num_steps: int) -> None:
 def test_karras_noise_levels_are_those_of_equation_5(num_steps: int) -> None:
     low, high, rho = 0.002, 80.0, 7.0
     schedule = build("noise", "karras", num_steps=num_steps, sigma_min=low, sigma_max=high, rho=rho)
-    alpha, sigma = StandardProcess(schedule).marginal(torch.arange(1, num_steps + 1))
+    alpha, sigma, _ = StandardProcess(schedule).level(torch.arange(1, num_steps + 1))
     i = torch.arange(num_steps, dtype=torch.float64)
     roots = low ** (1 / rho) + i / (num_steps - 1) * (high ** (1 / rho) - low ** (1 / rho))
     # From T = 3 on no step is clipped; at T = 2 the only one of 1 - 1e-9 is.
@@ -180,5 +180,5 @@ def test_karras_noise_levels_are_those_of_equation_5(num_steps: int) -> None:
 
 
 def test_karras_of_one_step_has_the_highest_level() -> None:
-    alpha, sigma = StandardProcess(build("noise", "karras", num_steps=1)).marginal(1)
+    alpha, sigma, _ = StandardProcess(build("noise", "karras", num_steps=1)).level(1)
     assert float(sigma / alpha) == pytest.approx(80.0, rel=1e-3)  # but for max_beta

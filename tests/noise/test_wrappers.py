@@ -6,18 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_lightning.noise.base import betas_from_log_snr
+from ddpm_lightning.noise.base import NoiseSchedule, betas_from_log_snr
 from ddpm_lightning.noise.matched import MatchedSchedule
 from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import PROCESSES, Betas, build, noises, process_under
+from tests.problems import PROCESSES, Betas, build, every_example, process_under
 
 INSIDE = ["linear", "cosine", "scaled_linear"]
 
 
-def log_snr(schedule: object) -> Tensor:
+def log_snr(schedule: NoiseSchedule) -> Tensor:
     """Of the standard chain, t = 1..T."""
-    process = StandardProcess(schedule)  # type: ignore[arg-type]
+    process = StandardProcess(schedule)
     return process.log_snr(torch.arange(1, process.num_steps + 1))
 
 
@@ -93,15 +94,14 @@ def test_snr_shift_is_undone_by_the_opposite_shift() -> None:
     torch.testing.assert_close(log_snr(back)[:-1], expected[:-1], rtol=1e-10, atol=1e-9)
 
 
-@pytest.mark.parametrize("noise", noises())
-@pytest.mark.parametrize("process_type", PROCESSES)
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 50, 1000])
+@every_example
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 1000])
 def test_matched_has_the_running_minimum_of_the_log_snr_of_any_process(
     process_type: type[GaussianProcess], noise: str, num_steps: int
 ) -> None:
     """As long as no beta is clipped at 0.999999; a clipped one leaves a chain behind for good."""
     process = process_under(process_type, noise, num_steps)
-    schedule = MatchedSchedule(num_steps, process, max_beta=0.999999)  # type: ignore[arg-type]
+    schedule = MatchedSchedule(num_steps, process, max_beta=0.999999)
     expected = process.log_snr(torch.arange(1, num_steps + 1)).cummin(0).values
     unclipped = (schedule.betas() < 0.999999).cumprod(0).bool()
     assert unclipped.sum() >= num_steps - 1 or noise == "hybrid"
@@ -118,19 +118,19 @@ def test_matched_to_the_standard_chain_is_its_own_schedule() -> None:
 
 
 def test_matched_as_configured_is_the_median_chain_under_linear_noise() -> None:
-    expected = process_under(PROCESSES[1], "linear").log_snr(torch.arange(1, 1001))
+    expected = process_under(MedianProcess, "linear").log_snr(torch.arange(1, 1001))
     actual = log_snr(build("noise", "matched"))
     torch.testing.assert_close(actual, expected.cummin(0).values, rtol=1e-12, atol=1e-10)
 
 
 @pytest.mark.parametrize("process_type", PROCESSES)
-@pytest.mark.parametrize("num_steps", [4000, 10_000])
+@pytest.mark.parametrize("num_steps", [4000])
 def test_matched_outlives_the_end_of_float64(
     process_type: type[GaussianProcess], num_steps: int
 ) -> None:
     """Long hybrid chains leave no alpha in float64, and their log-SNR is minus infinity."""
     process = process_type(build("noise", "hybrid", num_steps=num_steps))
-    betas = MatchedSchedule(num_steps, process, 0.999999).betas()  # type: ignore[arg-type]
+    betas = MatchedSchedule(num_steps, process, 0.999999).betas()
     assert ((betas >= 0) & (betas < 1)).all()
 
 

@@ -5,13 +5,14 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.level import MAX_LOG_SNR, Level
 from ddpm_lightning.processes.base import GaussianProcess
-from tests.problems import PROCESSES, FixedOutput, build, noises, options, process_under
+from ddpm_lightning.processes.median import MedianProcess
+from ddpm_lightning.processes.standard import StandardProcess
+from tests.problems import FixedOutput, build, every_example, options, process_under
 
 SHAPE = (4, 1, 2, 3, 3)
 
-every_process = pytest.mark.parametrize("process_type", PROCESSES)
-every_noise = pytest.mark.parametrize("noise", noises())
 every_objective = pytest.mark.parametrize("objective", options("objective"))
 
 
@@ -27,8 +28,7 @@ def data_and_noise(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
 
 
 @every_objective
-@every_noise
-@every_process
+@every_example
 def test_loss_of_an_ignorant_network_is_of_order_one(
     process_type: type[GaussianProcess], noise: str, objective: str
 ) -> None:
@@ -40,7 +40,9 @@ def test_loss_of_an_ignorant_network_is_of_order_one(
     for num_steps in (2, 50, 1000):
         process = process_under(process_type, noise, num_steps)
         for t in (1, num_steps // 2, num_steps):
-            loss = denoiser(process, objective, 0.0).loss(x_0, torch.full((4,), t), e)
+            loss = denoiser(process, objective, 0.0).loss(
+                x_0, process.level(torch.full((4,), t)), e
+            )
             assert loss.dtype == torch.float32
             assert loss.isfinite().all()
             assert (loss < 4).all()
@@ -48,42 +50,46 @@ def test_loss_of_an_ignorant_network_is_of_order_one(
 
 @every_objective
 def test_loss_is_per_sample(objective: str) -> None:
-    process = process_under(PROCESSES[0], "linear")
+    process = process_under(StandardProcess, "linear")
     x_0, e = data_and_noise()
     t = torch.tensor([1, 10, 400, 1000])
-    together = denoiser(process, objective, 0.3).loss(x_0, t, e)
+    together = denoiser(process, objective, 0.3).loss(x_0, process.level(t), e)
     assert together.shape == (4,)
     for i in range(4):
-        alone = denoiser(process, objective, 0.3).loss(x_0[i : i + 1], t[i : i + 1], e[i : i + 1])
+        alone = denoiser(process, objective, 0.3).loss(
+            x_0[i : i + 1], process.level(t[i : i + 1]), e[i : i + 1]
+        )
         torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-14, atol=0)
 
 
 @every_objective
-@every_process
+@every_example
 def test_coefficients_are_finite_and_float64_and_the_output_always_counts(
-    process_type: type[GaussianProcess], objective: str
+    process_type: type[GaussianProcess], noise: str, objective: str
 ) -> None:
-    alpha, sigma = process_under(process_type, "linear").marginal(torch.arange(1, 1001))
-    c_skip, c_out = build("objective", objective).scaling(alpha, sigma)
+    """Below log-SNR -20 the denoiser holds alpha."""
+    process = process_under(process_type, noise)
+    t = torch.arange(1, 1001)
+    alpha, sigma, _ = process.level(t[process.log_snr(t) > -MAX_LOG_SNR])
+    c_skip, c_out = build("objective", objective).scaling(Level.of(alpha, sigma))
     assert c_skip.dtype == c_out.dtype == torch.float64
     assert c_skip.shape == c_out.shape == alpha.shape
     assert c_skip.isfinite().all()
     assert (c_out.abs() > 0).all()
 
 
-@every_process
+@every_example
 def test_velocity_on_a_variance_preserving_scale_has_unit_coefficients(
-    process_type: type[GaussianProcess],
+    process_type: type[GaussianProcess], noise: str
 ) -> None:
     """c_skip^2 n + c_out^2 = 1 for every alpha, sigma: a rotation of (x_t / sqrt(n), v)."""
-    alpha, sigma = process_under(process_type, "cosine").marginal(torch.arange(1, 1001))
-    c_skip, c_out = build("objective", "velocity").scaling(alpha, sigma)
+    alpha, sigma, _ = process_under(process_type, noise).level(torch.arange(1, 1001))
+    c_skip, c_out = build("objective", "velocity").scaling(Level.of(alpha, sigma))
     one = c_skip.square() * (alpha.square() + sigma.square()) + c_out.square()
     torch.testing.assert_close(one, torch.ones_like(one), rtol=1e-14, atol=0)
 
 
-@every_process
-@every_noise
+@every_example
 def test_epsilon_loss_is_the_plain_error_of_the_noise(
     process_type: type[GaussianProcess], noise: str
 ) -> None:
@@ -93,7 +99,7 @@ def test_epsilon_loss_is_the_plain_error_of_the_noise(
     output = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)).double()
     t = torch.tensor([5, 60, 200, 400])
     assert (process.log_snr(t).abs() < 20).all()
-    loss = denoiser(process, "epsilon", output).loss(x_0, t, e)
+    loss = denoiser(process, "epsilon", output).loss(x_0, process.level(t), e)
     expected = (output - e).square().flatten(1).mean(1)
     # (1 - c_skip alpha) / c_out is 0 up to 1e-16 alpha / sigma.
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
@@ -106,7 +112,7 @@ def test_karras_is_edm_preconditioning_where_alpha_is_1(data_std: float) -> None
     """
     s = torch.logspace(-3, 2, 50, dtype=torch.float64)
     objective = build("objective", "karras", data_std=data_std)
-    c_skip, c_out = objective.scaling(torch.ones_like(s), s)
+    c_skip, c_out = objective.scaling(Level.of(torch.ones_like(s), s))
     torch.testing.assert_close(c_skip, data_std**2 / (s**2 + data_std**2), rtol=1e-14, atol=0)
     expected = s * data_std / (s**2 + data_std**2).sqrt()
     torch.testing.assert_close(c_out, expected, rtol=1e-14, atol=0)
@@ -117,8 +123,8 @@ def test_karras_does_not_depend_on_the_scale_of_x(scale: float) -> None:
     """(alpha, sigma) times a number, x times it too: the same estimate from the same output."""
     s = torch.logspace(-3, 2, 50, dtype=torch.float64)
     objective = build("objective", "karras")
-    unit = objective.scaling(torch.ones_like(s), s)
-    scaled = objective.scaling(scale * torch.ones_like(s), scale * s)
+    unit = objective.scaling(Level.of(torch.ones_like(s), s))
+    scaled = objective.scaling(Level.of(scale * torch.ones_like(s), scale * s))
     torch.testing.assert_close(scaled.c_skip * scale, unit.c_skip, rtol=1e-14, atol=0)
     torch.testing.assert_close(scaled.c_out, unit.c_out, rtol=1e-14, atol=0)
 
@@ -127,15 +133,15 @@ def test_karras_targets_have_unit_variance_at_every_noise_level(
     generator: torch.Generator,
 ) -> None:
     """For data of standard deviation s_d; the variance of n normals is within sqrt(2 / n) of 1."""
-    process = process_under(PROCESSES[1], "linear")
+    process = process_under(MedianProcess, "linear")
     x_0, e = torch.randn(2, 10, 4000, generator=generator, dtype=torch.float64)
     t = torch.linspace(1, 1000, 10).long()
-    loss = denoiser(process, "karras", 0.0).loss(0.5 * x_0, t, e)
+    loss = denoiser(process, "karras", 0.0).loss(0.5 * x_0, process.level(t), e)
     assert (loss - 1).abs().max() < 5 * (2 / 4000) ** 0.5
 
 
 def test_karras_takes_data_std_from_the_model() -> None:
-    assert build("objective", "karras", "model.data_std=0.3").data_std == 0.3
+    assert build("objective", "karras", "model.denoiser.data_std=0.3").data_std == 0.3
 
 
 @pytest.mark.parametrize("data_std", [0.0, -0.5])

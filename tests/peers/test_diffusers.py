@@ -18,7 +18,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_lightning.denoiser import Estimate
+from ddpm_lightning.denoiser import Estimate, Estimator
+from ddpm_lightning.level import Level
 from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.noise.linear import LinearSchedule
 from ddpm_lightning.processes.standard import StandardProcess
@@ -36,7 +37,6 @@ from ddpm_lightning.samplers.thresholding import (
     Thresholding,
 )
 from ddpm_lightning.samplers.unipc import UniPCSampler
-from ddpm_lightning.samplers.walk import Estimator
 from tests.problems import Mixture
 
 diffusers = pytest.importorskip("diffusers")
@@ -66,7 +66,7 @@ def problem(noise: str) -> tuple[Mixture, Tensor]:
 
 def scaled_up(data: Mixture, x: Tensor, times: Tensor) -> Tensor:
     """x / alpha at the start of a walk."""
-    return x / data.process.marginal(times[0]).alpha
+    return x / data.process.level(times[0]).alpha
 
 
 def peer(name: str, noise: str, num_steps: int, end: int = 0, **options: Any) -> Any:
@@ -104,8 +104,8 @@ def their_walk(
     for t in scheduler.timesteps:
         seen = scheduler.scale_model_input(x, t)
         states.append(seen)
-        alpha, sigma = data.process.marginal(int(t) + 1)
-        output = (seen - alpha * data.denoise_at(seen, alpha, sigma)) / sigma  # epsilon
+        level = data.process.level(int(t) + 1)
+        output = (seen - level.alpha * data.denoise_at(seen, level)) / level.sigma  # epsilon
         if share is not None:
             output = torch.cat([output, 2 * share - 1], dim=1)  # theirs goes from -1 to 1
         x = scheduler.step(output, t, x, **options).prev_sample
@@ -173,8 +173,8 @@ class WithShare:
         self.data, self.share = data, share
         self.process = data.process
 
-    def estimate_at(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
-        return Estimate(self.data.denoise_at(x, alpha, sigma), self.share)
+    def estimate_at(self, x: Tensor, level: Level) -> Estimate:
+        return Estimate(self.data.denoise_at(x, level), self.share)
 
 
 @every_schedule

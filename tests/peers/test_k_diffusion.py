@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm_lightning.denoiser import Denoiser, Estimate
+from ddpm_lightning.denoiser import Denoiser, Estimate, Estimator
+from ddpm_lightning.level import Level
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.losses.edm import EDMLoss
 from ddpm_lightning.losses.min_snr import MinSNRLoss
@@ -33,8 +34,7 @@ from ddpm_lightning.samplers.euler import EulerSampler
 from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
 from ddpm_lightning.samplers.heun import HeunSampler
 from ddpm_lightning.samplers.thresholding import NoThresholding
-from ddpm_lightning.samplers.walk import Estimator
-from tests.problems import Gaussian, Mixture
+from tests.problems import Gaussian, Mixture, denoise, loss_at
 
 
 def peer(name: str) -> Any:
@@ -70,7 +70,7 @@ def three_modes(rho: float) -> Mixture:
 
 def levels(process: GaussianProcess, times: Tensor) -> Tensor:
     """sigma / alpha."""
-    alpha, sigma = process.marginal(times)
+    alpha, sigma, _ = process.level(times)
     return sigma / alpha
 
 
@@ -81,7 +81,7 @@ def their_walk(
     states: list[Tensor] = []
 
     def denoiser(y: Tensor, sigma: Tensor) -> Tensor:
-        return data.estimate_at(y, torch.ones_like(sigma), sigma).x_0
+        return data.estimate_at(y, Level.of(torch.ones_like(sigma), sigma)).x_0
 
     end = sampler(
         denoiser,
@@ -91,7 +91,7 @@ def their_walk(
         disable=True,
         **options,
     )
-    alphas = data.process.marginal(times).alpha
+    alphas = data.process.level(times).alpha
     return [alpha * state for alpha, state in zip(alphas, [*states, end], strict=True)]
 
 
@@ -101,7 +101,7 @@ def our_walk(
     """The same."""
     states: list[Tensor] = []
     draw = iter(noise).__next__
-    x = y * data.process.marginal(times[0]).alpha
+    x = y * data.process.level(times[0]).alpha
     end = sampler.walk(data, x, times, draw, lambda state: states.append(state.x))
     return [*states[: len(times) - 1], end]
 
@@ -220,8 +220,8 @@ class Parabola:
     def __init__(self, process: GaussianProcess) -> None:
         self.process = process
 
-    def estimate_at(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
-        log_ratio = (alpha / sigma).log()
+    def estimate_at(self, x: Tensor, level: Level) -> Estimate:
+        log_ratio = level.log_snr / 2
         return Estimate(log_ratio.flatten()[0].square().expand_as(x), None)
 
 
@@ -229,7 +229,7 @@ def beyond_the_flow(states: list[Tensor], process: GaussianProcess) -> Tensor:
     """y after every step minus the exact flow from y before it; the last step is to sigma_min."""
     times = falling_times(process, end=1)
     log_ratio = -levels(process, times).log()
-    y = torch.stack([x.flatten()[0] for x in states]) / process.marginal(times).alpha
+    y = torch.stack([x.flatten()[0] for x in states]) / process.level(times).alpha
     apart = y - (log_ratio.square() - 2 * log_ratio + 2)
     return apart[1:] - (-log_ratio.diff()).exp() * apart[:-1]
 
@@ -263,7 +263,7 @@ def test_dpmpp_3m_converges_at_third_order_and_theirs_at_second() -> None:
         data = Gaussian(karras(7.0, num_steps, sigma_min=0.05), mean=0.3, std=0.5)
         times = falling_times(data.process, end=1)
         y = SIGMA_MAX * torch.linspace(-2, 2, 9, dtype=torch.float64)
-        exact = data.flow(y * data.process.marginal(num_steps).alpha, num_steps, 1)
+        exact = data.flow(y * data.process.level(num_steps).alpha, num_steps, 1)
         ours = our_walk(DPMpp3MSampler(num_steps, *GRID), data, y, times)
         theirs = their_walk(
             sampling.sample_dpmpp_3m_sde, data, y, times, eta=0.0, noise_sampler=in_turn([])
@@ -315,7 +315,9 @@ def test_losses_are_theirs(
     ours = Denoiser(Network(of_sigma=False), process, KarrasObjective(data_std), data_std)
     sigma = levels(process, t)
     expected = theirs.loss(x_0, noise, sigma)
-    torch.testing.assert_close(loss(data_std)(ours, x_0, t, noise), expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        loss_at(loss(data_std), ours, x_0, t, noise), expected, rtol=1e-10, atol=0
+    )
     y = x_0 + sigma.reshape(-1, 1, 1, 1, 1) * noise
-    estimate = ours.denoise(process.diffuse(x_0, t, noise), t)
+    estimate = denoise(ours, process.diffuse(x_0, t, noise), t)
     torch.testing.assert_close(estimate, theirs(y, sigma), rtol=0, atol=1e-12)

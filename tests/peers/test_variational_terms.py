@@ -27,6 +27,7 @@ from ddpm_lightning.objectives.epsilon import EpsilonObjective
 from ddpm_lightning.objectives.karras import KarrasObjective
 from ddpm_lightning.objectives.velocity import VelocityObjective
 from ddpm_lightning.processes.standard import StandardProcess
+from tests.problems import loss_at
 
 T = 1000
 SCHEDULES = {
@@ -151,7 +152,7 @@ def test_vlb_loss_over_all_steps_is_the_sum_of_the_terms() -> None:
     noise, epsilon, variance = normal(3, num_steps, *SHAPE).flip(0)
     output = torch.cat([noise + epsilon / 10, variance], dim=1)
     denoiser = Denoiser(Answer(output), SHORT, EpsilonObjective(), data_std=0.5)
-    ours = VLBLoss()(denoiser, x_0, t, noise).mean()
+    ours = loss_at(VLBLoss(), denoiser, x_0, t, noise).mean()
     alpha_bar = along((1 - betas).cumprod(0))
     x_t = alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise
     estimate = (x_t - (1 - alpha_bar).sqrt() * output[:, :1]) / alpha_bar.sqrt()
@@ -213,4 +214,4 @@ def test_weightings_are_those_of_the_papers(
     error = (output - asked(alpha, sigma, x_0, noise)).square().flatten(1).mean(1)
     denoiser = Denoiser(Answer(output), SHORT, objective, S_D)
     expected = weight(alpha_bar / (1 - alpha_bar)) * error
-    torch.testing.assert_close(loss(denoiser, x_0, t, noise), expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(loss_at(loss, denoiser, x_0, t, noise), expected, rtol=1e-10, atol=0)

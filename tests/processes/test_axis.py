@@ -3,15 +3,16 @@
 import pytest
 import torch
 
+from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.axis import MIN_FALL, DiscreteAxis
 from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
-from tests.problems import CHAINS, PROCESSES, Betas, ThirdOrderProcess, noises, process_under
+from tests.problems import CHAINS, NOISES, PROCESSES, Betas, ThirdOrderProcess, process_under
 
-LENGTHS = [1, 2, 3, 50, 1000]
+LENGTHS = [1, 2, 3, 1000]
 
 every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
 every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
-every_noise = pytest.mark.parametrize("noise", noises())
+every_noise = pytest.mark.parametrize("noise", NOISES)
 every_length = pytest.mark.parametrize("num_steps", LENGTHS)
 
 
@@ -25,7 +26,8 @@ def test_usable_steps_are_those_cleaner_than_every_later_informative_one(
     axis = process.axis
     log_snr = process.log_snr(torch.arange(num_steps + 1))
     end = next((t for t in range(num_steps + 1) if log_snr[t] <= LOG_SNR_FLOOR), num_steps)
-    usable, lowest = [], float("inf")
+    usable: list[int] = []
+    lowest = float("inf")
     for t in range(end, 0, -1):  # from the noisiest back to data
         if not usable:
             if log_snr[t] > log_snr[: end + 1].min() + MIN_FALL:
@@ -135,13 +137,15 @@ def test_every_informative_step_of_a_monotone_chain_is_usable(
 ) -> None:
     process = process_under(process_type, noise)
     last = int(process.informative_time(torch.tensor([1 - 1e-9])))
-    assert torch.equal(process.axis.steps, torch.arange(1, last + 1))  # type: ignore[attr-defined]
+    axis = process.axis
+    assert isinstance(axis, DiscreteAxis)
+    assert torch.equal(axis.steps, torch.arange(1, last + 1))
 
 
 @every_chain
 @pytest.mark.parametrize("num_steps", [1, 5])
 def test_a_schedule_without_noise_cannot_be_walked(
-    process_type: type[GaussianProcess], num_steps: int
+    process_type: type[AutoregressiveProcess], num_steps: int
 ) -> None:
     process = process_type(Betas([0.0] * num_steps))
     for axis in ("axis", "state_axis"):

@@ -9,11 +9,11 @@ from torch import Tensor
 from ddpm_lightning.processes.base import LOG_SNR_FLOOR
 from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import Betas, build, noises, options, process_under
+from tests.problems import NOISES, Betas, build, process_under
 
 CLOSED_FORMS = ["cosine", "linear"]
 
-every_noise = pytest.mark.parametrize("noise", noises())
+every_noise = pytest.mark.parametrize("noise", NOISES)
 
 
 def process_of(noise: str, num_steps: int = 1000) -> VariancePreservingProcess:
@@ -61,7 +61,7 @@ def test_marginals_agree_with_the_sde_simulated_in_fine_steps(
     seen[600 * dt] = x
     error = num_paths**-0.5
     for t, values in seen.items():
-        alpha, sigma = map(float, process.marginal(t))
+        alpha, sigma = map(float, process.level(t)[:2])
         assert abs(float(values.mean()) - alpha * x_0) < 5 * sigma * error
         assert abs(float(values.var()) - sigma**2) < 5 * sigma**2 * (2**0.5 * error)
     for s, t in ((1.0, 3.0), (3.0, 6.0), (1.0, 6.0)):
@@ -79,7 +79,7 @@ def test_linear_marginals_are_those_of_song_et_al(num_steps: int) -> None:
     t = real_times(num_steps)
     x = t / num_steps
     log_alpha = -x.square() * (20 - 0.1) / 4 - x * 0.1 / 2
-    alpha, sigma = process_of("linear", num_steps).marginal(t)
+    alpha, sigma, _ = process_of("linear", num_steps).level(t)
     torch.testing.assert_close(alpha, log_alpha.exp(), rtol=1e-13, atol=0)
     variance = -torch.expm1(2 * log_alpha)
     torch.testing.assert_close(sigma.square(), variance, rtol=1e-13, atol=0)
@@ -87,7 +87,7 @@ def test_linear_marginals_are_those_of_song_et_al(num_steps: int) -> None:
 
 @every_noise
 def test_variance_is_preserved_at_every_time(noise: str) -> None:
-    alpha, sigma = process_of(noise).marginal(real_times(1000))
+    alpha, sigma, _ = process_of(noise).level(real_times(1000))
     assert alpha.dtype == sigma.dtype == torch.float64
     one = torch.ones_like(alpha)
     torch.testing.assert_close(alpha.square() + sigma.square(), one, rtol=1e-14, atol=0)
@@ -98,16 +98,16 @@ def test_covariance_is_the_decay_of_the_variance_so_far(noise: str) -> None:
     """C[s, t] = alpha_t / alpha_s sigma_s^2 for s <= t, in either order of arguments."""
     process = process_of(noise, 50)
     s, t = real_times(50).reshape(2, 100).sort(0).values
-    (alpha_s, sigma_s), alpha_t = process.marginal(s), process.marginal(t).alpha
+    (alpha_s, sigma_s, _), alpha_t = process.level(s), process.level(t).alpha
     expected = alpha_t / alpha_s * sigma_s.square()
     # alpha falls to 1e-18, as the exponential of a logarithm near -40
     torch.testing.assert_close(process.covariance(s, t), expected, rtol=1e-13, atol=1e-16)
     assert torch.equal(process.covariance(s, t), process.covariance(t, s))
     variance = process.covariance(t, t)
-    torch.testing.assert_close(variance, process.marginal(t).sigma.square(), rtol=1e-14, atol=0)
+    torch.testing.assert_close(variance, process.level(t).sigma.square(), rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize("noise", [name for name in options("noise") if name not in CLOSED_FORMS])
+@pytest.mark.parametrize("noise", ["hybrid", "sigmoid"])  # neither has a closed form
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 50, 1000])
 def test_at_whole_times_it_is_the_standard_chain(noise: str, num_steps: int) -> None:
     """At those that noise follows; steps of beta = 0, which hybrid alone has, are passed over."""
@@ -115,7 +115,7 @@ def test_at_whole_times_it_is_the_standard_chain(noise: str, num_steps: int) -> 
     followed = torch.cat([chain.schedule.betas() > 0, torch.ones(1, dtype=torch.bool)])
     assert followed.all() or noise == "hybrid"
     t = followed.nonzero().flatten()
-    (alpha, sigma), (alpha_chain, sigma_chain) = process.marginal(t), chain.marginal(t)
+    (alpha, sigma, _), (alpha_chain, sigma_chain, _) = process.level(t), chain.level(t)
     # alpha of hybrid falls to 6e-96: the exponential of -219 from 1000 terms, each rounded.
     torch.testing.assert_close(alpha, alpha_chain, rtol=1e-12, atol=0)
     torch.testing.assert_close(sigma, sigma_chain, rtol=1e-12, atol=0)
@@ -144,7 +144,7 @@ def test_linear_is_close_to_its_chain_to_first_order_in_the_steps() -> None:
 
 
 @every_noise
-@pytest.mark.parametrize("num_steps", [1, 2, 50, 1000])
+@pytest.mark.parametrize("num_steps", [1, 2, 1000])
 def test_conditionals_hold_between_real_times(noise: str, num_steps: int) -> None:
     """x_s after x_t has the marginal of x_s, and x_r after both is x_r after x_t: the process is
     Markov; r < s < t, none of them whole.
@@ -156,7 +156,7 @@ def test_conditionals_hold_between_real_times(noise: str, num_steps: int) -> Non
         process.conditional(r, s),
         process.conditional(r, t),
     )
-    (alpha_s, sigma_s), (alpha_t, sigma_t) = process.marginal(s), process.marginal(t)
+    (alpha_s, sigma_s, _), (alpha_t, sigma_t, _) = process.level(s), process.level(t)
     torch.testing.assert_close(step.of_x_t * alpha_t + step.of_x_0, alpha_s, rtol=1e-12, atol=1e-14)
     total = (step.of_x_t * sigma_t).square() + step.variance
     torch.testing.assert_close(total, sigma_s.square(), rtol=1e-12, atol=1e-14)
@@ -169,7 +169,7 @@ def test_conditionals_hold_between_real_times(noise: str, num_steps: int) -> Non
 
 
 @every_noise
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 50, 1000])
+@pytest.mark.parametrize("num_steps", [1, 2, 1000])
 def test_log_snr_falls_strictly_and_finitely_along_the_axis(noise: str, num_steps: int) -> None:
     process = process_of(noise, num_steps)
     axis = process.axis
@@ -201,6 +201,6 @@ def test_a_schedule_without_noise_is_refused(num_steps: int) -> None:
 
 def test_integer_float32_and_plain_times_are_all_the_same_real_time() -> None:
     process = VariancePreservingProcess(build("noise", "sigmoid", num_steps=10))
-    expected = process.marginal(torch.tensor(7.0, dtype=torch.float64))
+    expected = process.level(torch.tensor(7.0, dtype=torch.float64))
     for t in (7, 7.0, torch.tensor(7), torch.tensor(7.0)):
-        assert process.marginal(t) == expected
+        assert process.level(t) == expected

@@ -3,28 +3,27 @@
 import pytest
 import torch
 
+from ddpm_lightning.processes.axis import DiscreteAxis
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import Betas, noises, process_under
+from tests.problems import NOISES, Betas, process_under
 
-every_noise = pytest.mark.parametrize("noise", noises())
+every_noise = pytest.mark.parametrize("noise", NOISES)
 
 
 def median(noise: str, num_steps: int = 1000) -> MedianProcess:
-    process = process_under(MedianProcess, noise, num_steps)
-    assert isinstance(process, MedianProcess)
-    return process
+    return process_under(MedianProcess, noise, num_steps)
 
 
 @every_noise
 def test_median_process_does_not_preserve_variance(noise: str) -> None:
-    alpha, sigma = median(noise).marginal(torch.arange(2, 1001))
+    alpha, sigma, _ = median(noise).level(torch.arange(2, 1001))
     assert (alpha.square() + sigma.square() - 1).abs().max() > 0.1
 
 
 def test_median_linear_ends_where_it_is_known_to() -> None:
     process = median("linear")
-    alpha, sigma = process.marginal(1000)
+    alpha, sigma, _ = process.level(1000)
     assert float(alpha) == pytest.approx(0.0343, abs=5e-5)
     assert float(sigma.square()) == pytest.approx(0.6715, abs=5e-5)
     assert process.prior_std == float(sigma)
@@ -39,7 +38,7 @@ def test_median_variance_tends_to_two_thirds_for_small_constant_beta() -> None:
 def test_standard_hybrid_crosses_snr_one_between_steps_76_and_77() -> None:
     process = process_under(StandardProcess, "hybrid")
     assert process.log_snr(76) > 0 > process.log_snr(77)
-    assert float(process.marginal(1000).alpha) == pytest.approx(6e-96, rel=0.1)
+    assert float(process.level(1000).alpha) == pytest.approx(6e-96, rel=0.1)
 
 
 def test_median_hybrid_log_snr_rises_at_499_of_999_steps() -> None:
@@ -48,7 +47,9 @@ def test_median_hybrid_log_snr_rises_at_499_of_999_steps() -> None:
 
 
 def test_median_hybrid_is_walked_two_steps_at_a_time() -> None:
-    strides = median("hybrid").axis.steps.diff()
+    axis = median("hybrid").axis
+    assert isinstance(axis, DiscreteAxis)
+    strides = axis.steps.diff()
     assert strides.max() <= 3  # 3 once, where the two curves cross
     assert (strides == 2).sum() >= len(strides) - 2
 
@@ -73,8 +74,8 @@ def test_midpoint_then_two_steps_back_is_the_conditional_of_two_steps(noise: str
         )
         if variance_u == 0:  # no noise yet: everything is x_0
             continue
-        alpha_far = float(process.marginal(far).alpha)
-        alpha_u = (float(process.marginal(near).alpha) + alpha_far) / 2
+        alpha_far = float(process.level(far).alpha)
+        alpha_u = (float(process.level(near).alpha) + alpha_far) / 2
         variance_far = float(process.covariance(far, far))
         covariance = (float(process.covariance(near, far)) + variance_far) / 2
         gain = covariance / variance_u

@@ -10,7 +10,7 @@ from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.processes.state import state_conditional, state_law
-from tests.problems import CHAINS, Betas, FixedOutput, ThirdOrderProcess, build, options
+from tests.problems import CHAINS, Betas, FixedOutput, ThirdOrderProcess, build, denoise, options
 
 search = settings(deadline=None, derandomize=True, max_examples=50, database=None)
 
@@ -36,7 +36,7 @@ def all_pairs(process: AutoregressiveProcess) -> tuple[Tensor, Tensor]:
 @given(chain)
 def test_total_mean_and_variance_over_x_t_are_those_of_x_s(process: AutoregressiveProcess) -> None:
     s, t = all_pairs(process)
-    (alpha_s, sigma_s), (alpha_t, sigma_t) = process.marginal(s), process.marginal(t)
+    (alpha_s, sigma_s, _), (alpha_t, sigma_t, _) = process.level(s), process.level(t)
     of_x_t, of_x_0, variance = process.conditional(s, t)
     torch.testing.assert_close(of_x_t * alpha_t + of_x_0, alpha_s, rtol=1e-12, atol=1e-13)
     total = (of_x_t * sigma_t).square() + variance
@@ -100,7 +100,7 @@ def test_covariances_are_positive_semidefinite(process: AutoregressiveProcess) -
 @search
 @given(chain)
 def test_signal_falls_from_1_and_variance_stays_within_1(process: AutoregressiveProcess) -> None:
-    alpha, sigma = process.marginal(torch.arange(process.num_steps + 1))
+    alpha, sigma, _ = process.level(torch.arange(process.num_steps + 1))
     assert ((alpha > 0) & (alpha <= 1 + 1e-14)).all()
     assert ((sigma >= 0) & (sigma <= 1 + 1e-14)).all()
     assert (alpha.square() + sigma.square() <= 1 + 1e-13).all()
@@ -130,7 +130,7 @@ def test_the_variance_of_a_reverse_step_lies_between_0_and_the_upper_one(
     lower, upper = process.conditional(s, t).variance, process.upper_variance(s, t)
     assert (lower >= 0).all()
     assert (lower <= upper + 1e-14).all()
-    assert (lower <= process.marginal(s).sigma.square() + 1e-15).all()
+    assert (lower <= process.level(s).sigma.square() + 1e-15).all()
 
 
 @search
@@ -156,11 +156,11 @@ def test_what_is_diffused_is_denoised_by_a_perfect_network(
     x_t = process.diffuse(x_0, t, e)
     made = build("objective", objective)
     skip, one = (
-        Denoiser(FixedOutput(output), process, made, 0.5).denoise(x_t, t) for output in (0.0, 1.0)
+        denoise(Denoiser(FixedOutput(output), process, made, 0.5), x_t, t) for output in (0.0, 1.0)
     )
     perfect = Denoiser(FixedOutput((x_0 - skip) / (one - skip)), process, made, 0.5)
-    torch.testing.assert_close(perfect.denoise(x_t, t), x_0, rtol=0, atol=1e-10)
-    assert (perfect.loss(x_0, t, e) < 1e-12).all()
+    torch.testing.assert_close(denoise(perfect, x_t, t), x_0, rtol=0, atol=1e-10)
+    assert (perfect.loss(x_0, perfect.process.level(t), e) < 1e-12).all()
 
 
 @search
@@ -170,5 +170,5 @@ def test_the_continuous_process_meets_the_chain_wherever_noise_follows(values: l
     noise_so_far = torch.tensor(values).cumsum(0) > 0
     follows = torch.tensor([*(value > 0 for value in values[1:]), True]) & noise_so_far
     t = follows.nonzero().flatten() + 1
-    for value, expected in zip(process.marginal(t), chain.marginal(t), strict=True):
+    for value, expected in zip(process.level(t), chain.level(t), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)

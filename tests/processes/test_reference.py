@@ -51,7 +51,7 @@ def probes(num_steps: int) -> tuple[Tensor, Tensor]:
 
 def test_marginals_equal_the_reference(case: Case) -> None:
     process, table = case
-    alpha, sigma = process.marginal(torch.arange(process.num_steps + 1))
+    alpha, sigma, _ = process.level(torch.arange(process.num_steps + 1))
     torch.testing.assert_close(alpha, float64(table["signal"]), rtol=1e-12, atol=1e-15)
     torch.testing.assert_close(sigma.square(), float64(table["variance"]), rtol=1e-12, atol=1e-15)
 

@@ -2,10 +2,11 @@
 
 import pytest
 
+from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import CHAINS, PROCESSES, Betas, build, noises
+from tests.problems import CHAINS, NOISES, PROCESSES, Betas, ScheduledType, build
 
 
 def test_median_hybrid_is_reported_with_its_known_figures() -> None:
@@ -48,9 +49,11 @@ def test_a_prior_that_misses_the_data_is_warned_of() -> None:
 
 
 @pytest.mark.parametrize("process_type", PROCESSES)
-@pytest.mark.parametrize("noise", noises())
+@pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("num_steps", [1, 2, 1000])
-def test_every_combination_is_described(process_type: type, noise: str, num_steps: int) -> None:
+def test_every_process_is_described(
+    process_type: type[GaussianProcess], noise: str, num_steps: int
+) -> None:
     found = describe(process_type(build("noise", noise, num_steps=num_steps)), data_std=0.5)
     assert found.num_usable >= 1
     assert process_type not in CHAINS or found.num_usable <= num_steps
@@ -61,6 +64,6 @@ def test_every_combination_is_described(process_type: type, noise: str, num_step
 
 
 @pytest.mark.parametrize("process_type", PROCESSES)
-def test_a_schedule_without_noise_is_refused(process_type: type) -> None:
+def test_a_schedule_without_noise_is_refused(process_type: ScheduledType) -> None:
     with pytest.raises(ValueError, match="adds no noise at any step"):
         describe(process_type(Betas([0.0, 0.0])), data_std=0.5)

@@ -4,14 +4,15 @@ import pytest
 import torch
 
 from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.processes.state import state_conditional, state_law
-from tests.problems import CHAINS, PROCESSES, Betas, ThirdOrderProcess, noises, process_under
+from tests.problems import CHAINS, NOISES, PROCESSES, Betas, ThirdOrderProcess, process_under
 
 every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
 every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
-every_noise = pytest.mark.parametrize("noise", noises())
+every_noise = pytest.mark.parametrize("noise", NOISES)
 
 
 @every_noise
@@ -24,7 +25,7 @@ def test_the_state_holds_the_last_values_and_data_before_them(
     for t in (0, 1, 2, 7, 12):
         times = torch.tensor([max(t - k, 0) for k in range(p)])
         law = state_law(process, torch.tensor(t))
-        assert torch.equal(law.signal, process.marginal(times).alpha)
+        assert torch.equal(law.signal, process.level(times).alpha)
         assert torch.equal(law.covariance, process.covariance(times[:, None], times))
 
 
@@ -32,7 +33,7 @@ def test_the_state_holds_the_last_values_and_data_before_them(
 def test_the_state_of_a_first_order_process_is_its_value(noise: str) -> None:
     """q_t = SNR; 1e-13: eigenvalues of a 1 x 1 matrix."""
     t = torch.arange(1, 13)
-    for process_type in (StandardProcess, PROCESSES[-1]):
+    for process_type in (StandardProcess, VariancePreservingProcess):
         process = process_under(process_type, noise, 12)
         snr = state_law(process, t).snr()
         torch.testing.assert_close(snr.log(), process.log_snr(t), rtol=1e-13, atol=1e-13)
@@ -40,7 +41,7 @@ def test_the_state_of_a_first_order_process_is_its_value(noise: str) -> None:
 
 @every_noise
 @every_process
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 50, 1000])
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 1000])
 def test_log_snr_of_the_state_never_rises_and_is_no_lower_than_that_of_its_values(
     process_type: type[GaussianProcess], noise: str, num_steps: int
 ) -> None:

@@ -1,11 +1,26 @@
 """Fixtures of the command tests: a folder with GIFs in it, and commands called there."""
 
+import io
 import shutil
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 from tests.commands import TINY, Call, call_in, newest_run, spawn, write_gifs
+
+
+@pytest.fixture(autouse=True)
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of commands called in this process are one pixel: to draw them takes a third of a
+    short run. Commands in processes of their own, as that of `trained`, draw theirs.
+    """
+
+    def savefig(figure: Figure, file: Path | io.BytesIO, **options: object) -> None:
+        Image.new("RGB", (1, 1)).save(file, "PNG")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 import os
 
 import train
-from ddpm_lightning.run import early
+from ddpm_lightning.run import compose
 from ddpm_lightning.run.cli import Job, run_jobs
 from ddpm_lightning.run.directory import Start
 
-_start = early.resumed_start
+_start = compose.resumed_start
 
 
 def resumed_start(given: str, job: Job) -> Start:
@@ -18,5 +18,5 @@ def resumed_start(given: str, job: Job) -> Start:
 
 if __name__ == "__main__":
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        early.resumed_start = resumed_start
+        compose.resumed_start = resumed_start
     run_jobs(train.main, train.main_sweep, "config")

@@ -33,5 +33,5 @@ def on_before_batch_transfer(self: DiffusionModule, batch: Any, dataloader_index
 
 if __name__ == "__main__":
     DiffusionModule.training_step = pausing_step  # type: ignore[method-assign]
-    DiffusionModule.on_before_batch_transfer = on_before_batch_transfer  # type: ignore[method-assign]
+    DiffusionModule.on_before_batch_transfer = on_before_batch_transfer  # type: ignore[method-assign, assignment]
     run_jobs(train.main, train.main_sweep, "config")

@@ -1,12 +1,10 @@
 """train.py, which also writes a line for every training step: step, numbers, clips and loss.
 
-And, beside them, the process of each rank. SIGUSR2 has it print where its threads are.
+And, beside them, the process of each rank.
 """
 
-import faulthandler
 import json
 import os
-import signal
 from pathlib import Path
 
 from torch import Tensor
@@ -21,7 +19,7 @@ _step = DiffusionModule.training_step
 
 def training_step(self: DiffusionModule, batch: Batch, batch_index: int) -> Tensor:
     loss = _step(self, batch, batch_index)
-    row = [self.trainer.global_step, batch.number, batch.index.tolist(), loss.item().hex()]
+    row = [self.trainer.global_step, batch.number, batch.index.tolist(), float(loss.item()).hex()]
     with Path(f"steps-{self.global_rank}.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
     process = Path(f"rank-{self.global_rank}.new")
@@ -31,6 +29,5 @@ def training_step(self: DiffusionModule, batch: Batch, batch_index: int) -> Tens
 
 
 if __name__ == "__main__":
-    faulthandler.register(signal.SIGUSR2)
     DiffusionModule.training_step = training_step  # type: ignore[method-assign]
     run_jobs(train.main, train.main_sweep, "config")

@@ -11,10 +11,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lightning.likelihood.base import Likelihood
+from ddpm_lightning.run.build import build_data, build_denoiser
 from ddpm_lightning.run.config import check, resolved
-from ddpm_lightning.run.train import build, build_trainer
+from ddpm_lightning.run.fit import build_module, build_trainer
 from ddpm_lightning.run.words import CONF
 from tests.commands import TINY, write_gifs
+
+pytestmark = pytest.mark.slow  # each composes the whole configuration
 
 FOLDERS = sorted(folder.relative_to(CONF) for folder in CONF.rglob("*") if folder.is_dir())
 GROUPS = [str(folder) for folder in FOLDERS]
@@ -40,12 +43,13 @@ def composed(folder: Path, *overrides: str) -> dict[str, Any]:
 def builds(config: dict[str, Any]) -> None:
     """And samples two clips with two network calls."""
     check(config)
-    data, module = build(config)
+    data, denoiser = build_data(config["data"]), build_denoiser(config["model"])
+    build_module(config["model"], denoiser)
     sampler = instantiate(config["sampler"])
     shape = (1, data.format.channels, 2, 16, 16)
     sampler.num_evaluations = 2
     generator = torch.Generator().manual_seed(0)
-    clips = sampler.sample(module.denoiser, shape, generator=generator)
+    clips = sampler.sample(denoiser, shape, generator=generator)
     assert clips.shape == shape
     assert clips.isfinite().all()
 
@@ -61,16 +65,22 @@ def test_option_composes_and_builds(
     monkeypatch.chdir(tmp_path)
     write_gifs(tmp_path / "gifs")
     (tmp_path / "list.txt").write_text("https://example.com/a.gif\n")
-    if option in ("tgif", "gif_urls"):
+    data = unresolved(tmp_path / "run", f"{group}={option}").data
+    if "list" in set(data.keys()):  # which may be missing
         path = ["data.list=list.txt"]
-    elif group == "experiment" or option in ("gif_folder", "clip_store"):
+    elif OmegaConf.is_missing(data, "path"):
         path = ["data.path=gifs"]
     else:
         path = ["data.source.num_clips=20"]
     config = composed(tmp_path / "run", f"{group}={option}", *SMALL, *path)
     config["trainer"] |= {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
     builds(config)
-    assert isinstance(build_trainer(config, tmp_path / "run"), pl.Trainer)
+    if group in ("trainer", "callbacks", "logger", "debug", "experiment"):
+        assert isinstance(build_trainer(config, tmp_path / "run"), pl.Trainer)
+
+
+def test_a_batch_size_that_is_to_be_measured_passes_the_checks(tmp_path: Path) -> None:
+    check(composed(tmp_path / "run", "data.batch_size=auto"))
 
 
 @pytest.mark.parametrize("noise", NOISES)
@@ -78,8 +88,12 @@ def test_every_model_builds_under_every_noise(noise: str, tmp_path: Path) -> Non
     """The models' files are put into one composition, which takes most of the time."""
     words = [f"noise={noise}", "data.source.num_clips=20", *SMALL]
     config = unresolved(tmp_path / "run", *words)
+    standard = OmegaConf.load(CONF / "model" / "standard.yaml")
     for model in MODELS:
-        config.model = OmegaConf.load(CONF / "model" / f"{model}.yaml")
+        own = OmegaConf.load(CONF / "model" / f"{model}.yaml")
+        assert isinstance(own, DictConfig)
+        own.pop("defaults", None)
+        config.model = OmegaConf.merge(standard, own)
         builds(resolved(config))
 
 
@@ -92,7 +106,7 @@ def test_model_composes_and_builds(model: str, tmp_path: Path) -> None:
 def test_networks_build_at_their_own_width(name: str, tmp_path: Path) -> None:
     config = composed(tmp_path / "run", f"network={name}", "data.source.num_clips=20")
     check(config)
-    build(config)
+    build_denoiser(config["model"])
 
 
 @pytest.mark.parametrize(("group", "option"), MEASURES, ids=lambda name: name)
@@ -130,7 +144,7 @@ def test_the_samplers_options_are_those_of_sampling_too(group: str) -> None:
         ["noise=zero_terminal_snr", "noise@noise.schedule=cosine", "model=median"],
         ["sampler=unipc", "sampler/grid=karras", "sampler/thresholding=dynamic"],
         ["sampler=midpoint", "model=median", "noise=hybrid", "sampler/grid=quadratic"],
-        ["objective=karras", "model.data_std=0.3", "loss=edm", "times=uniform_log_snr"],
+        ["objective=karras", "model.denoiser.data_std=0.3", "loss=edm", "times=uniform_log_snr"],
         ["model=continuous", "noise=linear", "sampler=heun", "loss=vlb"],
     ],
     ids=" ".join,
@@ -139,8 +153,8 @@ def test_options_go_together(words: list[str], tmp_path: Path) -> None:
     config = composed(tmp_path / "run", *words, *SMALL, "data.source.num_clips=20")
     builds(config)
     if "loss=hybrid_vlb" in words:
-        assert config["network"]["outputs"] == config["model"]["network"]["outputs"] == 2
-    if "model.data_std=0.3" in words:
+        assert config["network"]["out_channels"] == 2 * config["data"]["channels"]
+    if "model.denoiser.data_std=0.3" in words:
         assert config["objective"]["data_std"] == config["loss"]["data_std"] == 0.3
     if "noise.num_steps=60" in words:
         assert config["noise"]["schedule"]["num_steps"] == 60

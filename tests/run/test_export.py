@@ -13,9 +13,9 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ddpm_lightning.files.checkpoints import read, write
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.export import load_exported, sealed
-from ddpm_lightning.training.checkpoint_io import read, write
 from tests.commands import Call, assert_user_error
 
 pytestmark = pytest.mark.slow  # as a whole, not one by one
@@ -35,6 +35,9 @@ def test_an_exported_file_samples_as_its_run_does(
     grids = [(tmp_path / name / "grid.gif").read_bytes() for name in "ab"]
     assert grids[0] == grids[1]
     other = "raw" if weights == "ema" else "ema"
+    with safe_open(tmp_path / "x.safetensors", "pt") as opened:
+        config = json.loads(opened.metadata()["config"])
+    assert (set(config), set(config["model"])) == ({"model", "data"}, {"denoiser"})
     refused = call("sample", "checkpoint=x.safetensors", f"weights={other}")
     assert_user_error(refused, f"holds the {weights} weights; add weights={weights}")
 
@@ -67,7 +70,7 @@ HOSTILE: dict[str, Callable[[Path], dict[str, Any]]] = {
         "args": ["touch", str(path)],
     },
     "a function of an allowed package": lambda path: {
-        "_target_": "ddpm_lightning.data.atomic.write_file",
+        "_target_": "ddpm_lightning.files.atomic.write_file",
         "path": str(path),
     },
     "positional arguments": lambda path: {
@@ -94,7 +97,7 @@ def test_no_hostile_configuration_is_built(
     if where == "a run":
         file = trained / "config.yaml"
         config = yaml.safe_load(file.read_text())
-        config["model"]["schedule"] = HOSTILE[name](target)
+        config["model"]["denoiser"]["process"]["schedule"] = HOSTILE[name](target)
         file.write_text(yaml.safe_dump(config))
         result = call("sample", f"checkpoint={trained}")
     else:
@@ -103,10 +106,10 @@ def test_no_hostile_configuration_is_built(
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata()
         config = json.loads(metadata["config"])
-        config["model"]["schedule"] = HOSTILE[name](target)
+        config["model"]["denoiser"]["process"]["schedule"] = HOSTILE[name](target)
         file.write_bytes(sealed(load_file(file), metadata | {"config": json.dumps(config)}))
         result = call("sample", "checkpoint=x.safetensors")
-    assert_user_error(result, "model.schedule")
+    assert_user_error(result, "model.denoiser.process.schedule")
     assert not target.exists()
 
 

@@ -11,6 +11,8 @@ import pytest
 from tests.commands import TINY, Call, assert_user_error, newest_run, spawn, write_gifs
 from tests.data.ingest.server import GifServer
 
+pytestmark = pytest.mark.slow  # as a whole, not one by one
+
 NUM_GIFS = 12
 FORM = ["data.size=8", "data.num_frames=4", "data.channels=1"]
 LOCAL = ["data.limits.allow_loopback=true", "data.limits.pause_s=0"]
@@ -67,20 +69,23 @@ def test_a_part_is_ingested_alone_and_all_parts_are_read(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+@pytest.mark.parametrize(
+    "launcher",
+    ["basic", *(pytest.param(n, marks=pytest.mark.long) for n in ("joblib", "submitit_local"))],
+)
 def test_a_launcher_spreads_the_parts_and_a_part_that_fails_is_told(
     launcher: str, server: GifServer, tmp_path: Path
 ) -> None:
     """Part 3 does not exist; the others are ingested all the same."""
     parts = ["-m", f"hydra/launcher={launcher}", "ingest.part=0,3,1,2", "ingest.num_parts=3"]
-    result = spawn(tmp_path, "ingest", *parts, *WORDS, "ingest.num_workers=1")
+    result = spawn(tmp_path, "ingest", *parts, *WORDS, "ingest.num_workers=1", cold=True)
     assert result.code == 2, result
     told = result.out + result.err
     if launcher == "submitit_local":  # each of its jobs has a log of its own
         told += "".join(path.read_text() for path in tmp_path.rglob("*_log.err"))
     assert "part must lie in [0, num_parts), got 3 of 3" in told
     assert "Traceback" not in result.err
-    shown = spawn(tmp_path, "inspect_data", *WORDS)
+    shown = spawn(tmp_path, "inspect_data", *WORDS, cold=True)
     assert "12 clips" in shown.out, shown
 
 

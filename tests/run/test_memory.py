@@ -1,7 +1,106 @@
-"""What the memory plan is compared with."""
+"""The batch size that a run trains with, and what the device cannot hold."""
 
+from typing import Any
+
+import pytest
+import torch
+
+from ddpm_lightning.networks.memory import GIB, RESERVE, measure
 from ddpm_lightning.run import memory
+from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.memory import choose_batch, gpu_index, training_dtype
+from tests.networks.shared import unet
+
+CLIP = (3, 4, 8, 8)
+
+
+def config(batch_size: int, **more: Any) -> dict[str, Any]:
+    """The parts of a run's configuration that decide what it takes."""
+    network = {"width_multipliers": [1, 2], "checkpointing": None} | more
+    average = {"_target_": "ddpm_lightning.averages.Decay"}
+    return {
+        "data": {"size": 8, "num_frames": 4, "fps": 8, "channels": 3, "batch_size": batch_size},
+        "model": {"denoiser": {"network": network}},
+        "callbacks": {"ema": {"averages": {"short": average, "long": average}}},
+        "trainer": {"accelerator": "cpu", "precision": "32-true"},
+    }
+
+
+@pytest.fixture
+def four_clips(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Bytes that are available: as many as four clips need, of which no more than RESERVE count."""
+    plan = measure(unet(channels=3), CLIP, torch.device("cpu"), averages=2)
+    available = int(plan.total(4) / RESERVE) + 1
+    monkeypatch.setattr(memory, "available_bytes", lambda device: available)
+    return available
+
+
+def test_auto_takes_the_largest_power_of_two_that_fits(four_clips: int) -> None:
+    given = config(1)
+    batch_size, budget = choose_batch(given, unet(channels=3), is_auto=True)
+    assert (batch_size, budget.batch_size, budget.available) == (4, 4, four_clips)
+    assert given == config(1)
+    assert budget.plan.averages == 2 * budget.plan.weights
+
+
+def test_auto_takes_no_more_than_its_largest_batch() -> None:
+    assert choose_batch(config(1), unet(channels=3), is_auto=True)[0] == memory.LARGEST_BATCH
+
+
+@pytest.mark.usefixtures("four_clips")
+def test_a_batch_that_does_not_fit_is_refused_with_the_halves_that_do() -> None:
+    assert choose_batch(config(4), unet(channels=3), is_auto=False)[0] == 4
+    given = config(24)
+    given["trainer"]["accumulate_grad_batches"] = 2
+    words = r"^data.batch_size=24 needs more than 90% of the 0.0 GiB that are free; add "
+    words += r"data.batch_size=3 trainer.accumulate_grad_batches=16$"
+    with pytest.raises(UserError, match=words):
+        choose_batch(given, unet(channels=3), is_auto=False)
+
+
+@pytest.mark.parametrize("is_auto", [False, True])
+@pytest.mark.parametrize(
+    ("checkpointing", "remedy"),
+    [
+        (None, r"network.checkpointing=\[true,true\], a smaller data.size or a smaller network="),
+        ([True, True], "a smaller data.size or a smaller network="),
+    ],
+    ids=str,
+)
+def test_a_clip_that_does_not_fit_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, is_auto: bool, checkpointing: list[bool] | None, remedy: str
+) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda device: GIB // 1000)
+    words = "^a single clip of 4x8x8 needs more than 90% of the 0.0 GiB that are free; choose "
+    with pytest.raises(UserError, match=f"{words}{remedy}$"):
+        choose_batch(config(1, checkpointing=checkpointing), unet(channels=3), is_auto)
+
+
+def test_a_clip_that_the_network_refuses_is_refused() -> None:
+    given = config(1)
+    given["data"]["size"] = 7
+    with pytest.raises(UserError, match="model: frame height must be divisible by the network's"):
+        choose_batch(given, unet(channels=3), is_auto=False)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [
+        ("32-true", torch.float32),
+        ("bf16-mixed", torch.bfloat16),
+        ("16-mixed", torch.bfloat16),
+    ],
+)
+def test_the_network_is_measured_in_its_precision(precision: str, dtype: torch.dtype) -> None:
+    assert training_dtype({"accelerator": "cpu", "precision": precision}) == dtype
+
+
+def test_every_rank_measures_on_its_own_gpu() -> None:
+    for devices in ("auto", -1, 4, "4"):
+        assert gpu_index(devices, local_rank=1) == 1
+    for listed in ("2,3", [2, 3]):
+        assert gpu_index(listed, local_rank=1) == 3
 
 
 def test_free_memory_of_this_machine_is_read() -> None:
-    assert 2**26 < memory.available_bytes(on_gpu=False) < 2**50
+    assert 2**26 < memory.available_bytes(torch.device("cpu")) < 2**50

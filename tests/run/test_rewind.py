@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -11,37 +12,53 @@ from typing import Any
 import pytest
 import yaml
 
+from ddpm_lightning.files.checkpoints import by_step, link, newest_valid, read, remove, write
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.run import rewind
 from ddpm_lightning.run.errors import Stopped, UserError
 from ddpm_lightning.run.rewind import set_aside
 from ddpm_lightning.run.slurm import requeued
-from ddpm_lightning.training.checkpoint_io import by_step, link, newest_valid, read, remove, write
-from tests.commands import TINY, Call, assert_user_error
+from tests.commands import TINY, Call, assert_user_error, spawn, write_gifs
 
 pytestmark = pytest.mark.slow  # as a whole, not one by one
 
-POWER = "{_target_: ddpm_lightning.training.averages.PowerDecay, relative_length: 0.1}"
+POWER = "{_target_: ddpm_lightning.averages.PowerDecay, relative_length: 0.1}"
 
 
 def steps(folder: Path) -> list[int]:
     return [int(path.stem.removeprefix("step_")) for path in by_step(folder)]
 
 
-@pytest.fixture
-def run(call: Call, tmp_path: Path) -> Path:
-    """After six steps, with a checkpoint and a snapshot of each."""
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = [
         "callbacks.samples.every_n_steps=2",
-        "logger=csv",
-        "run_dir=out",
         "trainer.max_steps=6",
         "callbacks.checkpoints.keep=10",
+        "callbacks.checkpoints.every_n_steps=1",
+        "callbacks.ema.snapshot_every_n_steps=1",
+        f"+callbacks.ema.averages.power={POWER}",
     ]
-    often = ["callbacks.checkpoints.every_n_steps=1", "callbacks.ema.snapshot_every_n_steps=1"]
-    average = f"+callbacks.ema.averages.power={POWER}"
-    assert call("train", *TINY, *words, *often, average).code == 0
-    return tmp_path / "out"
+    return trained_in(tmp_path_factory.mktemp("run"), *words)
+
+
+def trained_in(folder: Path, *words: str) -> Path:
+    write_gifs(folder / "gifs")
+    result = spawn(folder, "train", *TINY, "logger=csv", "run_dir=out", *words)
+    assert result.code == 0, result.err
+    return folder / "out"
+
+
+def copied(run: Path, folder: Path) -> Path:
+    """With files that are one under two names, as last.ckpt, staying one."""
+    subprocess.run(["cp", "-a", run, folder / "out"], check=True)
+    return folder / "out"
+
+
+@pytest.fixture
+def run(call: Call, run_once: Path, tmp_path: Path) -> Path:
+    """After six steps, with a checkpoint and a snapshot of each."""
+    return copied(run_once, tmp_path)
 
 
 def test_what_lay_beyond_becomes_a_run_of_its_own(call: Call, run: Path) -> None:
@@ -107,12 +124,18 @@ def test_the_best_is_taken_where_no_other_is_whole(call: Call, run: Path) -> Non
     assert "(step 2, ema weights)" in sampled.out, sampled.err
 
 
+@pytest.fixture(scope="module")
+def ten_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    words = ["trainer.max_steps=10", "callbacks.checkpoints.every_n_steps=2"]
+    return trained_in(tmp_path_factory.mktemp("ten"), *words)
+
+
 @pytest.mark.parametrize("lost", ["best.ckpt", "step_00000010.ckpt"])
-def test_a_best_whose_save_was_cut_short_is_the_best(lost: str, call: Call, tmp_path: Path) -> None:
+def test_a_best_whose_save_was_cut_short_is_the_best(
+    lost: str, call: Call, ten_steps: Path, tmp_path: Path
+) -> None:
     """The tenth step's, as other tests show; a process died before it had the name."""
-    words = ["logger=csv", "run_dir=out", "trainer.max_steps=10", "trainer.val_check_interval=2"]
-    assert call("train", *TINY, *words, "callbacks.checkpoints.every_n_steps=2").code == 0
-    folder = tmp_path / "out" / "checkpoints"
+    folder = copied(ten_steps, tmp_path) / "checkpoints"
     assert read(folder / "best.ckpt")["global_step"] == 10
     link(folder / "step_00000008.ckpt", folder / "best.ckpt")
     remove(folder / lost)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from ddpm_lightning.data.gif import decode
-from ddpm_lightning.training.checkpoint_io import write
+from ddpm_lightning.files.checkpoints import write
 from tests.commands import TINY, Call, assert_user_error, newest_run
 
 pytestmark = pytest.mark.slow  # as a whole, not one by one
@@ -155,6 +156,31 @@ def test_a_configuration_that_names_foreign_code_is_refused(
     assert_user_error(call("sample", f"checkpoint={trained}"), foreign, "not a")
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "composed.yaml"])
+def test_a_stored_interpolation_is_not_resolved(
+    name: str, call: Call, trained: Path, tmp_path: Path
+) -> None:
+    """It could build anything: here a file."""
+    attack = "${oc.create:{_target_: pathlib.Path.touch, _args_: [%s]}}" % (tmp_path / "attacked")
+    escaped = attack if name == "config.yaml" else attack.replace("${", "\\${")
+    stored = yaml.safe_load((trained / name).read_text())
+    stored.get("config", stored)["data"]["cache_path"] = escaped
+    (trained / name).write_text(yaml.safe_dump(stored))
+    command = "evaluate checkpoint" if name == "config.yaml" else "train resume"
+    result = call(command.split(maxsplit=1)[0], f"{command.split()[1]}={trained}")
+    assert_user_error(result, "data.cache_path", "give the value itself")
+    assert not (tmp_path / "attacked").exists()
+
+
+@pytest.mark.parametrize("model", [None, 3, {"denoiser": None}])
+def test_a_configuration_without_a_model_is_refused(
+    model: object, call: Call, trained: Path
+) -> None:
+    stored = yaml.safe_load((trained / "config.yaml").read_text())
+    (trained / "config.yaml").write_text(yaml.safe_dump(stored | {"model": model}))
+    assert_user_error(call("sample", f"checkpoint={trained}"), "config.yaml")
+
+
 def test_a_run_without_averages_is_sampled_and_evaluated_raw(call: Call, tmp_path: Path) -> None:
     assert call("train", *TINY, "logger=csv", "~callbacks.ema").code == 0
     run = f"checkpoint={newest_run(tmp_path)}"
@@ -164,6 +190,22 @@ def test_a_run_without_averages_is_sampled_and_evaluated_raw(call: Call, tmp_pat
     assert result.code == 0, result.err
     assert "raw loss" in result.out
     assert "ema" not in result.out
+
+
+def test_a_run_of_an_earlier_version_is_refused(call: Call, trained: Path) -> None:
+    """One whose model has no node `denoiser`."""
+    for name in ("config.yaml", "composed.yaml"):
+        stored = yaml.safe_load((trained / name).read_text())
+        model = stored.get("config", stored)["model"]
+        model |= model.pop("denoiser")
+        (trained / name).write_text(yaml.safe_dump(stored))
+    for command, key in (
+        *((name, "checkpoint") for name in ("sample", "evaluate", "export")),
+        ("train", "resume"),
+    ):
+        result = call(command, f"{key}={trained}")
+        assert_user_error(result, "config.yaml was written by an earlier version")
+        assert len(result.err.splitlines()) == 1
 
 
 def test_another_architecture_is_named(call: Call, trained: Path) -> None:
@@ -186,7 +228,7 @@ def test_bad_options_are_refused(call: Call, trained: Path) -> None:
 
 
 def test_averages_are_sampled_by_name_and_rebuilt_by_length(call: Call, tmp_path: Path) -> None:
-    power = "{_target_: ddpm_lightning.training.averages.PowerDecay, relative_length: %s}"
+    power = "{_target_: ddpm_lightning.averages.PowerDecay, relative_length: %s}"
     words = [f"+callbacks.ema.averages.p{n}={power % value}" for n, value in ((5, 0.05), (10, 0.1))]
     result = call("train", *TINY, "logger=csv", *words, "callbacks.ema.snapshot_every_n_steps=1")
     assert result.code == 0, result.err

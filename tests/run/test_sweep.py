@@ -3,17 +3,16 @@
 import csv
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from ddpm_lightning.files.checkpoints import read
 from ddpm_lightning.plots.sweep_page import Row, as_html, as_markdown
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.executors import Local, Process, visible_devices
@@ -21,7 +20,6 @@ from ddpm_lightning.run.expand import expanded
 from ddpm_lightning.run.sweep import best_value
 from ddpm_lightning.run.threads import num_cores
 from tests.commands import (
-    ROOT,
     TINY,
     Call,
     alive,
@@ -112,7 +110,7 @@ def test_a_job_that_fails_is_told_and_the_same_command_does_the_rest(tmp_path: P
     write_gifs(tmp_path / "gifs")
     (tmp_path / "none").mkdir()
     sweep = ["-m", "model=standard,median", "data.path=gifs,none", *QUICK[2:], "data=gif_folder"]
-    first = spawn(tmp_path, "train", *sweep, "sweep.max_parallel=2")
+    first = spawn(tmp_path, "train", *sweep, "sweep.max_parallel=2", cold=True)
     assert first.code == 1, first
     assert "2 of 4 jobs failed: 1, 3" in first.err.splitlines()[-1]
     rows = rows_of(tmp_path)
@@ -132,7 +130,7 @@ def test_a_job_that_fails_is_told_and_the_same_command_does_the_rest(tmp_path: P
 
     write_gifs(tmp_path / "none")
     before = {job: (job / "status.json").stat().st_mtime_ns for job in jobs}
-    second = spawn(tmp_path, "train", *sweep)
+    second = spawn(tmp_path, "train", *sweep, cold=True)
     assert second.code == 0, second
     assert "4 jobs, 2 finished before" in second.out
     again = [job for job in jobs if (job / "status.json").stat().st_mtime_ns != before[job]]
@@ -140,24 +138,26 @@ def test_a_job_that_fails_is_told_and_the_same_command_does_the_rest(tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.long)]
+)
 def test_a_sweep_that_is_killed_goes_on_where_it_was(number: int, tmp_path: Path) -> None:
     """SIGTERM reaches the job, which saves; so does it when its sweep is gone."""
     write_gifs(tmp_path / "gifs")
-    long = [*TINY, "logger=csv", "trainer.max_steps=60", "callbacks.checkpoints.every_n_steps=2"]
-    sweep = ["-m", "seed=0,1", *long]
-    process = start(tmp_path, "train", *sweep)
-    wait_for(lambda: any(tmp_path.rglob("checkpoints/last.ckpt")), 120)
+    long = ["trainer.max_steps=200", "callbacks.checkpoints.every_n_steps=5"]
+    sweep = ["-m", "seed=0,1", *TINY, "logger=csv", *long, "trainer.val_check_interval=100"]
+    process = start(tmp_path, "train", *sweep, cold=True)
+    wait_for(lambda: any(tmp_path.rglob("checkpoints/last.ckpt")))
     if number == signal.SIGKILL:
         process.kill()
     else:
         process.terminate()
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == (143 if number == signal.SIGTERM else -9), out + err
     first, second = jobs_of(tmp_path)
-    wait_for(lambda: "interrupted" in (first / "status.json").read_text(), 60)
+    wait_for(lambda: "interrupted" in (first / "status.json").read_text())
     assert json.loads((second / "status.json").read_text())["status"] == "waiting"
-    ended = spawn(tmp_path, "train", *sweep)
+    ended = spawn(tmp_path, "train", *sweep, cold=True)
     assert ended.code == 0, ended
     assert [row["status"] for row in rows_of(tmp_path)] == ["finished", "finished"]
     assert "resuming from" in (first / "train.log").read_text()
@@ -175,18 +175,19 @@ def test_a_changed_configuration_is_not_mixed_into_a_sweep(call: Call, tmp_path:
 
 
 @pytest.mark.slow
-def test_jobs_train_on_two_devices_each(tmp_path: Path) -> None:
+def test_a_job_trains_on_two_devices(tmp_path: Path) -> None:
     """Both ranks of a job get its configuration: they find it in its directory."""
     write_gifs(tmp_path / "gifs")
     ddp = ["trainer=ddp", "trainer.devices=2", "trainer.precision=32-true"]
-    result = spawn(tmp_path, "train", "-m", "noise=linear,cosine", *ddp, *QUICK)
+    result = spawn(tmp_path, "train", "-m", "noise=linear", *ddp, *QUICK, cold=True)
     assert result.code == 0, result
-    targets = {
-        yaml.safe_load((j / "config.yaml").read_text())["noise"]["_target_"]
-        for j in jobs_of(tmp_path)
-    }
-    assert len(targets) == 2
-    assert [row["status"] for row in rows_of(tmp_path)] == ["finished", "finished"]
+    (job,) = jobs_of(tmp_path)
+    noise = yaml.safe_load((job / "config.yaml").read_text())["noise"]
+    assert noise["_target_"].endswith(".LinearSchedule")
+    (row,) = rows_of(tmp_path)
+    assert row["status"] == "finished"
+    assert float(row["best val/loss"]) > 0
+    assert read(job / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
 @pytest.mark.long
@@ -197,16 +198,16 @@ def test_six_jobs_on_two_devices_are_killed_go_on_and_one_fails(tmp_path: Path) 
         write_gifs(tmp_path / name, num_gifs=8 if name != "gifs4" else 0)
     ddp = ["trainer.devices=2", "trainer.max_steps=60", "callbacks.checkpoints.every_n_steps=2"]
     sweep = ["-m", *TINY, "logger=csv", *ddp, f"data.path={','.join(names)}"]
-    process = start(tmp_path, "train", *sweep)
-    wait_for(lambda: any(tmp_path.rglob("002_*/checkpoints/last.ckpt")), 600)
+    process = start(tmp_path, "train", *sweep, cold=True)
+    wait_for(lambda: any(tmp_path.rglob("002_*/checkpoints/last.ckpt")))
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     third = jobs_of(tmp_path)[2]
-    wait_for(lambda: "interrupted" in (third / "status.json").read_text(), 60)
-    wait_for(lambda: not alive(tmp_path), 60)
+    wait_for(lambda: "interrupted" in (third / "status.json").read_text())
+    wait_for(lambda: not alive(tmp_path))
 
     expected = ["finished"] * 4 + ["failed", "finished"]
-    second = spawn(tmp_path, "train", *sweep, timeout=900)
+    second = spawn(tmp_path, "train", *sweep, cold=True, timeout=900)
     assert second.code == 1, second
     assert "6 jobs, 2 finished before" in second.out
     assert "1 of 6 jobs failed: 4" in second.err.splitlines()[-1]
@@ -216,7 +217,7 @@ def test_six_jobs_on_two_devices_are_killed_go_on_and_one_fails(tmp_path: Path) 
     assert [config["data"]["path"] for config in configs] == names
 
     write_gifs(tmp_path / "gifs4")
-    third_command = spawn(tmp_path, "train", *sweep, timeout=300)
+    third_command = spawn(tmp_path, "train", *sweep, cold=True)
     assert third_command.code == 0, third_command
     assert "6 jobs, 5 finished before" in third_command.out
     assert not alive(tmp_path)
@@ -226,17 +227,9 @@ def test_six_jobs_on_two_devices_are_killed_go_on_and_one_fails(tmp_path: Path) 
 def test_ranks_with_different_configurations_stop(tmp_path: Path) -> None:
     write_gifs(tmp_path / "gifs")
     words = [*TINY, "logger=csv", "run_dir=out", "trainer.devices=2", "+trainer.strategy=ddp"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "run" / "disagreeing.py"), *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert "the ranks have different configurations" in done.stderr
+    result = spawn(tmp_path, "tests/run/disagreeing", *words, cold=True)
+    assert result.code != 0
+    assert "the ranks have different configurations" in result.err
     assert not list((tmp_path / "out").glob("checkpoints/*"))
 
 
@@ -244,7 +237,7 @@ def test_ranks_with_different_configurations_stop(tmp_path: Path) -> None:
 def test_slurm_would_run_the_same_processes(tmp_path: Path) -> None:
     write_gifs(tmp_path / "gifs")
     words = ["-m", "seed=0,1", *QUICK, "sweep.executor=submitit_local"]
-    result = spawn(tmp_path, "train", *words, "+sweep.slurm.timeout_min=5")
+    result = spawn(tmp_path, "train", *words, "+sweep.slurm.timeout_min=5", cold=True)
     assert result.code == 0, result
     assert [row["status"] for row in rows_of(tmp_path)] == ["finished", "finished"]
 
@@ -260,7 +253,7 @@ def test_a_slurm_job_whose_time_is_up_lets_its_run_save(tmp_path: Path) -> None:
     console = tmp_path / "console.log"
     process = Process([sys.executable, "-c", code], console)
     process._child = subprocess.Popen(process.words, stdout=console.open("ab"))
-    wait_for(lambda: "ready" in console.read_text(), 30)
+    wait_for(lambda: "ready" in console.read_text())
     again = process.checkpoint()
     assert "saved" in console.read_text()
     assert again.function.words == process.words
@@ -279,9 +272,7 @@ def test_local_jobs_run_side_by_side_on_devices_of_their_own(
     told: list[tuple[int, str]] = []
     commands = [([sys.executable, "-c", code], tmp_path / f"{i}.log") for i in range(4)]
     commands[2] = ([sys.executable, "-c", "raise SystemExit(7)"], tmp_path / "2.log")
-    began = time.monotonic()
     Local(2).run(commands, lambda i, event: told.append((i, event)))
-    assert time.monotonic() - began < 20
     assert [(tmp_path / f"{i}.log").read_text() for i in (0, 1)] == [
         f"3 {threads}\n",
         f"5 {threads}\n",

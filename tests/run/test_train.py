@@ -1,13 +1,9 @@
-"""python train.py: a run's files, its record, resuming, sweeps, and what it does to every
-combination.
-"""
+"""python train.py: a run's files, its record, resuming, and what it does to every combination."""
 
 import inspect
 import json
-import os
-import signal
-import time
 from collections.abc import Mapping
+from itertools import product
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -19,19 +15,10 @@ from hydra.utils import get_class
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ddpm_lightning.data.gif import decode
+from ddpm_lightning.files.checkpoints import read
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.run import memory
-from ddpm_lightning.training.checkpoint_io import newest_valid, read
-from tests.commands import (
-    TINY,
-    Call,
-    assert_user_error,
-    newest_run,
-    spawn,
-    start,
-    wait_for,
-    write_gifs,
-)
+from tests.commands import TINY, Call, assert_user_error, newest_run
 
 
 def test_a_run_leaves_config_checkpoints_pictures_and_curves(trained: Path) -> None:
@@ -65,6 +52,7 @@ def test_metrics_hold_all_that_is_promised(trained: Path) -> None:
     assert metrics["train/grad_norm"][1][-1] > 0
 
 
+@pytest.mark.slow
 def test_a_batch_size_can_be_left_to_the_memory_plan(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,7 +73,7 @@ def test_what_the_device_cannot_hold_is_refused_with_what_it_can(
     words = [*TINY, "logger=csv", "data.batch_size=4096"]
     assert_user_error(call("train", *words), "data.batch_size=4096 needs", "accumulate_grad")
     monkeypatch.setattr(memory, "available_bytes", lambda device: 2**20)
-    assert_user_error(call("train", *words), "even with checkpointing", "choose a smaller network=")
+    assert_user_error(call("train", *words), "a single clip of 4x8x8 needs", "checkpointing=[true")
 
 
 def test_checkpoints_hold_raw_and_averaged_weights_as_plain_tensors(trained: Path) -> None:
@@ -139,6 +127,7 @@ def test_samplers_are_compared_on_the_same_noise(call: Call, tmp_path: Path) -> 
         assert [image.step for image in events.Images(tag)] == [2, 4]
 
 
+@pytest.mark.slow
 def test_resuming_continues_steps_and_optimizer(call: Call, trained: Path) -> None:
     result = call("train", "resume=last", "trainer.max_steps=6")
     assert result.code == 0, result.err
@@ -174,19 +163,19 @@ def test_a_run_that_is_older_than_some_options_goes_on(call: Call, trained: Path
     for name in ("composed.yaml", "config.yaml"):
         stored = yaml.safe_load((trained / name).read_text())
         callbacks = stored.get("config", stored)["callbacks"]
-        del callbacks["samples"]["compare"], callbacks["checkpoints"]["keep"]
+        del callbacks["samples"]["compare"], callbacks["checkpoints"]["every_n_steps"]
         del callbacks["diagnosis"]
         (trained / name).write_text(yaml.safe_dump(without_defaults(stored)))
     assert "checkpointing" not in (trained / "config.yaml").read_text()
-    for words in (("sample", "num_samples=1"), ("evaluate",)):
-        result = call(words[0], f"checkpoint={trained}", *words[1:])
+    for command, *arguments in (("sample", "num_samples=1"), ("evaluate",)):
+        result = call(command, f"checkpoint={trained}", *arguments)
         assert result.code == 0, result.err
     words = [f"resume={trained}", "trainer.max_steps=5"]
-    keep = "callbacks.checkpoints.keep"  # which has no default
+    every = "callbacks.checkpoints.every_n_steps"  # which has no default
     assert_user_error(
-        call("train", *words), f"Checkpoints needs keep, which is not given; add ++{keep}"
+        call("train", *words), f"Checkpoints needs every_n_steps, which is not given; add ++{every}"
     )
-    result = call("train", *words, f"++{keep}=2")
+    result = call("train", *words, f"++{every}=2")
     assert result.code == 0, result.err
     assert read(trained / "checkpoints" / "last.ckpt")["global_step"] == 5
 
@@ -201,10 +190,17 @@ def test_the_same_seed_gives_the_same_losses(call: Call, tmp_path: Path) -> None
     assert losses[0] != losses[2]
 
 
+MODELS, OBJECTIVES = ["standard", "median"], ["epsilon", "clean", "velocity"]
+SAMPLERS = ["ancestral", "ddim", "heun"]
+# Each model with each objective and each sampler; the others are for make test-long.
+COMBINATIONS = [
+    pytest.param(*names, marks=[] if (n // 9 + n // 3 + n) % 3 == 0 else pytest.mark.long)
+    for n, names in enumerate(product(MODELS, OBJECTIVES, SAMPLERS))
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "heun"])
-@pytest.mark.parametrize("objective", ["epsilon", "clean", "velocity"])
-@pytest.mark.parametrize("model", ["standard", "median"])
+@pytest.mark.parametrize(("model", "objective", "sampler"), COMBINATIONS)
 def test_hybrid_noise_trains_and_samples_without_nan(
     model: str, objective: str, sampler: str, call: Call, tmp_path: Path
 ) -> None:
@@ -218,21 +214,7 @@ def test_hybrid_noise_trains_and_samples_without_nan(
     assert all(tensor.isfinite().all() for tensor in state.values())
 
 
-@pytest.mark.slow
-def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    write_gifs(tmp_path / "gifs")
-    ddp = ["trainer=ddp", "trainer.devices=2", "trainer.precision=32-true", "logger=csv"]
-    result = spawn(tmp_path, "train", *ddp, *TINY)
-    assert result.code == 0, result.err
-    run = newest_run(tmp_path)
-    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    assert state["global_step"] == 4
-    metrics = read_metrics(run / "metrics.csv")
-    assert metrics["val/loss"][1][-1] > 0
-    assert len(list((tmp_path / "outputs").iterdir())) == 1
-
-
-@pytest.mark.slow
+@pytest.mark.long
 def test_four_clips_are_learned_by_heart(call: Call, tmp_path: Path) -> None:
     # Which of four clips it is can be seen through noise as strong as the signal, so there a
     # network that knows them by heart makes next to no error. (Through more noise it has to guess.)
@@ -252,154 +234,3 @@ def test_fast_dev_run_runs_everything_and_leaves_no_checkpoint(call: Call, tmp_p
     result = call("train", *TINY, "debug=fast_dev_run")
     assert result.code == 0, result.err
     assert not list((tmp_path / "outputs").rglob("*.ckpt"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code", "logger"), [(signal.SIGINT, 130, "csv"), (signal.SIGTERM, 143, "wandb")]
-)
-def test_a_signal_saves_the_last_step_and_says_how_to_go_on(
-    number: signal.Signals, code: int, logger: str, tmp_path: Path
-) -> None:
-    """And how to send what W&B has kept."""
-    write_gifs(tmp_path / "gifs")
-    words = ["run_dir=out", f"logger={logger}", "callbacks.samples.first_step=3"]
-    endless = ["trainer.max_steps=100000", "trainer.val_check_interval=100000"]
-    process = start(tmp_path, "train", *TINY, *words, *endless)
-    try:
-        wait_for(lambda: list(tmp_path.rglob("step_000003.gif")), seconds=120)
-        process.send_signal(number)
-        sent = time.monotonic()
-        out, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == code
-    assert ("wandb sync out/wandb/offline-run-" in out) == (logger == "wandb")
-    assert time.monotonic() - sent < 30
-    assert "Traceback" not in errors
-    last = errors.strip().splitlines()[-1]
-    assert last == f"interrupted by {number.name}; go on with: python train.py resume=out"
-    assert json.loads((tmp_path / "out" / "status.json").read_text())["status"] == "interrupted"
-    path = newest_valid(tmp_path / "out" / "checkpoints")
-    assert path is not None
-    assert read(path)["global_step"] >= 3
-    assert spawn(tmp_path, "train", "resume=out", "trainer.max_steps=3").code == 0
-
-
-@pytest.mark.slow
-def test_a_signal_in_the_last_grid_keeps_no_run_from_its_end(tmp_path: Path) -> None:
-    """The grid takes minutes; the resumed run, with nothing left to train, draws it."""
-    write_gifs(tmp_path / "gifs")
-    out = tmp_path / "out"
-    words = ["logger=csv", "run_dir=out", "noise.num_steps=1000", "sampler.num_evaluations=999"]
-    process = start(tmp_path, "train", *TINY, *words, "callbacks.samples.num_samples=64")
-    try:
-        wait_for((out / "checkpoints" / "step_00000004.ckpt").exists, seconds=120)
-        time.sleep(2)
-        process.send_signal(signal.SIGTERM)
-        sent = time.monotonic()
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 143, errors
-    assert time.monotonic() - sent < 30
-    assert not (out / "samples" / "final.gif").exists()
-    words = ["sampler.num_evaluations=4", "callbacks.samples.num_samples=2"]
-    result = spawn(tmp_path, "train", "resume=out", *words)
-    assert result.code == 0, result.err
-    assert "done: step 4\n" in result.out
-    assert len(decode((out / "samples" / "final.gif").read_bytes()).frames) == 4
-    assert (out / "samples" / "reverse.gif").exists()
-    assert json.loads((out / "status.json").read_text())["status"] == "finished"
-    assert read(out / "checkpoints" / "last.ckpt")["global_step"] == 4
-
-
-@pytest.mark.slow
-def test_a_signal_before_the_first_step_is_told_too(tmp_path: Path) -> None:
-    """While GIFs are decoded, of which there are many."""
-    write_gifs(tmp_path / "gifs", 13, size=64, num_frames=200)
-    for number in range(150):
-        data = (tmp_path / "gifs" / f"{number % 13:02d}.gif").read_bytes()
-        comment = b"\x21\xfe\x04" + f"{number:04d}".encode() + b"\x00"
-        (tmp_path / "gifs" / f"{number + 100}.gif").write_bytes(data[:-1] + comment + b"\x3b")
-    process = start(tmp_path, "train", *TINY, "logger=csv", "run_dir=out")
-    try:
-        wait_for((tmp_path / "out" / "status.json").exists, seconds=120, every=0.01)
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 143, errors
-    assert "interrupted by SIGTERM; go on with: python train.py resume=out" in errors
-    assert json.loads((tmp_path / "out" / "status.json").read_text())["status"] == "interrupted"
-
-
-@pytest.mark.slow
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(call: Call, trained: Path) -> None:
-    for name in ("last.ckpt", "step_00000004.ckpt"):
-        with (trained / "checkpoints" / name).open("r+b") as file:
-            file.seek(1000)
-            file.write(b"rot")
-    sampled = call("sample", "checkpoint=last", "num_samples=1")
-    assert sampled.code == 0, sampled.err
-    assert "(step 2, ema weights)" in sampled.out
-    result = call("train", "resume=last")
-    assert result.code == 0, result.err
-    assert "step_00000004.ckpt is damaged" in result.out
-    assert "step_00000002.ckpt, step 2" in result.out
-    assert read(trained / "checkpoints" / "last.ckpt")["global_step"] == 4
-
-
-@pytest.mark.slow
-def test_a_run_without_finite_losses_ends_and_keeps_what_was_good(tmp_path: Path) -> None:
-    write_gifs(tmp_path / "gifs")
-    assert spawn(tmp_path, "train", *TINY, "logger=csv", "run_dir=out").code == 0
-    before = read(tmp_path / "out" / "checkpoints" / "last.ckpt")
-    words = ["resume=out", "trainer.max_steps=100", "optimizer.lr=1e30"]
-    result = spawn(tmp_path, "train", *words, "trainer.gradient_clip_val=null")
-    assert result.code == 1
-    assert "Traceback" not in result.err
-    last = result.err.strip().splitlines()[-1]
-    assert "not finite in 10 steps in a row" in last
-    assert len((tmp_path / "out" / "skipped_steps.jsonl").read_text().splitlines()) == 10
-    path = newest_valid(tmp_path / "out" / "checkpoints")
-    assert path is not None
-    after = read(path)
-    assert after["global_step"] >= before["global_step"]
-    assert all(tensor.isfinite().all() for tensor in after["state_dict"].values())
-
-
-@pytest.mark.slow
-def test_a_slurm_job_saves_is_requeued_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a scontrol that writes down what it was asked for."""
-    write_gifs(tmp_path / "gifs")
-    scontrol = tmp_path / "bin" / "scontrol"
-    scontrol.parent.mkdir()
-    scontrol.write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
-    scontrol.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("SLURM_JOB_ID", "4711")
-    words = [*TINY, "logger=csv", "trainer.max_steps=150", "callbacks.samples.first_step=3"]
-    words += ["trainer.val_check_interval=100000"]
-    process = start(tmp_path, "train", *words)
-    try:
-        wait_for(lambda: list(tmp_path.rglob("step_000003.gif")), seconds=120)
-        process.send_signal(signal.SIGUSR1)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 128 + signal.SIGUSR1, errors
-    assert (tmp_path / "asked").read_text() == "requeue 4711\n"
-    (run,) = (tmp_path / "outputs").glob("*_*")
-    other = spawn(tmp_path, "train", *TINY, "logger=csv", "run_dir=other")
-    assert other.code == 0, other.err
-    assert "resuming from" not in other.out
-    result = spawn(tmp_path, "train", *words)
-    assert result.code == 0, result.err
-    assert "resuming from" in result.out
-    assert list((tmp_path / "outputs").glob("*_*")) == [run]
-    steps, _ = read_metrics(run / "metrics.csv")["train/loss"]
-    assert steps == list(range(150))
-    assert not list((tmp_path / "outputs" / ".slurm").iterdir())

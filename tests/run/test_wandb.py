@@ -106,7 +106,7 @@ def test_a_server_that_goes_away_keeps_no_run_from_its_end(
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
     words = [*ONLINE, "logger.settings.finish_timeout=3", "trainer.max_steps=10"]
     process = start(tmp_path, "train", *TINY, *words, "callbacks.samples.first_step=1000")
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=600)
     assert server.is_gone.is_set()
     assert process.returncode == 0, err
     assert "done: step 10" in out
@@ -135,15 +135,15 @@ def test_an_error_that_is_not_of_wandb_is_not_taken_for_one(tmp_path: Path) -> N
 
 def test_a_run_goes_on_without_the_process_of_wandb(tmp_path: Path) -> None:
     write_gifs(tmp_path / "gifs")
-    words = ["logger=wandb", "run_dir=out", "trainer.max_steps=60", "run_id=abcd"]
+    words = ["logger=wandb", "run_dir=out", "trainer.max_steps=200", "run_id=abcd"]
     words += ["trainer.val_check_interval=1000", "callbacks.samples.first_step=3"]
     process = start(tmp_path, "train", *TINY, *words)
     try:
-        wait_for(lambda: list(tmp_path.rglob("step_000003.gif")), seconds=120)
+        wait_for(lambda: list(tmp_path.rglob("step_000003.gif")))
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         (core,) = (p for p in children if b"wandb-core" in Path(f"/proc/{p}/cmdline").read_bytes())
         os.kill(int(core), signal.SIGKILL)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == 0, err

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -11,25 +11,20 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.processes.base import GaussianProcess, Time
+from ddpm_lightning.processes.median import MedianProcess
+from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Draw, Point
-from tests.problems import CHAINS, PROCESSES, Mixture, build, noises, options
-
-NOISES = ["linear", "cosine", "hybrid"]  # gentle, steep at the end, and not monotone
+from tests.problems import CHAINS, NOISES, PROCESSES, Mixture, build, options
 
 every_sampler = pytest.mark.parametrize("name", options("sampler"))
 every_process = pytest.mark.parametrize("process_type", PROCESSES)
 every_chain = pytest.mark.parametrize("process_type", CHAINS)
-every_noise = pytest.mark.parametrize("noise", noises())
-telling_noises = pytest.mark.parametrize("noise", NOISES)
-
-
-@lru_cache(maxsize=12)
-def process_of(
-    process_type: type[GaussianProcess], noise: str, num_steps: int = 1000
-) -> GaussianProcess:
-    """Built once for many tests: a long chain's table of covariances takes a while."""
-    return process_type(build("noise", noise, num_steps=num_steps))
+every_noise = pytest.mark.parametrize("noise", NOISES)
+# A Markov chain, and one that is neither Markov nor monotone.
+example_chains = pytest.mark.parametrize(
+    ("process_type", "noise"), [(StandardProcess, "cosine"), (MedianProcess, "hybrid")]
+)
 
 
 def member(name: str, *words: str, num_evaluations: int = 50, **overrides: Any) -> Sampler:
@@ -68,7 +63,7 @@ def bimodal(process: GaussianProcess) -> Mixture:
 
 def spread(data: Mixture, t: Time) -> Tensor:
     """(9,) points within two standard deviations of x_t, float64."""
-    alpha, sigma = data.process.marginal(t)
+    alpha, sigma, _ = data.process.level(t)
     mean = (data.weights * data.means).sum()
     variance = (data.weights * (data.stds.square() + (data.means - mean).square())).sum()
     std = (alpha.square() * variance + sigma.square()).sqrt()
@@ -89,7 +84,7 @@ def flow(data: Mixture, x_t: Tensor, t: Time, s: Time) -> Tensor:
 
 
 def _distribution(data: Mixture, x: Tensor, t: Time) -> Tensor:
-    alpha, sigma = data.process.marginal(t)
+    alpha, sigma, _ = data.process.level(t)
     std = ((alpha * data.stds).square() + sigma.square()).sqrt()
     return (data.weights * torch.special.ndtr((x[:, None] - alpha * data.means) / std)).sum(-1)
 

@@ -8,21 +8,29 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_lightning.denoiser import Denoiser, Estimate
+from ddpm_lightning.level import Level
 from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import noise_source, per_sample_generators
 from ddpm_lightning.samplers.walk import State
-from tests.problems import Betas, Mixture, build, options, trimodal
+from tests.problems import (
+    Betas,
+    Mixture,
+    ScheduledType,
+    build,
+    every_example,
+    options,
+    process_under,
+    trimodal,
+)
 from tests.samplers.shared import (
-    every_chain,
     every_noise,
     every_process,
     every_sampler,
+    example_chains,
     member,
-    process_of,
     sampled,
-    telling_noises,
 )
 
 CLIPS = (4, 1, 2, 3, 3)  # (B, C, F, H, W)
@@ -37,9 +45,9 @@ class Watched:
         self.seen: list[tuple[Tensor, Tensor]] = []
         self._data = data
 
-    def estimate_at(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
-        self.log_snrs.append(float(2 * (alpha.log() - sigma.log())))
-        estimate = self._data.estimate_at(x, alpha, sigma)
+    def estimate_at(self, x: Tensor, level: Level) -> Estimate:
+        self.log_snrs.append(float(level.log_snr))
+        estimate = self._data.estimate_at(x, level)
         self.seen.append((x.clone(), estimate.x_0.clone()))
         return estimate
 
@@ -56,11 +64,13 @@ def sampler_for(name: str, process: GaussianProcess, num_evaluations: int) -> Sa
 # Calls
 
 
-@every_process
+@every_example
 @every_sampler
-def test_a_walk_makes_as_many_calls_as_it_says(name: str, process_type: type) -> None:
-    data = trimodal(process_of(process_type, "cosine"))
-    for num_evaluations in (1, 2, 3, 4, 50):
+def test_a_walk_makes_as_many_calls_as_it_says(
+    name: str, process_type: type[GaussianProcess], noise: str
+) -> None:
+    data = trimodal(process_under(process_type, noise))
+    for num_evaluations in (1, 2, 3, 4, 20):
         sampler = member(name, num_evaluations=num_evaluations)
         data.num_calls = 0
         sampled(sampler, data, 2)
@@ -78,14 +88,13 @@ def test_no_evaluation_is_refused(name: str) -> None:
         build("sampler", name, num_evaluations=0)
 
 
-@telling_noises
-@every_chain
+@example_chains
 @every_sampler
 def test_more_intervals_than_usable_steps_are_refused(
-    name: str, process_type: type, noise: str
+    name: str, process_type: type[GaussianProcess], noise: str
 ) -> None:
-    process = process_of(process_type, noise, 10)
-    sampler = sampler_for(name, process, 50)
+    process = process_under(process_type, noise, 10)
+    sampler = sampler_for(name, process, 10)
     assert sampled(sampler, trimodal(process), 2).isfinite().all()
     while sampler.num_intervals <= sampler.axis(process).num_steps:
         sampler.num_evaluations += 1
@@ -96,7 +105,7 @@ def test_more_intervals_than_usable_steps_are_refused(
 
 @every_process
 @every_sampler
-def test_a_schedule_without_noise_is_refused(name: str, process_type: type) -> None:
+def test_a_schedule_without_noise_is_refused(name: str, process_type: ScheduledType) -> None:
     with pytest.raises(ValueError, match="adds no noise") as error:
         sampled(member(name), trimodal(process_type(Betas([0.0, 0.0]))), 2)
     assert "\n" not in str(error.value)
@@ -107,9 +116,11 @@ def test_a_schedule_without_noise_is_refused(name: str, process_type: type) -> N
 
 @every_noise
 @every_process
-def test_every_sampler_stays_above_the_floor_and_finite(process_type: type, noise: str) -> None:
+def test_every_sampler_stays_above_the_floor_and_finite(
+    process_type: type[GaussianProcess], noise: str
+) -> None:
     """The network is asked at no log-SNR below the floor; clips are finite and float32."""
-    process = process_of(process_type, noise, 10)
+    process = process_under(process_type, noise, 10)
     for name in options("sampler"):
         watched = Watched(trimodal(process))
         x = sampled(sampler_for(name, process, 10), watched, *CLIPS)
@@ -120,15 +131,17 @@ def test_every_sampler_stays_above_the_floor_and_finite(process_type: type, nois
 
 
 @every_process
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 10, 100, 1000, 4000])
-def test_samples_are_finite_for_any_length_of_chain(num_steps: int, process_type: type) -> None:
-    """Under hybrid noise, whose alpha_T is far below float32; 50 evaluations at most."""
-    process = process_of(process_type, "hybrid", num_steps)
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 100, 1000])
+def test_samples_are_finite_for_any_length_of_chain(
+    num_steps: int, process_type: type[GaussianProcess]
+) -> None:
+    """Under hybrid noise, whose alpha_T is far below float32; 20 evaluations at most."""
+    process = process_under(process_type, "hybrid", num_steps)
     for name in options("sampler"):
         if name == "pair" and num_steps < process.memory:
             continue  # refused
         watched = Watched(trimodal(process))
-        x = sampled(sampler_for(name, process, 50), watched, *CLIPS)
+        x = sampled(sampler_for(name, process, 20), watched, *CLIPS)
         assert min(watched.log_snrs) >= LOG_SNR_FLOOR - 1e-9, name
         assert x.dtype == torch.float32, name
         assert x.isfinite().all(), name
@@ -137,21 +150,23 @@ def test_samples_are_finite_for_any_length_of_chain(num_steps: int, process_type
 # Noise
 
 
-@every_process
+@every_example
 @every_sampler
-def test_the_same_seed_gives_the_same_samples(name: str, process_type: type) -> None:
-    data = trimodal(process_of(process_type, "cosine"))
+def test_the_same_seed_gives_the_same_samples(
+    name: str, process_type: type[GaussianProcess], noise: str
+) -> None:
+    data = trimodal(process_under(process_type, noise))
     sampler = member(name, num_evaluations=10)
     assert torch.equal(sampled(sampler, data, 50, seed=3), sampled(sampler, data, 50, seed=3))
     assert not torch.equal(sampled(sampler, data, 50, seed=3), sampled(sampler, data, 50, seed=4))
 
 
-@every_process
+@every_example
 @every_sampler
 def test_noise_beyond_the_start_is_drawn_by_stochastic_samplers_alone(
-    name: str, process_type: type
+    name: str, process_type: type[GaussianProcess], noise: str
 ) -> None:
-    data = trimodal(process_of(process_type, "cosine"))
+    data = trimodal(process_under(process_type, noise))
     sampler = member(name, num_evaluations=10)
     generator = torch.Generator().manual_seed(0)
     sampler.sample(data, (5,), generator=generator)
@@ -161,13 +176,13 @@ def test_noise_beyond_the_start_is_drawn_by_stochastic_samplers_alone(
     assert sampler.stochastic != torch.equal(generator.get_state(), after.get_state())
 
 
-@every_process
+@every_example
 @every_sampler
 def test_a_clip_with_its_own_generator_does_not_depend_on_its_batch(
-    name: str, process_type: type
+    name: str, process_type: type[GaussianProcess], noise: str
 ) -> None:
     """To the bit: alone, in another place, and among others; 17 values fill no vector register."""
-    data = trimodal(process_of(process_type, "linear"))
+    data = trimodal(process_under(process_type, noise))
     sampler = member(name, num_evaluations=10)
 
     def clips(numbers: list[int]) -> Tensor:
@@ -212,13 +227,12 @@ def watch(
     return x, states, copies
 
 
-@telling_noises
-@every_process
+@every_example
 @every_sampler
 def test_callback_sees_every_state_of_the_grid_down_to_the_clips(
-    name: str, process_type: type, noise: str
+    name: str, process_type: type[GaussianProcess], noise: str
 ) -> None:
-    watched = Watched(trimodal(process_of(process_type, noise)))
+    watched = Watched(trimodal(process_under(process_type, noise)))
     sampler = member(name, num_evaluations=9)
     x, states, copies = watch(sampler, watched)
     assert [state.t for state in states] == sampler.times(watched.process).tolist()
@@ -234,18 +248,22 @@ def test_callback_sees_every_state_of_the_grid_down_to_the_clips(
         assert any(torch.equal(state.x, x_t) and torch.equal(state.x_0, x_0) for x_t, x_0 in asked)
 
 
-@every_process
+@every_example
 @every_sampler
-def test_a_callback_changes_nothing(name: str, process_type: type) -> None:
-    data = trimodal(process_of(process_type, "cosine"))
+def test_a_callback_changes_nothing(
+    name: str, process_type: type[GaussianProcess], noise: str
+) -> None:
+    data = trimodal(process_under(process_type, noise))
     sampler = member(name, num_evaluations=9)
     assert torch.equal(watch(sampler, data)[0], sampled(sampler, data, *CLIPS))
 
 
-@every_process
+@every_example
 @every_sampler
-def test_a_walk_does_not_write_to_its_start(name: str, process_type: type) -> None:
-    data = trimodal(process_of(process_type, "cosine"))
+def test_a_walk_does_not_write_to_its_start(
+    name: str, process_type: type[GaussianProcess], noise: str
+) -> None:
+    data = trimodal(process_under(process_type, noise))
     sampler = member(name, num_evaluations=9)
     draw = noise_source((5,), torch.Generator().manual_seed(0), "cpu")
     start = torch.stack([draw() for _ in range(data.process.memory)]) if name == "pair" else draw()
@@ -324,10 +342,10 @@ def no_waiting() -> Any:
 @every_process
 @every_sampler
 def test_no_walk_waits_for_the_accelerator(
-    name: str, process_type: type, no_waiting: Callable[[], None]
+    name: str, process_type: type[GaussianProcess], no_waiting: Callable[[], None]
 ) -> None:
     """And the same generators, on the CPU, give the same clips there as here: float32."""
-    process = process_of(process_type, "hybrid")
+    process = process_under(process_type, "hybrid")
     denoiser = Denoiser(Blend(), process, build("objective", "velocity"), data_std=0.5)
     for words in ((), ("sampler/thresholding=dynamic",)):
         sampler = member(name, *words, num_evaluations=9)

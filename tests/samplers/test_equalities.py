@@ -9,31 +9,29 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Estimate
-from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
+from ddpm_lightning.level import Level
 from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import noise_source
 from ddpm_lightning.samplers.walk import Point
-from tests.problems import Mixture, build, options, trimodal
+from tests.problems import (
+    Mixture,
+    ThirdOrderProcess,
+    build,
+    every_example,
+    options,
+    process_under,
+    trimodal,
+)
 from tests.samplers.shared import (
     every_noise,
-    every_process,
     free,
-    process_of,
     sampled,
-    telling_noises,
 )
 
 X = torch.linspace(-2, 2, 5, dtype=torch.float64)
-
-
-class ThirdOrderProcess(AutoregressiveProcess):
-    """What a user would write: an AR(3) chain."""
-
-    def weights(self, r: Tensor) -> Tensor:
-        return r[:, None] * torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 
 
 class Learned(Mixture):
@@ -41,8 +39,8 @@ class Learned(Mixture):
 
     share = 0.0
 
-    def estimate_at(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
-        return Estimate(self.denoise_at(x, alpha, sigma), torch.full_like(x, self.share))
+    def estimate_at(self, x: Tensor, level: Level) -> Estimate:
+        return Estimate(self.denoise_at(x, level), torch.full_like(x, self.share))
 
 
 def learned(process: GaussianProcess, share: float) -> Learned:
@@ -88,11 +86,10 @@ def law_of_step(
 # DDIM, Euler and ancestral sampling
 
 
-@telling_noises
-@every_process
-def test_ddim_with_eta_one_is_ancestral(process_type: type, noise: str) -> None:
+@every_example
+def test_ddim_with_eta_one_is_ancestral(process_type: type[GaussianProcess], noise: str) -> None:
     """Step by step, for the same noise, in float64."""
-    data = trimodal(process_of(process_type, noise))
+    data = trimodal(process_under(process_type, noise))
     ddim, ancestral = free("ddim", eta=1.0), free("ancestral", variance=0.0)
     assert ddim.stochastic
     for t, s in pairwise(ancestral.times(data.process)):
@@ -103,12 +100,13 @@ def test_ddim_with_eta_one_is_ancestral(process_type: type, noise: str) -> None:
         torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("noise", ["linear", "hybrid"])
-@every_process
+@every_example
 @pytest.mark.parametrize("grid", options("sampler/grid"))
-def test_euler_without_churn_is_ddim(grid: str, process_type: type, noise: str) -> None:
+def test_euler_without_churn_is_ddim(
+    grid: str, process_type: type[GaussianProcess], noise: str
+) -> None:
     """float32, seed 0."""
-    data = trimodal(process_of(process_type, noise))
+    data = trimodal(process_under(process_type, noise))
     samples = [
         sampled(free(name, f"sampler/grid={grid}", num_evaluations=20, **overrides), data, 100)
         for name, overrides in (("euler", {"churn": 0.0}), ("ddim", {"eta": 0.0}))
@@ -116,10 +114,11 @@ def test_euler_without_churn_is_ddim(grid: str, process_type: type, noise: str) 
     torch.testing.assert_close(samples[0], samples[1], rtol=0, atol=1e-6)
 
 
-@every_noise
-@every_process
-def test_ancestral_step_is_the_conditional_of_the_process(process_type: type, noise: str) -> None:
-    data = trimodal(process_of(process_type, noise, 30))
+@every_example
+def test_ancestral_step_is_the_conditional_of_the_process(
+    process_type: type[GaussianProcess], noise: str
+) -> None:
+    data = trimodal(process_under(process_type, noise, 30))
     sampler = free("ancestral", variance=0.0, num_evaluations=10)
     for t, s in pairwise(sampler.times(data.process)):
         if s:
@@ -132,8 +131,8 @@ def test_ancestral_step_is_the_conditional_of_the_process(process_type: type, no
 
 
 def estimate_above_floor(data: Mixture, x: Tensor, t: Tensor) -> Tensor:
-    alpha, sigma = data.process.marginal(t)
-    return data.denoise_at(x, alpha.maximum(sigma * exp(LOG_SNR_FLOOR / 2)), sigma)
+    alpha, sigma, _ = data.process.level(t)
+    return data.denoise_at(x, Level.of(alpha.maximum(sigma * exp(LOG_SNR_FLOOR / 2)), sigma))
 
 
 # Variance of the ancestral step
@@ -149,14 +148,13 @@ def test_upper_variance_between_neighbours_of_the_standard_chain_is_beta() -> No
         torch.testing.assert_close(variance, expected, rtol=1e-10, atol=0)
 
 
-@telling_noises
-@every_process
+@every_example
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_learned_variance_lies_where_the_network_says(
-    share: float, process_type: type, noise: str
+    share: float, process_type: type[GaussianProcess], noise: str
 ) -> None:
     """variance=null with a share learned is variance=share; their logarithms are interpolated."""
-    process = process_of(process_type, noise)
+    process = process_under(process_type, noise)
     by_network, fixed, lower, upper = (
         free("ancestral", num_evaluations=8, variance=v) for v in (None, share, 0.0, 1.0)
     )
@@ -174,7 +172,7 @@ def test_a_learned_variance_lies_where_the_network_says(
 
 
 def test_a_learned_variance_that_is_not_there_is_refused() -> None:
-    data = trimodal(process_of(StandardProcess, "linear"))
+    data = trimodal(process_under(StandardProcess, "linear"))
     with pytest.raises(ValueError, match="variance=null takes the learned variance") as error:
         sampled(free("ancestral", variance=None), data, 2)
     assert "\n" not in str(error.value)
@@ -189,7 +187,7 @@ def test_double_steps_on_the_median_chain_are_the_midpoint_walk(noise: str) -> N
 
     Written out with condition_midpoint and, for x_{t-2} | u_{t-1}, x_0, with the covariances.
     """
-    process = process_of(MedianProcess, noise, 20)
+    process = process_under(MedianProcess, noise, 20)
     data = trimodal(process)
     for t in torch.arange(4, process.informative_steps() + 1, 2):
         near, far = t - 1, t - 2
@@ -198,8 +196,8 @@ def test_double_steps_on_the_median_chain_are_the_midpoint_walk(noise: str) -> N
         variance_u = (process.covariance(near, near) + variance_far) / 4
         variance_u += process.covariance(near, far) / 2
         gain = (process.covariance(near, far) + variance_far) / 2 / variance_u
-        alpha_far = process.marginal(far).alpha
-        alpha_u = (process.marginal(near).alpha + alpha_far) / 2
+        alpha_far = process.level(far).alpha
+        alpha_u = (process.level(near).alpha + alpha_far) / 2
         u_mean, u_std = process.condition_midpoint(x_0, X, t)
         mean = alpha_far * x_0 + gain * (u_mean - alpha_u * x_0)
         variance = (variance_far - gain**2 * (variance_u - u_std.square())).clamp(min=0)
@@ -210,14 +208,15 @@ def test_double_steps_on_the_median_chain_are_the_midpoint_walk(noise: str) -> N
             torch.testing.assert_close(step[1], variance.expand_as(X), rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize("noise", ["linear", "hybrid"])
-@every_process
+@every_example
 @pytest.mark.parametrize("grid", options("sampler/grid"))
-def test_midpoint_steps_are_ancestral_in_law(grid: str, process_type: type, noise: str) -> None:
+def test_midpoint_steps_are_ancestral_in_law(
+    grid: str, process_type: type[GaussianProcess], noise: str
+) -> None:
     """Also where a continuous process is walked by strides that its midpoint is not within."""
-    data = trimodal(process_of(process_type, noise))
+    data = trimodal(process_under(process_type, noise))
     midpoint, ancestral = (
-        free(name, f"sampler/grid={grid}", num_evaluations=40) for name in ("midpoint", "ancestral")
+        free(name, f"sampler/grid={grid}", num_evaluations=12) for name in ("midpoint", "ancestral")
     )
     for t, s in pairwise(ancestral.times(data.process)):
         first, second = (law_of_step(sampler, data, t, s, X) for sampler in (midpoint, ancestral))
@@ -228,10 +227,10 @@ def test_midpoint_steps_are_ancestral_in_law(grid: str, process_type: type, nois
 # Pairs
 
 
-@telling_noises
+@every_noise
 def test_pair_is_ancestral_on_the_standard_chain(noise: str) -> None:
     """The same noise gives the same walk, in float64, on the same steps; seed 0."""
-    process = process_of(StandardProcess, noise)
+    process = process_under(StandardProcess, noise)
     data = trimodal(process)
     pair, ancestral = free("pair"), free("ancestral")
     assert torch.equal(pair.times(process), ancestral.times(process))
@@ -246,7 +245,9 @@ def test_pair_is_ancestral_on_the_standard_chain(noise: str) -> None:
 
 
 @pytest.mark.parametrize("process_type", [StandardProcess, MedianProcess, ThirdOrderProcess])
-def test_pair_step_is_the_conditional_of_the_joint_gaussian(process_type: type) -> None:
+def test_pair_step_is_the_conditional_of_the_joint_gaussian(
+    process_type: type[GaussianProcess],
+) -> None:
     """States X_t = (x_t .. x_{t-p+1}): the estimate at their best combination, and then the mean
     and covariance of X_s | X_t, x_0 from the joint law of both, written out.
     """
@@ -256,14 +257,16 @@ def test_pair_step_is_the_conditional_of_the_joint_gaussian(process_type: type) 
     sampler = free("pair")
     for t, s in ((16, 15), (16, 13), (11, 7), (8, 5)):
         times_t, times_s = (torch.arange(u, u - p, -1) for u in (t, s))
-        a_t, a_s = (process.marginal(times).alpha for times in (times_t, times_s))
+        a_t, a_s = (process.level(times).alpha for times in (times_t, times_s))
         c_tt, c_st, c_ss = (
             process.covariance(one[:, None], other)
             for one, other in ((times_t, times_t), (times_s, times_t), (times_s, times_s))
         )
         w = torch.linalg.solve(c_tt, a_t)
         snr = w @ a_t
-        x_0 = data.denoise_at((w @ state / snr)[None], torch.ones(()).double(), snr.rsqrt())
+        x_0 = data.denoise_at(
+            (w @ state / snr)[None], Level.of(torch.ones(()).double(), snr.rsqrt())
+        )
         gain = torch.linalg.solve(c_tt, c_st, left=False)
         mean = a_s * x_0 + gain @ (state - a_t * x_0)
         step = law_of_step(sampler, data, torch.tensor(t), torch.tensor(s), state[:, None])

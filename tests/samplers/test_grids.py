@@ -5,12 +5,13 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.processes.axis import MIN_FALL, TimeAxis
+from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.grids.base import Grid
-from tests.problems import build, options
-from tests.samplers.shared import every_chain, every_noise, every_process, process_of
+from tests.problems import build, options, process_under
+from tests.samplers.shared import every_chain, every_noise, every_process
 
 GRIDS: dict[str, Grid] = {name: build("sampler/grid", name) for name in options("sampler/grid")}
 every_grid = pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
@@ -22,7 +23,7 @@ def usable(axis: TimeAxis) -> Tensor:
 
 
 def test_median_hybrid_is_walked_two_steps_at_a_time() -> None:
-    strides = usable(process_of(MedianProcess, "hybrid").axis).diff()
+    strides = usable(process_under(MedianProcess, "hybrid").axis).diff()
     assert strides.max() <= 3  # 3 once, where the two curves cross
     assert (strides == 2).sum() >= len(strides) - 2
 
@@ -30,7 +31,7 @@ def test_median_hybrid_is_walked_two_steps_at_a_time() -> None:
 @every_noise
 def test_pairs_of_the_median_chain_stop_before_every_step_that_adds_noise(noise: str) -> None:
     """The log-SNR of a pair never rises, and stays where a step adds no noise."""
-    process = process_of(MedianProcess, noise)
+    process = process_under(MedianProcess, noise)
     steps = usable(process.state_axis)
     assert (process.state_axis.log_snr(steps).diff() <= -MIN_FALL).all()
     noisy = (process.schedule.betas() > 1e-6).nonzero().flatten() + 1
@@ -39,7 +40,7 @@ def test_pairs_of_the_median_chain_stop_before_every_step_that_adds_noise(noise:
 
 
 def test_times_of_equal_log_snr_are_refused() -> None:
-    axis = process_of(VariancePreservingProcess, "linear").axis
+    axis = process_under(VariancePreservingProcess, "linear").axis
     with pytest.raises(ValueError, match="log-SNR does not fall") as error:
         axis.select(torch.tensor([1.0, 1.0], dtype=torch.float64))
     assert "\n" not in str(error.value)
@@ -48,9 +49,11 @@ def test_times_of_equal_log_snr_are_refused() -> None:
 @every_grid
 @every_noise
 @every_process
-def test_grid_falls_to_data_while_log_snr_rises(grid: Grid, process_type: type, noise: str) -> None:
+def test_grid_falls_to_data_while_log_snr_rises(
+    grid: Grid, process_type: type[GaussianProcess], noise: str
+) -> None:
     for num_steps in (1, 2, 3, 1000):
-        process = process_of(process_type, noise, num_steps)
+        process = process_under(process_type, noise, num_steps)
         axis = process.axis
         available = 50 if process_type is VariancePreservingProcess else int(axis.num_steps)
         for num_intervals in {1, 2, 7, available}:
@@ -69,9 +72,11 @@ def test_grid_falls_to_data_while_log_snr_rises(grid: Grid, process_type: type, 
 @every_grid
 @every_noise
 @every_chain
-def test_longest_grid_walks_every_usable_step(grid: Grid, process_type: type, noise: str) -> None:
+def test_longest_grid_walks_every_usable_step(
+    grid: Grid, process_type: type[GaussianProcess], noise: str
+) -> None:
     """And a longer one is refused, in one line that says what there is."""
-    axis = process_of(process_type, noise).axis
+    axis = process_under(process_type, noise).axis
     available = int(axis.num_steps)
     assert torch.equal(grid.times(axis, available).flip(0)[1:], usable(axis))
     with pytest.raises(ValueError, match=f"more than the {available} steps") as error:
@@ -82,10 +87,10 @@ def test_longest_grid_walks_every_usable_step(grid: Grid, process_type: type, no
 @pytest.mark.parametrize("process_type", [StandardProcess, MedianProcess])
 @every_grid
 def test_times_of_a_chain_are_the_usable_steps_closest_to_those_wanted(
-    grid: Grid, process_type: type
+    grid: Grid, process_type: type[GaussianProcess]
 ) -> None:
     """Where the grid is coarse enough not to ask for one step twice."""
-    axis = process_of(process_type, "hybrid").axis
+    axis = process_under(process_type, "hybrid").axis
     wanted = grid.wanted(axis, 5)
     steps = usable(axis)
     closest = (steps[:, None] - wanted).abs().min(0).values
@@ -95,21 +100,21 @@ def test_times_of_a_chain_are_the_usable_steps_closest_to_those_wanted(
 
 @every_noise
 def test_uniform_t_strides_evenly(noise: str) -> None:
-    process = process_of(VariancePreservingProcess, noise)
+    process = process_under(VariancePreservingProcess, noise)
     strides = GRIDS["uniform_t"].times(process.axis, 37).diff()
     torch.testing.assert_close(strides, strides[0].expand(37), rtol=1e-9, atol=0)
 
 
 @every_noise
 def test_quadratic_strides_evenly_in_the_root_of_t(noise: str) -> None:
-    process = process_of(VariancePreservingProcess, noise)
+    process = process_under(VariancePreservingProcess, noise)
     strides = GRIDS["quadratic"].times(process.axis, 37).sqrt().diff()
     torch.testing.assert_close(strides, strides[0].expand(37), rtol=1e-9, atol=0)
 
 
 @every_noise
 def test_uniform_log_snr_strides_evenly_from_the_floor_to_the_cleanest_time(noise: str) -> None:
-    process = process_of(VariancePreservingProcess, noise)
+    process = process_under(VariancePreservingProcess, noise)
     times = GRIDS["uniform_log_snr"].times(process.axis, 37)[:-1]
     strides = process.log_snr(times).diff()
     torch.testing.assert_close(strides, strides[0].expand(36), rtol=1e-6, atol=0)
@@ -119,7 +124,7 @@ def test_uniform_log_snr_strides_evenly_from_the_floor_to_the_cleanest_time(nois
 @every_noise
 @pytest.mark.parametrize("rho", [1.0, 7.0])
 def test_karras_strides_evenly_in_a_root_of_the_noise_level(rho: float, noise: str) -> None:
-    process = process_of(VariancePreservingProcess, noise)
+    process = process_under(VariancePreservingProcess, noise)
     times = build("sampler/grid", "karras", rho=rho).times(process.axis, 37)[:-1]
     strides = (-process.log_snr(times) / (2 * rho)).exp().diff()
     torch.testing.assert_close(strides, strides[0].expand(36), rtol=1e-6, atol=0)

@@ -3,36 +3,42 @@
 import pytest
 import torch
 
+from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import Gaussian, Mixture, options, trimodal
+from ddpm_lightning.samplers.ddim import DDIMSampler
+from tests.problems import Gaussian, Mixture, every_example, options, process_under, trimodal
 from tests.samplers.shared import (
     bimodal,
-    every_process,
     free,
     noiseless,
-    process_of,
-    telling_noises,
 )
+
+pytestmark = pytest.mark.slow  # as a whole, not one by one
+
+
+def ddim(*words: str, num_evaluations: int) -> DDIMSampler:
+    sampler = free("ddim", *words, num_evaluations=num_evaluations)
+    assert isinstance(sampler, DDIMSampler)
+    return sampler
 
 
 def returned(data: Mixture, x: torch.Tensor, grid: str, num_evaluations: int) -> torch.Tensor:
     """What a walk makes of the noise that clips x were inverted to."""
-    sampler = free("ddim", f"sampler/grid={grid}", num_evaluations=num_evaluations)
+    sampler = ddim(f"sampler/grid={grid}", num_evaluations=num_evaluations)
     noise = sampler.invert(data, x)
     assert noise.shape == x.shape
     assert noise.dtype == x.dtype
     return sampler.walk(data, noise, sampler.times(data.process), noiseless)
 
 
-@telling_noises
-@every_process
+@every_example
 @pytest.mark.parametrize("problem", ["gaussian", "mixture"])
 @pytest.mark.parametrize("grid", options("sampler/grid"))
 def test_a_walk_from_inverted_clips_returns_them(
-    grid: str, problem: str, process_type: type, noise: str
+    grid: str, problem: str, process_type: type[GaussianProcess], noise: str
 ) -> None:
     """Within 1e-5, in float64, at the tolerance that is set by default."""
-    process = process_of(process_type, noise)
+    process = process_under(process_type, noise)
     data = Gaussian(process, mean=0.3, std=0.5) if problem == "gaussian" else bimodal(process)
     x = torch.linspace(-1, 1, 20, dtype=torch.float64)
     # Each value by itself, and as clips of which each has its own rate.
@@ -42,21 +48,22 @@ def test_a_walk_from_inverted_clips_returns_them(
         torch.testing.assert_close(end, clips, rtol=0, atol=1e-5)
 
 
-@telling_noises
-@every_process
-def test_clips_between_narrow_modes_take_shorter_steps(process_type: type, noise: str) -> None:
-    data = trimodal(process_of(process_type, noise))
+@every_example
+def test_clips_between_narrow_modes_take_shorter_steps(
+    process_type: type[GaussianProcess], noise: str
+) -> None:
+    data = trimodal(process_under(process_type, noise))
     x = data.quantiles(20)
     torch.testing.assert_close(returned(data, x, "karras", 200), x, rtol=0, atol=1e-5)
 
 
 def test_inversion_follows_the_exact_flow_backwards() -> None:
     """To first order: the error halves with the intervals."""
-    data = Gaussian(process_of(StandardProcess, "linear"), mean=0.3, std=0.5)
+    data = Gaussian(process_under(StandardProcess, "linear"), mean=0.3, std=0.5)
     x = torch.linspace(-1, 1, 5, dtype=torch.float64)
     errors = []
     for num_evaluations in (50, 100, 200):
-        sampler = free("ddim", num_evaluations=num_evaluations)
+        sampler = ddim(num_evaluations=num_evaluations)
         exact = data.flow(x, 0, sampler.times(data.process)[0])
         errors.append(float((sampler.invert(data, x) - exact).abs().max()))
     assert 1.5 < errors[0] / errors[1] < 2.5
@@ -64,8 +71,8 @@ def test_inversion_follows_the_exact_flow_backwards() -> None:
 
 
 def test_a_smaller_tolerance_comes_closer() -> None:
-    data = bimodal(process_of(StandardProcess, "linear"))
-    sampler = free("ddim", num_evaluations=25)
+    data = bimodal(process_under(StandardProcess, "linear"))
+    sampler = ddim(num_evaluations=25)
     x = torch.linspace(-1, 1, 20, dtype=torch.float64)
     times = sampler.times(data.process)
     for tolerance in (1e-4, 1e-8, 1e-12):
@@ -76,8 +83,8 @@ def test_a_smaller_tolerance_comes_closer() -> None:
 
 def test_clips_that_cannot_be_reached_are_refused() -> None:
     """The last of few intervals ends close to the data's modes, and hardly anywhere between."""
-    data = trimodal(process_of(StandardProcess, "linear"))
-    sampler = free("ddim", num_evaluations=20)
+    data = trimodal(process_under(StandardProcess, "linear"))
+    sampler = ddim(num_evaluations=20)
     message = r"^inversion did not settle within 1e-05 at t=50 in 200 iterations; ask for"
     with pytest.raises(ValueError, match=message) as error:
         sampler.invert(data, torch.linspace(-1, 1, 21, dtype=torch.float64))

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.thresholding import Thresholding
-from tests.problems import Gaussian, build, options
-from tests.samplers.shared import every_process, every_sampler, member, process_of, sampled
+from tests.problems import Gaussian, build, every_example, options, process_under
+from tests.samplers.shared import every_sampler, member, sampled
 
 BOUNDED = [name for name in options("sampler/thresholding") if name != "none"]
 
@@ -71,12 +72,14 @@ def test_dynamic_thresholding_saturates_the_share_beyond_the_quantile(quantile: 
     torch.testing.assert_close(saturated, expected, rtol=0, atol=2 / 960)
 
 
-@every_process
+@every_example
 @pytest.mark.parametrize("thresholding", BOUNDED)
 @every_sampler
-def test_samples_are_within_the_bound(name: str, thresholding: str, process_type: type) -> None:
+def test_samples_are_within_the_bound(
+    name: str, thresholding: str, process_type: type[GaussianProcess], noise: str
+) -> None:
     """With data far outside every estimate is the bound itself, and so is the last one."""
-    data = Gaussian(process_of(process_type, "linear"), mean=5.0, std=0.001)
+    data = Gaussian(process_under(process_type, noise), mean=5.0, std=0.001)
     sampler = member(name, num_evaluations=10)
     sampler.thresholding = build("sampler/thresholding", thresholding, bound=0.5)
     x = sampled(sampler, data, 10)
@@ -98,7 +101,7 @@ def test_quantile_must_lie_in_the_unit_interval(quantile: float) -> None:
 
 def test_inversion_is_of_estimates_without_thresholding() -> None:
     """Thresholding has no inverse: a sampler with it inverts like one without."""
-    data = Gaussian(process_of(StandardProcess, "linear"), mean=0.3, std=0.5)
+    data = Gaussian(process_under(StandardProcess, "linear"), mean=0.3, std=0.5)
     x = torch.linspace(-1, 1, 5, dtype=torch.float64)
     noises = [
         build("sampler", "ddim", f"sampler/thresholding={name}").invert(data, x)

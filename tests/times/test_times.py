@@ -6,20 +6,21 @@ from torch import Tensor
 
 from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
 from ddpm_lightning.processes.continuous import VariancePreservingProcess
+from ddpm_lightning.processes.median import MedianProcess
+from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.times.base import TimeSampling
 from tests.problems import (
     CHAINS,
     PROCESSES,
     ThirdOrderProcess,
     build,
-    noises,
+    every_example,
     options,
     process_under,
 )
 
 every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
-every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
-every_noise = pytest.mark.parametrize("noise", noises())
+every_chain = pytest.mark.parametrize("process_type", CHAINS)
 every_times = pytest.mark.parametrize("name", options("times"))
 
 STRATIFIED = [name for name in options("times") if build("times", name).stratified]
@@ -40,8 +41,7 @@ def fraction_of(process: GaussianProcess, t: Tensor) -> Tensor:
     return (t - 0.5) / end if isinstance(end.item(), int) else 1 - t / end
 
 
-@every_noise
-@every_process
+@every_example
 @every_times
 def test_times_lie_above_data_and_within_what_is_informative(
     name: str, process_type: type[GaussianProcess], noise: str
@@ -59,9 +59,9 @@ def test_times_lie_above_data_and_within_what_is_informative(
         assert (log_snr[t < end] >= LOG_SNR_FLOOR).all()
 
 
-@every_noise
 @every_chain
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 50, 1000])
+@pytest.mark.parametrize("noise", ["cosine", "hybrid"])
+@pytest.mark.parametrize("num_steps", [1, 2, 1000])
 def test_uniform_quantiles_are_the_informative_steps_in_turn(
     process_type: type[GaussianProcess], noise: str, num_steps: int
 ) -> None:
@@ -74,7 +74,7 @@ def test_uniform_quantiles_are_the_informative_steps_in_turn(
 
 def test_uniform_steps_are_drawn_equally_often() -> None:
     """16,000 independent draws over 10 steps: 1,600 each, with a standard error of 38."""
-    t = draws("uniform_t", process_under(CHAINS[1], "karras", 10), 8, 2000)
+    t = draws("uniform_t", process_under(MedianProcess, "karras", 10), 8, 2000)
     counts = torch.bincount(t.flatten(), minlength=11)
     assert counts[0] == 0
     assert (counts[1:] - 1600).abs().max() < 5 * 38
@@ -82,7 +82,7 @@ def test_uniform_steps_are_drawn_equally_often() -> None:
 
 def test_stratified_steps_are_drawn_equally_often() -> None:
     """As many draws, closer to even: slices of 8 over 10 steps."""
-    t = draws("stratified", process_under(CHAINS[1], "karras", 10), 8, 2000)
+    t = draws("stratified", process_under(MedianProcess, "karras", 10), 8, 2000)
     counts = torch.bincount(t.flatten(), minlength=11)
     assert counts[0] == 0
     assert (counts[1:] - 1600).abs().max() < 5 * 38
@@ -124,8 +124,7 @@ def test_stratified_quantiles_are_drawn_one_from_each_slice(name: str, batch_siz
         assert torch.equal(counts, torch.ones(batch_size).double())
 
 
-@every_noise
-@every_process
+@every_example
 def test_uniform_log_snr_is_flat_as_far_as_the_steps_of_the_chain_allow(
     process_type: type[GaussianProcess], noise: str
 ) -> None:
@@ -147,8 +146,8 @@ def test_uniform_log_snr_is_flat_as_far_as_the_steps_of_the_chain_allow(
 def test_uniform_log_snr_is_the_same_law_for_processes_matched_in_log_snr(noise: str) -> None:
     """The median chain and the standard one under its matched schedule: level by level."""
     word = f"noise@noise.process.schedule={noise}"
-    median = process_under(CHAINS[1], noise)
-    matched = CHAINS[0](build("noise", "matched", word))
+    median = process_under(MedianProcess, noise)
+    matched = StandardProcess(build("noise", "matched", word))
     levels = [
         process.axis.log_snr(draws("uniform_log_snr", process, 500).flatten())
         for process in (median, matched)
@@ -160,7 +159,7 @@ def test_uniform_log_snr_is_the_same_law_for_processes_matched_in_log_snr(noise:
 @every_times
 def test_parts_of_a_batch_are_drawn_as_the_whole_is(name: str) -> None:
     """Two devices, or two passes before a step, with every second sample each."""
-    process = process_under(CHAINS[0], "linear")
+    process = process_under(StandardProcess, "linear")
     sampling: TimeSampling = build("times", name)
     uniform = torch.rand(8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     place = torch.arange(8)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ddpm_lightning.training.averages import ConstantDecay
+from ddpm_lightning.averages import ConstantDecay
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])

@@ -11,46 +11,49 @@ from itertools import pairwise
 import lightning.pytorch as pl
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ddpm_lightning.averages import ConstantDecay
 from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.data.loader import ClipLoader
-from ddpm_lightning.data.sampler import InOrder, Sample
+from ddpm_lightning.data.order import InOrder, Sample
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.losses import bin_names
-from ddpm_lightning.losses.simple import SimpleLoss
 from ddpm_lightning.networks.flops import forward_flops
 from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.objectives.velocity import VelocityObjective
 from ddpm_lightning.processes.standard import StandardProcess
-from ddpm_lightning.times.uniform_t import UniformTime
-from ddpm_lightning.training.averages import ConstantDecay
 from ddpm_lightning.training.callbacks import throughput
 from ddpm_lightning.training.callbacks.ema import EMA, distance
 from ddpm_lightning.training.callbacks.loss_bins import LossBins
-from ddpm_lightning.training.callbacks.throughput import Throughput, peak_memory
+from ddpm_lightning.training.callbacks.throughput import Throughput, gradient_norms, peak_memory
 from ddpm_lightning.training.module import StandardDiffusion
+
+NUM_CLIPS = 8
 
 
 def tiny_network() -> UNet3D:
-    return UNet3D(1, 1, 16, [1, 2], 1, [1, 1], ["none", "full"], [True, True], 8)
+    return UNet3D(
+        channels=1,
+        base_width=16,
+        width_multipliers=[1, 2],
+        patch=1,
+        num_blocks=[1, 1],
+        spatial_attention=["none", "full"],
+        temporal_attention=[True, True],
+        head_width=8,
+    )
 
 
 def module() -> StandardDiffusion:
     torch.manual_seed(0)
     return StandardDiffusion(
-        CosineSchedule(20, 0.008, 0.9999),
-        network=tiny_network(),
-        objective=VelocityObjective(),
-        loss=SimpleLoss(),
-        times=UniformTime(stratified=True),
+        CosineSchedule(20),
+        tiny_network(),
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
-        data_std=0.5,
         warmup_steps=1,
         cooldown=0.0,
-        val_draws=1,
-        seed=0,
     )
 
 
@@ -71,6 +74,9 @@ class SlowClips:
     def digest(self) -> str:
         return "the same"
 
+    def shards(self) -> list[int]:
+        return [0] * NUM_CLIPS
+
 
 def fit(model: pl.LightningModule, seconds: float = 0.0, **settings: object) -> pl.Trainer:
     callbacks = settings.pop("callbacks")
@@ -84,17 +90,18 @@ def fit(model: pl.LightningModule, seconds: float = 0.0, **settings: object) -> 
         log_every_n_steps=4,
         **settings,  # type: ignore[arg-type]
     )
-    trainer.fit(model, ClipLoader(SlowClips(seconds), InOrder(num_clips=8, batch_size=2)))
+    trainer.fit(model, ClipLoader(SlowClips(seconds), InOrder(NUM_CLIPS, batch_size=2)))
     return trainer
 
 
 def test_average_equals_the_recursion_in_closed_form() -> None:
     # decay_n = min(decay, (1 + n) / (10 + n)): 2/11, 3/12, then held at 0.28.
     process = StandardProcess(CosineSchedule(4, 0.008, 0.9999))
-    raw = Denoiser(tiny_network(), process, VelocityObjective(), 0.5)
-    average = copy.deepcopy(raw)
+    network = tiny_network()
+    copied = copy.deepcopy(network)
+    raw, average = (Denoiser(n, process, VelocityObjective(), 0.5) for n in (network, copied))
     ema = EMA({"ema": ConstantDecay(0.28)}, "")
-    parameter, averaged = raw.network.entry.bias, average.network.entry.bias
+    parameter, averaged = network.entry.weight, copied.entry.weight
     with torch.no_grad():
         parameter.fill_(0.0)
         averaged.fill_(0.0)
@@ -104,7 +111,7 @@ def test_average_equals_the_recursion_in_closed_form() -> None:
             ema.update(average, raw, step)
             expected = decay * expected + (1 - decay) * step
             # float32 round-off of four updates
-            assert averaged[0].item() == pytest.approx(expected, rel=1e-6)
+            assert averaged.flatten()[0].item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_average_is_kept_beside_the_raw_weights_and_follows_optimizer_steps_only() -> None:
@@ -138,7 +145,9 @@ def test_data_wait_is_the_share_of_time_spent_in_the_loader() -> None:
     wait = float(trainer.callback_metrics["train/data_wait"])
     rate = float(trainer.callback_metrics["train/clips_per_s"])
     seconds = 8 / rate
-    waited = trainer.train_dataloader.wait_seconds
+    loader = trainer.train_dataloader
+    assert isinstance(loader, ClipLoader)
+    waited = loader.wait_seconds
     assert waited > 0.19  # sleep may end a little early
     assert wait == pytest.approx(waited / seconds, rel=1e-4)  # metrics are float32
     assert wait < 1
@@ -154,6 +163,18 @@ def test_operations_are_counted_from_the_graph_and_rated_by_the_device(
     expected = per_clip * metrics["train/clips_per_s"] / 1e12
     assert metrics["train/tflops"] == pytest.approx(expected, rel=1e-4)  # metrics are float32
     assert metrics["train/mfu"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_gradient_norms_are_those_of_blocks_and_of_parameters_of_the_networks_own() -> None:
+    network = nn.Module()
+    network.pos_embed = nn.Parameter(torch.zeros(2))
+    network.entry = nn.Linear(1, 1)
+    network.down = nn.ModuleList([nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)])
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    norms = {block: float(norm) for block, norm in gradient_norms(network).items()}
+    root = pytest.approx(math.sqrt(2))
+    assert norms == {"pos_embed": root, "entry": root, "down_0": root, "down_1": root}
 
 
 def test_gradient_norm_is_that_of_all_gradients() -> None:
@@ -186,9 +207,8 @@ def test_the_training_loss_is_told_by_log_snr(accumulated: int) -> None:
             self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object
         ) -> None:
             assert isinstance(pl_module, StandardDiffusion)
-            _, t, loss = pl_module.trained
-            log_snr = pl_module.denoiser.process.log_snr(t).tolist()
-            self.found += zip(log_snr, loss.tolist(), strict=True)
+            _, log_snr, loss = pl_module.trained
+            self.found += zip(log_snr.tolist(), loss.tolist(), strict=True)
 
     keep = Keep()
     settings = {"max_steps": 4, "accumulate_grad_batches": accumulated}

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,15 +12,19 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
+from ddpm_lightning.averages import ConstantDecay
 from ddpm_lightning.data.clip import to_float
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.processes.standard import StandardProcess
-from ddpm_lightning.training.averages import ConstantDecay
 from ddpm_lightning.training.callbacks.ema import EMA
 from ddpm_lightning.training.compilation import compile_in_place
 from tests.networks.shared import assert_same, clips, loss_and_gradients, preset, unet
 from tests.problems import build, options, process_under
 
+long = pytest.mark.long  # compiling takes half a minute
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler"
+)
 WITHOUT = """
 import logging, torch
 from ddpm_lightning.training.compilation import compile_in_place
@@ -51,7 +56,10 @@ def test_without_a_compiler_networks_stay_as_they_are_and_one_line_says_so(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", options("network"))
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "unet3d_tiny" else pytest.param(n, marks=long) for n in options("network")],
+)
 def test_every_preset_is_one_graph_that_gives_the_same_loss(name: str) -> None:
     """Without a code generator, which is what takes minutes."""
     model, x = preset(name), clips(height=16, width=32)
@@ -62,7 +70,7 @@ def test_every_preset_is_one_graph_that_gives_the_same_loss(name: str) -> None:
     assert list(model.state_dict()) == names
 
 
-@pytest.mark.slow
+@long
 def test_checkpointing_and_conditions_are_in_the_graph() -> None:
     """And in that of the gradient."""
     model, x = unet(num_blocks=[1, 1], checkpointing=[True, False], token_width=6), clips()
@@ -72,7 +80,7 @@ def test_checkpointing_and_conditions_are_in_the_graph() -> None:
     assert_same(loss_and_gradients(model, x, **told), expected)
 
 
-@pytest.mark.slow
+@long
 def test_once_a_first_validation_is_over_a_run_compiles_nothing_more() -> None:
     """Other batch sizes, steps, averages and samplers: from 4 clips on, below which torch convolves
     16 frames otherwise on a CPU.
@@ -97,7 +105,7 @@ def test_once_a_first_validation_is_over_a_run_compiles_nothing_more() -> None:
     def loss(denoiser: Denoiser, batch_size: int) -> torch.Tensor:
         x_0 = to_float(torch.randint(0, 256, (batch_size, 4, 8, 8, 3), dtype=torch.uint8))
         t = torch.randint(1, 1000, (batch_size,))
-        return denoiser.loss(x_0, t, torch.randn(x_0.shape)).mean()
+        return denoiser.loss(x_0, denoiser.process.level(t), torch.randn(x_0.shape)).mean()
 
     def train(step: int) -> None:
         loss(raw.train(), 8).backward()
@@ -124,7 +132,8 @@ def test_once_a_first_validation_is_over_a_run_compiles_nothing_more() -> None:
         train(3)
 
 
-@pytest.mark.slow
+@needs_compiler
+@long
 def test_networks_are_compiled_in_place_and_keep_their_names() -> None:
     network, x = nn.Linear(2, 2), torch.ones(3, 2)
     names, expected = list(network.state_dict()), network(x)
@@ -134,7 +143,8 @@ def test_networks_are_compiled_in_place_and_keep_their_names() -> None:
     assert list(network.state_dict()) == names
 
 
-@pytest.mark.long
+@needs_compiler
+@long
 def test_generated_code_gives_the_same_loss() -> None:
     model, x = unet(), clips()
     expected = loss_and_gradients(model, x)

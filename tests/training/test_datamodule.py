@@ -9,6 +9,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
+from ddpm_lightning.data.clips.base import CHECKPOINT_KEY
+from ddpm_lightning.data.clips.source import SourceClips
 from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.data.sources.folder import GifFolder
 from ddpm_lightning.training.datamodule import ClipDataModule
@@ -44,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def data(folder: Path, **changes: Any) -> ClipDataModule:
+def data(folder: Path, **changes: Any) -> SourceClips:
     arguments: dict[str, Any] = {
         "source": GifFolder,
         "path": str(folder / "gifs"),
@@ -52,18 +54,13 @@ def data(folder: Path, **changes: Any) -> ClipDataModule:
         "num_frames": 4,
         "fps": 10,
         "channels": 1,
-        "min_seconds": None,
-        "max_seconds": None,
-        "shots": "any",
         "val_fraction": 0.0,
         "cache_path": str(folder / "cache"),
         "batch_size": BATCH_SIZE,
-        "num_workers": 0,
         "flip": True,
         "fps_jitter": 0.2,
-        "seed": 0,
     }
-    return ClipDataModule(**arguments | changes)
+    return SourceClips(**arguments | changes)
 
 
 def fit(folder: Path, max_steps: int, checkpoint: Path | None = None, **settings: Any) -> Witness:
@@ -82,7 +79,8 @@ def fit(folder: Path, max_steps: int, checkpoint: Path | None = None, **settings
         }
         | settings,
     )
-    trainer.fit(module, datamodule=data(folder), ckpt_path=checkpoint, weights_only=True)
+    clips = ClipDataModule(data(folder))
+    trainer.fit(module, datamodule=clips, ckpt_path=checkpoint, weights_only=True)
     if checkpoint is None:
         trainer.save_checkpoint(folder / f"{max_steps}.ckpt")
     return module
@@ -142,3 +140,7 @@ def test_overfitting_repeats_one_batch(folder: Path) -> None:
     assert first.index.tolist() == [0, 1]
     for batch in others:
         assert_same([batch], [first])
+
+
+def test_the_state_in_a_checkpoint_is_read_without_lightning_by_this_key() -> None:
+    assert ClipDataModule.__qualname__ == CHECKPOINT_KEY

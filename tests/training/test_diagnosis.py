@@ -2,13 +2,13 @@
 
 import logging
 import re
-import time
 
 import pytest
-from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.profilers import PassThroughProfiler, simple
 from torch import Tensor
 
 from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.training.callbacks import diagnosis
 from ddpm_lightning.training.callbacks.diagnosis import (
     Diagnosis,
     Measured,
@@ -32,12 +32,26 @@ def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
+class Clock:
+    """Passes in forward passes, a second each, and a little whenever somebody looks at it."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
 def test_the_parts_of_a_step_are_all_of_it_and_are_told_once(
-    told: pytest.LogCaptureFixture,
+    told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = Clock()
+    for user in (diagnosis, simple):
+        monkeypatch.setattr(user, "time", clock)
+
     class SlowForward(StandardDiffusion):
         def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-            time.sleep(0.1)
+            clock.now += 1
             return super().training_step(batch, batch_index)
 
     model = module()
@@ -46,9 +60,9 @@ def test_the_parts_of_a_step_are_all_of_it_and_are_told_once(
     (record,) = [r for r in told.records if r.name.endswith("diagnosis")]
     shares = shares_of(record.message.split("change")[0])
     assert sum(shares.values()) == pytest.approx(100, abs=0.5)  # five roundings
-    assert shares["forward"] == max(shares.values())
+    assert shares["forward"] > 90
     assert "nothing stands out" in record.message
-    assert isinstance(trainer.profiler, PassThroughProfiler)
+    assert isinstance(trainer.profiler, PassThroughProfiler)  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow

@@ -9,11 +9,12 @@ import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from ddpm_lightning.data.clips.urls import UrlClips
 from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.data.ingest import urls
 from ddpm_lightning.data.ingest.background import LOG, Background
 from ddpm_lightning.data.ingest.driver import run
-from ddpm_lightning.training.datamodule import UrlDataModule
+from ddpm_lightning.training.datamodule import ClipDataModule
 from tests.commands import write_gifs
 from tests.data.ingest.ingester import LIMITS
 from tests.data.ingest.server import GifServer
@@ -30,29 +31,22 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GifServe
         yield server
 
 
-def data(folder: Path, **changes: Any) -> UrlDataModule:
+def data(folder: Path, **changes: Any) -> UrlClips:
     arguments: dict[str, Any] = {
         "list": str(folder / "list.txt"),
-        "splits": [],
         "limits": LIMITS,
         "min_clips": 1,
-        "frozen": False,
         "size": 8,
         "num_frames": 4,
         "fps": 10,
         "channels": 1,
-        "min_seconds": None,
-        "max_seconds": None,
-        "shots": "any",
         "val_fraction": 0.3,
         "cache_path": str(folder / "cache"),
         "batch_size": 2,
-        "num_workers": 0,
         "flip": True,
         "fps_jitter": 0.2,
-        "seed": 0,
     }
-    return UrlDataModule(**arguments | changes)
+    return UrlClips(**arguments | changes)
 
 
 def ingest(folder: Path, server: GifServer, num_urls: int) -> None:
@@ -75,7 +69,7 @@ class Grower(Witness):
         return super().training_step(batch, batch_index)
 
 
-def fit(module: Witness, clips: UrlDataModule, folder: Path, resume: Path | None = None) -> None:
+def fit(module: Witness, clips: UrlClips, folder: Path, resume: Path | None = None) -> None:
     every_step = ModelCheckpoint(
         folder / "steps",
         "{step}",
@@ -92,10 +86,10 @@ def fit(module: Witness, clips: UrlDataModule, folder: Path, resume: Path | None
         callbacks=[] if resume else [every_step],
         enable_checkpointing=resume is None,
     )
-    trainer.fit(module, datamodule=clips, ckpt_path=resume, weights_only=True)
+    trainer.fit(module, datamodule=ClipDataModule(clips), ckpt_path=resume, weights_only=True)
 
 
-def validated(clips: UrlDataModule) -> list[str]:
+def validated(clips: UrlClips) -> list[str]:
     assert clips.store is not None
     return [clips.store.entries[i].key for i in clips.val_set.indices]
 

@@ -7,9 +7,11 @@ from torch import Tensor
 from ddpm_lightning.data.clip import to_float
 from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.level import Level
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.networks.unet3d import UNet3D
-from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.base import GaussianProcess, Time
+from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.training.module import DiffusionModule
 from tests.problems import PROCESSES, ThirdOrderProcess, build, options, process_under
 
@@ -20,18 +22,24 @@ every_times = pytest.mark.parametrize("times", options("times"))
 
 def module(process: GaussianProcess, loss: Loss, times: str = "uniform_t") -> DiffusionModule:
     torch.manual_seed(0)
+    network = UNet3D(
+        channels=1,
+        out_channels=loss.num_outputs,
+        base_width=16,
+        width_multipliers=[1],
+        patch=1,
+        num_blocks=[1],
+        spatial_attention=["none"],
+        temporal_attention=[True],
+        head_width=8,
+    )
     return DiffusionModule(
-        process,
-        network=UNet3D(1, loss.num_outputs, 16, [1], 1, [1], ["none"], [True], 8),
-        objective=build("objective", "velocity"),
+        Denoiser(network, process, build("objective", "velocity")),
         loss=loss,
         times=build("times", times),
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
-        data_std=0.5,
         warmup_steps=1,
         cooldown=0.0,
-        val_draws=1,
-        seed=0,
     )
 
 
@@ -43,10 +51,18 @@ def batch() -> Batch:
 
 
 class Recorder(Loss):
-    """Keeps what it was given, and answers 1, 2, 3, 4."""
+    """Keeps its arguments, and returns 1, 2, 3, 4."""
 
-    def __call__(self, denoiser: Denoiser, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        self.given = denoiser, x_0, t, noise
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x_0: Tensor,
+        t: Tensor,
+        level: Level,
+        noise: Tensor,
+        **conditions: Tensor,
+    ) -> Tensor:
+        self.denoiser, self.x_0, self.t, self.level, self.noise = denoiser, x_0, t, level, noise
         return torch.arange(1.0, 1.0 + len(x_0))
 
 
@@ -64,24 +80,42 @@ def test_the_loss_is_asked_at_the_drawn_times_and_averaged(
     model.times.draw = lambda *given: drawn.append(draw(*given)) or drawn[-1]  # type: ignore
     model.prepare_draws(batch(), step=0)
     assert float(model.training_step(batch(), 0)) == 2.5
-    denoiser, x_0, t, noise = recorder.given
-    assert denoiser is model.denoiser
-    assert denoiser.process is process
-    assert torch.equal(x_0, to_float(batch().clip))
-    assert torch.equal(t, drawn[0])
-    assert noise.shape == x_0.shape
-    assert noise.dtype == torch.float32
+    assert recorder.denoiser is model.denoiser
+    assert recorder.denoiser.process is process
+    assert torch.equal(recorder.x_0, to_float(batch().clip))
+    assert torch.equal(recorder.t, drawn[0])
+    assert all(map(torch.equal, recorder.level, process.level(drawn[0])))
+    assert recorder.noise.shape == recorder.x_0.shape
+    assert recorder.noise.dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to .self.log")
+@pytest.mark.parametrize("loss", ["simple", "min_snr", "soft_min_snr", "edm"])
+def test_a_step_asks_the_process_for_one_level(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = process_under(PROCESSES[0], "cosine", 50)
+    model = module(process, build("loss", loss))
+    levels: list[Level] = []
+    level = process.level
+
+    def counted(t: Time) -> Level:
+        levels.append(level(t))
+        return levels[-1]
+
+    monkeypatch.setattr(process, "level", counted)
+    model.prepare_draws(batch(), step=0)
+    model.training_step(batch(), 0)
+    assert len(levels) == 1
 
 
 def drawn_at(step: int, numbers: list[int], num_parts: int = 1) -> tuple[Tensor, Tensor, float]:
     """t and noise of a step on samples with these numbers, and a draw of torch's own generator."""
     recorder = Recorder()
-    model = module(process_under(PROCESSES[0], "cosine", 1000), recorder, "stratified")
+    model = module(process_under(StandardProcess, "cosine", 1000), recorder, "stratified")
     samples = batch()._replace(clip=batch().clip[: len(numbers)], number=numbers)
     model.prepare_draws(samples, step, num_parts)
     other = float(torch.rand(()))
     model.training_step(samples, 0)
-    return recorder.given[2], recorder.given[3], other
+    return recorder.t, recorder.noise, other
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to .self.log")
@@ -113,10 +147,10 @@ def test_a_few_steps_lower_every_loss(process_type: type[GaussianProcess], loss:
     model = module(process, build("loss", loss))
     x_0 = to_float(batch().clip)
     t, noise = torch.tensor([5, 20, 35, 45]), torch.randn_like(x_0)
-    optimizer = model.make_optimizer(model.denoiser.parameters())
+    optimizer, level = model.optimizer, process.level(t)
     values = []
     for _ in range(12):
-        value = model.loss(model.denoiser, x_0, t, noise).mean()
+        value = model.loss(model.denoiser, x_0, t, level, noise).mean()
         optimizer.zero_grad()
         value.backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
@@ -128,7 +162,7 @@ def test_a_few_steps_lower_every_loss(process_type: type[GaussianProcess], loss:
 @every_loss
 def test_validation_measures_the_same_error_under_every_loss(loss: str) -> None:
     """val/loss is the plain one on the objective's target: runs with other losses compare."""
-    process = process_under(PROCESSES[0], "cosine", 50)
+    process = process_under(StandardProcess, "cosine", 50)
     model = module(process, build("loss", loss))
     model.on_validation_epoch_start()
     model.validation_step(batch(), 0)

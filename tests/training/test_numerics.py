@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.level import Level
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.losses.simple import SimpleLoss
 from ddpm_lightning.training.callbacks.numerics import NonFinite, NumericsGuard
@@ -27,8 +28,16 @@ class Poisoned(Loss):
         self.calls, self.what = calls, what
         self.num_calls = 0
 
-    def __call__(self, denoiser: Denoiser, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        loss = SimpleLoss()(denoiser, x_0, t, noise)
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x_0: Tensor,
+        t: Tensor,
+        level: Level,
+        noise: Tensor,
+        **conditions: Tensor,
+    ) -> Tensor:
+        loss = SimpleLoss()(denoiser, x_0, t, level, noise)
         self.num_calls += 1
         if self.num_calls not in self.calls:
             return loss
@@ -62,7 +71,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing(
 ) -> None:
     model = module()
     model.loss = Poisoned({2}, what)
-    weights, guard = Weights(), NumericsGuard(10, str(tmp_path / "run" / "skipped.jsonl"))
+    weights, guard = Weights(), NumericsGuard(str(tmp_path / "run" / "skipped.jsonl"))
     trainer = fit(model, callbacks=[guard, weights], max_epochs=1, gradient_clip_val=1.0)
     assert trainer.global_step == 4
     first, second, third, _ = weights.after
@@ -83,7 +92,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing(
 def test_all_that_was_accumulated_is_told(tmp_path: Path) -> None:
     model = module()
     model.loss = Poisoned({1}, "loss")
-    guard = NumericsGuard(10, str(tmp_path / "skipped.jsonl"))
+    guard = NumericsGuard(str(tmp_path / "skipped.jsonl"))
     fit(model, callbacks=[guard], max_epochs=1, accumulate_grad_batches=2)
     (row,) = map(json.loads, (tmp_path / "skipped.jsonl").read_text().splitlines())
     assert [sample["number"] for sample in row["samples"]] == [0, 1, 2, 3]
@@ -92,7 +101,7 @@ def test_all_that_was_accumulated_is_told(tmp_path: Path) -> None:
 def test_so_many_in_a_row_end_the_run(tmp_path: Path) -> None:
     model = module()
     model.loss = Poisoned({1, 3, 4, 5, 6, 7}, "loss")
-    guard = NumericsGuard(3, str(tmp_path / "skipped.jsonl"))
+    guard = NumericsGuard(str(tmp_path / "skipped.jsonl"), max_in_a_row=3)
     before = [p.detach().clone() for p in model.parameters()]
     with pytest.raises(NonFinite, match="3 steps in a row, from step 2 on"):
         fit(model, callbacks=[guard], max_epochs=2)

@@ -11,13 +11,14 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
+from ddpm_lightning.averages import ConstantDecay, PowerDecay
 from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.files.checkpoints import by_step, link, read
 from ddpm_lightning.plots.curves import read_metrics
-from ddpm_lightning.training.averages import ConstantDecay, PowerDecay
 from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
 from ddpm_lightning.training.callbacks.ema import EMA
-from ddpm_lightning.training.checkpoint_io import by_step, link, read
 from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
+from ddpm_lightning.training.datamodule import ClipDataModule
 from ddpm_lightning.training.fit_loop import FitLoop
 from ddpm_lightning.training.loggers import MetricsTable
 from ddpm_lightning.training.signals import Stopped
@@ -68,7 +69,12 @@ class Interrupt(pl.Callback):
             self.checkpoints._watch.received = 15
 
     def on_validation_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Batch,
+        batch_idx: int,
+        *_: Any,
     ) -> None:
         if trainer.global_step == self.in_validation and batch_idx == 1:
             self.checkpoints._watch.received = 15
@@ -115,7 +121,7 @@ def fit(
         **{"logger": False, **settings},
     )
     trainer.fit_loop = FitLoop.of(trainer)
-    clips = data(folder, val_fraction=0.4, batch_size=batch_size)
+    clips = ClipDataModule(data(folder, val_fraction=0.4, batch_size=batch_size))
     torch.manual_seed(torch.seed())  # nothing may depend on it
     trainer.fit(model, datamodule=clips, ckpt_path=resume, weights_only=True)
     return Result(recorder, read(out / "last.ckpt"))
@@ -177,7 +183,7 @@ def test_a_run_resumed_after_any_step_is_the_same_to_the_bit(
     ],
 )
 def test_a_run_stopped_by_a_signal_loses_no_step_and_no_validation(
-    stop: dict[str, int], step: int, folder: Path, whole: Result, tmp_path: Path
+    stop: dict[str, Any], step: int, folder: Path, whole: Result, tmp_path: Path
 ) -> None:
     with pytest.raises(Stopped):
         fit(folder, tmp_path, every_n_steps=100, **stop)
@@ -200,7 +206,7 @@ def test_a_run_stopped_by_a_signal_loses_no_step_and_no_validation(
     ],
 )
 def test_a_run_resumed_after_its_last_step_comes_to_its_end_again(
-    stop: dict[str, int], num_steps: int, folder: Path, whole: Result, tmp_path: Path
+    stop: dict[str, Any], num_steps: int, folder: Path, whole: Result, tmp_path: Path
 ) -> None:
     """With the validation that it was stopped in, and no other; nothing is trained."""
     with pytest.raises(Stopped) if stop else nullcontext():
@@ -221,7 +227,7 @@ def test_a_run_resumed_after_its_last_step_comes_to_its_end_again(
 
 @pytest.mark.parametrize("step", [2, 3])
 def test_so_is_one_that_accumulates_gradients(step: int, folder: Path, tmp_path: Path) -> None:
-    settings = {"accumulate_grad_batches": 2}
+    settings: dict[str, Any] = {"accumulate_grad_batches": 2}
     undisturbed = fit(folder, tmp_path / "whole", **settings)
     path = next(p for p in by_step(tmp_path / "whole") if p.name == f"step_{step:08d}.ckpt")
     found = fit(folder, tmp_path / "resumed", path, **settings)

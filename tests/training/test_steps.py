@@ -1,7 +1,6 @@
 """When ranks hang, and which of them: decided from where they are."""
 
 import threading
-import time
 from typing import Any
 
 import lightning.pytorch as pl
@@ -73,37 +72,55 @@ def test_where_all_stand_alike_none_is_blamed(frames: list[str], part: str) -> N
     assert cause.count(frames[0]) == 4
 
 
-def test_the_first_steps_are_free_and_a_step_ends() -> None:
+class Clock:
+    """Stands still but for `sleep`."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    monkeypatch.setattr(steps, "time", clock := Clock())
+    return clock
+
+
+def test_the_first_steps_are_free_and_a_step_ends(clock: Clock) -> None:
     found = Steps(LIMIT)
     for step in range(7, 7 + steps._FREE_STEPS):
         found.begin(step)
         assert found.position() is None
         found.end()
     found.begin(step + 1)  # which shows how long they take, however long that is
-    time.sleep(0.2)
+    clock.sleep(2)
     assert found.position() is None
     found.end()
     found.begin(step + 2)
-    time.sleep(0.1)
+    clock.sleep(1)
     position = found.position()
     assert position is not None
     assert position[:3] == (5, step + 2, FORWARD)
-    assert 0.1 <= position.seconds < 10
-    assert 0.2 <= position.longest < 10
+    assert (position.seconds, position.longest) == (1, 2)
     found.end()
     assert found.position() is None
 
 
-def test_a_stopped_process_has_spent_no_time_in_its_step() -> None:
+def test_a_stopped_process_has_spent_no_time_in_its_step(clock: Clock) -> None:
     found = Steps(LIMIT)
     for step in range(5):
         found.end()
         found.begin(step)
-    time.sleep(0.5)
+    clock.sleep(5)
     found.forgive()
+    clock.sleep(1)
     position = found.position()
     assert position is not None
-    assert position.seconds < 0.5
+    assert position.seconds == 1
 
 
 class Parts(pl.Callback):
@@ -113,7 +130,7 @@ class Parts(pl.Callback):
         self.guard = guard
         self.seen: list[str | None] = []
 
-    def _see(self, trainer: pl.Trainer, *_: Any) -> None:
+    def _see(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         position = self.guard.steps.position()
         if trainer.global_step > steps._FREE_STEPS:
             self.seen.append(position and position.part)

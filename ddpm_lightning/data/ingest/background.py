@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from ddpm_lightning.data.decode import Recipe
 from ddpm_lightning.data.gif_blocks import Limits
-from ddpm_lightning.data.ingest.decode import Recipe
 from ddpm_lightning.data.ingest.driver import run
 from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
 from ddpm_lightning.data.ingest.urls import UrlList
@@ -54,7 +54,7 @@ class Background:
             )
 
     def first_clips(self, min_clips: int) -> ClipStore:
-        """The store, as soon as it holds so many clips, or all there are.
+        """Return the store, as soon as it holds so many clips, or all there are.
 
         Raises ValueError, in one line, when the ingest ends without any.
         """
@@ -76,7 +76,7 @@ class Background:
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def check(self) -> None:
-        """Says, once, that the ingest has ended, and why."""
+        """Log, once, that the ingest has ended, and why."""
         status = self._process.poll()
         if status is None or self._ended:
             return
@@ -91,7 +91,7 @@ class Background:
             log.info("the ingest beside this run has ended")
 
     def _look(self, store: ClipStore | None) -> ClipStore | None:
-        """What is there by now; None while nothing is, or while it is being mended."""
+        """Return the store as it is by now; None while there is none, or while it is mended."""
         if store is not None:
             with suppress(ValueError, OSError):  # a look later
                 store.refresh()
@@ -104,7 +104,7 @@ class Background:
         return store
 
     def stop(self) -> None:
-        """What is stored stays; the next ingest goes on."""
+        """Stop the ingest; what is stored stays, and the next ingest resumes there."""
         self._process.terminate()
         self._process.wait()
 
@@ -119,7 +119,7 @@ class Background:
 
 
 def main(settings: str) -> None:
-    """The process: ingests until it is done, or nobody holds the other end of its input."""
+    """Ingest, in a process of its own, until it is done or its input is closed."""
     given = json.loads(settings)
     recipe = Recipe(**given["recipe"] | {"limits": Limits(**given["recipe"]["limits"])})
     urls = UrlList(given["address"], given["splits"], recipe, Path(given["cache_path"]))

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ddpm_lightning.data.atomic import write_file
+from ddpm_lightning.data.decode import Decoded, Recipe
 from ddpm_lightning.data.ingest.blocks import Blocks
-from ddpm_lightning.data.ingest.decode import Decoded, Recipe
 from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
 from ddpm_lightning.data.ingest.ledger import Ledger, LedgerRow
 from ddpm_lightning.data.ingest.lists import Item
 from ddpm_lightning.data.ingest.pool import DecodePool, Failure
 from ddpm_lightning.data.ingest.spool import Spool
 from ddpm_lightning.data.shards import Header
+from ddpm_lightning.files.atomic import write_file
 
 if TYPE_CHECKING:
     from ddpm_lightning.data.ingest.fetch import Fetched
@@ -40,7 +40,7 @@ SECONDS_BETWEEN_NEWS = 0.5
 
 @dataclass(frozen=True)
 class Job:
-    """One part of an ingest.
+    """Describes one part of an ingest.
 
     Args:
         items: of the part, in the order of the list.
@@ -63,7 +63,7 @@ class Job:
 
 @dataclass
 class News:
-    """How far an ingest is."""
+    """The progress of an ingest."""
 
     num_urls: int = 0
     num_settled: int = 0  # in this run or before
@@ -96,7 +96,7 @@ def run(job: Job, retry: str, wait: bool, tell: Callable[[News], None]) -> News:
 
 
 def read_report(directory: Path) -> dict[str, Any]:
-    """ingest.json of a part; empty where there is none, or it is damaged."""
+    """Return ingest.json of a part; empty where there is none, or it is damaged."""
     try:
         found = json.loads((directory / REPORT).read_text())
     except (OSError, ValueError):
@@ -224,7 +224,7 @@ class _Ingest:
 
 
 def _keep_to_list(ledger: Ledger, urls: set[str]) -> None:
-    """What a list no longer asks for is not fetched, unless it asks again."""
+    """Mark URLs that the list no longer has as failed, and those that it has again as new."""
     gone = [row.url for row in ledger.rows("new") if row.url not in urls]
     back = [r.url for r in ledger.rows("failed") if r.cause == UNLISTED and r.url in urls]
     for url in gone:
@@ -233,6 +233,6 @@ def _keep_to_list(ledger: Ledger, urls: set[str]) -> None:
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What went wrong; the others are its consequences."""
+    """Return the first error of a group; the others are its consequences."""
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error

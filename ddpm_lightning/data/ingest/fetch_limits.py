@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FetchLimits:
-    """Limits of one URL, of one host, and of everything together.
+    """Limits the fetching of one URL, from one host, and of everything together.
 
     deadline_s covers all tries, redirects and back-off of one URL; waiting for a host's turn, which
     per_host, pause_s and a server's Retry-After ask for, is not counted.
@@ -18,9 +18,9 @@ class FetchLimits:
     max_tries: int = 4
     backoff_s: float = 1.0  # a random wait of at most 1, 2, 4 ... times this before another try
     retry_after_cap_s: float = 120.0
-    per_host: int = 4  # requests at one host at the same time
-    pause_s: float = 0.05  # between the starts of two requests at one host
-    concurrency: int = 128  # requests at the same time, all hosts together
+    per_host: int = 8  # requests at one host at the same time
+    pause_s: float = 0.02  # between the starts of two requests at one host
+    concurrency: int = 64  # requests at the same time, all hosts together
     max_memory: int = 64 * 2**20  # bytes of unfinished bodies; at most max_bytes more
     user_agent: str = "ddpm_lightning (fetches animated GIFs to train video models on)"
     allow_loopback: bool = False  # for tests only: URLs may reach servers on this machine
@@ -42,5 +42,5 @@ class FetchLimits:
 
     @property
     def robot(self) -> str:
-        """The name under which a server may address this tool: user_agent up to '/' or a space."""
+        """Return the name by which a server may address this tool: user_agent up to / or space."""
         return self.user_agent.split("/")[0].split(" ")[0].lower()

@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from ddpm_lightning.data.ingest.decode import Decoded, Recipe
+from ddpm_lightning.data.decode import Decoded, Recipe
 from ddpm_lightning.data.ingest.worker import LENGTH, OUT_OF_MEMORY, READY
 
 TIMEOUT, MEMORY, CRASHED = "decode_timeout", "decode_memory", "decoder_crashed"
@@ -45,13 +45,13 @@ class Failure(NamedTuple):
 
     @property
     def transient(self) -> bool:
-        """Whether another try may end differently, with more time or a less busy machine."""
+        """Return whether another try may succeed, with more time or a less busy machine."""
         return self.cause in (TIMEOUT, CRASHED)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What decoding one GIF may take: seconds of wall time, bytes of resident memory."""
+    """Limits the decoding of one GIF: seconds of wall time, bytes of resident memory."""
 
     seconds: float = 5.0
     memory: int = 512 * 2**20
@@ -66,7 +66,7 @@ DEFAULT_BUDGET = Budget()
 
 
 class DecodePool:
-    """num_workers decode workers, by default one for every processor; an async context manager.
+    """Runs num_workers decode workers, by default one a processor; an async context manager.
 
     They start when they are needed, or with start, and all are gone when the context ends, however
     it ends.
@@ -204,7 +204,7 @@ async def _guard(process: Process, budget: Budget) -> Failure:
 
 
 def _resident_bytes(pid: int) -> int:
-    """0 where there is no /proc to read it from."""
+    """Return the resident bytes of a process, 0 where there is no /proc to read them from."""
     try:
         pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
     except OSError:
@@ -213,7 +213,7 @@ def _resident_bytes(pid: int) -> int:
 
 
 def _failure(status: int) -> Failure:
-    """Why a worker ended that was not killed here."""
+    """Return why a worker ended that was not killed here."""
     if status == OUT_OF_MEMORY:
         return Failure(MEMORY, "an allocation was refused")
     if status == -signal.SIGALRM:  # its own, which it sets for when there is no pool left

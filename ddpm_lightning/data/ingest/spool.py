@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpm_lightning.data.ingest.decode import Decoded
+from ddpm_lightning.data.decode import Decoded
 
 
 class Spooled(NamedTuple):
-    """What a shard needs of a clip (N, H, W, C) uint8."""
+    """A clip (N, H, W, C) uint8 with the facts that a shard needs of it."""
 
     clip: np.ndarray
     sha256: str
@@ -30,7 +30,7 @@ class Spooled(NamedTuple):
 
 
 class Spool:
-    """A folder of clips by URL."""
+    """Keeps clips in a folder, by URL."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -63,7 +63,7 @@ class Spool:
             ) from error
 
     def get(self, url: str) -> Spooled | None:
-        """None where there is none, or not all of it."""
+        """Return the clip of a URL; None where there is none, or not all of it."""
         try:
             line, content = self._path(url).read_bytes().split(b"\n", 1)
             header = json.loads(line)

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ddpm_lightning.data.clip import sides
-from ddpm_lightning.data.ingest.decode import Recipe
+from ddpm_lightning.data.decode import Recipe
 from ddpm_lightning.data.ingest.driver import UNLISTED, Job, read_report
 from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
 from ddpm_lightning.data.ingest.lists import Item, ListReport, hashed_key, read_list, read_split
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class UrlList:
-    """The GIFs of a list, at one size and frame rate.
+    """Ingests the GIFs of a list at one size and frame rate.
 
     Args:
         address: of the list (see lists.read_list): a path, or anything that fsspec knows.
@@ -48,11 +48,11 @@ class UrlList:
 
     @property
     def report(self) -> ListReport:
-        """How many URLs the list holds, and which lines are odd. Raises ValueError for none."""
+        """Return how many URLs the list holds, and the odd lines. Raises ValueError for none."""
         return self._read[1]
 
     def job(self, part: int, num_parts: int, limits: FetchLimits, num_workers: int | None) -> Job:
-        """The URLs of a part: which it is depends on the URL alone, not on the rest of the list.
+        """Return the URLs of a part, which depend on the URLs alone, not on the rest of the list.
 
         Raises ValueError when there is no such part, or the list is dealt otherwise already.
         """
@@ -79,7 +79,7 @@ class UrlList:
 
     @property
     def num_parts(self) -> int | None:
-        """Over how many parts the list was dealt; None before the first ingest.
+        """Return over how many parts the list was dealt; None before the first ingest.
 
         Raises ValueError where it was dealt in several ways, whose clips would be counted twice.
         """
@@ -92,11 +92,11 @@ class UrlList:
         return next(iter(found), None)
 
     def parts(self) -> list[Path]:
-        """Folders that hold a part of the store, however many machines filled them."""
+        """Return the folders that hold a part of the store, however many machines filled them."""
         return sorted(path.parent for path in self.directory.glob(f"part-*/{MANIFEST}"))
 
     def finished_store(self) -> ClipStore | None:
-        """The store, where nothing that is asked for is left to be ingested or to be mended.
+        """Return the store where nothing is left to be ingested or mended, else None.
 
         A list at another place is not read again once all of it was ingested.
         """
@@ -114,7 +114,7 @@ class UrlList:
         return store if known and store.complete and not store.damage else None
 
     def store(self) -> ClipStore:
-        """What is there by now. Raises ValueError where nothing is."""
+        """Return the store of all that is there. Raises ValueError where nothing is."""
         parts = self.parts()
         if not parts:
             raise ValueError(
@@ -134,7 +134,7 @@ class UrlList:
 
 
 class IngestData:
-    """What an ingest takes from a data configuration: the list, where its clips go, and limits.
+    """Holds what an ingest takes from a data configuration: the list, its store, and limits.
 
     Args:
         size, fps, channels, min_seconds, max_seconds: see Recipe; size is one number for squares.
@@ -163,5 +163,5 @@ def _part(url: str, num_parts: int) -> int:
 
 
 def _absolute(address: str) -> str:
-    """However a file is spelt, it is the same list."""
+    """Return one address for a list, however its path is spelt."""
     return address if "://" in address else str(Path(address).resolve())

@@ -18,8 +18,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ddpm_lightning.data.decode import Recipe, decode_fetched
 from ddpm_lightning.data.gif_blocks import GifError, Limits
-from ddpm_lightning.data.ingest.decode import Recipe, decode_clip
 
 READY = b"decode worker ready\n"
 LENGTH = struct.Struct("<Q")
@@ -29,7 +29,7 @@ _GRACE_SECONDS = 2  # the pool comes first, and can say why
 
 
 def main(settings: str) -> None:
-    """Serve; settings is a JSON object with recipe, seconds and memory (in bytes)."""
+    """Decode requests; settings is a JSON object with recipe, seconds and memory (in bytes)."""
     given = json.loads(settings)
     recipe = Recipe(**given["recipe"] | {"limits": Limits(**given["recipe"]["limits"])})
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
@@ -69,9 +69,9 @@ def _limit_memory(memory: int) -> None:
 
 
 def _answer(data: bytes, recipe: Recipe) -> tuple[dict[str, object], np.ndarray | None]:
-    """What Decoded holds, with the clip apart, or a cause and a detail."""
+    """Return what Decoded holds, with the clip apart, or a cause and a detail."""
     try:
-        decoded = decode_clip(data, recipe)
+        decoded = decode_fetched(data, recipe)
     except GifError as error:
         return {"cause": error.cause, "detail": error.message}, None
     answer = decoded._asdict()

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm_lightning.data.atomic import write_folder
 from ddpm_lightning.data.gif import encode
 from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.sources.folder import GifFolder
+from ddpm_lightning.files.atomic import write_folder
 
 _VERSION = 1  # raise it when the pictures change
 _CANVAS, _DIGIT, _GRID = 32, 20, 8  # pixels; the digit's grid is enlarged by 20 / 8
@@ -26,7 +26,7 @@ _OWN_FILE = re.compile(r"\d{5,}_\d\.gif|" + re.escape(_MANIFEST))
 
 
 class MovingDigits(Source):
-    """num_clips clips of 24 frames at 100 ms, 32x32, white on black; one digit in each.
+    """Makes num_clips clips of 24 frames at 100 ms, 32x32, white on black, one digit in each.
 
     They lie in path as NUMBER_DIGIT.gif, and the same seed gives the same bytes. The folder is
     written again when it was made with other arguments or is incomplete.
@@ -52,7 +52,7 @@ class MovingDigits(Source):
         return self._folder.read(key)
 
     def fingerprint(self) -> str:
-        """Over the arguments alone: they determine every byte."""
+        """Return a hash of the arguments alone: they determine every byte."""
         return hashlib.sha256(json.dumps(self._manifest).encode()).hexdigest()
 
     def describe(self) -> str:
@@ -90,12 +90,12 @@ class MovingDigits(Source):
 
 
 def _bounce(digit: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """(24, 32, 32, 3) uint8: the digit (8, 8), values 0 to 16, on its way."""
-    room = _CANVAS - _DIGIT
+    """Return frames (24, 32, 32, 3) uint8 of a digit (8, 8), values 0 to 16, that bounces."""
+    span = _CANVAS - _DIGIT
     angle = generator.uniform(0, 2 * np.pi)
     velocity = generator.uniform(*_SPEED) * np.array([np.sin(angle), np.cos(angle)])
-    path = generator.uniform(0, room, 2) + np.arange(_NUM_FRAMES)[:, None] * velocity
-    rows, columns = (room - np.abs(path % (2 * room) - room)).T  # (24,) each
+    path = generator.uniform(0, span, 2) + np.arange(_NUM_FRAMES)[:, None] * velocity
+    rows, columns = (span - np.abs(path % (2 * span) - span)).T  # (24,) each
     image = _spread(rows) @ digit @ _spread(columns).mT  # (24, 32, 32)
     grey = np.rint(image * 255 / 16).astype(np.uint8)
     frames: np.ndarray = np.repeat(grey[..., None], 3, axis=-1)
@@ -103,7 +103,7 @@ def _bounce(digit: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def _spread(offsets: np.ndarray) -> np.ndarray:
-    """(F, 32, 8): linear interpolation from the digit's grid, enlarged, to the canvas."""
+    """Return weights (F, 32, 8) that interpolate the digit's grid, enlarged, to the canvas."""
     scale = _DIGIT / _GRID
     pixels = (np.arange(_CANVAS) + 0.5 - offsets[:, None]) / scale - 0.5  # in units of the grid
     weights: np.ndarray = np.maximum(0, 1 - np.abs(pixels[..., None] - np.arange(_GRID)))

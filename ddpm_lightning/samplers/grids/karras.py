@@ -3,6 +3,8 @@
 From the noisiest to the cleanest usable time; the last interval, to the data, is beyond it.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -10,13 +12,15 @@ from ddpm_lightning.processes.axis import TimeAxis
 from ddpm_lightning.samplers.grids.base import Grid, levels, span
 
 
+@dataclass(frozen=True)
 class KarrasGrid(Grid):
-    """rho = 1 spreads the noise levels evenly, more puts more of them near the data."""
+    """Spaces noise levels evenly with rho = 1, and more densely near the data with a larger rho."""
 
-    def __init__(self, rho: float) -> None:
-        if not rho > 0:
-            raise ValueError(f"rho must be positive, got {rho}; 7 is customary")
-        self.rho = rho
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        if not self.rho > 0:
+            raise ValueError(f"rho must be positive, got {self.rho}; 7 is customary")
 
     def wanted(self, axis: TimeAxis, num_intervals: int) -> Tensor:
         # sigma / alpha = exp(-log-SNR / 2)

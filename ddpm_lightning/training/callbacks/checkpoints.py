@@ -1,4 +1,4 @@
-"""Saves what a run needs to go on, and ends it at a signal.
+"""Saves what a run needs to be resumed, and stops it at a signal.
 
 A checkpoint is taken between two optimizer steps: after the validation that is due there, if any.
 """
@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 from pydantic import PositiveFloat, PositiveInt
 
-from ddpm_lightning.training import checkpoint_io as files
+from ddpm_lightning.files import checkpoints as files
 from ddpm_lightning.training.callbacks.throughput import is_logging_step
 from ddpm_lightning.training.loggers import log_once
 from ddpm_lightning.training.signals import SignalWatch, Stopped
@@ -22,7 +22,7 @@ _UNLOGGED = "unlogged"  # in a checkpoint: metrics of its step that loggers have
 
 
 class Checkpoints(Checkpoint):
-    """step_*.ckpt, of which the newest few stay; last.ckpt, the newest; best.ckpt.
+    """Saves step_*.ckpt, of which the newest few stay; last.ckpt, the newest; best.ckpt.
 
     Args:
         directory: for them.
@@ -36,9 +36,9 @@ class Checkpoints(Checkpoint):
         self,
         directory: str,
         every_n_steps: PositiveInt,
-        every_n_minutes: PositiveFloat | None,
-        keep: PositiveInt,
-        monitor: str,
+        every_n_minutes: PositiveFloat | None = 30,
+        keep: PositiveInt = 2,
+        monitor: str = "val/loss",
     ) -> None:
         self.directory = Path(directory)
         self.every_n_steps = every_n_steps
@@ -53,7 +53,7 @@ class Checkpoints(Checkpoint):
 
     @property
     def is_asked_to_stop(self) -> bool:
-        """Whether a signal has come to this rank."""
+        """Return whether this rank has received a signal."""
         return self._watch.received is not None
 
     def state_dict(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Checkpoints(Checkpoint):
         if self._owes_validation:  # Lightning does it again from its start, if that has begun
             total |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             progress["current"] |= {"ready": 0, "started": 0, "processed": 0, "completed": 0}
-        else:  # one that was done again is whole, too
+        else:  # one that was repeated is complete, too
             total |= dict.fromkeys(("ready", "started", "processed"), total["completed"])
 
     def on_load_checkpoint(
@@ -183,23 +183,23 @@ class Checkpoints(Checkpoint):
 
 
 def metrics_of_step(trainer: pl.Trainer, step: int) -> dict[str, float]:
-    """What Lightning logs at the end of this batch; asked in on_train_batch_end."""
+    """Return what Lightning logs at the end of this batch; valid in on_train_batch_end."""
     if not is_logging_step(trainer, step):
         return {}
     metrics = trainer._logger_connector.metrics["log"]
-    found = {name: float(value) for name, value in metrics.items()}
-    return {**found, "epoch": trainer.current_epoch}
+    values = {name: float(value) for name, value in metrics.items()}
+    return {**values, "epoch": trainer.current_epoch}
 
 
 def validation_follows(trainer: pl.Trainer) -> bool:
-    """Whether Lightning validates after this batch; asked in on_train_batch_end."""
+    """Return whether Lightning validates after this batch; valid in on_train_batch_end."""
     loop = trainer.fit_loop
     assert loop._data_fetcher is not None
     return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
 
 
 def _agreed(trainer: pl.Trainer, *flags: bool) -> list[bool]:
-    """Each flag that any rank has; a single reduction as long as there is none."""
+    """Return, for each flag, whether any rank has it; a single reduction while there is none."""
     if trainer.world_size == 1:
         return list(flags)
     reduce = trainer.strategy.reduce_boolean_decision

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Occasional(NamedTuple):
-    """What is done every `every` steps and takes `seconds`; the option says how often."""
+    """Work that is done every `every` steps and takes `seconds`; the option sets how often."""
 
     seconds: float
     every: float
@@ -34,28 +34,28 @@ class Occasional(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Of steps: seconds each, without what is done now and then, and the shares of their parts."""
+    """The seconds of a step, without occasional work, and the shares of its parts."""
 
     seconds: float
     shares: dict[str, float]
     occasional: dict[str, Occasional]
 
     def share(self, name: str) -> float:
-        """Of the time of a long run that goes to something occasional."""
-        found = self.occasional[name]
-        return found.seconds / (found.seconds + found.every * self.seconds)
+        """Return the share of a long run's time that goes to occasional work."""
+        work = self.occasional[name]
+        return work.seconds / (work.seconds + work.every * self.seconds)
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{name} {share:.1%}" for name, share in self.shares.items())
-        lines = [f"{self.seconds * 1e3:,.0f} ms a step: {parts}"]
-        for name, found in self.occasional.items():
-            how_often = f"every {found.every:,.0f} steps: {self.share(name):.1%}"
-            lines.append(f"{name} {found.seconds:.2g} s, {how_often}")
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in self.shares.items())
+        lines = [f"{self.seconds * 1e3:,.0f} ms a step: {shares}"]
+        for name, work in self.occasional.items():
+            how_often = f"every {work.every:,.0f} steps: {self.share(name):.1%}"
+            lines.append(f"{name} {work.seconds:.2g} s, {how_often}")
         return "\n".join(lines)
 
 
 class Stopwatch(SimpleProfiler):
-    """Lightning's, of one device: it waits for what a part of a step has started there."""
+    """Profiles actions as Lightning does, but waits for the work that they start on the device."""
 
     def __init__(self, waits: bool) -> None:
         super().__init__()
@@ -67,11 +67,11 @@ class Stopwatch(SimpleProfiler):
         super().stop(action_name)
 
     def total(self, start: str, end: str) -> float:
-        """Seconds of all actions whose names begin and end so."""
+        """Return the seconds of all actions whose names begin and end so."""
         return math.fsum(s for s, _ in self._matching(start, end))
 
     def longest(self, start: str, end: str) -> float:
-        """Of them; 0 if there are none."""
+        """Return the seconds of the longest of these actions; 0 if there are none."""
         return max((s for _, s in self._matching(start, end)), default=0.0)
 
     def _matching(self, start: str, end: str) -> Iterator[tuple[float, float]]:
@@ -81,13 +81,13 @@ class Stopwatch(SimpleProfiler):
 
 
 class Diagnosis(pl.Callback):
-    """Times steps with Lightning's profiler, unless the trainer has another, and tells, once.
+    """Times steps with Lightning's profiler, unless the trainer has another, and logs once.
 
     Args:
-        num_steps: after which it tells; the first tenth, which is slower, is left out.
+        num_steps: after which it logs; the first tenth, which is slower, is left out.
     """
 
-    def __init__(self, num_steps: int) -> None:
+    def __init__(self, num_steps: int = 100) -> None:
         if num_steps < 2:
             raise ValueError(
                 f"num_steps must be at least 2, got {num_steps}; ~callbacks.diagnosis times none"
@@ -110,7 +110,7 @@ class Diagnosis(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
         step = trainer.global_step
-        if step > self._until or step == self._last_step:  # told, or gradients still accumulate
+        if step > self._until or step == self._last_step:  # logged, or gradients still accumulate
             return
         self._last_step = step
         own = isinstance(trainer.profiler, PassThroughProfiler)  # type: ignore[attr-defined]
@@ -120,14 +120,14 @@ class Diagnosis(pl.Callback):
             self._started = time.perf_counter()
         elif step == self._until and self._stopwatch is not None:
             assert isinstance(pl_module, DiffusionModule)
-            found = self._measured(trainer, self._stopwatch)
+            measured = self._measured(trainer, self._stopwatch)
             self._put_away(trainer)
-            advice = "\n".join(changes(found, trainer, pl_module)) or "nothing stands out"
-            told = labelled(time=str(found), change=advice)
+            advice = "\n".join(changes(measured, trainer, pl_module)) or "nothing stands out"
+            report = labelled(time=str(measured), change=advice)
             with tqdm.external_write_mode():  # beside the progress bar
-                log.info("%s", told)
+                log.info("%s", report)
             for logger in trainer.loggers:
-                log_text(logger, "diagnosis", told, step)
+                log_text(logger, "diagnosis", report, step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._put_away(trainer)  # else Lightning would print all of it
@@ -176,32 +176,34 @@ class Diagnosis(pl.Callback):
 
 
 def intervals(trainer: pl.Trainer) -> dict[str, tuple[float, str]]:
-    """How often something is done, in steps, and by which option."""
-    found: dict[str, tuple[float, str]] = {}
+    """Return how often each work is done, in steps, and by which option."""
+    often: dict[str, tuple[float, str]] = {}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, SampleGrid):
-            found["samples"] = (callback.every_n_steps, "callbacks.samples.every_n_steps")
+            often["samples"] = (callback.every_n_steps, "callbacks.samples.every_n_steps")
         if isinstance(callback, Checkpoints):
-            found["checkpoints"] = (callback.every_n_steps, "callbacks.checkpoints.every_n_steps")
+            often["checkpoints"] = (callback.every_n_steps, "callbacks.checkpoints.every_n_steps")
     batches = trainer.val_check_batch or math.inf  # none where it goes by the clock
-    found["validation"] = (batches / trainer.accumulate_grad_batches, "trainer.val_check_interval")
-    return found
+    steps = batches / trainer.accumulate_grad_batches
+    often["validation"] = (steps, "trainer.val_check_interval")
+    return often
 
 
-def changes(found: Measured, trainer: pl.Trainer, module: DiffusionModule) -> Iterator[str]:
-    """A line for each thing that costs more time than it should."""
+def changes(measured: Measured, trainer: pl.Trainer, module: DiffusionModule) -> Iterator[str]:
+    """Yield a line for each part of a run that costs more time than it should."""
     loader, device = trainer.train_dataloader, module.device
-    if found.shares[DATA] > TOO_MUCH[DATA]:
+    if measured.shares[DATA] > TOO_MUCH[DATA]:
         assert loader is not None
         more = 2 * loader.num_workers or 2
-        yield f"{found.shares[DATA]:.0%} of a step is waiting for data: data.num_workers={more}"
-    if found.shares[LOGGING] > TOO_MUCH[LOGGING]:
+        yield f"{measured.shares[DATA]:.0%} of a step is waiting for data: data.num_workers={more}"
+    if measured.shares[LOGGING] > TOO_MUCH[LOGGING]:
         every = 5 * int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
-        yield f"{found.shares[LOGGING]:.0%} of a step is logging: trainer.log_every_n_steps={every}"
-    for name, each in found.occasional.items():
-        if found.share(name) > RARE:
-            rarer = round_up(each.seconds / (MODEST * found.seconds))
-            yield f"{found.share(name):.0%} of the time goes to {name}: {each.option}={rarer}"
+        share = measured.shares[LOGGING]
+        yield f"{share:.0%} of a step is logging: trainer.log_every_n_steps={every}"
+    for name, each in measured.occasional.items():
+        if measured.share(name) > RARE:
+            rarer = round_up(each.seconds / (MODEST * measured.seconds))
+            yield f"{measured.share(name):.0%} of the time goes to {name}: {each.option}={rarer}"
     if device.type == "cpu" and torch.cuda.is_available():
         yield "a GPU is idle: trainer=gpu"
     if device.type == "cuda":
@@ -215,7 +217,7 @@ def changes(found: Measured, trainer: pl.Trainer, module: DiffusionModule) -> It
 
 
 def round_up(steps: float) -> int:
-    """To 1, 2 or 5 times a power of ten."""
+    """Return steps rounded up to 1, 2 or 5 times a power of ten."""
     unit = 1
     while True:
         for factor in (1, 2, 5):

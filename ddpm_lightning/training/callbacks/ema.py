@@ -13,15 +13,15 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from ddpm_lightning.averages import Decay, PowerDecay
 from ddpm_lightning.denoiser import Denoiser
-from ddpm_lightning.training import checkpoint_io
-from ddpm_lightning.training.averages import Decay, PowerDecay
+from ddpm_lightning.files import checkpoints
 from ddpm_lightning.training.callbacks.throughput import is_logging_step
 from ddpm_lightning.training.module import DiffusionModule
 
 
 class EMA(pl.Callback):
-    """Averages after every optimizer step; logs how far the first is from the raw weights.
+    """Averages weights after every optimizer step, and logs how far the first is from the raw ones.
 
     Args:
         averages: how much each keeps at a step, by name; the first is the one that is used.
@@ -90,7 +90,7 @@ class EMA(pl.Callback):
 
     @torch.no_grad()
     def update(self, average: Denoiser, raw: Denoiser, step: int) -> None:
-        """Moves all averages towards the raw weights after step = 1, 2, .."""
+        """Move all averages towards the raw weights after step = 1, 2, .."""
         self._num_updates += 1
         if not self._pairs:
             kept, new = floats(average), floats(raw)
@@ -108,23 +108,23 @@ class EMA(pl.Callback):
         windows = {name: d.gamma for name, d in self.averages.items() if isinstance(d, PowerDecay)}
         first = next(iter(self.averages))
         weights = {first: floats(average)} | self._others
-        found = {n: {"gamma": g, "weights": weights[n]} for n, g in windows.items()}
+        averages = {n: {"gamma": g, "weights": weights[n]} for n, g in windows.items()}
         self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / checkpoint_io.STEP.format(step)
-        checkpoint_io.write({"step": step, "averages": found}, path)
+        path = self.directory / checkpoints.STEP.format(step)
+        checkpoints.write({"step": step, "averages": averages}, path)
 
 
 @torch.no_grad()
 def distance(averaged: list[Tensor], raw: list[Tensor]) -> Tensor:
-    """|averaged - raw| / |raw|, over all weights."""
-    apart, whole = (
-        torch.stack(torch._foreach_norm(parts)).norm()
-        for parts in (torch._foreach_sub(averaged, raw), raw)
+    """Return |averaged - raw| / |raw|, over all weights."""
+    difference, total = (
+        torch.stack(torch._foreach_norm(tensors)).norm()
+        for tensors in (torch._foreach_sub(averaged, raw), raw)
     )
-    share: Tensor = apart / whole
+    share: Tensor = difference / total
     return share
 
 
 def floats(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters that can be averaged, by name."""
+    """Return the parameters that can be averaged, by name."""
     return {name: p.data for name, p in module.named_parameters() if p.is_floating_point()}

@@ -1,4 +1,4 @@
-"""Marks where training steps begin and end, so that a hang in one can be told from a long pause."""
+"""Marks where training steps begin and end: a hang in one is not a pause between them."""
 
 import math
 from typing import Any
@@ -12,16 +12,17 @@ from ddpm_lightning.training.steps import BACKWARD, UPDATE, Steps
 
 
 class HangGuard(pl.Callback):
-    """What the ranks tell each other (training.watch); a single one is told nothing.
+    """Marks the parts of a training step, by which ranks notice a hang (training.watch).
 
-    Before the callbacks that draw, validate or save when a batch ends: that is no part of the step.
+    It precedes the callbacks that draw, validate or save when a batch ends, which is no part of the
+    step.
 
     Args:
         seconds: that all ranks may be within a step, at least; ten times the longest one of late is
             allowed as well. None: for ever.
     """
 
-    def __init__(self, seconds: PositiveFloat | None) -> None:
+    def __init__(self, seconds: PositiveFloat | None = 45) -> None:
         self.steps = Steps(math.inf if seconds is None else seconds)
 
     def on_train_batch_start(

@@ -13,7 +13,7 @@ from ddpm_lightning.training.module import DiffusionModule, Trained
 
 
 class NonFinite(RuntimeError):  # noqa: N818 - one more way for a run to fail
-    """Too many steps in a row were skipped; str() says which, and where their samples are told."""
+    """Too many steps in a row were skipped; str() names the first and the file of their samples."""
 
 
 class NumericsGuard(pl.Callback):
@@ -24,11 +24,11 @@ class NumericsGuard(pl.Callback):
     which does the same.
 
     Args:
-        max_in_a_row: skipped steps that end the run.
         path: of a file with a line for each skipped step: its samples, log-SNR and losses.
+        max_in_a_row: skipped steps that end the run.
     """
 
-    def __init__(self, max_in_a_row: PositiveInt, path: str) -> None:
+    def __init__(self, path: str, max_in_a_row: PositiveInt = 10) -> None:
         self.max_in_a_row = max_in_a_row
         self.path = Path(path)
         self._num_skipped = self._in_a_row = 0
@@ -69,14 +69,13 @@ class NumericsGuard(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, trained: list[Trained]
     ) -> None:
         assert isinstance(pl_module, DiffusionModule)
-        process = pl_module.denoiser.process
         samples = [
             {"number": number, "clip": clip, "log_snr": finite(log_snr), "loss": finite(loss)}
             for part in trained
             for number, clip, log_snr, loss in zip(
                 part.batch.number,
                 part.batch.index.tolist(),
-                process.log_snr(part.t).tolist(),
+                part.log_snr.tolist(),
                 part.loss.tolist(),
                 strict=True,
             )
@@ -88,5 +87,5 @@ class NumericsGuard(pl.Callback):
 
 
 def finite(value: float) -> float | str:
-    """JSON has no word for the others."""
+    """Return the value, as a string where JSON has no number for it."""
     return value if math.isfinite(value) else str(value)

@@ -18,9 +18,9 @@ LABELS = {
 
 
 class RunProgress(ProgressBar):
-    """A tqdm bar; into a file or a pipe it writes a line every `seconds_between_lines` instead."""
+    """Shows a tqdm bar; into a file or a pipe it writes a line every `seconds_between_lines`."""
 
-    def __init__(self, seconds_between_lines: float) -> None:
+    def __init__(self, seconds_between_lines: float = 10) -> None:
         super().__init__()
         self.seconds_between_lines = seconds_between_lines
         self._enabled = True

@@ -1,4 +1,4 @@
-"""Draws sample grids from fixed noise as training goes on, a film of the reverse process, and what
+"""Draws sample grids from fixed noise during training, a film of the reverse process, and what
 other samplers make of the same noise.
 """
 
@@ -13,12 +13,13 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
+from ddpm_lightning.data.clip import ClipFormat
 from ddpm_lightning.plots.films import ReverseFilm, save_grid
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import per_sample_generators
 from ddpm_lightning.samplers.walk import State
 from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
-from ddpm_lightning.training.datamodule import StoreDataModule
+from ddpm_lightning.training.datamodule import ClipDataModule
 from ddpm_lightning.training.loggers import log_picture
 from ddpm_lightning.training.module import DiffusionModule
 
@@ -26,21 +27,21 @@ log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
-    """A signal came while samples were drawn: the checkpoint cannot wait for them."""
+    """A signal was received while samples were drawn: the checkpoint cannot wait for them."""
 
 
 class SampleGrid(pl.Callback):
-    """Samples with the averaged weights, always from the same noise, so that grids can be compared.
+    """Draws samples with the averaged weights, always from the same noise: grids can be compared.
 
     Rank 0 draws them, so that they are the same on any number of devices; the others wait.
 
     Args:
         sampler: walks from noise to clips.
+        directory: where step_*.gif, final.gif, reverse.gif and compare_*.gif are written.
         num_samples: clips of a grid.
         first_step: after which the first grid is drawn.
         every_n_steps: at whose multiples the others are.
         seed: of the noise.
-        directory: where step_*.gif, final.gif, reverse.gif and compare_*.gif are written.
         compare: further samplers by name, drawn at the end of the run.
         compare_every_n_steps: at whose multiples they are drawn as well; null for never.
     """
@@ -48,11 +49,11 @@ class SampleGrid(pl.Callback):
     def __init__(
         self,
         sampler: Sampler,
-        num_samples: PositiveInt,
-        first_step: int,
-        every_n_steps: PositiveInt,
-        seed: int,
         directory: str,
+        num_samples: PositiveInt = 16,
+        first_step: int = 50,
+        every_n_steps: PositiveInt = 1000,
+        seed: int = 0,
         compare: dict[str, Sampler] | None = None,
         compare_every_n_steps: PositiveInt | None = None,
     ) -> None:
@@ -129,7 +130,7 @@ class SampleGrid(pl.Callback):
         record: Callable[[State], None] | None = None,
     ) -> Tensor:
         assert isinstance(pl_module, DiffusionModule)
-        denoiser, form = pl_module.inference_denoiser, _data(trainer).format
+        denoiser, form = pl_module.inference_denoiser, _format(trainer)
 
         def step(state: State) -> None:
             checkpoints = trainer.checkpoint_callback
@@ -153,14 +154,14 @@ class SampleGrid(pl.Callback):
 
     def _place(self, trainer: pl.Trainer, name: str) -> tuple[Path, float]:
         self.directory.mkdir(parents=True, exist_ok=True)
-        return self.directory / f"{name}.gif", _data(trainer).format.fps
+        return self.directory / f"{name}.gif", _format(trainer).fps
 
     def _show(self, trainer: pl.Trainer, tag: str, path: Path) -> None:
         for logger in trainer.loggers:
             log_picture(logger, tag, path, trainer.global_step)
 
 
-def _data(trainer: pl.Trainer) -> StoreDataModule:
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    assert isinstance(data, StoreDataModule)
-    return data
+def _format(trainer: pl.Trainer) -> ClipFormat:
+    module = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(module, ClipDataModule)
+    return module.data.format

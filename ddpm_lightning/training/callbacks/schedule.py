@@ -13,14 +13,14 @@ from ddpm_lightning.training.module import DiffusionModule
 
 
 class ScheduleCurve(pl.Callback):
-    """Draws it once, not before the first step: matplotlib takes a second to load.
+    """Plots the schedule once, not before the first step: matplotlib takes a second to load.
 
     Args:
-        after_step: of this start of the run; or at its end.
         path: of the picture, log_snr.png.
+        after_step: of this start of the run; or at its end.
     """
 
-    def __init__(self, after_step: int, path: str) -> None:
+    def __init__(self, path: str, after_step: int = 50) -> None:
         self.after_step = after_step
         self.path = Path(path)
 

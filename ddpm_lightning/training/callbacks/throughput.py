@@ -20,7 +20,7 @@ _STATUS = Path("/proc/self/status")
 
 
 class Throughput(pl.Callback):
-    """Logs at the trainer's logging interval.
+    """Logs rates, waiting and memory at the trainer's logging interval.
 
     Time spent on validation, samples and checkpoints is not counted. Under several devices the rate
     is that of all of them. train/tflops counts what the network's graph needs per step, times 1e-12
@@ -80,26 +80,30 @@ class Throughput(pl.Callback):
 
 
 def flops_of(pl_module: pl.LightningModule, batch: Batch) -> int:
-    """What a clip of the batch takes, forward and backward."""
+    """Return the operations that a clip of the batch takes, forward and backward."""
     assert isinstance(pl_module, DiffusionModule)
     _, frames, height, width, channels = batch.clip.shape
     return training_flops(pl_module.denoiser.network, (channels, frames, height, width))
 
 
 def gradient_norms(network: nn.Module) -> dict[str, Tensor]:
-    """Of every block of a network: entry, down_0, down_1, .., exit."""
+    """Return the norms of every block's gradient, by its name: entry, down_0, down_1, .., exit.
+
+    A parameter of the network's own, such as pos_embed, is a block.
+    """
     named = [(name, p.grad) for name, p in network.named_parameters() if p.grad is not None]
     blocks: dict[str, list[Tensor]] = {}
     norms = torch._foreach_norm([gradient for _, gradient in named])
     for (name, _), norm in zip(named, norms, strict=True):
-        child, inside, *_ = name.split(".")
-        block = f"{child}_{inside}" if inside.isdigit() else child
+        child, _, inside = name.partition(".")
+        index = inside.partition(".")[0]
+        block = f"{child}_{index}" if index.isdigit() else child
         blocks.setdefault(block, []).append(norm)
-    return {block: torch.stack(parts).norm() for block, parts in blocks.items()}
+    return {block: torch.stack(of_block).norm() for block, of_block in blocks.items()}
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Bytes so far: of tensors on a GPU, of this process on a CPU; None where nothing tells it."""
+    """Return the peak in bytes, of tensors on a GPU or of the process on a CPU; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if not _STATUS.exists():
@@ -110,12 +114,12 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def is_logging_step(trainer: pl.Trainer, step: int) -> bool:
-    """Whether metrics of this optimizer step reach the loggers."""
+    """Return whether metrics of this optimizer step reach the loggers."""
     interval = int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
     return interval > 0 and step % interval == 0
 
 
 def waited(trainer: pl.Trainer) -> float:
-    """Seconds that this process has waited for training batches so far."""
+    """Return the seconds that this process has waited for training batches so far."""
     loader = trainer.train_dataloader
     return float(loader.wait_seconds) if loader is not None else 0.0

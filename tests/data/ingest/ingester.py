@@ -5,10 +5,12 @@ the server's GIFs, the others are dead. Prints "ready", then its last news.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ddpm_lightning.data.ingest.decode import Recipe
-from ddpm_lightning.data.ingest.driver import Job, run
+from ddpm_lightning.data.decode import Recipe
+from ddpm_lightning.data.ingest.driver import Job, News, run
 from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
 from ddpm_lightning.data.ingest.lists import Item
 
@@ -18,24 +20,26 @@ LIMITS = FetchLimits(
 RECIPE = Recipe(8, 8, 10.0)
 
 
-def names(num_urls):
+def names(num_urls: int) -> list[str]:
     return [f"{i}.gif" if i % 5 == 0 else f"status/404?{i}" for i in range(num_urls)]
 
 
-def job(directory, urls, **options):
+def job(directory: Path, urls: Sequence[str], **options: Any) -> Job:
     items = [Item(i, url, f"{i:05d}.gif", (f"number {i}",)) for i, url in enumerate(urls)]
     options = {"block_size": 20, "num_workers": 1, "limits": LIMITS, **options}
-    return Job(items, Path(directory), "a list", RECIPE, **options)
+    return Job(items, directory, "a list", RECIPE, **options)
 
 
-def ingest(directory, urls, retry="none", wait=False, **options):
+def ingest(
+    directory: Path, urls: Sequence[str], retry: str = "none", wait: bool = False, **options: Any
+) -> News:
     return run(job(directory, urls, **options), retry, wait=wait, tell=lambda news: None)
 
 
-def main(directory, base, num_urls, *words):
+def main(directory: str, base: str, num_urls: str, *words: str) -> None:
     print("ready", flush=True)
     urls = [base + name for name in names(int(num_urls))]
-    news = ingest(directory, urls, wait="wait" in words)
+    news = ingest(Path(directory), urls, wait="wait" in words)
     print(news.num_settled, flush=True)
 
 

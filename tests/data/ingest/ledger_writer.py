@@ -6,19 +6,20 @@ then the position of each row after it was recorded. Run again, it continues.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from ddpm_lightning.data.ingest.ledger import Ledger
 from ddpm_lightning.data.ingest.lists import Item
 
 
-def items(num_urls):
+def items(num_urls: int) -> list[Item]:
     return [
         Item(i, f"https://example.com/{i}.gif", f"{i}.gif", (f"a cat, number {i}",))
         for i in range(num_urls)
     ]
 
 
-def outcome(position):
+def outcome(position: int) -> dict[str, Any]:
     """Four of five URLs are dead, half of these perhaps not forever."""
     if position % 5 == 0:
         return {"state": "decoded", "num_bytes": 1000 + position, "sha256": f"{position:064x}"}
@@ -27,7 +28,7 @@ def outcome(position):
     return {"state": "failed", "cause": cause, "transient": transient, "detail": "no luck"}
 
 
-def main(path, num_urls):
+def main(path: Path | str, num_urls: int | str) -> None:
     with Ledger(Path(path)) as ledger:
         ledger.add(items(int(num_urls)))
         print("ready", flush=True)

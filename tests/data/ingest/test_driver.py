@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ddpm_lightning.data.gif import encode
-from ddpm_lightning.data.ingest.driver import REPORT, run
+from ddpm_lightning.data.ingest.driver import REPORT, News, run
 from ddpm_lightning.data.ingest.ledger import Ledger
 from ddpm_lightning.data.shards import MANIFEST
 from ddpm_lightning.data.store import ClipStore
@@ -24,22 +24,22 @@ pytestmark = pytest.mark.slow  # as a whole, not one by one
 ROOT = Path(__file__).parents[3]
 
 
-def gif(seed, num_frames=4):
+def gif(seed: int, num_frames: int = 4) -> bytes:
     frames = np.random.default_rng(seed).integers(0, 256, (num_frames, 12, 12, 3), np.uint8)
     return encode(frames, [100] * num_frames)
 
 
 @pytest.fixture
-def server():
+def server() -> Iterator[GifServer]:
     with GifServer({f"{i}.gif": gif(i) for i in range(0, 400, 5)}) as server:
         yield server
 
 
-def manifest(directory):
+def manifest(directory: Path) -> bytes:
     return (directory / MANIFEST).read_bytes()
 
 
-def test_dead_links_are_counted_and_the_rest_is_stored(tmp_path, server):
+def test_dead_links_are_counted_and_the_rest_is_stored(tmp_path: Path, server: GifServer) -> None:
     urls = [server.url(name) for name in names(100)]
     news = ingest(tmp_path, urls)
     assert news.complete
@@ -54,7 +54,7 @@ def test_dead_links_are_counted_and_the_rest_is_stored(tmp_path, server):
     assert report["complete"]
 
 
-def test_a_finished_ingest_fetches_nothing_again(tmp_path, server):
+def test_a_finished_ingest_fetches_nothing_again(tmp_path: Path, server: GifServer) -> None:
     urls = [server.url(name) for name in names(40)]
     ingest(tmp_path, urls)
     before, asked = manifest(tmp_path), len(server.requests)
@@ -64,7 +64,7 @@ def test_a_finished_ingest_fetches_nothing_again(tmp_path, server):
     assert len(server.requests) == asked
 
 
-def test_every_failure_has_its_own_cause(tmp_path, server):
+def test_every_failure_has_its_own_cause(tmp_path: Path, server: GifServer) -> None:
     server.gifs |= {
         "page": b"<html>gone</html>",
         "still.gif": gif(1, num_frames=1),
@@ -84,7 +84,7 @@ def test_every_failure_has_its_own_cause(tmp_path, server):
     assert news.complete
 
 
-def test_only_what_may_have_recovered_is_tried_again(tmp_path, server):
+def test_only_what_may_have_recovered_is_tried_again(tmp_path: Path, server: GifServer) -> None:
     """The block is written again: with what came back, and with what it held."""
     paths = ["0.gif", "flaky/500/4/5.gif", "status/404", "10.gif"]
     urls = [server.url(path) for path in paths]
@@ -101,7 +101,7 @@ def test_only_what_may_have_recovered_is_tried_again(tmp_path, server):
     assert set(again) == {"/flaky/500/4/5.gif"}
 
 
-def test_a_longer_list_adds_what_is_new(tmp_path, server):
+def test_a_longer_list_adds_what_is_new(tmp_path: Path, server: GifServer) -> None:
     urls = [server.url(name) for name in names(60)]
     ingest(tmp_path, urls[:30])
     news = ingest(tmp_path, urls)
@@ -109,7 +109,7 @@ def test_a_longer_list_adds_what_is_new(tmp_path, server):
     assert len(ClipStore(tmp_path)) == 12
 
 
-def test_parts_share_a_list_and_read_as_one(tmp_path, server):
+def test_parts_share_a_list_and_read_as_one(tmp_path: Path, server: GifServer) -> None:
     urls = [server.url(name) for name in names(60)]
     parts = [tmp_path / str(part) for part in range(3)]
     whole = job(tmp_path, urls)
@@ -121,7 +121,9 @@ def test_parts_share_a_list_and_read_as_one(tmp_path, server):
     assert keys == [f"{i:05d}.gif" for i in range(0, 60, 5)]
 
 
-def test_new_captions_reach_the_store_and_nothing_is_fetched(tmp_path, server):
+def test_new_captions_reach_the_store_and_nothing_is_fetched(
+    tmp_path: Path, server: GifServer
+) -> None:
     urls = [server.url(name) for name in names(60)]
     ingest(tmp_path, urls)
     first = job(tmp_path, urls)
@@ -136,7 +138,9 @@ def test_new_captions_reach_the_store_and_nothing_is_fetched(tmp_path, server):
     assert all(captions[key] == (f"number {int(key[:5])}",) for key in captions)
 
 
-def test_clips_that_the_list_no_longer_holds_stay_and_are_counted(tmp_path, server):
+def test_clips_that_the_list_no_longer_holds_stay_and_are_counted(
+    tmp_path: Path, server: GifServer
+) -> None:
     urls = [server.url(name) for name in names(60)]
     assert ingest(tmp_path, urls).num_unlisted == 0
     news = ingest(tmp_path, urls[:50])
@@ -144,48 +148,54 @@ def test_clips_that_the_list_no_longer_holds_stay_and_are_counted(tmp_path, serv
     assert len(ClipStore(tmp_path)) == 12
 
 
-def test_a_host_that_closes_holds_up_nobody_else(tmp_path, server):
-    """Four URLs of a host that asks for a second's pause come first, then twenty of another."""
-    limits = replace(LIMITS, concurrency=2, per_host=1, retry_after_cap_s=1.0, max_tries=2)
-    closed = [server.url(f"status/503?retry_after=1&{i}", "localhost") for i in range(4)]
+def test_a_host_that_closes_holds_up_nobody_else(tmp_path: Path, server: GifServer) -> None:
+    """Two URLs of a host that asks for a pause of 8 s come first, then twenty of another."""
+    limits = replace(LIMITS, concurrency=2, per_host=1, retry_after_cap_s=8.0, max_tries=1)
+    closed = [server.url(f"status/503?retry_after=8&{i}", "localhost") for i in range(2)]
     others = [server.url(f"{i}.gif") for i in range(0, 100, 5)]
     news = ingest(tmp_path, closed + others, limits=limits)
-    assert dict(news.causes) == {"clips": 20, "http_503": 4}
+    assert dict(news.causes) == {"clips": 20, "http_503": 2}
     times = server.times()
-    assert max(times["127.0.0.1"]) < sorted(times["localhost"])[2]
+    assert max(times["127.0.0.1"]) < sorted(times["localhost"])[1]
 
 
-def test_a_host_with_thousands_of_urls_does_not_keep_others_waiting(tmp_path, server):
+def test_a_host_with_thousands_of_urls_does_not_keep_others_waiting(
+    tmp_path: Path, server: GifServer
+) -> None:
     """4,200 URLs of a host that wants a pause, and then some of another."""
-    closed = [server.url(f"status/503?retry_after=30&{i}", "localhost") for i in range(4200)]
+    closed = [server.url(f"status/503?retry_after=600&{i}", "localhost") for i in range(4200)]
     others = [server.url(f"{i}.gif") for i in range(0, 100, 5)]
     (tmp_path / "urls").write_text("\n".join(closed + others))
     code = (
         "import sys; from pathlib import Path; from dataclasses import replace\n"
         "from tests.data.ingest.ingester import *\n"
         "urls = Path(sys.argv[1], 'urls').read_text().split()\n"
-        "ingest(sys.argv[1], urls, limits=replace(LIMITS, retry_after_cap_s=30.0))"
+        "ingest(sys.argv[1], urls, limits=replace(LIMITS, retry_after_cap_s=600.0))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
     try:
-        wait_for(lambda: len(server.times()["127.0.0.1"]) == 20, 30)
+        wait_for(lambda: len(server.times()["127.0.0.1"]) == 20)
     finally:
         process.kill()
         process.wait()
     assert server.counts()["/status/503"] <= 2 * LIMITS.per_host
 
 
-def test_a_waiting_url_holds_back_no_shard_for_long(tmp_path, server, monkeypatch):
+def test_a_waiting_url_holds_back_no_shard_for_long(
+    tmp_path: Path, server: GifServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first block lacks one URL, and is written without it; in the end nothing is missing."""
     monkeypatch.setattr("ddpm_lightning.data.ingest.blocks.PATIENCE_SECONDS", 0.3)
-    limits = replace(LIMITS, retry_after_cap_s=4.0)
-    late = server.url("flaky/503/1/5.gif?retry_after=4", "localhost")
+    limits = replace(LIMITS, deadline_s=600)
+    late = server.url("held/5.gif", "localhost")
     urls = [late, *(server.url(f"{i}.gif") for i in range(10, 210, 5))]
     seen = []
 
-    def tell(news):
+    def tell(news: News) -> None:
         if (tmp_path / MANIFEST).exists():
             seen.append(len(ClipStore(tmp_path)))
+        if 40 in seen:
+            server.release()
 
     run(job(tmp_path, urls, limits=limits), "none", wait=False, tell=tell)
     assert 40 in seen
@@ -199,7 +209,9 @@ def test_a_waiting_url_holds_back_no_shard_for_long(tmp_path, server, monkeypatc
     ]
 
 
-def test_what_is_no_longer_listed_is_not_fetched_until_it_is_again(tmp_path, server):
+def test_what_is_no_longer_listed_is_not_fetched_until_it_is_again(
+    tmp_path: Path, server: GifServer
+) -> None:
     urls = [server.url(f"{i}.gif") for i in range(0, 100, 5)]
     with Ledger(tmp_path / "ledger.db") as ledger:
         ledger.add(job(tmp_path, urls).items)
@@ -210,7 +222,7 @@ def test_what_is_no_longer_listed_is_not_fetched_until_it_is_again(tmp_path, ser
     assert ingest(tmp_path, urls).causes["clips"] == 20
 
 
-def test_many_long_clips_take_little_memory(tmp_path, server):
+def test_many_long_clips_take_little_memory(tmp_path: Path, server: GifServer) -> None:
     """24 files of under 1 KB that last minutes: a gigabyte of frames."""
     for i in range(24):
         frames = np.full((2, 8, 8, 3), 10 * i, np.uint8)
@@ -227,15 +239,14 @@ def test_many_long_clips_take_little_memory(tmp_path, server):
     )
     urls = [server.url(f"long{i}.gif") for i in range(24)]
     command = [sys.executable, "-c", code, str(tmp_path), *urls]
-    peak = int(subprocess.check_output(command, cwd=ROOT, text=True, timeout=120)) / 1024
+    peak = int(subprocess.check_output(command, cwd=ROOT, text=True, timeout=600)) / 1024
     assert sum(path.stat().st_size for path in tmp_path.glob("*.bin")) > 300 * 2**20
     assert peak < 250, f"{peak:.0f} MiB"
 
 
-def test_thousands_of_dead_links_take_little_memory_and_time(tmp_path, server):
-    start = time.monotonic()
+@pytest.mark.long
+def test_thousands_of_dead_links_are_counted(tmp_path: Path, server: GifServer) -> None:
     news = ingest(tmp_path, [server.url(name) for name in names(2000)])
     assert news.complete
     assert news.causes["clips"] == 80
     assert news.causes["http_404"] == 1920
-    assert time.monotonic() - start < 60

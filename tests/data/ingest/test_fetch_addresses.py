@@ -3,6 +3,7 @@
 import random
 import socket
 from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ PUBLIC += ["192.169.0.0", "198.17.255.255", "198.20.0.0", "223.255.255.255", "26
 
 
 @pytest.mark.parametrize(("network", "name"), RANGES.items())
-def test_both_ends_of_every_special_range_are_refused(network, name):
+def test_both_ends_of_every_special_range_are_refused(network: str, name: str | None) -> None:
     first, last = ip_network(network)[0], ip_network(network)[-1]
     assert forbidden(str(first))
     assert forbidden(str(last))
@@ -51,11 +52,11 @@ def test_both_ends_of_every_special_range_are_refused(network, name):
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_the_neighbours_of_special_ranges_are_not(address):
+def test_the_neighbours_of_special_ranges_are_not(address: str) -> None:
     assert forbidden(address) is None
 
 
-def test_ipv4_inside_ipv6_is_judged_as_ipv4():
+def test_ipv4_inside_ipv6_is_judged_as_ipv4() -> None:
     draw = random.Random(0)
     numbers = [draw.getrandbits(32) for _ in range(2000)]
     numbers += [int(IPv4Address(address)) for address in ("127.0.0.1", "10.0.0.1", "8.8.8.8")]
@@ -66,22 +67,24 @@ def test_ipv4_inside_ipv6_is_judged_as_ipv4():
             assert forbidden(str(wrapped)) == plain, wrapped
 
 
-def test_whatever_python_calls_not_global_is_refused():
+def test_whatever_python_calls_not_global_is_refused() -> None:
     draw = random.Random(0)
-    addresses = [IPv4Address(draw.getrandbits(32)) for _ in range(2000)]
+    addresses: list[IPv4Address | IPv6Address] = [
+        IPv4Address(draw.getrandbits(32)) for _ in range(2000)
+    ]
     addresses += [IPv6Address(draw.getrandbits(128)) for _ in range(2000)]
     addresses += [IPv6Address(0x2001 << 112 | draw.getrandbits(112)) for _ in range(2000)]
     missed = [a for a in addresses if not a.is_global and not forbidden(str(a))]
     # 2002::/16 holds IPv4 addresses, which is what counts
-    assert [a for a in missed if not (a.version == 6 and a.sixtofour)] == []
+    assert [a for a in missed if not (isinstance(a, IPv6Address) and a.sixtofour)] == []
 
 
-def test_zones_and_nonsense_are_refused():
+def test_zones_and_nonsense_are_refused() -> None:
     assert forbidden("fe80::1%eth0") == "link-local"
     assert forbidden("localhost") == forbidden("") == forbidden("1.2.3") == "no address"
 
 
-def test_the_switch_for_tests_allows_loopback_and_nothing_else():
+def test_the_switch_for_tests_allows_loopback_and_nothing_else() -> None:
     assert forbidden("127.0.0.1", allow_loopback=True) is None
     assert forbidden("::1", allow_loopback=True) is None
     assert forbidden("10.0.0.1", allow_loopback=True) == "private"
@@ -101,7 +104,7 @@ SPELLINGS += [
 SPELLINGS += ["[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]"]
 
 
-def test_no_spelling_of_this_machine_is_connected_to():
+def test_no_spelling_of_this_machine_is_connected_to() -> None:
     seen = connections()
     with listener() as listening:
         port = listening.getsockname()[1]
@@ -122,7 +125,7 @@ PRIVATE += ["http://100.100.100.200/", "http://[fd00::2]/", "http://[::ffff:10.0
 
 
 @pytest.mark.parametrize("target", PRIVATE)
-def test_a_redirect_to_a_private_address_ends_there(target):
+def test_a_redirect_to_a_private_address_ends_there(target: str) -> None:
     with GifServer({}) as server:
         seen = connections()
         result = fetch(server.url(f"redirect?to={target}"))
@@ -130,7 +133,7 @@ def test_a_redirect_to_a_private_address_ends_there(target):
     assert (result.cause, result.transient, result.tries) == ("forbidden_address", False, 1)
 
 
-def test_this_machines_own_address_in_its_network_is_not_connected_to():
+def test_this_machines_own_address_in_its_network_is_not_connected_to() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
         datagram.connect(("10.255.255.255", 1))  # sends nothing, only chooses our address
         own = datagram.getsockname()[0]
@@ -144,11 +147,11 @@ def test_this_machines_own_address_in_its_network_is_not_connected_to():
     assert [result.cause for result in results] == ["forbidden_address"] * 2
 
 
-def names(monkeypatch, table):
+def names(monkeypatch: pytest.MonkeyPatch, table: dict[str, list[list[str]]]) -> None:
     """Answers for names that no resolver here would give: (name, how often asked) -> addresses."""
-    asked = {}
+    asked: dict[str, int] = {}
 
-    def look_up(host, port, *_, **__):
+    def look_up(host: str, port: int, *_: object, **__: object) -> list[tuple[Any, ...]]:
         asked[host] = asked.get(host, 0) + 1
         addresses = table[host][min(asked[host], len(table[host])) - 1]
         return [
@@ -161,7 +164,9 @@ def names(monkeypatch, table):
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
 
 
-def test_of_a_name_with_several_addresses_only_the_allowed_are_tried(monkeypatch):
+def test_of_a_name_with_several_addresses_only_the_allowed_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     names(
         monkeypatch,
         {"mixed": [["10.0.0.1", "fd00::2", "127.0.0.1"]], "bad": [["10.0.0.1", "fe80::1"]]},
@@ -174,7 +179,9 @@ def test_of_a_name_with_several_addresses_only_the_allowed_are_tried(monkeypatch
     assert (bad.cause, bad.transient) == ("forbidden_address", False)
 
 
-def test_a_name_that_moves_after_the_first_request_is_checked_again(monkeypatch):
+def test_a_name_that_moves_after_the_first_request_is_checked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     names(monkeypatch, {"moving": [["127.0.0.1"], ["10.0.0.1"]]})
     with GifServer({}) as server:
         seen = connections()

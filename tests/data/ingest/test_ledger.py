@@ -1,5 +1,6 @@
-"""The ledger: what is recorded stays, nothing is done twice, and it costs next to nothing."""
+"""The ledger: what is recorded stays, nothing is done twice, and it takes little memory."""
 
+import fcntl
 import os
 import random
 import signal
@@ -9,12 +10,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from ddpm_lightning.data.ingest.ledger import Ledger
+from ddpm_lightning.data.ingest.ledger import Ledger, LedgerRow
 from ddpm_lightning.data.ingest.lists import Item, hashed_key, read_list
 from tests.data.ingest.ledger_writer import items, main, outcome
 
@@ -22,27 +24,27 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Path:
     return tmp_path / "part" / "ledger.db"
 
 
-def fill(ledger, num_urls):
+def fill(ledger: Ledger, num_urls: int) -> None:
     ledger.add(items(num_urls))
     for item in items(num_urls):
         ledger.record(item.url, tries=1, **outcome(item.position))
 
 
-def contents(path):
+def contents(path: Path) -> list[LedgerRow]:
     """All rows but for their times."""
     with Ledger(path, read_only=True) as ledger:
         return [row._replace(when=None) for row in ledger.rows()]
 
 
-def urls(num_urls):
+def urls(num_urls: int) -> list[str]:
     return [item.url for item in items(num_urls)]
 
 
-def test_a_row_holds_what_became_of_its_url(path):
+def test_a_row_holds_what_became_of_its_url(path: Path) -> None:
     with Ledger(path) as ledger:
         assert ledger.add(items(3)) == 3
         before = time.time()
@@ -51,10 +53,11 @@ def test_a_row_holds_what_became_of_its_url(path):
     assert new == (*items(1)[0], "new", None, False, 0, 0, None, "", None)
     expected = (*items(2)[1], "decoded", None, False, 2, 7, "ab", "", None)
     assert decoded._replace(when=None) == expected
+    assert decoded.when is not None
     assert before <= decoded.when <= time.time()
 
 
-def test_the_whole_tgif_list_survives_closing(path, shared):
+def test_the_whole_tgif_list_survives_closing(path: Path, shared: Path) -> None:
     listed, _ = read_list(str(shared / "tgif" / "tgif-v1.0-partial.tsv"))
     with Ledger(path) as ledger:
         assert ledger.add(listed) == len(listed) == 6_737
@@ -62,7 +65,7 @@ def test_the_whole_tgif_list_survives_closing(path, shared):
     assert [row[:4] for row in contents(path)] == listed
 
 
-def test_states_lead_from_new_to_stored(path):
+def test_states_lead_from_new_to_stored(path: Path) -> None:
     with Ledger(path) as ledger:
         fill(ledger, 10)
         assert ledger.counts() == {
@@ -77,7 +80,7 @@ def test_states_lead_from_new_to_stored(path):
         assert [(row.position, row.num_bytes) for row in ledger.rows("new")] == [(0, 1000)]
 
 
-def test_retry_takes_transient_failures_only_and_keeps_count_of_tries(path):
+def test_retry_takes_transient_failures_only_and_keeps_count_of_tries(path: Path) -> None:
     with Ledger(path) as ledger:
         fill(ledger, 10)
         permanent = [row for row in ledger.rows("failed") if not row.transient]
@@ -96,7 +99,7 @@ def test_retry_takes_transient_failures_only_and_keeps_count_of_tries(path):
             ledger.retry("all")
 
 
-def test_rows_come_in_order_while_they_are_recorded(path):
+def test_rows_come_in_order_while_they_are_recorded(path: Path) -> None:
     with Ledger(path) as ledger:
         ledger.add(items(1_234))
         for row in ledger.rows("new"):
@@ -108,7 +111,7 @@ def test_rows_come_in_order_while_they_are_recorded(path):
         assert list(ledger.rows("new")) == []
 
 
-def test_a_longer_list_appends(path):
+def test_a_longer_list_appends(path: Path) -> None:
     with Ledger(path) as ledger:
         fill(ledger, 4)
         before = list(ledger.rows())
@@ -117,13 +120,13 @@ def test_a_longer_list_appends(path):
         assert [row.position for row in ledger.rows("new")] == [4, 5]
 
 
-def test_a_part_keeps_the_positions_of_the_whole_list(path):
+def test_a_part_keeps_the_positions_of_the_whole_list(path: Path) -> None:
     with Ledger(path) as ledger:
         ledger.add(items(20)[3::7])
         assert [row.position for row in ledger.rows()] == [3, 10, 17]
 
 
-def test_another_list_changes_no_row_but_for_its_captions(path):
+def test_another_list_changes_no_row_but_for_its_captions(path: Path) -> None:
     a = Item(0, "https://example.com/1/a.gif", "a.gif", ())
     same_key = Item(0, "https://example.com/2/a.gif", "a.gif", ("new",))
     again = Item(1, a.url, "a.gif", ("other",))
@@ -136,8 +139,8 @@ def test_another_list_changes_no_row_but_for_its_captions(path):
         ]
 
 
-def test_an_add_that_fails_adds_nothing(path):
-    def broken():
+def test_an_add_that_fails_adds_nothing(path: Path) -> None:
+    def broken() -> Iterator[Item]:
         yield from items(2_000)
         raise RuntimeError("the list ends in an error")
 
@@ -148,7 +151,7 @@ def test_an_add_that_fails_adds_nothing(path):
         assert ledger.add(items(2)) == 2
 
 
-def test_a_mark_is_whole_or_absent(path):
+def test_a_mark_is_whole_or_absent(path: Path) -> None:
     with Ledger(path) as ledger:
         fill(ledger, 10)
         before = list(ledger.rows())
@@ -158,7 +161,7 @@ def test_a_mark_is_whole_or_absent(path):
 
 
 @pytest.mark.parametrize("detail", ["\0\ud800\udcff", "x" * 10**6, "'); DROP TABLE urls; --\n"])
-def test_nothing_that_a_server_says_hurts_the_ledger(path, detail):
+def test_nothing_that_a_server_says_hurts_the_ledger(path: Path, detail: str) -> None:
     with Ledger(path) as ledger:
         ledger.add(items(1))
         ledger.record(urls(1)[0], "failed", cause="http_404", detail=detail)
@@ -166,7 +169,7 @@ def test_nothing_that_a_server_says_hurts_the_ledger(path, detail):
         assert len(row.detail) <= 300
 
 
-def test_a_reader_sees_every_record_of_a_writer_and_changes_nothing(path):
+def test_a_reader_sees_every_record_of_a_writer_and_changes_nothing(path: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no ledger .*ledger\.db; ingest something"):
         Ledger(path, read_only=True)
     with Ledger(path) as writer, closing(sqlite3.connect(path)) as other:
@@ -178,20 +181,25 @@ def test_a_reader_sees_every_record_of_a_writer_and_changes_nothing(path):
                 reader.retry("transient")
 
 
-def start(path, num_urls):
+def start(path: Path, num_urls: int) -> subprocess.Popen[str]:
     """Another process that writes a ledger."""
     command = [sys.executable, "-m", "tests.data.ingest.ledger_writer", str(path), str(num_urls)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    # A page: however slowly it is read, the process is at most a thousand rows ahead.
+    assert process.stdout is not None
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+    return process
 
 
-def run(code):
+def run(code: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
 
 
-def kill(process):
+def kill(process: subprocess.Popen[str]) -> list[int]:
     """kill -9; the positions that the process had reported."""
     process.send_signal(signal.SIGKILL)
+    assert process.stdout is not None
     *lines, _ = process.stdout.read().split("\n")  # the last line may be cut
     process.stdout.close()
     assert process.wait() == -signal.SIGKILL
@@ -200,12 +208,15 @@ def kill(process):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
-def test_kill_9_loses_nothing_recorded_and_repeats_nothing(path, tmp_path, seed):
-    num_urls, num_kills = (4_000, 5) if seed == 0 else (40_000, 50)
+def test_kill_9_loses_nothing_recorded_and_repeats_nothing(
+    path: Path, tmp_path: Path, seed: int
+) -> None:
+    num_urls, num_kills = (5_000, 3) if seed == 0 else (75_000, 50)
     generator = random.Random(seed)
     reported = []
     for _ in range(num_kills):
         process = start(path, num_urls)
+        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         reported += [int(process.stdout.readline()) for _ in range(generator.randrange(500))]
         time.sleep(generator.uniform(0, 0.001))
@@ -225,7 +236,7 @@ def test_kill_9_loses_nothing_recorded_and_repeats_nothing(path, tmp_path, seed)
 
 
 @pytest.mark.slow
-def test_kill_9_while_rows_are_added_leaves_all_or_none(tmp_path):
+def test_kill_9_while_rows_are_added_leaves_all_or_none(tmp_path: Path) -> None:
     generator = random.Random(0)
     for i in range(5):
         path = tmp_path / f"{i}.db"
@@ -241,7 +252,7 @@ def test_kill_9_while_rows_are_added_leaves_all_or_none(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"not a ledger\n" * 500, "version 7", "zeroed"])
-def test_a_damaged_ledger_is_named_in_one_line(path, content):
+def test_a_damaged_ledger_is_named_in_one_line(path: Path, content: bytes | str) -> None:
     with Ledger(path) as ledger:
         fill(ledger, 1_000)
     if content == "version 7":
@@ -252,6 +263,7 @@ def test_a_damaged_ledger_is_named_in_one_line(path, content):
         data[8_192:] = bytes(len(data) - 8_192)
         path.write_bytes(data)
     else:
+        assert isinstance(content, bytes)
         path.write_bytes(content)
     with pytest.raises(
         ValueError, match=r"ledger\.db is (damaged|a ledger of version 7).*delete"
@@ -265,7 +277,7 @@ def test_a_damaged_ledger_is_named_in_one_line(path, content):
         ledger.counts()
 
 
-def test_a_full_disk_is_one_line_and_the_ledger_continues_with_more_room(path):
+def test_a_full_disk_is_one_line_and_the_ledger_continues_with_more_room(path: Path) -> None:
     with Ledger(path) as ledger:
         fill(ledger, 100)
     before = contents(path)
@@ -295,7 +307,7 @@ def test_a_full_disk_is_one_line_and_the_ledger_continues_with_more_room(path):
 
 
 @pytest.fixture
-def folder_of_others():
+def folder_of_others() -> Iterator[Path]:
     """A folder in which this process may read and not write, even when root runs the tests."""
     root = os.geteuid() == 0
     with tempfile.TemporaryDirectory() as name:
@@ -309,26 +321,18 @@ def folder_of_others():
         folder.chmod(0o755)
 
 
-def test_a_read_only_folder_is_one_line(folder_of_others):
+def test_a_read_only_folder_is_one_line(folder_of_others: Path) -> None:
     with pytest.raises(PermissionError, match=r"Permission denied: '.*ledger\.db\.lock'"):
         Ledger(folder_of_others / "ledger.db")
     with pytest.raises(PermissionError, match=r"Permission denied: '.*part'"):
         Ledger(folder_of_others / "part" / "ledger.db")
 
 
-def test_a_url_costs_less_than_a_millisecond(path):
-    with Ledger(path) as ledger:
-        start_s = time.perf_counter()
-        fill(ledger, 2_000)
-        ledger.mark([row.url for row in ledger.rows("decoded")], "stored")
-        assert (time.perf_counter() - start_s) / 2_000 < 1e-3
-
-
 @pytest.mark.parametrize(
     "num_urls",
     [pytest.param(20_000, marks=pytest.mark.slow), pytest.param(100_000, marks=pytest.mark.long)],
 )
-def test_memory_does_not_grow_with_the_ledger(path, num_urls):
+def test_memory_does_not_grow_with_the_ledger(path: Path, num_urls: int) -> None:
     code = (
         "from pathlib import Path; from tests.commands import most_resident\n"
         "from tests.data.ingest.ledger_writer import *\n"

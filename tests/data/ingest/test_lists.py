@@ -3,22 +3,20 @@
 import io
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm_lightning.data.ingest.lists import (
-    Item,
-    OddLines,
-    hashed_key,
-    read_list,
-    read_split,
-)
+from ddpm_lightning.data.ingest.lists import Item, OddLines, hashed_key, read_list, read_split
 
+Write = Callable[..., str]
 A, B, C = (f"https://example.com/{name}.gif" for name in "abc")
 THREE = [
     Item(0, A, "a.gif", ("a cat sits", "it sleeps")),
@@ -28,10 +26,10 @@ THREE = [
 
 
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path: Path) -> Write:
     """Write bytes or text to a file of some name; its path."""
 
-    def write(data, name="list.tsv"):
+    def write(data: bytes | str, name: str = "list.tsv") -> str:
         data = data.encode() if isinstance(data, str) else data
         (tmp_path / name).write_bytes(data)
         return str(tmp_path / name)
@@ -40,11 +38,11 @@ def write(tmp_path):
 
 
 @contextmanager
-def serving(body, status=200, length=None):
+def serving(body: bytes, status: int = 200, length: int | None = None) -> Iterator[str]:
     """The address of a server on loopback that answers every request alike."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
+        def do_GET(self) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(length or len(body)))
             self.end_headers()
@@ -53,7 +51,7 @@ def serving(body, status=200, length=None):
 
         do_HEAD = do_GET  # noqa: N815
 
-        def log_message(self, *_):
+        def log_message(self, *_: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -65,15 +63,14 @@ def serving(body, status=200, length=None):
         server.server_close()
 
 
-def parquet_bytes(table):
+def parquet_bytes(table: dict[str, list[Any]]) -> bytes:
     arrow = pytest.importorskip("pyarrow", reason="needs the package pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
     file = io.BytesIO()
-    parquet.write_table(arrow.table(table), file)
+    pytest.importorskip("pyarrow.parquet").write_table(arrow.table(table), file)
     return file.getvalue()
 
 
-def test_the_tgif_list_holds_every_url_once_with_all_its_sentences(shared):
+def test_the_tgif_list_holds_every_url_once_with_all_its_sentences(shared: Path) -> None:
     path = shared / "tgif" / "tgif-v1.0-partial.tsv"
     items, report = read_list(str(path))
     rows = [line.split("\t") for line in path.read_text().splitlines()]
@@ -85,7 +82,7 @@ def test_the_tgif_list_holds_every_url_once_with_all_its_sentences(shared):
     assert report == (str(path), 11_112, 6_737, {}, (), 0)
 
 
-def test_the_official_splits_part_the_tgif_list(shared):
+def test_the_official_splits_part_the_tgif_list(shared: Path) -> None:
     folder = shared / "tgif"
     splits = [str(folder / name) for name in ("val.txt", "test.txt")]
     (val, val_report), (test, test_report) = map(read_split, splits)
@@ -99,7 +96,7 @@ def test_the_official_splits_part_the_tgif_list(shared):
     assert all(item.key in test for item in in_test)
 
 
-def test_every_text_format_gives_the_same_items(write):
+def test_every_text_format_gives_the_same_items(write: Write) -> None:
     lines = f'{A}\ta cat sits\n{B}\ta "big" dog, running\n{C}\n{A}\tit sleeps\n'
     table = (
         "id,Caption, URL \n1,a cat sits," + A + '\n2,"a ""big"" dog, running",' + B + "\n"
@@ -113,14 +110,14 @@ def test_every_text_format_gives_the_same_items(write):
             assert report.odd == {}
 
 
-def test_plain_lines_need_no_sentence(write):
+def test_plain_lines_need_no_sentence(write: Write) -> None:
     items, report = read_list(write(f"{A}\n  {B} \n{C}"))
     assert [(item.url, item.captions) for item in items] == [(A, ()), (B, ()), (C, ())]
     assert report.describe().endswith("list.tsv: 3 URLs in 3 rows")
 
 
-def test_parquet_gives_the_same_items(write):
-    table = {
+def test_parquet_gives_the_same_items(write: Write) -> None:
+    table: dict[str, list[Any]] = {
         "id": [1, 2, 3, 4],
         "Url": [A, B, C, A],
         "caption": ["a cat sits", 'a "big" dog, running', None, "it sleeps"],
@@ -150,7 +147,9 @@ def test_parquet_gives_the_same_items(write):
         (None, "is no sound Parquet file of texts"),
     ],
 )
-def test_an_unsuitable_parquet_file_is_named(write, table, complaint):
+def test_an_unsuitable_parquet_file_is_named(
+    write: Write, table: dict[str, list[Any]] | None, complaint: str
+) -> None:
     pytest.importorskip("pyarrow", reason="needs the package pyarrow")
     path = write(parquet_bytes(table) if table else b"PAR1 and no more", "a.parquet")
     with pytest.raises(ValueError, match=complaint) as error:
@@ -158,7 +157,9 @@ def test_an_unsuitable_parquet_file_is_named(write, table, complaint):
     assert "\n" not in str(error.value)
 
 
-def test_parquet_without_pyarrow_names_the_package(write, monkeypatch):
+def test_parquet_without_pyarrow_names_the_package(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ValueError, match=r"a\.parquet needs the package pyarrow; pip install"):
         read_list(write(b"PAR1", "a.parquet"))
@@ -186,7 +187,9 @@ ODD_LINES = [
 
 
 @pytest.mark.parametrize(("line", "cause"), ODD_LINES)
-def test_an_odd_line_costs_itself_alone_and_is_reported(write, line, cause):
+def test_an_odd_line_costs_itself_alone_and_is_reported(
+    write: Write, line: bytes, cause: str
+) -> None:
     good = [A.encode() + b"\ta cat sits", B.encode(), C.encode()]
     items, report = read_list(write(b"\n".join([*good[:2], line, good[2]])))
     assert [item.url for item in items] == [A, B, C]
@@ -203,13 +206,15 @@ def test_an_odd_line_costs_itself_alone_and_is_reported(write, line, cause):
         (f"{B}\tun café".encode("latin-1"), (), "not_utf8"),
     ],
 )
-def test_a_line_with_a_sound_url_keeps_it(write, line, captions, cause):
+def test_a_line_with_a_sound_url_keeps_it(
+    write: Write, line: bytes, captions: tuple[str, ...], cause: str
+) -> None:
     items, report = read_list(write(A.encode() + b"\n" + line + b"\n" + C.encode()))
     assert items[1] == Item(1, B, "b.gif", captions)
     assert report.odd == {cause: OddLines(1, (2,))}
 
 
-def test_the_report_counts_all_odd_lines_and_names_the_first_five(write):
+def test_the_report_counts_all_odd_lines_and_names_the_first_five(write: Write) -> None:
     _, report = read_list(write(f"{A}\n" + "\n" * 1_234 + f"{A}\n"))
     assert report.odd == {
         "blank": OddLines(1_234, (2, 3, 4, 5, 6)),
@@ -221,13 +226,13 @@ def test_the_report_counts_all_odd_lines_and_names_the_first_five(write):
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("lists") / "list.txt"
 
 
 @settings(deadline=None)
 @given(lines=st.lists(st.one_of(st.none(), st.binary(max_size=80)), max_size=30))
-def test_no_bytes_between_good_lines_hide_one(path, lines):
+def test_no_bytes_between_good_lines_hide_one(path: Path, lines: list[bytes | None]) -> None:
     """None stands for a good line, anything else for a line of arbitrary bytes."""
     good = [f"https://good.example/{i}.gif".encode() for i in range(lines.count(None) + 1)]
     left = iter(good[1:])
@@ -239,7 +244,9 @@ def test_no_bytes_between_good_lines_hide_one(path, lines):
     assert sum(odd.num_lines for odd in report.odd.values()) + len(items) >= report.num_rows
 
 
-def test_csv_keeps_line_breaks_in_quotes_and_loses_no_record_after_an_open_quote(write):
+def test_csv_keeps_line_breaks_in_quotes_and_loses_no_record_after_an_open_quote(
+    write: Write,
+) -> None:
     table = f'url,caption\n{A},"two\nlines"\n\n{B},"never closed\n{C},5" high\nx,"open\n'
     items, report = read_list(write(table + "x,\n" * 20 + f"{A}d,\n", "a.csv"))
     assert [(item.url, item.captions) for item in items] == [
@@ -254,7 +261,7 @@ def test_csv_keeps_line_breaks_in_quotes_and_loses_no_record_after_an_open_quote
     }
 
 
-def test_csv_survives_odd_records(write):
+def test_csv_survives_odd_records(write: Write) -> None:
     records = [
         b"url,caption",
         A.encode() + b',"ends in a line break\n"',
@@ -278,12 +285,12 @@ def test_csv_survives_odd_records(write):
 
 
 @pytest.mark.parametrize("header", ["link,caption", "", A])
-def test_csv_without_a_url_column_is_refused(write, header):
+def test_csv_without_a_url_column_is_refused(write: Write, header: str) -> None:
     with pytest.raises(ValueError, match=r"a\.csv (has the columns|: 0 URLs|holds no)"):
         read_list(write(f"{header}\n{A},text\n", "a.csv"))
 
 
-def test_keys_are_unique_whatever_the_list_says(write):
+def test_keys_are_unique_whatever_the_list_says(write: Write) -> None:
     same = [f"https://example.com/{i}/giphy.gif" for i in range(3)]
     hostile = f"https://example.com/{hashed_key(same[0]).replace('/', '%2F')}"
     others = [hostile, "https://example.com", "https://example.org/", A, f"{A}?size=2"]
@@ -292,7 +299,7 @@ def test_keys_are_unique_whatever_the_list_says(write):
     assert all(item.key.endswith("/giphy.gif") for item in items[:3])
 
 
-def test_keys_and_positions_follow_the_list_and_not_its_splits(write):
+def test_keys_and_positions_follow_the_list_and_not_its_splits(write: Write) -> None:
     urls = [f"https://example.com/{i}/giphy.gif" for i in range(3)] + [A, B]
     path = write("\n".join(urls))
     split = write(f"{urls[1]}\nhttps://elsewhere.example/b.gif\n", "split.txt")
@@ -304,7 +311,7 @@ def test_keys_and_positions_follow_the_list_and_not_its_splits(write):
     assert f"5 rows; 2 in the splits {split}: 2 URLs in 2 rows" in report.describe()
 
 
-def test_a_list_is_read_from_any_address(write):
+def test_a_list_is_read_from_any_address(write: Write) -> None:
     fsspec = pytest.importorskip("fsspec", reason="needs the extra tgif")
     text = f"{A}\ta cat sits\n"
     with fsspec.open("memory://lists/a.tsv", "wb") as file:
@@ -314,7 +321,7 @@ def test_a_list_is_read_from_any_address(write):
         assert read_list(address)[0] == expected
 
 
-def test_a_list_is_read_over_http_to_its_end(write):
+def test_a_list_is_read_over_http_to_its_end(write: Write) -> None:
     pytest.importorskip("aiohttp", reason="needs the extra tgif")
     urls = [f"https://example.com/{i}.gif?{'x' * 10_000}" for i in range(600)]
     body = "\n".join(urls).encode()  # more than the 5 MiB that fsspec asks for at a time
@@ -338,19 +345,21 @@ def test_a_list_is_read_over_http_to_its_end(write):
         ("http://127.0.0.1:1/a.tsv", "cannot be read: ClientConnectorError: Cannot connect"),
     ],
 )
-def test_an_address_that_cannot_be_read_is_one_line(tmp_path, address, complaint):
+def test_an_address_that_cannot_be_read_is_one_line(
+    tmp_path: Path, address: str, complaint: str
+) -> None:
     with pytest.raises(ValueError, match=complaint) as error:
         read_list(address.format(tmp_path))
     assert "\n" not in str(error.value)
 
 
-def test_an_endless_list_is_refused_when_it_is_too_long(monkeypatch):
+def test_an_endless_list_is_refused_when_it_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddpm_lightning.data.ingest.files._MAX_BYTES", 2**21)
     with pytest.raises(ValueError, match="/dev/zero has more than 2,097,152 bytes; split it"):
         read_list("/dev/zero")
 
 
-def test_a_list_without_a_url_says_what_it_holds(write):
+def test_a_list_without_a_url_says_what_it_holds(write: Write) -> None:
     with pytest.raises(ValueError, match=r"no URL in .*: 0 URLs in 2 rows; 1 not_a_url \(line 1\)"):
         read_list(write("<html>\n\n"))
     with pytest.raises(ValueError, match=r"no URL in .*: 0 URLs in 0 rows; give lines that start"):
@@ -360,7 +369,7 @@ def test_a_list_without_a_url_says_what_it_holds(write):
 
 
 @pytest.mark.parametrize("missing", ["fsspec", "aiohttp"])
-def test_only_addresses_need_the_extra(write, missing):
+def test_only_addresses_need_the_extra(write: Write, missing: str) -> None:
     code = (
         f"import sys; sys.modules[{missing!r}] = None\n"
         "from ddpm_lightning.data.ingest.lists import read_list\n"
@@ -375,7 +384,7 @@ def test_only_addresses_need_the_extra(write, missing):
 
 
 @pytest.mark.slow
-def test_a_list_as_long_as_tgif_takes_little_memory(write):
+def test_a_list_as_long_as_tgif_takes_little_memory(write: Write) -> None:
     lines = (
         f"https://{i % 40}.media.example.com/{i:032x}/tumblr_{i}.gif\ta man in a hat looks at {i}\n"
         for i in range(120_000)

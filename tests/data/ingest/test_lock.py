@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from threading import Timer
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -19,24 +21,29 @@ HOLD = (
 )
 
 
-@pytest.fixture
-def holding(tmp_path):
-    """Start a process that holds tmp_path/lock; the process and what it printed."""
-    processes = []
+Holding = Callable[..., tuple[subprocess.Popen[str], str]]
 
-    def start(code="print(os.getpid(), flush=True)\n"):
+
+@pytest.fixture
+def holding(tmp_path: Path) -> Iterator[Holding]:
+    """Start a process that holds tmp_path/lock; the process and what it printed."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(code: str = "print(os.getpid(), flush=True)\n") -> tuple[subprocess.Popen[str], str]:
         command = [sys.executable, "-c", HOLD + code + "time.sleep(60)\n", str(tmp_path / "lock")]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert processes[-1].stdout is not None
         return processes[-1], processes[-1].stdout.readline().strip()
 
     yield start
     for process in processes:
         process.kill()
         process.wait()
+        assert process.stdout is not None
         process.stdout.close()
 
 
-def test_the_second_process_is_told_who_is_first(holding, tmp_path):
+def test_the_second_process_is_told_who_is_first(holding: Holding, tmp_path: Path) -> None:
     process, pid = holding()
     with pytest.raises(
         ValueError, match=f"is in use by process {pid} on .*; wait for its end"
@@ -48,15 +55,22 @@ def test_the_second_process_is_told_who_is_first(holding, tmp_path):
     ProcessLock(tmp_path / "lock").release()
 
 
-def test_a_waiting_process_gets_the_lock_when_the_first_ends(holding, tmp_path):
+def test_a_waiting_process_gets_the_lock_when_the_first_ends(
+    holding: Holding, tmp_path: Path
+) -> None:
     process, _ = holding()
-    Timer(0.3, process.kill).start()
-    start_s = time.monotonic()
-    ProcessLock(tmp_path / "lock", wait=True).release()
-    assert 0.2 < time.monotonic() - start_s < 5
+    waiting = Thread(target=lambda: ProcessLock(tmp_path / "lock", wait=True).release())
+    waiting.start()
+    time.sleep(0.2)
+    assert waiting.is_alive()
+    process.kill()
+    waiting.join(600)
+    assert not waiting.is_alive()
 
 
-def test_a_forked_worker_does_not_keep_the_lock_of_its_killed_parent(holding, tmp_path):
+def test_a_forked_worker_does_not_keep_the_lock_of_its_killed_parent(
+    holding: Holding, tmp_path: Path
+) -> None:
     process, worker = holding(
         "if not (worker := os.fork()): time.sleep(60)\nprint(worker, flush=True)\n"
     )
@@ -69,7 +83,7 @@ def test_a_forked_worker_does_not_keep_the_lock_of_its_killed_parent(holding, tm
     os.kill(int(worker), signal.SIGKILL)
 
 
-def test_one_process_does_not_get_the_lock_twice(tmp_path):
+def test_one_process_does_not_get_the_lock_twice(tmp_path: Path) -> None:
     lock = ProcessLock(tmp_path / "lock")
     for _ in range(2):  # the refusal does not free it
         with pytest.raises(ValueError, match=f"is in use by this process \\({os.getpid()}\\)"):
@@ -85,7 +99,7 @@ def test_one_process_does_not_get_the_lock_twice(tmp_path):
     ProcessLock(tmp_path / "lock").release()
 
 
-def test_a_ledger_has_one_writer(tmp_path):
+def test_a_ledger_has_one_writer(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.db"):
         with pytest.raises(ValueError, match=f"{tmp_path} is in use by this process"):
             Ledger(tmp_path / "ledger.db")

@@ -7,24 +7,31 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from ddpm_lightning.data.ingest.decode import Decoded, Recipe, decode_clip
+from ddpm_lightning.data.decode import Decoded, Recipe, decode_fetched
 from ddpm_lightning.data.ingest.pool import Budget, DecodePool, Failure
+from tests.commands import wait_for
 from tests.data.shared import gif_bytes, noise_gif
 
 RECIPE = Recipe(height=8, width=8, fps=10)
 GIF = noise_gif(seed=0)
 
 
-def pooled(steps, num_workers=1, budget=None):
+def pooled(
+    steps: Callable[[DecodePool], Awaitable[Any]],
+    num_workers: int = 1,
+    budget: Budget | None = None,
+) -> Any:
     """What the coroutine steps(pool) returns, given a pool that works."""
 
-    async def main():
+    async def main() -> Any:
         async with DecodePool(RECIPE, num_workers, budget or Budget()) as pool:
             assert isinstance(await pool.decode(GIF), Decoded)
             return await steps(pool)
@@ -32,41 +39,41 @@ def pooled(steps, num_workers=1, budget=None):
     return asyncio.run(main())
 
 
-def pids(pool):
+def pids(pool: DecodePool) -> list[int]:
     return [worker._process.pid for worker in pool._workers if worker._process]
 
 
-def is_alive(pid):
+def is_alive(pid: int) -> bool:
     with suppress(ProcessLookupError):
         os.kill(pid, 0)
         return True
     return False
 
 
-def huge_gif(num_images=2):
+def huge_gif(num_images: int = 2) -> bytes:
     """A few hundred bytes that take 64 MiB for the canvas alone."""
     images = [{"indices": [[k % 3]], "disposal": 3, "transparent": 3} for k in range(num_images)]
     return gif_bytes((4096, 4096), images)
 
 
-def test_a_pool_decodes_like_a_call():
+def test_a_pool_decodes_like_a_call() -> None:
     gifs = [noise_gif(seed, num_frames=3 + seed) for seed in range(8)] + [GIF[:-1], b""]
 
-    async def steps(pool):
+    async def steps(pool: DecodePool) -> Any:
         return await asyncio.gather(*map(pool.decode, gifs))
 
     *decoded, cut, empty = pooled(steps, num_workers=2)
     for data, theirs in zip(gifs, decoded, strict=False):
-        ours = decode_clip(data, RECIPE)
+        ours = decode_fetched(data, RECIPE)
         np.testing.assert_array_equal(ours.clip, theirs.clip)
-        assert ours._replace(clip=None) == theirs._replace(clip=None)
+        assert ours[1:] == theirs[1:]
     assert (cut.cause, empty.cause) == ("truncated", "not_a_gif")
     assert not cut.transient
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_crashed_worker_is_replaced_and_its_gif_has_a_cause(number):
-    async def steps(pool):
+def test_a_crashed_worker_is_replaced_and_its_gif_has_a_cause(number: int) -> None:
+    async def steps(pool: DecodePool) -> Any:
         (pid,) = pids(pool)
         os.kill(pid, signal.SIGSTOP)
         broken = asyncio.create_task(pool.decode(GIF))
@@ -84,24 +91,24 @@ def test_a_crashed_worker_is_replaced_and_its_gif_has_a_cause(number):
 
 
 @pytest.mark.slow
-def test_a_worker_that_hangs_is_killed_and_replaced():
-    async def steps(pool):
+def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
+    async def steps(pool: DecodePool) -> Any:
         (pid,) = pids(pool)
         os.kill(pid, signal.SIGSTOP)
         start = time.monotonic()
         hung = await pool.decode(GIF)
         return hung, time.monotonic() - start, await pool.decode(GIF), is_alive(pid)
 
-    hung, seconds, after, alive = pooled(steps, budget=Budget(seconds=0.3))
-    assert hung == Failure("decode_timeout", "killed after 0.3 s")
-    assert 0.3 <= seconds < 2
+    hung, seconds, after, alive = pooled(steps, budget=Budget(seconds=4.0))
+    assert hung == Failure("decode_timeout", "killed after 4 s")
+    assert seconds >= 4
     assert isinstance(after, Decoded)
     assert not alive
 
 
 @pytest.mark.slow
-def test_more_memory_than_the_budget_is_refused():
-    async def steps(pool):
+def test_more_memory_than_the_budget_is_refused() -> None:
+    async def steps(pool: DecodePool) -> Any:
         return await pool.decode(huge_gif()), await pool.decode(GIF)
 
     failure, after = pooled(steps, budget=Budget(memory=160 * 2**20))
@@ -110,10 +117,10 @@ def test_more_memory_than_the_budget_is_refused():
     assert isinstance(after, Decoded)
 
 
-def test_a_worker_that_outgrows_its_budget_is_killed():
+def test_a_worker_that_outgrows_its_budget_is_killed() -> None:
     """Its own limit is lifted from outside, so that only the pool's watch is left."""
 
-    async def steps(pool):
+    async def steps(pool: DecodePool) -> Any:
         (pid,) = pids(pool)
         _, hard = resource.prlimit(pid, resource.RLIMIT_AS)
         resource.prlimit(pid, resource.RLIMIT_AS, (hard, hard))
@@ -125,18 +132,21 @@ def test_a_worker_that_outgrows_its_budget_is_killed():
     assert not alive
 
 
-def test_a_worker_that_died_idle_costs_no_gif():
-    async def steps(pool):
-        os.kill(*pids(pool), signal.SIGKILL)
-        await asyncio.sleep(0.2)
+def test_a_worker_that_died_idle_costs_no_gif() -> None:
+    async def steps(pool: DecodePool) -> Any:
+        (process,) = [worker._process for worker in pool._workers]
+        assert process is not None
+        process.kill()
+        while process.returncode is None:
+            await asyncio.sleep(0.01)
         return await pool.decode(GIF)
 
     assert isinstance(pooled(steps), Decoded)
 
 
 @pytest.mark.slow
-def test_a_cancelled_decode_leaves_a_working_pool():
-    async def steps(pool):
+def test_a_cancelled_decode_leaves_a_working_pool() -> None:
+    async def steps(pool: DecodePool) -> Any:
         (pid,) = pids(pool)
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(TimeoutError):
@@ -149,10 +159,10 @@ def test_a_cancelled_decode_leaves_a_working_pool():
 
 
 @pytest.mark.slow
-def test_no_worker_outlives_the_context():
+def test_no_worker_outlives_the_context() -> None:
     started = []
 
-    async def steps(pool):
+    async def steps(pool: DecodePool) -> Any:
         started.extend(pids(pool))
         raise RuntimeError("something else went wrong")
 
@@ -162,13 +172,16 @@ def test_no_worker_outlives_the_context():
     assert not any(map(is_alive, started))
 
 
-def test_workers_that_cannot_start_are_no_fault_of_the_gif(monkeypatch):
+def test_workers_that_cannot_start_are_no_fault_of_the_gif(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def steps(pool: DecodePool) -> None:
+        raise AssertionError("the pool works")
+
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ChildProcessError, match="a decode worker did not start"):
-        pooled(None)
+        pooled(steps)
 
 
-def test_impossible_budgets_are_refused():
+def test_impossible_budgets_are_refused() -> None:
     with pytest.raises(ValueError, match=r"budget.seconds must be positive, got 0"):
         Budget(seconds=0)
 
@@ -188,13 +201,10 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
-def test_workers_end_when_their_pool_is_killed():
+def test_workers_end_when_their_pool_is_killed() -> None:
     command = [sys.executable, "-c", ORPHANS]
     root = Path(__file__).parents[3]
     ended = subprocess.run(command, stdout=subprocess.PIPE, cwd=root, check=False)
     orphans = [int(pid) for pid in ended.stdout.split()]
     assert len(orphans) == 2
-    deadline = time.monotonic() + 5
-    while any(map(is_alive, orphans)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(is_alive, orphans))
+    wait_for(lambda: not any(map(is_alive, orphans)))

@@ -1,14 +1,17 @@
 """A list of URLs and the parts of its store: what is there, what is missing, what does not fit."""
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ddpm_lightning.data.decode import Recipe
 from ddpm_lightning.data.ingest.driver import run
 from ddpm_lightning.data.ingest.fetch_limits import FetchLimits
 from ddpm_lightning.data.ingest.urls import UrlList
 from ddpm_lightning.data.shards import MANIFEST
+from ddpm_lightning.data.store import ClipStore
 from tests.data.ingest.ingester import LIMITS, RECIPE
 from tests.data.ingest.server import GifServer
 from tests.data.ingest.test_driver import gif
@@ -18,22 +21,30 @@ NUM_GIFS = 12
 
 
 @pytest.fixture
-def server(tmp_path):
+def server(tmp_path: Path) -> Iterator[GifServer]:
     with GifServer({f"{i}.gif": gif(i) for i in range(NUM_GIFS)}) as server:
         (tmp_path / "list.txt").write_text("".join(f"{server.url(n)}\n" for n in server.gifs))
         yield server
 
 
-def urls_of(folder, address="list.txt", recipe=RECIPE):
+def urls_of(folder: Path, address: str = "list.txt", recipe: Recipe = RECIPE) -> UrlList:
     return UrlList(str(folder / address), [], recipe, folder / "cache")
 
 
-def ingest(urls, part=0, num_parts=1):
+def finished_store(urls: UrlList) -> ClipStore:
+    store = urls.finished_store()
+    assert store is not None
+    return store
+
+
+def ingest(urls: UrlList, part: int = 0, num_parts: int = 1) -> None:
     job = urls.job(part, num_parts, LIMITS, num_workers=1)
     assert run(job, "none", wait=False, tell=lambda news: None).complete
 
 
-def test_a_list_is_the_same_however_its_file_is_spelt(tmp_path, monkeypatch):
+def test_a_list_is_the_same_however_its_file_is_spelt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     folders = {
         UrlList(address, [], RECIPE, Path("cache")).directory
@@ -48,7 +59,9 @@ def test_a_list_is_the_same_however_its_file_is_spelt(tmp_path, monkeypatch):
     assert len(folders | {urls.directory for urls in others}) == 4
 
 
-def test_a_missing_part_is_noticed(tmp_path, server, caplog):
+def test_a_missing_part_is_noticed(
+    tmp_path: Path, server: GifServer, caplog: pytest.LogCaptureFixture
+) -> None:
     urls = urls_of(tmp_path)
     assert urls.finished_store() is None
     for part in (0, 2):
@@ -60,10 +73,10 @@ def test_a_missing_part_is_noticed(tmp_path, server, caplog):
     assert len(urls.store()) == shares[0] + shares[2]
     assert "2 of 3 parts" in caplog.text
     ingest(urls, 1, 3)
-    assert len(urls.finished_store()) == NUM_GIFS
+    assert len(finished_store(urls)) == NUM_GIFS
 
 
-def test_a_list_is_dealt_in_one_way(tmp_path, server):
+def test_a_list_is_dealt_in_one_way(tmp_path: Path, server: GifServer) -> None:
     urls = urls_of(tmp_path)
     ingest(urls, 0, 2)
     with pytest.raises(ValueError, match=r"num_parts must be 2.* got 3"):
@@ -75,42 +88,48 @@ def test_a_list_is_dealt_in_one_way(tmp_path, server):
 
 
 @pytest.mark.parametrize("file", [bin_of, index_of, lambda folder, number: folder / MANIFEST])
-def test_a_damaged_store_is_not_finished_and_another_ingest_mends_it(file, tmp_path, server):
+def test_a_damaged_store_is_not_finished_and_another_ingest_mends_it(
+    file: Callable[[Path, int], Path], tmp_path: Path, server: GifServer
+) -> None:
     urls = urls_of(tmp_path)
     ingest(urls)
     path = file(urls.parts()[0], 0)
     path.write_bytes(path.read_bytes()[:-1])
     assert urls.finished_store() is None
     ingest(urls)
-    assert len(urls.finished_store()) == NUM_GIFS
+    assert len(finished_store(urls)) == NUM_GIFS
 
 
-def write_list(folder, server, names, name="list.txt"):
+def write_list(
+    folder: Path, server: GifServer, names: Iterable[str], name: str = "list.txt"
+) -> None:
     (folder / name).write_text("".join(f"{server.url(n)}\n" for n in names))
 
 
-def test_however_it_is_spelt_an_ingest_goes_on_with_it(tmp_path, server, monkeypatch):
+def test_however_it_is_spelt_an_ingest_goes_on_with_it(
+    tmp_path: Path, server: GifServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for address in ("list.txt", "./list.txt", str(tmp_path / "list.txt")):
         ingest(UrlList(address, [], RECIPE, Path("cache")))
     assert len(server.requests) == NUM_GIFS
 
 
-def test_a_list_that_grew_is_not_finished(tmp_path, server):
+def test_a_list_that_grew_is_not_finished(tmp_path: Path, server: GifServer) -> None:
     names = list(server.gifs)
     write_list(tmp_path, server, names[:5])
     ingest(urls_of(tmp_path))
-    assert len(urls_of(tmp_path).finished_store()) == 5
+    assert len(finished_store(urls_of(tmp_path))) == 5
     write_list(tmp_path, server, names)
     assert urls_of(tmp_path).finished_store() is None
     ingest(urls_of(tmp_path))
-    assert len(urls_of(tmp_path).finished_store()) == NUM_GIFS
+    assert len(finished_store(urls_of(tmp_path))) == NUM_GIFS
     (tmp_path / "list.txt").unlink()
     assert urls_of(tmp_path).finished_store() is None  # nobody knows
     assert len(urls_of(tmp_path).store()) == NUM_GIFS
 
 
-def test_an_edited_list_keeps_its_parts(tmp_path, server):
+def test_an_edited_list_keeps_its_parts(tmp_path: Path, server: GifServer) -> None:
     names = list(server.gifs)
     write_list(tmp_path, server, names[1:])
     for part in range(2):
@@ -119,10 +138,10 @@ def test_an_edited_list_keeps_its_parts(tmp_path, server):
     for part in range(2):
         ingest(urls_of(tmp_path), part, 2)
     assert len(server.requests) == NUM_GIFS
-    assert len(urls_of(tmp_path).finished_store()) == NUM_GIFS
+    assert len(finished_store(urls_of(tmp_path))) == NUM_GIFS
 
 
-def test_splits_share_what_is_stored(tmp_path, server):
+def test_splits_share_what_is_stored(tmp_path: Path, server: GifServer) -> None:
     """Of the whole list, or of another split first: no URL is fetched twice."""
     names = list(server.gifs)
     write_list(tmp_path, server, names[:4], "train.txt")
@@ -132,11 +151,11 @@ def test_splits_share_what_is_stored(tmp_path, server):
         for splits in ([str(tmp_path / "train.txt")], [str(tmp_path / "val.txt")], [])
     )
     ingest(train)
-    assert [len(server.requests), len(train.finished_store())] == [4, 4]
+    assert [len(server.requests), len(finished_store(train))] == [4, 4]
     assert val.finished_store() is None
     assert whole.finished_store() is None
     ingest(val)
-    assert [len(server.requests), len(val.finished_store())] == [6, 2]
+    assert [len(server.requests), len(finished_store(val))] == [6, 2]
     ingest(whole)
-    assert [len(server.requests), len(whole.finished_store())] == [NUM_GIFS, NUM_GIFS]
-    assert {entry.key for entry in train.finished_store().entries} == set(names[:4])
+    assert [len(server.requests), len(finished_store(whole))] == [NUM_GIFS, NUM_GIFS]
+    assert {entry.key for entry in finished_store(train).entries} == set(names[:4])

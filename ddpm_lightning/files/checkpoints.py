@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ddpm_lightning.data.atomic import remove_temporaries, temporary_of, write_file
+from ddpm_lightning.files.atomic import remove_temporaries, temporary_of, write_file
 
 LAST, BEST, STEP = "last.ckpt", "best.ckpt", "step_{:08d}.ckpt"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -26,11 +26,15 @@ _log = logging.getLogger(__name__)
 
 
 class DamagedCheckpoint(ValueError):  # noqa: N818 - a state of a file
-    """The file is not what was written; str() names it and says why."""
+    """A checkpoint is not what was written; str() names the file and the reason."""
 
 
 def write(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Raises WriteRefused, naming path and bytes, and leaves what was there, if it cannot be."""
+    """Write a checkpoint and its checksum; what was there stays if that fails.
+
+    Raises:
+        WriteRefused: with path and bytes.
+    """
     buffer = io.BytesIO()
     torch.save(plain(checkpoint), buffer)
     # Left to the collector of cycles, as part of a refusal's traceback, it would crash Python 3.12.
@@ -41,22 +45,56 @@ def write(checkpoint: Mapping[str, Any], path: Path) -> None:
         _write_digests(path, [digest])
 
 
-def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """What was written there. Raises DamagedCheckpoint, FileNotFoundError."""
-    data = verified(path)
+def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
+    """Return what was written there.
+
+    Args:
+        mmap: whether tensors stay in the file until they are used.
+    Raises:
+        DamagedCheckpoint, FileNotFoundError.
+    """
+    if not mmap:
+        return _load(io.BytesIO(verified(path)), path, map_location)
+    own = temporary_of(path)  # a run that is resumed would replace the file while it is read
     try:
-        found = torch.load(io.BytesIO(data), map_location=map_location, weights_only=True)
+        os.link(path, own)
+    except OSError:  # a file system without hard links, or a directory that is not ours
+        return read(path, map_location)
+    try:
+        _verify(own.read_bytes(), path)
+        return _load(own, path, map_location)
+    finally:
+        own.unlink()
+
+
+def _load(source: io.BytesIO | Path, path: Path, map_location: Any) -> dict[str, Any]:
+    is_mapped = isinstance(source, Path)
+    try:
+        checkpoint = torch.load(
+            source, map_location=map_location, weights_only=True, mmap=is_mapped
+        )
     except Exception as error:  # what torch raises for foreign bytes has many types
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DamagedCheckpoint(f"{path} is not a checkpoint: {reason}") from error
-    if not isinstance(found, dict):
-        raise DamagedCheckpoint(f"{path} is not a checkpoint: it holds a {type(found).__name__}")
-    return found
+    if not isinstance(checkpoint, dict):
+        kind = type(checkpoint).__name__
+        raise DamagedCheckpoint(f"{path} is not a checkpoint: it holds a {kind}")
+    return checkpoint
 
 
 def verified(path: Path) -> bytes:
-    """The file's bytes. Raises DamagedCheckpoint, FileNotFoundError."""
+    """Return the bytes of the file.
+
+    Raises:
+        DamagedCheckpoint: if their checksum is another, or is missing.
+        FileNotFoundError: if there is no such file.
+    """
     data = path.read_bytes()
+    _verify(data, path)
+    return data
+
+
+def _verify(data: bytes, path: Path) -> None:
     digests = _digests(path)
     if not digests:
         raise DamagedCheckpoint(
@@ -65,11 +103,10 @@ def verified(path: Path) -> bytes:
         )
     if hashlib.sha256(data).hexdigest() not in digests:
         raise DamagedCheckpoint(f"{path} is damaged: its checksum is not that of {path}.sha256")
-    return data
 
 
 def is_whole(path: Path) -> bool:
-    """Whether it is there, and what was written."""
+    """Return whether the file is there and is what was written."""
     try:
         verified(path)
     except (DamagedCheckpoint, FileNotFoundError):
@@ -78,7 +115,7 @@ def is_whole(path: Path) -> bool:
 
 
 def link(path: Path, other: Path) -> None:
-    """Makes the same checkpoint known by another path, too, without a copy if possible."""
+    """Give the same checkpoint another path, too, without a copy if possible."""
     other.parent.mkdir(exist_ok=True)
     temporary = temporary_of(other)
     digests = _digests(path)
@@ -95,13 +132,13 @@ def link(path: Path, other: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """The checkpoint first: a checksum alone is no checkpoint, and is swept away."""
+    """Remove a checkpoint, then its checksum, which `sweep` removes where it is left alone."""
     path.unlink(missing_ok=True)
     _sidecar(path).unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:
-    """Removes what a killed process left half done. Nobody else may be writing there."""
+    """Remove what a killed process left half written; no other process may write there."""
     remove_temporaries(folder)
     for path in folder.glob("*.ckpt.sha256"):
         if not path.with_suffix("").exists():
@@ -109,14 +146,17 @@ def sweep(folder: Path) -> None:
 
 
 def by_step(folder: Path) -> list[Path]:
-    """The numbered checkpoints, newest first."""
+    """Return the numbered checkpoints, newest first."""
     return sorted(folder.glob(STEP.replace("{:08d}", "[0-9]*")), reverse=True)
 
 
 def newest_valid(folder: Path) -> Path | None:
-    """The newest checkpoint that is what was written; a warning for each newer one that is not.
+    """Return the newest checkpoint that is what was written, None if there is no checkpoint.
 
-    None if there is no checkpoint. Raises DamagedCheckpoint if there are only damaged ones.
+    A warning names each newer one that is damaged.
+
+    Raises:
+        DamagedCheckpoint: if there are only damaged ones.
     """
     damage: list[DamagedCheckpoint] = []
     for path in filter(Path.exists, [folder / LAST, *by_step(folder), folder / BEST]):
@@ -125,8 +165,8 @@ def newest_valid(folder: Path) -> Path | None:
         except DamagedCheckpoint as error:
             damage.append(error)
             continue
-        for found in damage:
-            _log.warning("%s; taking %s instead", found, path)
+        for newer in damage:
+            _log.warning("%s; taking %s instead", newer, path)
         return path
     if damage:
         raise DamagedCheckpoint(f"no checkpoint in {folder} is whole: {damage[0]}")
@@ -134,7 +174,11 @@ def newest_valid(folder: Path) -> Path | None:
 
 
 def plain(value: Any) -> Any:
-    """The same in dicts, lists, tuples, tensors, strings and numbers. TypeError for all else."""
+    """Return the same value in dicts, lists, tuples, tensors, strings and numbers.
+
+    Raises:
+        TypeError: for all else.
+    """
     if isinstance(value, Mapping):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -4,9 +4,7 @@ import hashlib
 import os
 import pickle
 import random
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from ddpm_lightning.data.atomic import WriteRefused
-from ddpm_lightning.training.checkpoint_io import (
+from ddpm_lightning.files.atomic import WriteRefused
+from ddpm_lightning.files.checkpoints import (
+    STEP,
     DamagedCheckpoint,
     link,
     newest_valid,
@@ -25,7 +24,7 @@ from ddpm_lightning.training.checkpoint_io import (
     sweep,
     write,
 )
-from tests.commands import ROOT
+from tests.commands import spawn, start, wait_for
 
 
 def checkpoint(step: int = 1) -> dict[str, Any]:
@@ -189,44 +188,19 @@ def test_a_removed_one_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# Writes checkpoints without end, each time the next one under a new and an old name.
-WRITER = """
-import sys
-from pathlib import Path
-from ddpm_lightning.training.checkpoint_io import STEP, by_step, link, remove, write
-from tests.training.test_checkpoint_io import checkpoint
-folder, step = Path(sys.argv[1]), int(sys.argv[2])
-while True:
-    last = folder / "last.ckpt"
-    write(checkpoint(step), last)
-    link(last, folder / STEP.format(step))
-    for old in by_step(folder)[2:]:
-        remove(old)
-    print(step, flush=True)
-    step += 1
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("num_kills", [5, pytest.param(50, marks=pytest.mark.long)])
 def test_kill_9_while_saving_leaves_the_newest_or_the_one_before(
-    num_kills: int, tmp_path: Path
+    num_kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With temporary files of others on another file system, where renaming is not possible."""
     rng, step = random.Random(num_kills), 1
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    environment["TMPDIR"] = "/dev/shm"
+    monkeypatch.setenv("TMPDIR", "/dev/shm")
     for _ in range(num_kills):
-        process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path), str(step)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        process.stdout.readline()  # it has begun
+        process = start(tmp_path, "tests/files/checkpoint_writer", str(tmp_path), str(step))
+        wait_for((tmp_path / STEP.format(step)).exists)
         time.sleep(rng.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         told = [int(line) for line in process.communicate()[0].split()]
         path = newest_valid(tmp_path)
         assert path is not None
@@ -241,36 +215,13 @@ def test_kill_9_while_saving_leaves_the_newest_or_the_one_before(
     assert all(name.removesuffix(".sha256") in names for name in names)
 
 
-# A limit on the size of files refuses as a full disk does, in the middle of the file.
-LIMITED = """
-import resource, signal, sys
-from pathlib import Path
-from ddpm_lightning.training.checkpoint_io import write
-from tests.training.test_checkpoint_io import checkpoint
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-before = resource.getrlimit(resource.RLIMIT_FSIZE)
-resource.setrlimit(resource.RLIMIT_FSIZE, (20000, before[1]))
-try:
-    write(checkpoint(2), Path(sys.argv[1]))
-except OSError as error:
-    print(error)
-finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)  # coverage writes files, too
-"""
-
-
 @pytest.mark.slow
 def test_a_full_disk_is_named_with_the_bytes_and_keeps_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
     write(checkpoint(1), path)
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    (line,) = done.stdout.splitlines()
+    result = spawn(tmp_path, "tests/files/checkpoint_writer", str(path))
+    assert result.code == 0, result.err
+    (line,) = result.out.splitlines()
     assert f"cannot write {path}: File too large" in line
     assert "bytes are needed" in line
     assert equal(read(path), checkpoint(1))

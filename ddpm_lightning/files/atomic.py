@@ -15,7 +15,7 @@ _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 class WriteRefused(OSError):  # noqa: N818 - it is one more OSError
-    """The disk is full, read-only or broken; str() is one line with the path and the bytes."""
+    """A disk is full, read-only or broken; str() is one line with the path and the bytes."""
 
     reason: str
     num_bytes: int | None
@@ -24,7 +24,8 @@ class WriteRefused(OSError):  # noqa: N818 - it is one more OSError
 def write_file(path: Path, parts: Iterable[bytes | memoryview], num_bytes: int) -> None:
     """Make path hold the parts, num_bytes in all; what was there stays until they are on the disk.
 
-    Raises WriteRefused.
+    Raises:
+        WriteRefused: if the disk does not take them.
     """
     temporary = temporary_of(path)
     try:
@@ -43,12 +44,12 @@ def write_file(path: Path, parts: Iterable[bytes | memoryview], num_bytes: int) 
 
 
 def temporary_of(path: Path) -> Path:
-    """A name that nobody else has, in the same folder."""
+    """Return a name in the same folder that no other process uses."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Files that killed processes have left half written. Nobody else may be writing there."""
+    """Remove what killed processes have left half written; no other process may write there."""
     for path in folder.glob(".*"):
         if _TEMPORARY.fullmatch(path.name) and path.is_file():
             path.unlink()
@@ -57,11 +58,12 @@ def remove_temporaries(folder: Path) -> None:
 def write_folder(
     folder: Path, write: Callable[[Path], None], is_valid: Callable[[Path], bool]
 ) -> None:
-    """Make folder hold what write puts into a temporary folder beside it.
+    """Make folder hold what `write` puts into a temporary folder beside it.
 
     Whatever lies at folder and is not valid is deleted. When another process was first with a
     valid folder, that one stays. An exception in write leaves everything as it was.
-    Raises WriteRefused.
+    Raises:
+        WriteRefused: if the disk does not take it.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +94,7 @@ def _refused(
 
 
 def _sync_folder(folder: Path) -> None:
-    """Onto the disk itself, so that a rename survives a crash."""
+    """Write a folder's entries to the disk itself, so that a rename survives a crash."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

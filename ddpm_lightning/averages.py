@@ -22,17 +22,17 @@ class Decay(ABC):
 
     @abstractmethod
     def at(self, n: int) -> float:
-        """decay_n in [0, 1), after optimizer step n = 1, 2, .."""
+        """Return decay_n in [0, 1), for optimizer step n = 1, 2, .."""
 
 
 class ConstantDecay(Decay):
-    """The same at every step but the first ones: there (1 + n) / (10 + n), as long as that is less.
+    """Keeps `decay` of the average at each step, but (1 + n) / (10 + n) as long as that is less.
 
     Args:
         decay: 0.999 averages over a thousand steps or so.
     """
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: float = 0.995) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {decay}; 0.999 suits long runs")
         self.decay = decay
@@ -57,7 +57,7 @@ class PowerDecay(Decay):
 
 
 def gamma_of(relative_length: float) -> float:
-    """The power whose window has this relative length.
+    """Return the power gamma whose window has this relative length.
 
     Its square is (gamma + 1) / ((gamma + 2)^2 (gamma + 3)), so gamma is the root of a cubic.
     """
@@ -74,14 +74,15 @@ _LONGEST = 12**-0.5  # gamma = 0: the mean of all steps
 
 
 class Window(NamedTuple):
-    """Of a power-law average: its gamma, and the step after which it was taken."""
+    """The window of a power-law average: its gamma, and the step after which it was taken."""
 
     gamma: float
     step: int
 
 
 def combine(windows: Sequence[Window], wanted: Window) -> list[float]:
-    """Coefficients of the averages with these windows whose sum is closest to the wanted one.
+    """Return coefficients for averages of these windows so that their sum is closest to the wanted
+    one.
 
     Least squares between the windows as functions of tau (the paper's sec. 3.2, algorithm 3); they
     are in closed form, so no weights are needed.
@@ -89,12 +90,12 @@ def combine(windows: Sequence[Window], wanted: Window) -> list[float]:
     gram = np.array([[_overlap(a, b) for b in windows] for a in windows])
     target = np.array([_overlap(a, wanted) for a in windows])
     scale = np.sqrt(np.diag(gram))  # windows of early steps are high and narrow
-    found = np.linalg.lstsq(gram / np.outer(scale, scale), target / scale, rcond=1e-14)[0]
-    return list(map(float, found / scale))
+    solution = np.linalg.lstsq(gram / np.outer(scale, scale), target / scale, rcond=1e-14)[0]
+    return list(map(float, solution / scale))
 
 
 def _overlap(a: Window, b: Window) -> float:
-    """Integral of the product of two windows over tau in [0, the earlier step]."""
+    """Return the integral of the product of two windows over tau in [0, the earlier step]."""
     first, last = (a, b) if a.step <= b.step else (b, a)
     powers = (a.gamma + 1) * (b.gamma + 1) / (a.gamma + b.gamma + 1)
     return float(powers * (first.step / last.step) ** last.gamma / last.step)

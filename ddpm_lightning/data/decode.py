@@ -1,7 +1,8 @@
 """One GIF, checked and decoded: its bytes to a clip at the training size and frame rate.
 
 Defines Recipe (everything that determines the clip), Decoded (the clip and what is known about
-it) and decode_clip. Nothing here bounds time or memory: pool does.
+it), decode for GIFs of a user's own and decode_fetched for those of strangers. Nothing here bounds
+time: ingest.pool does.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ import numpy as np
 from ddpm_lightning.data import gif
 from ddpm_lightning.data.clip import MAX_CLIP_FRAMES, ClipFormat, resample
 from ddpm_lightning.data.gif_blocks import GifError, Limits, walk
-from ddpm_lightning.data.ingest.shots import find_shots
+from ddpm_lightning.data.shots import find_shots
 
 FETCHED_LIMITS = Limits(max_pixels=400_000_000, max_frames=2_000, max_side=4096)
 
@@ -26,13 +27,14 @@ _MAX_CLIP_BYTES = 64 * 2**20  # a worker holds several copies
 
 @dataclass(frozen=True)
 class Recipe:
-    """The form of all clips of a cache, and which GIFs it takes.
+    """Determines the form of all clips of a store, and which GIFs enter it.
 
     Args:
         height, width, fps, channels: see ClipFormat.
         min_seconds, max_seconds: GIFs that last less, or more, are refused; None: no bound.
         limits: GIFs that claim more are refused before anything is decoded.
-    Raises ValueError for sizes and rates that cannot be.
+    Raises:
+        ValueError: for sizes and rates that cannot be.
     """
 
     height: int
@@ -52,19 +54,19 @@ class Recipe:
 
     @property
     def clip_format(self) -> ClipFormat:
-        """For one frame: clips keep all of theirs."""
+        """Return the format for one frame: clips keep all of theirs."""
         return ClipFormat(self.height, self.width, 1, self.fps, self.channels)
 
     def digest(self) -> str:
-        """16 hexadecimal digits that name the cache: another recipe, another cache."""
+        """Return 16 hexadecimal digits that differ between recipes, to name the store."""
         identity = {"version": _VERSION, "filter": _FILTER} | asdict(self)
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
 class Decoded(NamedTuple):
-    """A usable GIF. shots are the frames of the clip at which a shot starts, 0 first."""
+    """A GIF's clip and facts; shots are the frames of the clip at which a shot starts, 0 first."""
 
-    clip: np.ndarray  # (N, height, width, channels) uint8, N >= 2
+    clip: np.ndarray  # (N, height, width, channels) uint8
     seconds: float
     sha256: str  # of the file
     shots: tuple[int, ...]
@@ -74,10 +76,13 @@ class Decoded(NamedTuple):
     fps: float  # of the GIF, on average
 
 
-def decode_clip(data: bytes, recipe: Recipe) -> Decoded:
+def decode(data: bytes, recipe: Recipe, max_frames: int = MAX_CLIP_FRAMES) -> Decoded:
     """Check a GIF file and make a clip of all of it.
 
-    Raises GifError: what walk and canvases refuse, and too_short, too_long, still.
+    Args:
+        max_frames: a GIF that would give a longer clip is too_long.
+    Raises:
+        GifError: for what walk and canvases refuse, and too_short, too_long.
     """
     structure = walk(data, recipe.limits)
     seconds = sum(image.duration_ms for image in structure.images) / 1000
@@ -85,11 +90,7 @@ def decode_clip(data: bytes, recipe: Recipe) -> Decoded:
         raise GifError("too_short", f"{seconds:g} s, wanted at least {recipe.min_seconds:g}")
     if seconds > (recipe.max_seconds or math.inf):
         raise GifError("too_long", f"{seconds:g} s, wanted at most {recipe.max_seconds:g}")
-    room = _MAX_CLIP_BYTES // (recipe.height * recipe.width * recipe.channels)
-    canvases = gif.canvases(structure)
-    clip = resample(canvases, recipe.clip_format, min(MAX_CLIP_FRAMES, max(1, room)))
-    if (clip == clip[0]).all():
-        raise GifError("still", f"{len(structure.images)} images, which all show the same")
+    clip = resample(gif.canvases(structure), recipe.clip_format, max_frames)
     return Decoded(
         clip=clip,
         seconds=seconds,
@@ -100,3 +101,16 @@ def decode_clip(data: bytes, recipe: Recipe) -> Decoded:
         num_gif_frames=len(structure.images),
         fps=len(structure.images) / seconds,
     )
+
+
+def decode_fetched(data: bytes, recipe: Recipe) -> Decoded:
+    """Decode a GIF from the network: it must fit into a worker's memory, and move.
+
+    Raises:
+        GifError: for what decode refuses, too_long for clips of more than 64 MiB, and still.
+    """
+    frame_bytes = recipe.height * recipe.width * recipe.channels
+    decoded = decode(data, recipe, min(MAX_CLIP_FRAMES, max(1, _MAX_CLIP_BYTES // frame_bytes)))
+    if (decoded.clip == decoded.clip[0]).all():
+        raise GifError("still", f"{decoded.num_gif_frames} images, which all show the same")
+    return decoded

@@ -5,13 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ddpm_lightning.denoiser import Denoiser
-from ddpm_lightning.noise.cosine import CosineSchedule
-from ddpm_lightning.objectives.velocity import VelocityObjective
-from ddpm_lightning.processes.standard import StandardProcess
-from ddpm_lightning.training.averages import (
+from ddpm_lightning.averages import (
     ConstantDecay,
     Decay,
     PowerDecay,
@@ -19,8 +15,12 @@ from ddpm_lightning.training.averages import (
     combine,
     gamma_of,
 )
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.files.checkpoints import by_step, read
+from ddpm_lightning.noise.cosine import CosineSchedule
+from ddpm_lightning.objectives.velocity import VelocityObjective
+from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.training.callbacks.ema import EMA
-from ddpm_lightning.training.checkpoint_io import by_step, read
 from tests.training.test_callbacks import fit, module
 
 NUM_STEPS = 4000
@@ -92,6 +92,9 @@ def test_a_window_that_is_there_is_taken_alone() -> None:
 class Counted(nn.Module):
     """A float parameter and buffer, and an integer one."""
 
+    seen: Tensor
+    scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(2))
@@ -101,16 +104,17 @@ class Counted(nn.Module):
 
 def test_float_parameters_are_averaged_and_buffers_copied() -> None:
     process = StandardProcess(CosineSchedule(4, 0.008, 0.9999))
-    raw, average = (Denoiser(Counted(), process, VelocityObjective(), 0.5) for _ in range(2))
+    network, averaged = Counted(), Counted()
+    raw, average = (Denoiser(n, process, VelocityObjective(), 0.5) for n in (network, averaged))
     ema = EMA({"ema": ConstantDecay(0.5)}, "")
     with torch.no_grad():
-        raw.network.weight.fill_(11)
-        raw.network.seen.fill_(7)
-        raw.network.scale.fill_(3)
+        network.weight.fill_(11)
+        network.seen.fill_(7)
+        network.scale.fill_(3)
     ema.update(average, raw, 1)
-    assert average.network.weight.tolist() == pytest.approx([9, 9])  # 1 - 2/11 of 11
-    assert average.network.seen == 7
-    assert average.network.scale == 3
+    assert averaged.weight.tolist() == pytest.approx([9, 9])  # 1 - 2/11 of 11
+    assert averaged.seen == 7
+    assert averaged.scale == 3
 
 
 def test_several_are_kept_at_once_and_the_first_is_used_once_it_is_one(tmp_path: Path) -> None:

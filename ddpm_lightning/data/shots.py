@@ -18,17 +18,16 @@ ShotMode = Literal["any", "first", "longest", "within"]
 _THRESHOLD = 0.15
 _USUAL_GAIN = 1.5
 _NEIGHBOURS = 4  # changes on either side
-_AROUND = [k for k in range(2 * _NEIGHBOURS + 1) if k != _NEIGHBOURS]
 _HISTOGRAM_WEIGHT = 0.25
 _HISTOGRAM_SIDE = 32  # pixels: larger frames are read at every second, third, ... pixel
 _THUMBNAIL = ClipFormat(height=8, width=8, num_frames=1, fps=1)
 
 
 def find_shots(clip: np.ndarray) -> tuple[int, ...]:
-    """The first frame of every shot of a clip (N, H, W, C) uint8; the first of them is 0.
+    """Return the first frame of every shot of a clip (N, H, W, C) uint8; the first of them is 0.
 
     Frames that repeat the one before count as no change at all: a clip sampled faster than its
-    GIF moves would otherwise seem to stand still between jumps. A flash of one frame is no cut.
+    GIF moves would otherwise seem still between jumps. A flash of one frame is no cut.
     """
     moved = [0, *(k for k in range(1, len(clip)) if not np.array_equal(clip[k], clip[k - 1]))]
     features = _features(clip[moved])  # (M, D)
@@ -37,12 +36,13 @@ def find_shots(clip: np.ndarray) -> tuple[int, ...]:
     lasting = change.copy()
     lasting[1:] = np.minimum(lasting[1:], across)  # different from the frame before the last
     lasting[:-1] = np.minimum(lasting[:-1], across)  # and different in the next one too
-    cuts = np.flatnonzero(lasting > _THRESHOLD + _USUAL_GAIN * _usual(change)) + 1
-    return 0, *(moved[k] for k in cuts)
+    candidates = np.flatnonzero(lasting > _THRESHOLD).tolist()
+    cuts = [k for k in candidates if lasting[k] > _THRESHOLD + _USUAL_GAIN * _usual(change, k)]
+    return 0, *(moved[k + 1] for k in cuts)
 
 
 def _features(clip: np.ndarray) -> np.ndarray:
-    """(N, D): the L1 distance between two rows is the difference between the frames, 0 to 1.25."""
+    """Return features (N, D) of frames, whose L1 distance is that of the frames, 0 to 1.25."""
     step = max(1, max(clip.shape[1:3]) // _HISTOGRAM_SIDE)
     sample = np.moveaxis(clip[:, ::step, ::step], -1, 0)  # (C, N, h, w)
     if len(sample) == 1:
@@ -59,29 +59,27 @@ def _features(clip: np.ndarray) -> np.ndarray:
     return np.hstack((mean, _HISTOGRAM_WEIGHT / 2 * np.stack(shares)))
 
 
-def _usual(change: np.ndarray) -> np.ndarray:
-    """The median of the neighbours of each change; 0 where it has none."""
-    usual = np.zeros_like(change)
-    if len(change) > 1:
-        padded = np.pad(change, _NEIGHBOURS, constant_values=np.nan)
-        around = np.stack([padded[k : len(change) + k] for k in _AROUND])
-        np.nanmedian(around, axis=0, out=usual)
-    return usual
+def _usual(change: np.ndarray, k: int) -> float:
+    """Return the median of the neighbours of change k; 0 where it has none."""
+    first = max(0, k - _NEIGHBOURS)
+    around = np.concatenate([change[first:k], change[k + 1 : k + 1 + _NEIGHBOURS]])
+    return float(np.median(around)) if len(around) else 0.0
 
 
 def choose_window(
     num_frames: int, length: int, shots: Sequence[int], mode: ShotMode, u: float
 ) -> tuple[int, int]:
-    """Frames [start, stop) of a clip of length frames for one training window of num_frames.
+    """Return the frames [start, stop) of a clip that a training window of num_frames takes.
 
     any: anywhere, cuts or not. first, longest: anywhere in that shot. within: anywhere that does
     not straddle a cut, every such window being equally likely; if no shot is long enough, the
     longest. The range is shorter than num_frames where the clip or the shot is: loop it.
 
     Args:
-        shots: as from find_shots.
+        length: of the clip in frames.   shots: as from find_shots.
         u: in [0, 1), uniform; it alone chooses among the allowed windows.
-    Raises ValueError for another mode.
+    Raises:
+        ValueError: for another mode.
     """
     if mode not in get_args(ShotMode):
         raise ValueError(f"data.shots must be any, first, longest or within, got {mode}")

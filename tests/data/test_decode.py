@@ -4,14 +4,15 @@ import hashlib
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ddpm_lightning.data import gif
 from ddpm_lightning.data.clip import ClipFormat, resize
+from ddpm_lightning.data.decode import FETCHED_LIMITS, Recipe, decode_fetched
 from ddpm_lightning.data.gif import GifError, encode
-from ddpm_lightning.data.ingest.decode import FETCHED_LIMITS, Recipe, decode_clip
 from tests.data.shared import gif_bytes, noise_gif, shared_gifs
 from tests.data.test_gif import pillow_frames
 
@@ -19,17 +20,17 @@ RECIPE = Recipe(height=4, width=6, fps=10)
 DOT = {"indices": [[1]]}
 
 
-def cause_of(data, **changes):
+def cause_of(data: bytes, **changes: Any) -> str:
     with pytest.raises(GifError) as caught:
-        decode_clip(data, replace(RECIPE, **changes))
+        decode_fetched(data, replace(RECIPE, **changes))
     assert "\n" not in str(caught.value)
     return caught.value.cause
 
 
-def test_what_a_decoded_gif_knows():
+def test_what_a_decoded_gif_knows() -> None:
     dark, light = np.full((8, 12, 3), 40, np.uint8), np.full((8, 12, 3), 240, np.uint8)
     data = encode(np.stack([dark] * 3 + [light] * 2), [100, 100, 100, 200, 200])
-    decoded = decode_clip(data, RECIPE)
+    decoded = decode_fetched(data, RECIPE)
     np.testing.assert_array_equal(decoded.clip[:, 1, 2, 0], [40] * 3 + [240] * 4)
     assert decoded.clip.shape == (7, 4, 6, 3)
     assert decoded.seconds == pytest.approx(0.7)
@@ -39,28 +40,28 @@ def test_what_a_decoded_gif_knows():
     assert decoded.fps == pytest.approx(5 / 0.7)
 
 
-def test_delays_of_0_and_1_hundredths_last_100_ms():
+def test_delays_of_0_and_1_hundredths_last_100_ms() -> None:
     for delay_cs in (0, 1):
         images = [{"indices": [[k]], "delay_cs": delay_cs} for k in range(3)]
-        assert decode_clip(gif_bytes((1, 1), images), RECIPE).seconds == pytest.approx(0.3)
+        assert decode_fetched(gif_bytes((1, 1), images), RECIPE).seconds == pytest.approx(0.3)
 
 
-def test_gifs_that_show_one_picture_are_stills():
+def test_gifs_that_show_one_picture_are_stills() -> None:
     assert cause_of(gif_bytes((2, 2), [DOT])) == "still"
     assert cause_of(gif_bytes((2, 2), [DOT] * 9)) == "still"
     assert cause_of(noise_gif(seed=0, num_frames=2, duration_ms=20), fps=1) == "still"
-    decode_clip(gif_bytes((2, 2), [DOT] * 9 + [{"indices": [[2]]}]), RECIPE)
+    decode_fetched(gif_bytes((2, 2), [DOT] * 9 + [{"indices": [[2]]}]), RECIPE)
 
 
-def test_the_duration_filter_includes_its_bounds():
+def test_the_duration_filter_includes_its_bounds() -> None:
     data = noise_gif(seed=1, num_frames=10, duration_ms=100)
     assert cause_of(data, min_seconds=1.01) == "too_short"
     assert cause_of(data, max_seconds=0.99) == "too_long"
-    decode_clip(data, replace(RECIPE, min_seconds=1, max_seconds=1))
+    decode_fetched(data, replace(RECIPE, min_seconds=1, max_seconds=1))
 
 
-def test_limits_hold_before_anything_is_decoded(monkeypatch):
-    def fail(*_):
+def test_limits_hold_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
         raise AssertionError("decoded")
 
     monkeypatch.setattr("ddpm_lightning.data.gif._decode_image", fail)
@@ -74,20 +75,20 @@ def test_limits_hold_before_anything_is_decoded(monkeypatch):
         assert cause_of(data) == "too_large"
 
 
-def test_a_clip_never_takes_more_memory_than_64_mib():
+def test_a_clip_never_takes_more_memory_than_64_mib() -> None:
     data = gif_bytes((1, 1), [DOT | {"delay_cs": 1000}, {"indices": [[2]]}])
     assert cause_of(data, height=512, width=512) == "too_long"
-    assert len(decode_clip(data, RECIPE).clip) == 101
+    assert len(decode_fetched(data, RECIPE).clip) == 101
 
 
-def test_broken_files_keep_their_cause():
+def test_broken_files_keep_their_cause() -> None:
     data = noise_gif(seed=2)
     assert cause_of(data[:-1]) == "truncated"
     assert cause_of(b"<html>") == "not_a_gif"
 
 
-def test_the_digest_names_everything_that_determines_a_clip():
-    changes = {
+def test_the_digest_names_everything_that_determines_a_clip() -> None:
+    changes: dict[str, Any] = {
         "height": 5,
         "width": 5,
         "fps": 12,
@@ -102,12 +103,12 @@ def test_the_digest_names_everything_that_determines_a_clip():
     assert replace(RECIPE).digest() == RECIPE.digest()
 
 
-def test_impossible_recipes_are_refused():
+def test_impossible_recipes_are_refused() -> None:
     with pytest.raises(ValueError, match="fps must be positive and finite, got 0"):
         Recipe(4, 4, fps=0)
 
 
-def area_filtered(frames, clip_format):
+def area_filtered(frames: np.ndarray, clip_format: ClipFormat) -> np.ndarray:
     """(F, h, w, 3) float: exact means, as differences of the integral, which is linear between
     pixels. Pillow's own BOX weighs a pixel by 0 or 1 only."""
     sizes = (clip_format.height, clip_format.width)
@@ -123,7 +124,7 @@ def area_filtered(frames, clip_format):
     return frames
 
 
-def assert_close_to_pillow(data, clip_format):
+def assert_close_to_pillow(data: bytes, clip_format: ClipFormat) -> None:
     frames = gif.canvases(gif.walk(data, FETCHED_LIMITS))
     ours = np.stack([resize(canvas, clip_format) for canvas, _ in frames])
     theirs = area_filtered(pillow_frames(data), clip_format)
@@ -131,7 +132,7 @@ def assert_close_to_pillow(data, clip_format):
 
 
 @pytest.mark.parametrize("disposal", [0, 1, 2, 3])
-def test_pixels_equal_pillow_composited_and_area_filtered(disposal):
+def test_pixels_equal_pillow_composited_and_area_filtered(disposal: int) -> None:
     """Patches with holes on a 45x37 canvas."""
     for seed in range(5):
         generator = np.random.default_rng(seed)
@@ -150,12 +151,12 @@ def test_pixels_equal_pillow_composited_and_area_filtered(disposal):
         assert_close_to_pillow(data, ClipFormat(8, 7, 1, 1))
 
 
-def test_real_gifs_are_within_round_off_of_pillow():
+def test_real_gifs_are_within_round_off_of_pillow() -> None:
     for path in shared_gifs("gifs/video")[::90]:
         assert_close_to_pillow(path.read_bytes(), ClipFormat(48, 64, 1, 1))
 
 
-def test_decoding_does_not_load_torch():
+def test_decoding_does_not_load_torch() -> None:
     """It would take 200 MB of each worker's memory."""
     program = "import ddpm_lightning.data.ingest.worker, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

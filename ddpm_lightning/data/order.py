@@ -1,9 +1,9 @@
-"""Samplers: which clips make the next batch, as pure functions of a cursor.
+"""Batch orders: which clips make the next batch, as pure functions of a cursor.
 
-GlobalSampler is for training: an endless stream of samples, addressed by how many came before.
+ShuffledOrder is for training: an endless stream of samples, addressed by how many came before.
 Sample `position` of pass `epoch` is clip P(seed, epoch)[position], with P a permutation of all
 clips, and global batch k is samples k n .. (k + 1) n - 1, also across the end of a pass. So a run
-that is resumed anywhere, on any number of devices, goes on with the same samples; only which device
+that is resumed anywhere, on any number of devices, receives the same samples; only which device
 gets which sample of a global batch depends on their number. InOrder is for validation.
 """
 
@@ -28,17 +28,17 @@ class Sample(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """A place in the stream: the pass, the samples drawn in it, and the samples drawn in all."""
+    """A position in the stream: the pass, the samples drawn in it, and the samples drawn in all."""
 
     epoch: int = 0
     position: int = 0
     drawn: int = 0
 
 
-class Sampler(ABC):
-    """A stream of batches; every rank gets a batch from every global batch, all of one size.
+class BatchOrder(ABC):
+    """Orders a stream of batches; every rank gets a batch of one size from every global batch.
 
-    cursor: where the stream stands; whoever consumes batches moves it on with `after`.
+    cursor: where the stream stands; whoever consumes batches sets it to `after`.
     """
 
     def __init__(self, batch_size: int, rank: int, world_size: int) -> None:
@@ -54,23 +54,23 @@ class Sampler(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Batches in an epoch, the same on every rank."""
+        """Return the number of batches in an epoch, the same on every rank."""
 
     @abstractmethod
     def begin(self) -> None:
-        """A new epoch begins: move the cursor, if an epoch begins at a certain place."""
+        """Begin a new epoch: move the cursor, if an epoch begins at a certain position."""
 
     @abstractmethod
     def samples(self, cursor: Cursor) -> list[Sample]:
-        """This rank's share of the global batch at the cursor."""
+        """Return this rank's share of the global batch at the cursor."""
 
     @abstractmethod
     def after(self, cursor: Cursor) -> Cursor:
-        """The cursor behind that global batch."""
+        """Return the cursor behind that global batch."""
 
     @abstractmethod
     def renew(self, shards: Sequence[int]) -> None:
-        """There are other clips now, in these shards: a new pass over all of them."""
+        """Begin a new pass over other clips, which lie in these shards."""
 
     def state_dict(self) -> dict[str, int]:
         return self.cursor._asdict()
@@ -79,8 +79,8 @@ class Sampler(ABC):
         self.cursor = Cursor(**state)
 
 
-class GlobalSampler(Sampler):
-    """The endless shuffled stream.
+class ShuffledOrder(BatchOrder):
+    """Shuffles the clips of every pass of an endless stream.
 
     Args:
         shards: the shard of every clip; rank r of n owns the shards s with s % n == r, and gets
@@ -112,14 +112,14 @@ class GlobalSampler(Sampler):
 
     def samples(self, cursor: Cursor) -> list[Sample]:
         epoch, position, _ = cursor
-        parts: list[np.ndarray] = []
+        slices: list[np.ndarray] = []  # of one or more passes
         lacking = self.global_batch_size
         while lacking:
             order = _permutation(self.seed, epoch, len(self._shards))
-            parts.append(order[position : position + lacking])
-            lacking -= len(parts[-1])
+            slices.append(order[position : position + lacking])
+            lacking -= len(slices[-1])
             epoch, position = epoch + 1, 0
-        clips = np.concatenate(parts)
+        clips = np.concatenate(slices)
         places = self._share(self._shards[clips] % self.world_size)
         return [Sample(int(clips[place]), cursor.drawn + int(place)) for place in places]
 
@@ -138,7 +138,7 @@ class GlobalSampler(Sampler):
         self._shards = np.asarray(shards, dtype=np.int64)
 
     def _share(self, owners: np.ndarray) -> np.ndarray:
-        """The places in the global batch that fall to this rank, ascending.
+        """Return the indices in the global batch that fall to this rank, ascending.
 
         Args:
             owners: (global_batch_size,) the rank that owns each sample.
@@ -151,8 +151,8 @@ class GlobalSampler(Sampler):
         return np.sort(np.concatenate([own[self.rank][: self.batch_size], taken]))
 
 
-class InOrder(Sampler):
-    """Every clip once, in order; the last batch may be smaller.
+class InOrder(BatchOrder):
+    """Takes every clip once, in order; the last batch may be smaller.
 
     With several ranks, the clips from the first on are repeated until the last batch is even.
     """

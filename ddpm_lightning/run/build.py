@@ -1,0 +1,22 @@
+"""Builds what training, sampling and evaluating share from a configuration, without Lightning."""
+
+from hydra.utils import instantiate
+
+from ddpm_lightning.data.clips.base import ClipData
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.run.config import Node
+from ddpm_lightning.run.errors import user_errors
+
+
+def build_denoiser(model: Node) -> Denoiser:
+    """Build the denoiser of a node `model`; UserError where a value is refused."""
+    with user_errors("model"):
+        denoiser: Denoiser = instantiate(model["denoiser"], _convert_="all")
+    return denoiser
+
+
+def build_data(data: Node) -> ClipData:
+    """Build the data of a run, its store still closed; UserError where a value is refused."""
+    with user_errors("data"):
+        clips: ClipData = instantiate(data, _convert_="all")
+    return clips

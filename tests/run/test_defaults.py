@@ -1,0 +1,144 @@
+"""Our constructors have the defaults of conf/, and can be called without a configuration."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+
+from ddpm_lightning.networks.unet3d import UNet3D
+from ddpm_lightning.noise.cosine import CosineSchedule
+from ddpm_lightning.noise.hybrid import HybridSchedule
+from ddpm_lightning.noise.linear import LinearSchedule
+from ddpm_lightning.run.config import META_KEYS, nodes
+from tests.problems import CONF, build, composed, composed_alone, options
+
+GROUPS = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir())
+# Their values are a data set's or a recipe's: the classes leave them to whoever constructs them.
+RECIPES = ("model", "data")
+
+
+@dataclass(frozen=True)
+class Use:
+    """One node of an option: its arguments, and which of them the file states as plain values."""
+
+    option: str
+    arguments: dict[str, Any]
+    stated: frozenset[str]
+    is_partial: bool
+
+
+@cache
+def uses() -> dict[str, list[Use]]:
+    """The uses of each of our classes by any option of any group, by its path."""
+    found: dict[str, list[Use]] = {}
+    for group in GROUPS:
+        for name in options(group):
+            option = f"{group}={name}"
+            if group.startswith("likelihood"):  # of evaluate.py alone
+                cfg = composed_alone(group, name)
+            else:
+                cfg = composed(option, "run_dir=run")
+            place = group.replace("/", ".")
+            node = OmegaConf.select(cfg, place)
+            values = OmegaConf.to_container(node, resolve=True) if node else {}
+            raw = dict(nodes(OmegaConf.to_container(node) if node else {}, place))
+            for where, value in nodes(values, place):
+                if value["_target_"].startswith("ddpm_lightning."):
+                    own = {k: v for k, v in value.items() if k not in META_KEYS}
+                    stated = frozenset(k for k in own if where in raw and _is_plain(raw[where][k]))
+                    use = Use(option, own, stated, value.get("_partial_", False))
+                    found.setdefault(value["_target_"], []).append(use)
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a file states it: no interpolation, nothing missing, no node to be built."""
+    return "${" not in str(value) and "???" not in str(value) and not list(nodes(value, ""))
+
+
+def parameters(factory: type) -> Mapping[str, inspect.Parameter]:
+    """Of a constructor; where it hands on its keywords within the package, the base's too."""
+    own = inspect.signature(factory).parameters
+    base = factory.__base__
+    is_open = any(p.kind is p.VAR_KEYWORD for p in own.values())
+    if is_open and base is not None and base.__module__.startswith("ddpm_lightning."):
+        return {**parameters(base), **own}
+    return own
+
+
+def comparable(value: Any) -> Any:
+    """An object as its type and attributes, so that one that was built equals a default."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return comparable(instantiate(value, _convert_="all"))
+        return {k: comparable(v) for k, v in value.items()} or None  # no entry is none at all
+    if isinstance(value, partial):
+        return value.func, comparable(value.keywords)
+    if isinstance(value, list | tuple):
+        return [comparable(v) for v in value]
+    if type(value).__module__.startswith("ddpm_lightning."):
+        return type(value), comparable(vars(value))
+    return value
+
+
+def differences(target: str, use: Use) -> dict[str, tuple[Any, Any]]:
+    """Arguments whose defaults in the class are others than in the file: both, by name."""
+    known = parameters(get_class(target))
+    pairs = {
+        key: (comparable(known[key].default), comparable(value))
+        for key, value in use.arguments.items()
+        if key in known and known[key].default is not inspect.Parameter.empty
+    }
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+@pytest.mark.parametrize("target", uses())
+def test_defaults_of_a_class_are_those_of_an_option(target: str) -> None:
+    """Where several options name a class, such as presets, they are those of one at least."""
+    by_option = {use.option: differences(target, use) for use in uses()[target]}
+    assert {} in by_option.values(), by_option
+
+
+@pytest.mark.parametrize("target", uses())
+def test_what_a_file_states_has_a_default(target: str) -> None:
+    """But for what comes before an argument that must be given, as Python asks."""
+    known = parameters(get_class(target))
+    required = [k for k, p in known.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    for use in uses()[target]:
+        if not use.option.startswith(RECIPES):
+            assert not required or required[-1] not in use.stated, use.option
+
+
+@pytest.mark.parametrize("target", uses())
+def test_a_class_is_constructed_from_what_it_requires(target: str) -> None:
+    known = parameters(get_class(target))
+    for use in uses()[target]:
+        missing = any(value == "???" for value in use.arguments.values())
+        if use.option.startswith(RECIPES) or use.is_partial or missing:
+            continue
+        required = {
+            k: v
+            for k, v in use.arguments.items()
+            if k in known and known[k].default is inspect.Parameter.empty
+        }
+        built = instantiate({"_target_": target, **required}, _convert_="all")
+        assert type(built) is get_class(target)
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [("linear", LinearSchedule), ("cosine", CosineSchedule), ("hybrid", HybridSchedule)],
+)
+def test_schedules_need_no_more_than_a_length(name: str, schedule: Any) -> None:
+    assert torch.equal(schedule(1000).betas(), build("noise", name).betas())
+
+
+def test_the_network_needs_no_more_than_its_channels() -> None:
+    x = torch.randn(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert UNet3D(channels=3)(x, torch.zeros(2)).shape == x.shape

@@ -1,0 +1,38 @@
+"""What a command imports, each in a new interpreter."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT
+
+COMMANDS = {
+    "sample": ["checkpoint=last", "num_samples=1", "sampler.num_evaluations=2"],
+    "evaluate": ["checkpoint=last", "num_draws=1"],
+    "export": ["checkpoint=last"],
+    "inspect_data": ["data=gif_folder", "data.path=gifs", "data.size=8", "num_samples=2"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_only_training_imports_lightning_and_wandb(
+    command: str, trained: Path, tmp_path: Path
+) -> None:
+    program = (
+        f"import runpy, sys; runpy.run_path({str(ROOT / command)!r} + '.py', None, '__main__');"
+        "print(*sorted({'torch', 'lightning', 'wandb'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, *COMMANDS[command]],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "torch"
