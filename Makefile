@@ -23,16 +23,16 @@ setup: .venv/installed  ## create .venv and install, nothing else
 train: setup  ## train the default model on moving digits; ends with pictures to look at
 	$(BIN)/python train.py
 
-test: lint  ## every check and test: within 8 minutes on two cores
+test: lint  ## every check and test, but for the long ones
 	$(PYTEST) -m 'not long'
 
-cover: lint  ## the same with coverage, of which 90 % are needed: takes twice as long
+cover: lint  ## the same with coverage, of which 90 % are needed
 	$(PYTEST) -m 'not long' --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 test-long: setup  ## tests with large counts, which take minutes each
 	$(PYTEST) -m long
 
-check: lint  ## format, lint, types, layers, fast tests: within 90 s on two cores
+check: lint  ## format, lint, types, layers, fast tests
 	$(PYTEST) -q -m 'not slow and not long'
 
 lint: setup  ## format, lint, types, layers
