@@ -25,6 +25,7 @@ from ddpm_lightning.losses.simple import SimpleLoss
 from ddpm_lightning.noise.base import NoiseSchedule
 from ddpm_lightning.objectives.base import Objective
 from ddpm_lightning.objectives.velocity import VelocityObjective
+from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.noise import noise_source
@@ -204,26 +205,15 @@ class DiffusionModule(pl.LightningModule):
         return max(0.0, min(1.0, rise, fall))
 
 
-class StandardDiffusion(DiffusionModule):
-    """Trains a network along the standard (DDPM) chain of a noise schedule.
+class ChainDiffusion(DiffusionModule):
+    """Trains a network along a chain of a noise schedule.
 
     Args:
         schedule: of the chain.   network: see Denoiser.   objective: what it predicts.
         training: further arguments of DiffusionModule.
     """
 
-    def __init__(
-        self,
-        schedule: NoiseSchedule,
-        network: nn.Module,
-        objective: Objective = VELOCITY,
-        **training: Any,
-    ) -> None:
-        super().__init__(Denoiser(network, StandardProcess(schedule), objective), **training)
-
-
-class MedianDiffusion(DiffusionModule):
-    """Trains a network along the median chain of a noise schedule; see StandardDiffusion."""
+    chain: type[AutoregressiveProcess]
 
     def __init__(
         self,
@@ -232,4 +222,16 @@ class MedianDiffusion(DiffusionModule):
         objective: Objective = VELOCITY,
         **training: Any,
     ) -> None:
-        super().__init__(Denoiser(network, MedianProcess(schedule), objective), **training)
+        super().__init__(Denoiser(network, self.chain(schedule), objective), **training)
+
+
+class StandardDiffusion(ChainDiffusion):
+    """Trains a network along the standard (DDPM) chain; see ChainDiffusion."""
+
+    chain = StandardProcess
+
+
+class MedianDiffusion(ChainDiffusion):
+    """Trains a network along the median chain; see ChainDiffusion."""
+
+    chain = MedianProcess
