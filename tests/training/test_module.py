@@ -94,6 +94,7 @@ def test_the_loss_is_asked_at_the_drawn_times_and_averaged(
 def test_a_step_asks_the_process_for_one_level(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
     process = process_under(PROCESSES[0], "cosine", 50)
     model = module(process, build("loss", loss))
+    _ = process.axis  # found once, by asking for levels
     levels: list[Level] = []
     level = process.level
 
