@@ -16,6 +16,7 @@ from ddpm_lightning.files.atomic import WriteRefused
 from ddpm_lightning.files.checkpoints import (
     STEP,
     DamagedCheckpoint,
+    by_step,
     link,
     newest_valid,
     plain,
@@ -198,7 +199,8 @@ def test_kill_9_while_saving_leaves_the_newest_or_the_one_before(
     monkeypatch.setenv("TMPDIR", "/dev/shm")
     for _ in range(num_kills):
         process = start(tmp_path, "tests/files/checkpoint_writer", str(tmp_path), str(step))
-        wait_for((tmp_path / STEP.format(step)).exists)
+        written = STEP.format(step)
+        wait_for(lambda: any(path.name >= written for path in by_step(tmp_path)))  # noqa: B023
         time.sleep(rng.uniform(0, 0.3))
         process.kill()
         told = [int(line) for line in process.communicate()[0].split()]

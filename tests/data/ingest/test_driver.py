@@ -170,7 +170,7 @@ def test_a_host_with_thousands_of_urls_does_not_keep_others_waiting(
         "import sys; from pathlib import Path; from dataclasses import replace\n"
         "from tests.data.ingest.ingester import *\n"
         "urls = Path(sys.argv[1], 'urls').read_text().split()\n"
-        "ingest(sys.argv[1], urls, limits=replace(LIMITS, retry_after_cap_s=600.0))"
+        "ingest(Path(sys.argv[1]), urls, limits=replace(LIMITS, retry_after_cap_s=600.0))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
     try:
@@ -229,11 +229,11 @@ def test_many_long_clips_take_little_memory(tmp_path: Path, server: GifServer) -
         frames[1] += 5
         server.gifs[f"long{i}.gif"] = encode(frames, [60_000, 60_000])
     code = (
-        "import re, sys\n"
+        "import re, sys; from pathlib import Path\n"
         "from tests.data.ingest.ingester import *\n"
         "import tests.data.ingest.ingester as ingester\n"
         "ingester.RECIPE = Recipe(64, 64, 10.0)\n"
-        "news = ingest(sys.argv[1], sys.argv[2:])\n"
+        "news = ingest(Path(sys.argv[1]), sys.argv[2:])\n"
         "assert news.causes['clips'] == 24, news\n"
         "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
