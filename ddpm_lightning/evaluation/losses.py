@@ -14,6 +14,7 @@ from torch import Tensor
 from ddpm_lightning.data.clip import to_float
 from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.processes.base import GaussianProcess
 
 LOG_SNR_EDGES = (-8.0, -4.0, 0.0, 4.0, 8.0)
@@ -43,7 +44,7 @@ def fixed_pairs(
     """
     number = index.cpu() * num_draws + draw
     position = ((number.double() + 0.5) * GOLDEN_RATIO).frac()
-    t = process.informative_time(position)
+    t = process.informative_time(position, log_snr_floor((1, *shape)))
     noise = [torch.randn(shape, generator=torch.Generator().manual_seed(int(n))) for n in number]
     return t, torch.stack(noise)
 

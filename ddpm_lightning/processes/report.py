@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
+from ddpm_lightning.processes.base import GaussianProcess
 
 FLOAT32_TINY = float(torch.finfo(torch.float32).tiny)
 WIDE = 10.0  # beyond +-10 of log-SNR there is little to learn
@@ -23,6 +23,7 @@ class ProcessReport(NamedTuple):
         wide_share: of steps with log-SNR outside +-10.
         terminal_nats: divergence of x_T from the prior per value, for data of std data_std.
         num_usable: steps on which a sampler may stop, down to the log-SNR floor.
+        floor: of log-SNR, for the clips of the run.
     """
 
     num_steps: int
@@ -35,13 +36,15 @@ class ProcessReport(NamedTuple):
     wide_share: float
     terminal_nats: float
     num_usable: int
+    floor: float
 
     def __str__(self) -> str:
         """Return the report in one line."""
         where = f"SNR 1 at t = {self.crossing}" if self.crossing else "SNR below 1 throughout"
         return (
             f"{self.num_steps:,} steps, log-SNR {self.log_snr_first:.1f} to "
-            f"{self.log_snr_last:.1f}, {where}; samplers can use {self.num_usable:,}"
+            f"{self.log_snr_last:.1f}, {where}; samplers can use {self.num_usable:,}, down to "
+            f"{self.floor:.1f}"
         )
 
     @property
@@ -64,13 +67,17 @@ class ProcessReport(NamedTuple):
         if self.num_usable < self.num_steps / 2:
             warnings.append(
                 f"samplers can use {self.num_usable} steps, those of falling log-SNR above "
-                f"{LOG_SNR_FLOOR:g}"
+                f"{self.floor:.1f}"
             )
         return warnings
 
 
-def describe(process: GaussianProcess, data_std: float) -> ProcessReport:
-    """Raises ValueError where nothing can be sampled: a schedule without noise."""
+def describe(process: GaussianProcess, data_std: float, floor: float) -> ProcessReport:
+    """Return the figures of a process for clips whose log-SNR floor this is.
+
+    Raises:
+        ValueError: where nothing can be sampled, because the schedule adds no noise.
+    """
     t = torch.arange(1, process.num_steps + 1)
     alpha, _, log_snr = process.level(t)
     above = (log_snr >= 0).nonzero()
@@ -84,5 +91,6 @@ def describe(process: GaussianProcess, data_std: float) -> ProcessReport:
         crossing=int(t[above[-1]]) if len(above) else 0,
         wide_share=float((log_snr.abs() > WIDE).double().mean()),
         terminal_nats=data_std**2 / 2 * exp(float(log_snr[-1])),
-        num_usable=int(process.axis.num_steps),
+        num_usable=int(process.axis(floor).num_steps),
+        floor=floor,
     )

@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import torch
 
 from ddpm_lightning.data.clips.base import ClipData
+from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.networks.flops import training_flops
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.directory import Start
@@ -25,13 +26,13 @@ def overview(
     """Return the overview, at most twenty lines, of a run whose data are loaded."""
     choice, form = start.choices, data.format
     assert data.store is not None
-    clip = (form.channels, form.num_frames, form.height, form.width)
     factors = {"devices": trainer.world_size, "accumulated": trainer.accumulate_grad_batches}
     clips = data.batch_size * math.prod(factors.values())
     more = "".join(f" x {number} {what}" for what, number in factors.items() if number > 1)
-    gflops = training_flops(module.denoiser.network, clip) / 1e9
+    gflops = training_flops(module.denoiser.network, form.shape) / 1e9
     num_parameters = sum(p.numel() for p in module.denoiser.parameters())
-    report = describe(module.denoiser.process, module.denoiser.data_std)
+    floor = log_snr_floor((1, *form.shape))
+    report = describe(module.denoiser.process, module.denoiser.data_std, floor)
     return labelled(
         model=f"{choice['network']}, {num_parameters:,} parameters; "
         f"objective {choice['objective']}, loss {choice['loss']}, times {choice['times']}",

@@ -20,7 +20,15 @@ from ddpm_lightning.evaluation.report import table
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import PROCESSES, FixedOutput, build, denoise, every_example, process_under
+from tests.problems import (
+    FLOOR,
+    PROCESSES,
+    FixedOutput,
+    build,
+    denoise,
+    every_example,
+    process_under,
+)
 
 SHAPE = (1, 2, 4, 4)
 NUM_CLIPS = 20
@@ -71,7 +79,8 @@ def test_pairs_are_spread_evenly_over_the_informative_times(
 ) -> None:
     """Multiples of the golden ratio: n of them are within 1 + log2(n) of even on every interval."""
     process = process_under(process_type, noise, num_steps)
-    last = process.informative_time(torch.tensor([0.0, 1 - 1e-12], dtype=torch.float64)).max()
+    ends = torch.tensor([0.0, 1 - 1e-12], dtype=torch.float64)
+    last = process.informative_time(ends, FLOOR).max()
     num_pairs = 800
     t = torch.cat(
         [fixed_pairs(process, torch.arange(num_pairs // 4), draw, 4, (1,))[0] for draw in range(4)]

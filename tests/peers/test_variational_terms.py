@@ -35,7 +35,7 @@ SCHEDULES = {
     "cosine": CosineSchedule(T, 0.008, max_beta=0.999),
 }
 SHAPE = (1, 2, 2, 3)  # of one clip
-SHORT = StandardProcess(LinearSchedule(50, 1e-4, 0.02, max_beta=0.999))
+SHORT = StandardProcess(LinearSchedule(50, 1e-4, 0.018, max_beta=0.999))  # to log-SNR -10.4
 
 
 def normal(*shape: int) -> Tensor:
