@@ -65,13 +65,13 @@ def test_option_composes_and_builds(
     monkeypatch.chdir(tmp_path)
     write_gifs(tmp_path / "gifs")
     (tmp_path / "list.txt").write_text("https://example.com/a.gif\n")
-    data = unresolved(tmp_path / "run", f"{group}={option}").data
-    if "list" in set(data.keys()):  # which may be missing
-        path = ["data.list=list.txt"]
-    elif OmegaConf.is_missing(data, "path"):
-        path = ["data.path=gifs"]
-    else:
-        path = ["data.source.num_clips=20"]
+    path = ["data.source.num_clips=20"]
+    if group in ("data", "experiment"):
+        data = unresolved(tmp_path / "run", f"{group}={option}").data
+        if "list" in set(data.keys()):  # which may be missing
+            path = ["data.list=list.txt"]
+        elif OmegaConf.is_missing(data, "path"):
+            path = ["data.path=gifs"]
     config = composed(tmp_path / "run", f"{group}={option}", *SMALL, *path)
     config["trainer"] |= {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
     builds(config)
