@@ -82,7 +82,7 @@ class DiffusionModule(pl.LightningModule):
         self.ema_denoiser: Denoiser | None = None
         self.has_average = False
         self.loss, self.times = loss, times
-        self.optimizer = optimizer(denoiser.parameters())
+        self.optimizer = optimizer(self.parameters())  # a loss may have some too
         self.warmup_steps, self.cooldown = warmup_steps, cooldown
         self.val_draws = val_draws
         self.seed = seed

@@ -51,6 +51,15 @@ def test_soft_min_snr_is_half_the_harmonic_mean_of_snr_and_gamma(gamma: float) -
     assert (weight >= hard / 2 - 1e-15).all()
 
 
+def test_p2_of_epsilon_is_that_of_choi_et_al() -> None:
+    """1 / (k + SNR)^gamma."""
+    process, t = process_under(StandardProcess, "linear"), torch.arange(1, 1001)
+    snr = process.log_snr(t).exp()
+    loss = build("loss", "p2", gamma=0.5, k=2.0)
+    weight = loss.per_loss(denoiser(process, "epsilon"), process.level(t))
+    torch.testing.assert_close(weight, (2 + snr) ** -0.5, rtol=1e-12, atol=0)
+
+
 def test_edm_weight_is_that_of_karras_et_al() -> None:
     """lambda(s) = (s^2 + s_d^2) / (s s_d)^2 at the noise level s = sigma / alpha, s_d = 1/2."""
     s = (-log_snr / 2).exp()

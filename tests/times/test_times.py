@@ -149,6 +149,27 @@ def test_uniform_log_snr_is_the_same_law_for_processes_matched_in_log_snr(noise:
     torch.testing.assert_close(*levels, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "mean", "quartile"),
+    [
+        ("log_normal", 2.4, 0.6745 * 2.4),
+        ("logit_normal", 0.0, 0.6745 * 2),
+        ("laplace", 0.0, 0.3466),
+    ],
+)
+def test_laws_of_log_snr_have_the_quartiles_of_their_papers(
+    name: str, mean: float, quartile: float
+) -> None:
+    """log(sigma / alpha) is N(-1.2, 1.2^2); logit(s), for SNR ((1 - s) / s)^2, N(0, 1); Laplace of
+    scale 1/2: log(2) / 2. Of 1 % at most are cut off by the ends of the schedule.
+    """
+    process = process_under(VariancePreservingProcess, "cosine")
+    fraction = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    level = process.log_snr(build("times", name).times(process, fraction, FLOOR))
+    expected = mean + torch.tensor([quartile, 0.0, -quartile], dtype=torch.float64)
+    torch.testing.assert_close(level, expected, rtol=0, atol=0.02)
+
+
 @every_times
 def test_parts_of_a_batch_are_drawn_as_the_whole_is(name: str) -> None:
     """Two devices, or two passes before a step, with every second sample each."""

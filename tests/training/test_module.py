@@ -92,6 +92,17 @@ def test_the_loss_is_asked_at_the_drawn_times_and_averaged(
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to .self.log")
+def test_what_a_loss_learns_is_trained_and_saved() -> None:
+    model = module(process_under(StandardProcess, "cosine", 50), build("loss", "uncertainty"))
+    model.prepare_draws(batch(), step=0)
+    model.training_step(batch(), 0).backward()
+    model.optimizer.step()
+    saved = model.state_dict()
+    assert (saved["loss.weight"] != 0).all()
+    assert saved["loss.bias"] != 0
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to .self.log")
 @pytest.mark.parametrize("loss", ["simple", "min_snr", "soft_min_snr", "edm"])
 def test_a_step_asks_the_process_for_one_level(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
     process = process_under(PROCESSES[0], "cosine", 50)
