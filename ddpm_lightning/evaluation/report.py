@@ -1,27 +1,50 @@
-"""Tables for people, from measured losses."""
+"""Tables for people, from cards."""
 
-from ddpm_lightning.evaluation.losses import LossByLogSNR
+from collections.abc import Sequence
+
+from ddpm_lightning.evaluation.measure import Card
+
+HEADER = ["measure", "weights", "value", "95 %", "unit", "better", "real against real", "clips"]
 
 
-def table(results: dict[str, LossByLogSNR]) -> str:
-    """Loss and x_0 error by log-SNR bin, a pair of columns for each set of weights (raw, ema).
+def table(cards: Sequence[Card]) -> str:
+    """Return a row for each card: its value +- standard error, unit, direction and floor."""
+    return aligned(HEADER, [row(card) for card in cards])
 
-    `loss` is on the objective's own target; `x_0 error`, the mean squared error of the x_0
-    estimate, can be compared between objectives.
-    """
-    names = list(results)
-    header = ["log-SNR", "pairs"] + [f"{n} {what}" for what in ("loss", "x_0 error") for n in names]
-    rows = []
-    for parts in zip(*(results[name].by_bin() for name in names), strict=True):
-        label = str(parts[0]["log_snr"]).replace("_", " ")
-        values = [float(part[key]) for key in ("loss", "clean_mse") for part in parts]
-        rows.append([label, f"{parts[0]['count']:.0f}", *(f"{value:.5f}" for value in values)])
-    means = [results[name].mean()[key] for key in ("loss", "clean_mse") for name in names]
-    count = sum(int(row[1]) for row in rows)
-    rows.append(["all", str(count), *(f"{value:.5f}" for value in means)])
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in columns)
-        for columns in (enumerate(zip(row, widths, strict=True)) for row in [header, *rows])
+
+def row(card: Card) -> list[str]:
+    """Return the cells of a card."""
+    error = f" +- {card.standard_error:.2g}" if card.standard_error is not None else ""
+    interval = f"{card.interval[0]:.4g} to {card.interval[1]:.4g}" if card.interval else ""
+    floor = f"{card.floor.low:.4g} to {card.floor.high:.4g}" if card.floor else ""
+    return [
+        card.name,
+        str(card.run["weights"]),
+        f"{card.value:.5g}{error}",
+        interval,
+        card.unit,
+        "less" if card.less_is_better else "more",
+        floor,
+        counts(card),
     ]
+
+
+def counts(card: Card) -> str:
+    """Return how many clips, and samples if there are any, the number is of."""
+    num_clips = card.facts.get("num_clips", card.clips["num_held_out"])
+    return f"{num_clips} held out" + (
+        f", {card.samples['num_samples']} samples" if card.samples else ""
+    )
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return lines with the cells of a column below each other; columns without content go."""
+    columns = [
+        column for column in zip(header, *rows, strict=True) if any(cell for cell in column[1:])
+    ]
+    widths = [max(map(len, column)) for column in columns]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in zip(*columns, strict=True)
+    )
     return "\n".join(lines)

@@ -1,74 +1,128 @@
-"""python evaluate.py: validation loss of a run, raw and averaged weights, by log-SNR, on fixed
-pairs.
-"""
+"""python evaluate.py: what a run is worth, by any measure, with a card for each number."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ddpm_lightning.data.clips.base import CHECKPOINT_KEY, ClipData
-from ddpm_lightning.evaluation.likelihoods import measure, summary
-from ddpm_lightning.evaluation.losses import evaluate
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.evaluation.measure import Measure, measured, write_cards
 from ddpm_lightning.evaluation.report import table
-from ddpm_lightning.likelihood.base import Likelihood
-from ddpm_lightning.run.checkpoint import find_run, load_denoisers, read_checkpoint
-from ddpm_lightning.run.config import check, resolved
+from ddpm_lightning.evaluation.subject import Reference, Subject, Training
+from ddpm_lightning.run.build import build_data
+from ddpm_lightning.run.checkpoint import (
+    STORED_TARGETS,
+    Run,
+    choose_denoiser,
+    find_run,
+    load_denoisers,
+    read_checkpoint,
+)
+from ddpm_lightning.run.config import Node, check, check_without_lightning, resolved
 from ddpm_lightning.run.device import choose_device
-from ddpm_lightning.run.errors import user_errors
+from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.samplers.base import Sampler
 
 
 def evaluate_run(cfg: DictConfig) -> None:
-    """Print the table and write evaluation.json beside the run's configuration."""
+    """Print a table of all numbers and write their cards."""
     config = resolved(cfg)
     check({key: value for key, value in config.items() if key != "data"})
     run = find_run(str(config["checkpoint"]), Path(config["outputs_dir"]))
+    measures = build_measures(config["measure"])
+    sampler = build_sampler(config["sampler"] or run.config["sampler"])
     device = choose_device(config["device"])
-    overrides = {k: v for k, v in config["data"].items() if v is not None}
+    data = open_data(run, config["data"])
+    reference = Reference(data, config["batch_size"])
+    with user_errors("model"):
+        training = Training(
+            *(instantiate(run.config["model"][key], _convert_="all") for key in ("loss", "times"))
+        )
+    directory = Path(config["output"] or run.directory / "evaluation")
+    denoisers, step = choose_denoisers(run, config["weights"])
+    subjects = {
+        weights: Subject(
+            denoiser.to(device),
+            reference,
+            device,
+            sampler,
+            config["num_samples"],
+            config["seed"],
+            training,
+        )
+        for weights, denoiser in denoisers.items()
+    }
+    assert data.store is not None
+    print(data.store.summary())
+    print(f"{run.checkpoint}, step {step}: {len(data.val_set)} held-out clips")
+    for measure in measures:
+        with user_errors(measure.name):
+            cards = [
+                card
+                for weights, subject in subjects.items()
+                for card in measured(
+                    measure,
+                    subject,
+                    {"checkpoint": str(run.checkpoint), "step": step, "weights": weights},
+                )
+            ]
+            path = write_cards(cards, directory / f"{measure.name}.json")
+        print(table(cards))
+    print(f"saved to {directory}")
+
+
+def build_measures(nodes: Node) -> list[Measure]:
+    """Build the chosen measures, in the order they are named in."""
+    measures: list[Measure] = []
+    for name, node in nodes.items():
+        with user_errors(f"measure.{name}"):
+            measures.append(instantiate(node, _convert_="all"))
+    return measures
+
+
+def build_sampler(node: Node) -> Sampler:
+    """Build a sampler of the command line, or of a run's stored configuration."""
+    check_without_lightning({"sampler": node}, STORED_TARGETS)
+    with user_errors("sampler"):
+        sampler: Sampler = instantiate(node, _convert_="all")
+    return sampler
+
+
+def open_data(run: Run, moved: Node) -> ClipData:
+    """Open the clips that a run trains and validates on, whatever has come since.
+
+    Args:
+        moved: where they lie now; None where the run found them.
+    """
+    overrides = {key: value for key, value in moved.items() if value is not None}
     node = {**run.config["data"], **overrides}
     node |= {"frozen": True} if "frozen" in node else {}  # measuring fetches nothing
     check({"data": node})
+    data = build_data(node)
     with user_errors("data"):
-        data: ClipData = instantiate(node, _convert_="all")
         data.load()
-        if not overrides:  # the clips that the run validates on, whatever has come since
+        if not overrides:
             state = read_checkpoint(run.checkpoint)
             data.load_state_dict(state.get(CHECKPOINT_KEY, {}))
-    denoisers, step = load_denoisers(run)
-    results = {
-        weights: evaluate(denoiser.to(device), data.val_loader(), config["num_draws"], device)
-        for weights, denoiser in denoisers.items()
-    }
-    likelihoods = {}
-    if config["likelihood"] is not None:
-        with user_errors("likelihood"):
-            likelihood: Likelihood = instantiate(config["likelihood"], _convert_="all")
-            likelihoods = {
-                weights: summary(
-                    measure(likelihood, denoiser, data.val_loader(), config["num_clips"], device)
-                )
-                for weights, denoiser in denoisers.items()
-            }
-    report = {
-        "checkpoint": str(run.checkpoint),
-        "step": step,
-        "num_clips": len(data.val_set),
-        "num_draws": config["num_draws"],
-        **{w: {**loss.mean(), "by_log_snr": loss.by_bin()} for w, loss in results.items()},
-        "likelihood": likelihoods or None,
-    }
-    path = run.directory / "evaluation.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    assert data.store is not None
-    print(data.store.summary())
-    print(f"{run.checkpoint}, step {step}: {len(data.val_set)} validation clips")
-    print(table(results))
-    for weights, found in likelihoods.items():
-        error = found["bits_standard_error"]
-        spread = f" +- {error:.4f}" if error is not None else ""
-        print(
-            f"{weights} likelihood: {found['bits_per_value']:.4f}{spread} bits per value, "
-            f"{found['nats_per_value']:.4f} nats ({found['num_clips']} clips)"
-        )
-    print(f"saved to {path}")
+    return data
+
+
+def choose_denoisers(run: Run, weights: Any) -> tuple[dict[str, Denoiser], int]:
+    """Return denoisers by the names of their weights, and their step.
+
+    Args:
+        weights: a name, the length of an average, or a list of them; None: averaged weights where
+            the run has any, else raw ones.
+    """
+    if weights is None:
+        denoisers, step = load_denoisers(run)
+        name = "ema" if "ema" in denoisers else "raw"
+        return {name: denoisers[name]}, step
+    names = weights if isinstance(weights, list) else [weights]
+    chosen = {str(name): choose_denoiser(run, name) for name in names}
+    steps = {step for _, step in chosen.values()}
+    if len(steps) != 1:  # an average that is rebuilt is of the last snapshot
+        raise UserError(f"weights={weights} are of steps {sorted(steps)}; measure them one by one")
+    return {name: denoiser for name, (denoiser, _) in chosen.items()}, steps.pop()

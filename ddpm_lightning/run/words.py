@@ -23,10 +23,20 @@ _FLAGS = (  # of Hydra
     *("-r", "--run", "-m", "--multirun", "-sc", "--shell-completion", "-cp", "--config-path"),
     *("-cn", "--config-name", "-cd", "--config-dir", "--experimental-rerun", "-i", "--info"),
 )
-_REMOVED = {  # keys, and what they are now
-    "model.data_std": "model.denoiser.data_std",
-    "model.process": "model.denoiser.process",
-    "network.outputs": "network.out_channels, a number of channels of its own",
+_REMOVED = {  # keys of any command, and of one, and what they are now
+    "": {
+        "model.data_std": "model.denoiser.data_std",
+        "model.process": "model.denoiser.process",
+        "network.outputs": "network.out_channels, a number of channels of its own",
+    },
+    "evaluate": {
+        "num_draws": "measure.trained_loss.num_draws",
+        "num_clips": "measure.bits.num_clips, with measure=bits",
+        "likelihood": "measure=bits; likelihood@measure.bits.bound=pair takes another bound",
+        "likelihood/solver": "likelihood/solver@measure.bits.flow.solver, with measure=bits",
+        "likelihood/probe": "likelihood/probe@measure.bits.flow.probe, with measure=bits",
+        "data.batch_size": "batch_size",
+    },
 }
 _USUAL_FLAGS = "flags are -m, --help, --cfg job, --info"
 
@@ -37,7 +47,7 @@ def refuse_mistakes(config_name: str, words: list[str]) -> None:
     parser = get_args_parser()
     parser.error = _refuse_flags  # type: ignore[method-assign]
     _refuse_blanks(parser.parse_args(words).overrides)
-    _refuse_removed(words)
+    _refuse_removed(config_name, words)
     _refuse_null_groups(words)
     if not any(word.startswith("-") for word in words):  # --config-dir brings groups of its own
         _refuse_unknown_keys(config_name, words)
@@ -48,11 +58,12 @@ def root_of(word: str) -> str:
     return re.split(r"[./@=]", word.lstrip("+~"))[0]
 
 
-def _refuse_removed(words: list[str]) -> None:
+def _refuse_removed(config_name: str, words: list[str]) -> None:
     """Raise UserError for a key that has another name now."""
+    removed = _REMOVED[""] | _REMOVED.get(config_name, {})
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
-        for old, new in _REMOVED.items():
+        for old, new in removed.items():
             if key == old or key.startswith(f"{old}."):
                 raise UserError(f"{word}: {old} is now {new}")
 

@@ -1,0 +1,190 @@
+"""What is measured: a denoiser, its samples, and the clips of its run.
+
+All of it is computed when a measure first asks for it, and once for all measures. Clips become
+floats, and samples bytes, here alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ddpm_lightning.data.clip import to_float, to_uint8
+from ddpm_lightning.data.clips.base import ClipData
+from ddpm_lightning.data.dataset import Batch, ClipDataset
+from ddpm_lightning.data.order import Sample
+from ddpm_lightning.denoiser import Denoiser, Estimate
+from ddpm_lightning.level import Level
+from ddpm_lightning.losses.base import Loss
+from ddpm_lightning.samplers.base import Sampler
+from ddpm_lightning.samplers.noise import per_sample_generators
+from ddpm_lightning.times.base import TimeSampling
+
+Split = Literal["train", "val"]
+
+
+class Training(NamedTuple):
+    """What a denoiser is trained with: its loss and its times."""
+
+    loss: Loss
+    times: TimeSampling
+
+
+class Reference:
+    """The clips of a run: held out ones, and all that are trained on, each by its middle window.
+
+    held_out, train: data sets without anything random.
+
+    Args:
+        data: loaded.
+        batch_size: clips at a time.
+    """
+
+    def __init__(self, data: ClipData, batch_size: int | None = None) -> None:
+        self.data = data
+        self.batch_size = batch_size or data.batch_size
+        train, windows = data.train_set, data.val_set.windows
+        self.held_out = data.val_set
+        self.train = ClipDataset(train.store, train.indices, replace(windows, random=False))
+
+    def refuse_too_few(self, least: int) -> None:
+        """Raise ValueError unless as many clips are held out."""
+        if set(self.held_out.indices) & set(self.train.indices):
+            raise ValueError(
+                f"no clip is held out: {len(self.held_out)} clips both train and validate; samples "
+                "are compared with others, so train with data.val_fraction above 0"
+            )
+        if len(self.held_out) < least:
+            raise ValueError(
+                f"{len(self.held_out)} clips are held out, at least {least} are needed; more GIFs "
+                "or a larger data.val_fraction in training give more"
+            )
+
+    def batches(self, split: Split) -> Iterator[Batch]:
+        """Yield all clips of a side in order, uint8."""
+        dataset = self.held_out if split == "val" else self.train
+        for first in range(0, len(dataset), self.batch_size):
+            numbers = range(first, min(first + self.batch_size, len(dataset)))
+            yield dataset.__getitems__([Sample(i, i) for i in numbers])
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a card says of the clips."""
+        form = self.data.format
+        return {
+            "num_held_out": len(self.held_out),
+            "num_train": len(self.train),
+            "held_out_sha256": self.held_out.digest(),
+            "num_frames": form.num_frames,
+            "fps": form.fps,
+            "size": [form.height, form.width],
+            "channels": form.channels,
+            "resize_filter": "area",
+        }
+
+
+class CountedCalls:
+    """Counts the network calls of an estimator."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+        self.process = denoiser.process
+        self.num_calls = 0
+
+    def estimate_at(self, x: Tensor, level: Level) -> Estimate:
+        self.num_calls += 1
+        return self.denoiser.estimate_at(x, level)
+
+
+class Subject:
+    """A denoiser in evaluation mode, the clips of its run, and samples.
+
+    Args:
+        denoiser: on the device.
+        reference: clips of its run.
+        device: of the denoiser.
+        sampler: of the samples; None where nothing asks for samples.
+        num_samples: that are drawn.   seed: of their noise.
+        training: what the denoiser is trained with; None where nothing asks for it.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        reference: Reference,
+        device: torch.device | str = "cpu",
+        sampler: Sampler | None = None,
+        num_samples: int = 256,
+        seed: int = 0,
+        training: Training | None = None,
+    ) -> None:
+        self.denoiser, self.reference, self.device = denoiser, reference, device
+        self._sampler, self.num_samples, self.seed = sampler, num_samples, seed
+        self._training = training
+        self.num_network_calls = 0  # of a walk, once samples are drawn
+
+    @property
+    def training(self) -> Training:
+        """Return the loss and the times of training."""
+        assert self._training is not None
+        return self._training
+
+    @property
+    def sampler(self) -> Sampler:
+        """Return the sampler."""
+        assert self._sampler is not None
+        return self._sampler
+
+    def held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield held-out clips x_0 (B, C, F, H, W) on the device and their index (B,)."""
+        for batch in self.reference.batches("val"):
+            yield to_float(batch.clip.to(self.device)), batch.index
+
+    @cached_property
+    def samples(self) -> Tensor:
+        """The samples, uint8 (num_samples, F, H, W, C) on the CPU; sample k depends on seed and k.
+
+        Raises:
+            ValueError: where the sampler cannot walk.
+        """
+        form = self.reference.data.format
+        size = self.reference.batch_size
+        drawn = []
+        for first in tqdm(
+            range(0, self.num_samples, size), desc="sampling", unit="batch", delay=1, leave=False
+        ):
+            numbers = range(first, min(first + size, self.num_samples))
+            counted = CountedCalls(self.denoiser)
+            clips = self.sampler.sample(
+                counted,
+                (len(numbers), form.channels, form.num_frames, form.height, form.width),
+                generator=per_sample_generators(self.seed, numbers),
+                device=self.device,
+            )
+            self.num_network_calls = counted.num_calls
+            drawn.append(to_uint8(clips).cpu())
+        return torch.cat(drawn)
+
+    def clip_facts(self) -> dict[str, Any]:
+        """Return what a card says of the clips."""
+        return self.reference.facts()
+
+    def sample_facts(self) -> dict[str, Any]:
+        """Return what a card says of the samples."""
+        return {
+            "num_samples": len(self.samples),
+            "sampler": description(self.sampler),
+            "evaluations": self.sampler.num_calls,
+            "network_calls": self.num_network_calls,
+            "seed": self.seed,
+        }
+
+
+def description(thing: Any) -> Any:
+    """Return one of our objects as its class's name and what it was constructed with."""
+    if type(thing).__module__.startswith("ddpm_lightning."):
+        return {"name": type(thing).__name__} | {k: description(v) for k, v in vars(thing).items()}
+    return thing
