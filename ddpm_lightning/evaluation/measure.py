@@ -46,7 +46,7 @@ class Result(NamedTuple):
     standard_error: float | None = None
     interval: tuple[float, float] | None = None
     floor: Floor | None = None
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] | None = None
 
 
 def mean_of_clips(values: Tensor, **facts: Any) -> Result:
@@ -75,8 +75,8 @@ class Measure(ABC):
             ValueError: in one line, where the subject's clips do not suffice.
         """
 
-    def picture(self, subject: Subject) -> np.ndarray | None:
-        """Return what there is to see, uint8 (H, W, 3), for a subject that has been measured."""
+    def picture(self, subject: Subject, results: dict[str, Result]) -> np.ndarray | None:
+        """Return what there is to see of a subject and its results, uint8 (H, W, 3)."""
         return None
 
 
@@ -88,6 +88,7 @@ class Card:
     run: checkpoint, step, weights.
     samples: number, sampler, evaluations, network calls, seed; None for a measure of a denoiser.
     extractor: name and sha256 of the features; None where there are none.
+    settings: the options of the measure.
     """
 
     name: str
@@ -102,16 +103,18 @@ class Card:
     run: dict[str, Any]
     samples: dict[str, Any] | None
     extractor: dict[str, Any] | None
+    settings: dict[str, Any]
     facts: dict[str, Any]
 
 
-def measured(measure: Measure, subject: Subject, run: dict[str, Any]) -> list[Card]:
-    """Return the cards of a measure's numbers.
-
-    Args:
-        run: checkpoint, step, weights.
-    """
-    results = measure(subject)
+def cards_of(
+    measure: Measure,
+    subject: Subject,
+    results: dict[str, Result],
+    run: dict[str, Any],
+    settings: dict[str, Any],
+) -> list[Card]:
+    """Return the cards of a measure's results; run and settings as a card has them."""
     extractor = getattr(measure, "extractor", None)
     return [
         Card(
@@ -123,11 +126,12 @@ def measured(measure: Measure, subject: Subject, run: dict[str, Any]) -> list[Ca
             interval=result.interval,
             floor=result.floor,
             comparable_across=measure.comparable_across,
-            clips=subject.clip_facts(),
+            clips=subject.reference.facts(),
             run=run,
             samples=subject.sample_facts() if measure.of_samples else None,
-            extractor=extractor.facts() if extractor else None,
-            facts=result.facts,
+            extractor=extractor and {"name": extractor.name, "sha256": extractor.sha256},
+            settings=settings,
+            facts=result.facts or {},
         )
         for name, result in results.items()
     ]

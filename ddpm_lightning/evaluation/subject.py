@@ -4,7 +4,7 @@ All of it is computed when a measure first asks for it, and once for all measure
 floats, and samples bytes, here alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -18,6 +18,7 @@ from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.data.dataset import Batch, ClipDataset
 from ddpm_lightning.data.order import Sample
 from ddpm_lightning.denoiser import Denoiser, Estimate
+from ddpm_lightning.evaluation.features.base import Extractor, Features
 from ddpm_lightning.level import Level
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.samplers.base import Sampler
@@ -50,6 +51,7 @@ class Reference:
         train, windows = data.train_set, data.val_set.windows
         self.held_out = data.val_set
         self.train = ClipDataset(train.store, train.indices, replace(windows, random=False))
+        self._features: dict[tuple[Extractor, Split, int | None], Features] = {}
 
     def refuse_too_few(self, least: int) -> None:
         """Raise ValueError unless as many clips are held out."""
@@ -67,9 +69,33 @@ class Reference:
     def batches(self, split: Split) -> Iterator[Batch]:
         """Yield all clips of a side in order, uint8."""
         dataset = self.held_out if split == "val" else self.train
-        for first in range(0, len(dataset), self.batch_size):
-            numbers = range(first, min(first + self.batch_size, len(dataset)))
-            yield dataset.__getitems__([Sample(i, i) for i in numbers])
+        return self._batches(dataset, range(len(dataset)))
+
+    def _batches(self, dataset: ClipDataset, numbers: Sequence[int]) -> Iterator[Batch]:
+        for first in range(0, len(numbers), self.batch_size):
+            part = numbers[first : first + self.batch_size]
+            yield dataset.__getitems__([Sample(i, i) for i in part])
+
+    def features(
+        self, extractor: Extractor, split: Split, most: int | None, device: torch.device | str
+    ) -> Features:
+        """Return the features of a side's clips, computed once.
+
+        Args:
+            most: clips, of which so many are drawn by a seed; None: all.
+        Raises:
+            ValueError: for clips that the extractor cannot take.
+        """
+        dataset = self.held_out if split == "val" else self.train
+        key = extractor, split, most if most and most < len(dataset) else None
+        if key not in self._features:
+            chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
+            numbers = chosen[:most].sort().values.tolist()
+            name = f"{extractor.name} features of {len(numbers)} {split} clips"
+            self._features[key] = features_of(
+                extractor, (b.clip for b in self._batches(dataset, numbers)), device, name
+            )
+        return self._features[key]
 
     def facts(self) -> dict[str, Any]:
         """Return what a card says of the clips."""
@@ -125,6 +151,7 @@ class Subject:
         self._sampler, self.num_samples, self.seed = sampler, num_samples, seed
         self._training = training
         self.num_network_calls = 0  # of a walk, once samples are drawn
+        self._features: dict[Extractor, Features] = {}
 
     @property
     def training(self) -> Training:
@@ -168,9 +195,13 @@ class Subject:
             drawn.append(to_uint8(clips).cpu())
         return torch.cat(drawn)
 
-    def clip_facts(self) -> dict[str, Any]:
-        """Return what a card says of the clips."""
-        return self.reference.facts()
+    def features(self, extractor: Extractor) -> Features:
+        """Return the features of the samples, computed once."""
+        if extractor not in self._features:
+            parts = self.samples.split(self.reference.batch_size)
+            name = f"{extractor.name} features of {len(self.samples)} samples"
+            self._features[extractor] = features_of(extractor, parts, self.device, name)
+        return self._features[extractor]
 
     def sample_facts(self) -> dict[str, Any]:
         """Return what a card says of the samples."""
@@ -181,6 +212,15 @@ class Subject:
             "network_calls": self.num_network_calls,
             "seed": self.seed,
         }
+
+
+def features_of(
+    extractor: Extractor, batches: Iterable[Tensor], device: torch.device | str, name: str
+) -> Features:
+    """Return the features of batches of uint8 clips, showing progress under a name."""
+    shown = tqdm(batches, desc=name, unit="batch", delay=1, leave=False)
+    pairs = [extractor.pair(batch.to(device)) for batch in shown]
+    return Features(*(torch.cat(kind) for kind in zip(*pairs, strict=True)))
 
 
 def description(thing: Any) -> Any:

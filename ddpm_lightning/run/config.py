@@ -56,6 +56,7 @@ TOP_LEVEL: dict[str, Any] = {
     "checkpoint": str,
     "num_samples": PositiveInt,
     "verify": bool,
+    "skip": bool,
     "batch_size": PositiveInt | None,
     "weights": str | float | list[str | float] | None,
     "device": str,

@@ -1,16 +1,22 @@
 """python evaluate.py: what a run is worth, by any measure, with a card for each number."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from torchvision.io import encode_png
 
 from ddpm_lightning.data.clips.base import CHECKPOINT_KEY, ClipData
 from ddpm_lightning.denoiser import Denoiser
-from ddpm_lightning.evaluation.measure import Measure, measured, write_cards
+from ddpm_lightning.evaluation.features.base import Extractor
+from ddpm_lightning.evaluation.measure import Measure, cards_of, write_cards
 from ddpm_lightning.evaluation.report import table
 from ddpm_lightning.evaluation.subject import Reference, Subject, Training
+from ddpm_lightning.files.atomic import write_file
 from ddpm_lightning.run.build import build_data
 from ddpm_lightning.run.checkpoint import (
     STORED_TARGETS,
@@ -57,28 +63,51 @@ def evaluate_run(cfg: DictConfig) -> None:
     assert data.store is not None
     print(data.store.summary())
     print(f"{run.checkpoint}, step {step}: {len(data.val_set)} held-out clips")
-    for measure in measures:
-        with user_errors(measure.name):
-            cards = [
-                card
-                for weights, subject in subjects.items()
-                for card in measured(
-                    measure,
-                    subject,
-                    {"checkpoint": str(run.checkpoint), "step": step, "weights": weights},
-                )
-            ]
-            path = write_cards(cards, directory / f"{measure.name}.json")
+    refusals = []
+    for name, measure in measures.items():
+        settings = config["measure"][name]
+        cards = []
+        try:
+            for weights, subject in subjects.items():
+                results = measure(subject)
+                at = {"checkpoint": str(run.checkpoint), "step": step, "weights": weights}
+                cards += cards_of(measure, subject, results, at, settings)
+                if (picture := measure.picture(subject, results)) is not None:
+                    write_picture(picture, directory / f"{name}_{weights}.png")
+        except ValueError as error:
+            refusals.append(f"{name}: {error}")
+            print(f"{name} is not measured: {error}")
+            continue
+        write_cards(cards, directory / f"{name}.json")
         print(table(cards))
+    if refusals and not config["skip"]:
+        raise UserError("\n".join(refusals))
     print(f"saved to {directory}")
 
 
-def build_measures(nodes: Node) -> list[Measure]:
-    """Build the chosen measures, in the order they are named in."""
-    measures: list[Measure] = []
-    for name, node in nodes.items():
+def write_picture(picture: np.ndarray, path: Path) -> None:
+    """Write uint8 (H, W, 3) as a PNG."""
+    data = bytes(encode_png(torch.from_numpy(picture).permute(2, 0, 1)).numpy())
+    write_file(path, [data], len(data))
+
+
+def build_measures(chosen: Node) -> dict[str, Measure]:
+    """Build the chosen measures by name; those with equal extractors share one, which features are
+    computed once for.
+    """
+    extractors: dict[str, Extractor] = {}
+    measures: dict[str, Measure] = {}
+    for name, node in chosen.items():
+        own = {k: v for k, v in node.items() if k != "extractor"} | {"_partial_": True}
+        parts = {}
+        if "extractor" in node:
+            key = json.dumps(node["extractor"])
+            if key not in extractors:
+                with user_errors("extractor"):
+                    extractors[key] = instantiate(node["extractor"], _convert_="all")
+            parts = {"extractor": extractors[key]}
         with user_errors(f"measure.{name}"):
-            measures.append(instantiate(node, _convert_="all"))
+            measures[name] = instantiate(own, _convert_="all")(**parts)
     return measures
 
 

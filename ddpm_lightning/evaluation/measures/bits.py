@@ -4,7 +4,7 @@ from pydantic import PositiveInt
 
 from ddpm_lightning.evaluation.likelihoods import measure
 from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, Measure, Result, mean_of_clips
-from ddpm_lightning.evaluation.subject import Subject, description
+from ddpm_lightning.evaluation.subject import Subject
 from ddpm_lightning.likelihood.base import Likelihood
 from ddpm_lightning.likelihood.flow import FlowLikelihood
 from ddpm_lightning.likelihood.variational import VariationalBound
@@ -40,7 +40,9 @@ class Bits(Measure):
         self.num_clips = num_clips
 
     def __call__(self, subject: Subject) -> dict[str, Result]:
-        return {name: self._bits(likelihood, subject) for name, likelihood in self.likelihoods.items()}
+        return {
+            name: self._bits(likelihood, subject) for name, likelihood in self.likelihoods.items()
+        }
 
     def _bits(self, likelihood: Likelihood, subject: Subject) -> Result:
         batches = subject.reference.batches("val")
@@ -50,5 +52,4 @@ class Bits(Measure):
             num_clips=len(nats.bits),
             nats_per_value=float(nats.total.mean()),
             terms_in_nats={name: float(term.mean()) for name, term in nats.terms.items()},
-            likelihood=description(likelihood),
         )

@@ -50,4 +50,4 @@ class TrainedLoss(Measure):
                 draws.append(loss(denoiser, x_0, t, process.level(t), noise).double().cpu())
             of_clips.append(torch.stack(draws))
         losses = torch.cat(of_clips, dim=1).mean(0)
-        return {"loss": mean_of_clips(losses, num_clips=len(losses), num_draws=self.num_draws)}
+        return {"loss": mean_of_clips(losses, num_clips=len(losses))}

@@ -1,0 +1,94 @@
+"""What all distances between samples and held-out clips share.
+
+Each is measured twice, of the spatial and of the temporal features of an extractor: a sampler can
+draw the right frames in the wrong order. Beside each stands the floor: what as many training clips
+in the place of the samples score against as many held-out ones.
+"""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from ddpm_lightning.evaluation.distances import Distance, Scale, floor, interval
+from ddpm_lightning.evaluation.features.base import Extractor, Features
+from ddpm_lightning.evaluation.features.pixels import Pixels
+from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, Floor, Measure, Result
+from ddpm_lightning.evaluation.subject import Subject
+
+PIXELS = Pixels()
+MIN_CLIPS = 32  # samples, and held-out clips
+MAX_REAL = 4096  # training clips, drawn by a seed, of which scale and floor are made
+
+
+class FeatureMeasure(Measure):
+    """Compares features of samples with those of clips.
+
+    Args:
+        extractor: of the features.
+    """
+
+    of_samples = True
+    comparable_across = EVERYTHING_BUT_DATA
+
+    def __init__(self, extractor: Extractor = PIXELS) -> None:
+        self.extractor = extractor
+
+    def features(self, subject: Subject, max_train: int | None) -> tuple[Features, ...]:
+        """Return the features of samples, training clips and held-out clips.
+
+        Args:
+            max_train: training clips that are drawn; None: all.
+        Raises:
+            ValueError: for fewer than MIN_CLIPS samples or held-out clips, or clips that the
+                extractor cannot take.
+        """
+        if subject.num_samples < MIN_CLIPS:
+            raise ValueError(
+                f"num_samples={subject.num_samples} is too few to measure: {MIN_CLIPS} or more"
+            )
+        subject.reference.refuse_too_few(MIN_CLIPS)
+        held_out = subject.reference.features(self.extractor, "val", None, subject.device)
+        train = subject.reference.features(self.extractor, "train", max_train, subject.device)
+        return subject.features(self.extractor), train, held_out
+
+
+class DistanceMeasure(FeatureMeasure):
+    """Numbers of two sets of features, whose scale is that of training clips."""
+
+    def __call__(self, subject: Subject) -> dict[str, Result]:
+        sets = self.features(subject, MAX_REAL)
+        results: dict[str, Result] = {}
+        for kind in Features._fields:
+            samples, train, held_out = (getattr(features, kind) for features in sets)
+            self.check(samples, held_out)
+            scale = Scale.of(train)
+            for name, distance in self.distances().items():
+                full_name = f"{kind}_{name}" if name else kind
+                results[full_name] = _compared(
+                    distance, scale(samples), scale(train), scale(held_out)
+                )
+        return results
+
+    def check(self, samples: Tensor, held_out: Tensor) -> None:
+        """Raise ValueError unless the features (N, d) and (M, d) suffice."""
+
+    @abstractmethod
+    def distances(self) -> dict[str, Distance]:
+        """Return the functions of samples (N, d) and held-out clips (M, d), by name; the only one
+        has the name "".
+        """
+
+
+def _compared(distance: Distance, samples: Tensor, train: Tensor, held_out: Tensor) -> Result:
+    estimate = interval(distance, samples, held_out)
+    real = torch.cat([train, held_out])
+    num_clips = min(len(samples), len(held_out), len(real) // 2)
+    mean, std, _ = floor(distance, real, num_clips)
+    return Result(
+        estimate.value,
+        estimate.standard_error,
+        (estimate.low, estimate.high),
+        Floor(mean, mean - 1.96 * std, mean + 1.96 * std),
+        {"num_clips": len(held_out), "num_features": samples.shape[1]},
+    )
