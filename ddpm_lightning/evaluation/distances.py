@@ -183,36 +183,45 @@ def interval(
 
 
 class Floor(NamedTuple):
-    """What a distance is between real clips and real clips: mean and deviation over splits."""
+    """What a distance is between real clips and real clips: the mean over splits, and the ends of
+    the middle 95 % of them.
+    """
 
     mean: float
-    std: float
-    num_clips: int  # on each side
+    low: float
+    high: float
 
 
 def floor(
-    distance: Distance, real: Tensor, num_clips: int, num_splits: int = 100, seed: int = 0
+    distance: Distance,
+    real: Tensor,
+    num_samples: int,
+    num_clips: int,
+    num_splits: int = 200,
+    seed: int = 0,
 ) -> Floor:
-    """Return the distance between disjoint sets of num_clips real clips each.
+    """Return the distance of num_samples real clips to num_clips other ones.
 
     Args:
         real: features (M, d) of real clips, training and held-out ones alike.
-        num_clips: as many as the samples.
+        num_samples, num_clips: as many as there are samples, and clips they are compared with.
     Raises:
-        ValueError: for fewer than 2 num_clips real clips.
+        ValueError: for fewer real clips than both together.
     """
-    if len(real) < 2 * num_clips:
+    if len(real) < num_samples + num_clips:
         raise ValueError(
-            f"real against real at {num_clips} clips a side needs {2 * num_clips} real clips, got "
-            f"{len(real)}; draw at most {len(real) // 2} samples"
+            f"real against real at {num_samples} samples and {num_clips} held-out clips needs "
+            f"{num_samples + num_clips} real clips, got {len(real)}; draw at most "
+            f"{len(real) - num_clips} samples"
         )
     generator = torch.Generator().manual_seed(seed)
     values = []
     for _ in range(num_splits):
-        chosen = real[torch.randperm(len(real), generator=generator)[: 2 * num_clips]]
-        values.append(distance(chosen[:num_clips], chosen[num_clips:]))
+        drawn = real[torch.randperm(len(real), generator=generator)[: num_samples + num_clips]]
+        values.append(distance(*drawn.split([num_samples, num_clips])))
     result = torch.tensor(values, dtype=torch.float64)
-    return Floor(float(result.mean()), float(result.std()), num_clips)
+    low, high = result.quantile(result.new_tensor([0.025, 0.975])).tolist()
+    return Floor(float(result.mean()), low, high)
 
 
 def _check(x: Tensor, y: Tensor, least: int = 2) -> None:

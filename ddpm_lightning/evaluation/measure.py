@@ -16,6 +16,7 @@ import numpy as np
 from scipy.stats import t as student_t
 from torch import Tensor
 
+from ddpm_lightning.evaluation.distances import Floor
 from ddpm_lightning.evaluation.subject import Subject
 from ddpm_lightning.files.atomic import write_file
 from ddpm_lightning.likelihood.base import mean_and_error
@@ -26,19 +27,12 @@ LEARNING = ("network", "optimizer", "trainer", "callbacks", "seed")
 EVERYTHING_BUT_DATA = (*LEARNING, "model", "noise", "objective", "loss", "times", "sampler")
 
 
-class Floor(NamedTuple):
-    """The same number of real clips against real ones, at equal n: its mean, and where 95 % lie."""
-
-    mean: float
-    low: float
-    high: float
-
-
 class Result(NamedTuple):
     """One number.
 
     standard_error: of the value; None where nothing shows it.
     interval: that covers 95 %, (low, high).
+    floor: what real clips against real ones give, at equal numbers.
     facts: what else the number depends on or is made of, in plain containers.
     """
 
@@ -63,7 +57,7 @@ class Measure(ABC):
 
     name: str
     unit: str
-    less_is_better: bool
+    less_is_better: bool | None  # None: neither; it is not ranked by
     comparable_across: tuple[str, ...]
     of_samples = False  # or of a denoiser, whatever the sampler
 
@@ -94,7 +88,7 @@ class Card:
     name: str
     value: float
     unit: str
-    less_is_better: bool
+    less_is_better: bool | None
     standard_error: float | None
     interval: tuple[float, float] | None
     floor: Floor | None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ddpm_lightning.evaluation.measure import Card
 
+_DIRECTIONS = {True: "less", False: "more", None: "neither"}
 HEADER = ["measure", "weights", "value", "95 %", "unit", "better", "real against real", "clips"]
 
 
@@ -14,19 +15,27 @@ def table(cards: Sequence[Card]) -> str:
 
 def row(card: Card) -> list[str]:
     """Return the cells of a card."""
-    error = f" +- {card.standard_error:.2g}" if card.standard_error is not None else ""
-    interval = f"{card.interval[0]:.4g} to {card.interval[1]:.4g}" if card.interval else ""
-    floor = f"{card.floor.low:.4g} to {card.floor.high:.4g}" if card.floor else ""
     return [
         card.name,
         str(card.run["weights"]),
-        f"{card.value:.5g}{error}",
-        interval,
+        number(card),
+        f"{card.interval[0]:.4g} to {card.interval[1]:.4g}" if card.interval else "",
         card.unit,
-        "less" if card.less_is_better else "more",
-        floor,
+        _DIRECTIONS[card.less_is_better],
+        real_against_real(card),
         counts(card),
     ]
+
+
+def number(card: Card) -> str:
+    """Return a value +- standard error."""
+    error = f" +- {card.standard_error:.2g}" if card.standard_error is not None else ""
+    return f"{card.value:.5g}{error}"
+
+
+def real_against_real(card: Card) -> str:
+    """Return the ends of the floor."""
+    return f"{card.floor.low:.4g} to {card.floor.high:.4g}" if card.floor else ""
 
 
 def counts(card: Card) -> str:

@@ -153,6 +153,18 @@ class Subject:
         self.num_network_calls = 0  # of a walk, once samples are drawn
         self._features: dict[Extractor, Features] = {}
 
+    def with_sampler(self, sampler: Sampler) -> "Subject":
+        """Return the same denoiser and clips with samples of another sampler."""
+        return Subject(
+            self.denoiser,
+            self.reference,
+            self.device,
+            sampler,
+            self.num_samples,
+            self.seed,
+            self._training,
+        )
+
     @property
     def training(self) -> Training:
         """Return the loss and the times of training."""

@@ -31,10 +31,12 @@ def save_calls(panels: Sequence[CallsPanel], unit: str, path: Path) -> Path:
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-    figure = Figure(figsize=(5.5 * len(panels), 4.2), layout="constrained")
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.5 * columns, 4.2 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, panel in zip(axes, panels, strict=True):
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis, panel in zip(axes, panels, strict=False):
         axis.axhspan(*panel.floor, color="0.9", label="real against real")
         for name, points in panel.curves.items():
             calls, values = [p.calls for p in points], [p.value for p in points]
@@ -46,7 +48,6 @@ def save_calls(panels: Sequence[CallsPanel], unit: str, path: Path) -> Path:
         axis.set_xticks(ticks)
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.axhline(0, color="0.7", linewidth=0.8)
-    axes[-1].legend(fontsize="small")
+    axes[0].legend(fontsize="small")
     figure.savefig(path, dpi=110)
     return path

@@ -29,6 +29,7 @@ from ddpm_lightning.run.secrets import HIDDEN, find_login
 from ddpm_lightning.run.signatures import signature
 
 TARGETS = ("ddpm_lightning.", "lightning.pytorch.", "torch.optim.")
+STORED_TARGETS = ("ddpm_lightning.", "torch.optim.")  # of a run's model, data and sampler
 META_KEYS = {"_target_", "_partial_"}
 
 Node = dict[str, Any]
@@ -79,6 +80,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "retry": typing.Literal["none", "transient"],
         "wait": bool,
     },
+    "curve": {"samplers": list[str], "evaluations": list[PositiveInt]},
     "sweep": {
         "max_parallel": PositiveInt,
         "num_random": PositiveInt | None,

@@ -1,37 +1,68 @@
-"""evaluate.py curve.samplers=[..]: measures of samples over the network calls that they took."""
-
-from itertools import groupby
-from pathlib import Path
+"""evaluate.py curve.samplers=[..]: samplers at several numbers of evaluations, side by side."""
 
 from hydra import compose
 
-from ddpm_lightning.evaluation.measure import Card, Measure, cards_of, write_cards
-from ddpm_lightning.evaluation.report import aligned, number
-from ddpm_lightning.evaluation.subject import Subject
-from ddpm_lightning.plots.calls import CallsPanel, CallsPoint, save_calls
+from ddpm_lightning.evaluation.measure import Card
+from ddpm_lightning.evaluation.report import aligned, number, real_against_real
+from ddpm_lightning.plots.calls import CallsPanel, CallsPoint
+from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.run.build import build_sampler
-from ddpm_lightning.run.config import Node, check_options
-from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.config import Node, resolved
+from ddpm_lightning.run.errors import user_errors
 from ddpm_lightning.samplers.base import Sampler
 
-Points = dict[tuple[str, int], Sampler]
+Curve = dict[tuple[str, int], Sampler]  # by option of conf/sampler, and evaluations
 
 
-def build_points(options: Node, subject: Subject) -> Points:
-    """Build every sampler of a curve with every number of evaluations.
+def build_curve(options: Node, process: GaussianProcess) -> Curve:
+    """Build every sampler with every number of evaluations.
 
     Raises:
-        UserError: where one of them cannot walk the process, before any has.
+        UserError: where one of them cannot walk the process, before any does.
     """
-    check_options("curve", options)
-    points = {}
+    curve = {}
     for name in options["samplers"]:
         for evaluations in sorted(set(options["evaluations"])):
             words = [f"sampler={name}", f"sampler.num_evaluations={evaluations}"]
-            sampler = build_sampler(compose("sample", ["checkpoint=???", *words]).sampler)
-            with user_errors(f"curve: {name} at {evaluations}"):
-                sampler.times(subject.denoiser.process)
-            points[name, evaluations] = sampler
-    return points
+            node = resolved(compose("sample", ["checkpoint=any", *words]))["sampler"]
+            sampler = build_sampler(node)
+            with user_errors(f"curve.samplers: {name} at {evaluations} evaluations"):
+                sampler.times(process)
+            curve[name, evaluations] = sampler
+    return curve
 
 
+def table(curve: Curve, cards: list[Card]) -> str:
+    """Return a row for each point of a curve, a column for each number, and their floors.
+
+    Args:
+        cards: of a measure, point by point.
+    """
+    width = len(cards) // len(curve)
+    header = ["sampler", "network calls", *(card.name for card in cards[:width])]
+    rows = []
+    for i, (name, _) in enumerate(curve):
+        own = cards[i * width : (i + 1) * width]
+        rows.append([name, str(_calls(own[0])), *map(number, own)])
+    floors = map(real_against_real, cards[:width])
+    return aligned(header, [*rows, ["real against real", "", *floors]])
+
+
+def panels(curve: Curve, cards: list[Card]) -> list[CallsPanel]:
+    """Return a panel for each number of a measure, with a line for each sampler."""
+    drawn = []
+    for name in dict.fromkeys(card.name for card in cards):
+        own = [card for card in cards if card.name == name]
+        lines: dict[str, list[CallsPoint]] = {}
+        for (sampler, _), card in zip(curve, own, strict=True):
+            assert card.interval is not None
+            point = CallsPoint(_calls(card), card.value, *card.interval)
+            lines.setdefault(sampler, []).append(point)
+        assert own[0].floor is not None
+        drawn.append(CallsPanel(name, lines, (own[0].floor.low, own[0].floor.high)))
+    return drawn
+
+
+def _calls(card: Card) -> int:
+    assert card.samples is not None
+    return int(card.samples["network_calls"])

@@ -4,51 +4,95 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torchvision.io import encode_png
 
 from ddpm_lightning.data.clips.base import CHECKPOINT_KEY, ClipData
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.features.base import Extractor
-from ddpm_lightning.evaluation.measure import Measure, cards_of, write_cards
-from ddpm_lightning.evaluation.report import table
+from ddpm_lightning.evaluation.measure import Measure
 from ddpm_lightning.evaluation.subject import Reference, Subject, Training
-from ddpm_lightning.files.atomic import write_file
-from ddpm_lightning.run.build import build_data
+from ddpm_lightning.run.build import build_data, build_sampler
 from ddpm_lightning.run.checkpoint import (
-    STORED_TARGETS,
     Run,
     choose_denoiser,
     find_run,
     load_denoisers,
     read_checkpoint,
 )
-from ddpm_lightning.run.config import Node, check, check_without_lightning, resolved
+from ddpm_lightning.run.config import Node, check, check_options, resolved
+from ddpm_lightning.run.curve import build_curve
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import UserError, user_errors
-from ddpm_lightning.samplers.base import Sampler
+from ddpm_lightning.run.results import Results
 
 
 def evaluate_run(cfg: DictConfig) -> None:
-    """Print a table of all numbers and write their cards."""
+    """Print a table for each measure and write the cards of its numbers."""
     config = resolved(cfg)
     check({key: value for key, value in config.items() if key != "data"})
+    check_options("curve", config["curve"])
     run = find_run(str(config["checkpoint"]), Path(config["outputs_dir"]))
     measures = build_measures(config["measure"])
-    sampler = build_sampler(config["sampler"] or run.config["sampler"])
-    device = choose_device(config["device"])
     data = open_data(run, config["data"])
-    reference = Reference(data, config["batch_size"])
-    with user_errors("model"):
-        training = Training(
-            *(instantiate(run.config["model"][key], _convert_="all") for key in ("loss", "times"))
-        )
-    directory = Path(config["output"] or run.directory / "evaluation")
     denoisers, step = choose_denoisers(run, config["weights"])
-    subjects = {
+    curve = build_curve(config["curve"], next(iter(denoisers.values())).process)
+    along_curve = {name: m for name, m in measures.items() if curve and m.of_samples}
+    if curve and not along_curve:
+        raise UserError(
+            f"curve.samplers: measure=[{','.join(measures)}] has no measure of samples; add "
+            "measure=quality"
+        )
+    results = Results(
+        {"checkpoint": str(run.checkpoint), "step": step},
+        config["measure"],
+        Path(config["output"] or run.directory / "evaluation"),
+    )
+    assert data.store is not None
+    print(data.store.summary())
+    print(f"{run.checkpoint}, step {step}: {len(data.val_set)} held-out clips")
+    subjects = build_subjects(config, run, denoisers, Reference(data, config["batch_size"]))
+    for name in [name for name in measures if name not in along_curve]:
+        results.measure(name, measures[name], subjects)
+    if curve:
+        results.measure_curve(along_curve, curve, subjects)
+    if results.refusals and not config["skip"]:
+        raise UserError("\n".join(results.refusals))
+    print(f"saved to {results.directory}")
+
+
+def build_measures(chosen: Node) -> dict[str, Measure]:
+    """Build the chosen measures by name; equal extractors are one object, whose features are
+    computed once.
+    """
+    extractors: dict[str, Extractor] = {}
+    measures: dict[str, Measure] = {}
+    for name, node in chosen.items():
+        own = {key: value for key, value in node.items() if key != "extractor"}
+        built = {}
+        if "extractor" in node:
+            key = json.dumps(node["extractor"])
+            if key not in extractors:
+                with user_errors("extractor"):
+                    extractors[key] = instantiate(node["extractor"], _convert_="all")
+            built["extractor"] = extractors[key]
+        with user_errors(f"measure.{name}"):
+            measures[name] = instantiate(own, _partial_=True, _convert_="all")(**built)
+    return measures
+
+
+def build_subjects(
+    config: Node, run: Run, denoisers: dict[str, Denoiser], reference: Reference
+) -> dict[str, Subject]:
+    """Return what is measured, by the names of weights."""
+    device: torch.device = choose_device(config["device"])
+    sampler = build_sampler(config["sampler"] or run.config["sampler"])
+    with user_errors("model"):
+        loss, times = (
+            instantiate(run.config["model"][key], _convert_="all") for key in ("loss", "times")
+        )
+    return {
         weights: Subject(
             denoiser.to(device),
             reference,
@@ -56,67 +100,10 @@ def evaluate_run(cfg: DictConfig) -> None:
             sampler,
             config["num_samples"],
             config["seed"],
-            training,
+            Training(loss, times),
         )
         for weights, denoiser in denoisers.items()
     }
-    assert data.store is not None
-    print(data.store.summary())
-    print(f"{run.checkpoint}, step {step}: {len(data.val_set)} held-out clips")
-    refusals = []
-    for name, measure in measures.items():
-        settings = config["measure"][name]
-        cards = []
-        try:
-            for weights, subject in subjects.items():
-                results = measure(subject)
-                at = {"checkpoint": str(run.checkpoint), "step": step, "weights": weights}
-                cards += cards_of(measure, subject, results, at, settings)
-                if (picture := measure.picture(subject, results)) is not None:
-                    write_picture(picture, directory / f"{name}_{weights}.png")
-        except ValueError as error:
-            refusals.append(f"{name}: {error}")
-            print(f"{name} is not measured: {error}")
-            continue
-        write_cards(cards, directory / f"{name}.json")
-        print(table(cards))
-    if refusals and not config["skip"]:
-        raise UserError("\n".join(refusals))
-    print(f"saved to {directory}")
-
-
-def write_picture(picture: np.ndarray, path: Path) -> None:
-    """Write uint8 (H, W, 3) as a PNG."""
-    data = bytes(encode_png(torch.from_numpy(picture).permute(2, 0, 1)).numpy())
-    write_file(path, [data], len(data))
-
-
-def build_measures(chosen: Node) -> dict[str, Measure]:
-    """Build the chosen measures by name; those with equal extractors share one, which features are
-    computed once for.
-    """
-    extractors: dict[str, Extractor] = {}
-    measures: dict[str, Measure] = {}
-    for name, node in chosen.items():
-        own = {k: v for k, v in node.items() if k != "extractor"} | {"_partial_": True}
-        parts = {}
-        if "extractor" in node:
-            key = json.dumps(node["extractor"])
-            if key not in extractors:
-                with user_errors("extractor"):
-                    extractors[key] = instantiate(node["extractor"], _convert_="all")
-            parts = {"extractor": extractors[key]}
-        with user_errors(f"measure.{name}"):
-            measures[name] = instantiate(own, _convert_="all")(**parts)
-    return measures
-
-
-def build_sampler(node: Node) -> Sampler:
-    """Build a sampler of the command line, or of a run's stored configuration."""
-    check_without_lightning({"sampler": node}, STORED_TARGETS)
-    with user_errors("sampler"):
-        sampler: Sampler = instantiate(node, _convert_="all")
-    return sampler
 
 
 def open_data(run: Run, moved: Node) -> ClipData:
@@ -150,8 +137,10 @@ def choose_denoisers(run: Run, weights: Any) -> tuple[dict[str, Denoiser], int]:
         name = "ema" if "ema" in denoisers else "raw"
         return {name: denoisers[name]}, step
     names = weights if isinstance(weights, list) else [weights]
+    if not names:
+        raise UserError("weights=[] names none; leave it away, or give weights=[raw,ema]")
     chosen = {str(name): choose_denoiser(run, name) for name in names}
     steps = {step for _, step in chosen.values()}
-    if len(steps) != 1:  # an average that is rebuilt is of the last snapshot
+    if len(steps) > 1:  # an average that is rebuilt is of the last snapshot
         raise UserError(f"weights={weights} are of steps {sorted(steps)}; measure them one by one")
     return {name: denoiser for name, (denoiser, _) in chosen.items()}, steps.pop()

@@ -13,7 +13,7 @@ from torch import Tensor
 from ddpm_lightning.evaluation.distances import Distance, Scale, floor, interval
 from ddpm_lightning.evaluation.features.base import Extractor, Features
 from ddpm_lightning.evaluation.features.pixels import Pixels
-from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, Floor, Measure, Result
+from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, Measure, Result
 from ddpm_lightning.evaluation.subject import Subject
 
 PIXELS = Pixels()
@@ -83,12 +83,10 @@ class DistanceMeasure(FeatureMeasure):
 def _compared(distance: Distance, samples: Tensor, train: Tensor, held_out: Tensor) -> Result:
     estimate = interval(distance, samples, held_out)
     real = torch.cat([train, held_out])
-    num_clips = min(len(samples), len(held_out), len(real) // 2)
-    mean, std, _ = floor(distance, real, num_clips)
     return Result(
         estimate.value,
         estimate.standard_error,
         (estimate.low, estimate.high),
-        Floor(mean, mean - 1.96 * std, mean + 1.96 * std),
+        floor(distance, real, len(samples), len(held_out)),
         {"num_clips": len(held_out), "num_features": samples.shape[1]},
     )

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm_lightning.data.order import Sample
+from ddpm_lightning.evaluation.distances import Floor
 from ddpm_lightning.evaluation.features.base import Extractor
-from ddpm_lightning.evaluation.measure import Floor, Result
+from ddpm_lightning.evaluation.measure import Result
 from ddpm_lightning.evaluation.measures.distances import PIXELS, FeatureMeasure
 from ddpm_lightning.evaluation.memorisation import memorisation
 from ddpm_lightning.evaluation.subject import Subject
@@ -33,7 +34,7 @@ class Memorisation(FeatureMeasure):
 
     name = "memorisation"
     unit = "probability"
-    less_is_better = True
+    less_is_better = None  # 0.5 is right
 
     def __init__(self, extractor: Extractor = PIXELS, num_shown: int = 8) -> None:
         super().__init__(extractor)
