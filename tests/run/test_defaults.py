@@ -16,7 +16,7 @@ from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.noise.hybrid import HybridSchedule
 from ddpm_lightning.noise.linear import LinearSchedule
 from ddpm_lightning.run.config import META_KEYS, nodes
-from tests.problems import CONF, build, composed, composed_alone, options
+from tests.problems import CONF, OF_EVALUATE, build, composed, composed_alone, options
 
 GROUPS = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir())
 # Their values are a data set's or a recipe's: the classes leave them to whoever constructs them.
@@ -40,7 +40,7 @@ def uses() -> dict[str, list[Use]]:
     for group in GROUPS:
         for name in options(group):
             option = f"{group}={name}"
-            if group.startswith("likelihood"):  # of evaluate.py alone
+            if group.startswith(OF_EVALUATE):
                 cfg = composed_alone(group, name)
             else:
                 cfg = composed(option, "run_dir=run")
