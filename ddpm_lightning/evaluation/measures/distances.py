@@ -54,7 +54,12 @@ class FeatureMeasure(Measure):
 
 
 class DistanceMeasure(FeatureMeasure):
-    """Numbers of two sets of features, whose scale is that of training clips."""
+    """Numbers of two sets of features, whose scale is that of training clips.
+
+    num_subsamples: of which the interval and the floor are made.
+    """
+
+    num_subsamples = 200
 
     def __call__(self, subject: Subject) -> dict[str, Result]:
         sets = self.features(subject, MAX_REAL)
@@ -65,7 +70,7 @@ class DistanceMeasure(FeatureMeasure):
             scale = Scale.of(train)
             for name, distance in self.distances().items():
                 full_name = f"{kind}_{name}" if name else kind
-                results[full_name] = _compared(
+                results[full_name] = self._compared(
                     distance, scale(samples), scale(train), scale(held_out)
                 )
         return results
@@ -79,14 +84,15 @@ class DistanceMeasure(FeatureMeasure):
         has the name "".
         """
 
-
-def _compared(distance: Distance, samples: Tensor, train: Tensor, held_out: Tensor) -> Result:
-    estimate = interval(distance, samples, held_out)
-    real = torch.cat([train, held_out])
-    return Result(
-        estimate.value,
-        estimate.standard_error,
-        (estimate.low, estimate.high),
-        floor(distance, real, len(samples), len(held_out)),
-        {"num_clips": len(held_out), "num_features": samples.shape[1]},
-    )
+    def _compared(
+        self, distance: Distance, samples: Tensor, train: Tensor, held_out: Tensor
+    ) -> Result:
+        estimate = interval(distance, samples, held_out, self.num_subsamples)
+        sizes = len(samples), len(held_out)
+        return Result(
+            estimate.value,
+            estimate.standard_error,
+            (estimate.low, estimate.high),
+            floor(distance, torch.cat([train, held_out]), *sizes, self.num_subsamples),
+            {"num_clips": len(held_out), "num_features": samples.shape[1]},
+        )
