@@ -233,8 +233,8 @@ def _check(x: Tensor, y: Tensor, least: int = 2) -> None:
 
 
 def _cubic(x: Tensor, y: Tensor) -> Tensor:
-    inner: Tensor = x @ y.mT / x.shape[1]
-    return (inner + 1).pow(3)
+    kernel: Tensor = (x @ y.mT / x.shape[1] + 1) ** 3
+    return kernel
 
 
 def _root(matrix: Tensor) -> Tensor:
