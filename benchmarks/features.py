@@ -57,7 +57,7 @@ def column(extractor: Extractor, clips: Tensor) -> dict[str, list[str]]:
     cells = {"(ms a clip)": [f"{cost:.0f}", ""]}
     scales = [Scale.of(features[:n]) for features in real]
     standard = [scale(features) for scale, features in zip(scales, real, strict=True)]
-    floors = [floor(polynomial_mmd, features, n) for features in standard]
+    floors = [floor(polynomial_mmd, features, n, n) for features in standard]
     for name, corruption in {"(none)": None, **CORRUPTIONS}.items():
         samples = clips[:n] if name == "copies" else clips[2 * n : 3 * n]
         if corruption:

@@ -183,11 +183,12 @@ def interval(
 
 
 class Floor(NamedTuple):
-    """What a distance is between real clips and real clips: the mean over splits, and the ends of
-    the middle 95 % of them.
+    """What a distance is between real clips and real clips: mean and deviation over splits, and the
+    ends of the middle 95 % of them.
     """
 
     mean: float
+    std: float
     low: float
     high: float
 
@@ -221,7 +222,7 @@ def floor(
         values.append(distance(*drawn.split([num_samples, num_clips])))
     result = torch.tensor(values, dtype=torch.float64)
     low, high = result.quantile(result.new_tensor([0.025, 0.975])).tolist()
-    return Floor(float(result.mean()), low, high)
+    return Floor(float(result.mean()), float(result.std()), low, high)
 
 
 def _check(x: Tensor, y: Tensor, least: int = 2) -> None:

@@ -235,8 +235,11 @@ def features_of(
     return Features(*(torch.cat(kind) for kind in zip(*pairs, strict=True)))
 
 
-def description(thing: Any) -> Any:
-    """Return one of our objects as its class's name and what it was constructed with."""
-    if type(thing).__module__.startswith("ddpm_lightning."):
-        return {"name": type(thing).__name__} | {k: description(v) for k, v in vars(thing).items()}
-    return thing
+def description(thing: object) -> Any:
+    """Return an object as its class's name and its attributes, in plain containers."""
+    if thing is None or isinstance(thing, bool | int | float | str):
+        return thing
+    if isinstance(thing, list | tuple):
+        return [description(part) for part in thing]
+    attributes = thing if isinstance(thing, dict) else {"name": type(thing).__name__, **vars(thing)}
+    return {key: description(value) for key, value in attributes.items()}

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm_lightning.evaluation.measure import Measure
 from ddpm_lightning.run.build import build_data, build_denoiser
 from ddpm_lightning.run.config import check, resolved
+from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.evaluate import build_measures
 from ddpm_lightning.run.fit import build_module, build_trainer
 from ddpm_lightning.run.words import CONF
@@ -120,7 +121,12 @@ def test_what_evaluates_composes_and_builds(group: str, option: str) -> None:
     place = PLACE.get(group, group)
     words = ["checkpoint=outputs/run", "measure=all", f"{place}={option}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = resolved(compose("evaluate", words))
+        cfg = compose("evaluate", words)
+    if needed := OmegaConf.missing_keys(cfg):  # a file of the user's
+        with pytest.raises(UserError, match=f"{min(needed)} must be given"):
+            resolved(cfg)
+        return
+    config = resolved(cfg)
     check(config)
     assert all(
         isinstance(measure, Measure) for measure in build_measures(config["measure"]).values()

@@ -43,7 +43,8 @@ class Memorisation(FeatureMeasure):
     def __call__(self, subject: Subject) -> dict[str, Result]:
         samples, train, held_out = self.features(subject, None)
         n, m = len(samples.spatial), len(held_out.spatial)
-        spread = 1.96 * ((n + m + 1) / (12 * n * m)) ** 0.5
+        std = ((n + m + 1) / (12 * n * m)) ** 0.5
+        floor = Floor(0.5, std, 0.5 - 1.96 * std, 0.5 + 1.96 * std)
         results = {}
         for name, kind in KINDS.items():
             answer = memorisation(*(getattr(part, kind) for part in (samples, train, held_out)))
@@ -53,7 +54,7 @@ class Memorisation(FeatureMeasure):
                 answer.value,
                 error,
                 (answer.value - 1.96 * error, answer.value + 1.96 * error),
-                Floor(0.5, 0.5 - spread, 0.5 + spread),
+                floor,
                 {
                     "num_clips": m,
                     "num_train": len(train.spatial),

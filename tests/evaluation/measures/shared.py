@@ -1,6 +1,5 @@
 """Subjects whose samples are known."""
 
-
 import torch
 from torch import Tensor
 
