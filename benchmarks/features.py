@@ -37,8 +37,9 @@ EXTRACTORS: dict[str, Callable[[], Extractor]] = {
 def read_clips(folder: str, size: int, num_frames: int) -> Tensor:
     """Return the first frames of each GIF that lasts so long, (N, F, H, W, 3), in hash order."""
     source, recipe = GifFolder(folder), Recipe(size, size, FPS)
+    keys = source.keys()
     clips: dict[str, np.ndarray] = {}
-    for key in source.keys():
+    for key in keys:
         try:
             decoded = decode(source.read(key), recipe)
         except GifError:

@@ -15,17 +15,18 @@ Corruption = Callable[[Tensor, Generator], Tensor]
 
 def noise(clips: Tensor, generator: Generator) -> Tensor:
     """Add noise of 8 grey levels to each value."""
-    drawn = torch.randn(clips.shape, generator=generator)
-    return (clips + 8 * drawn).round().clamp(0, 255).byte()
+    noisy: Tensor = clips + 8 * torch.randn(clips.shape, generator=generator)
+    return noisy.round().clamp(0, 255).byte()
 
 
 def blur(clips: Tensor, generator: Generator) -> Tensor:
     """Blur each frame by a Gaussian of 1 pixel."""
-    return gaussian_blur(clips.movedim(-1, -3), [5, 5], [1.0, 1.0]).movedim(-3, -1)
+    blurred: Tensor = gaussian_blur(clips.movedim(-1, -3), [5, 5], [1.0, 1.0])
+    return blurred.movedim(-3, -1)
 
 
 def shift(clips: Tensor, generator: Generator) -> Tensor:
-    """Move each clip by an eighth of its width, left or right; what leaves enters at the other side."""
+    """Move each clip by an eighth of its width, left or right, round the edge."""
     distance = clips.shape[3] // 8
     right = torch.rand(len(clips), generator=generator) < 0.5
     sides = right[:, None, None, None, None]

@@ -27,20 +27,22 @@ _CLIPS_PER_FEATURE = 5  # below it the bias of a Frechet distance is as large as
 
 
 class Scale(NamedTuple):
-    """Centres features and divides them by one number, so that their mean square is 1.
+    """Centres each feature and divides it by its deviation, so that no unit outweighs another.
 
-    One number for all features: no feature that hardly varies is blown up, and who is nearest to
-    whom stays as it is.
+    A deviation below a tenth of the features' root mean square one counts as that tenth: what
+    hardly varies among training clips is not blown up.
     """
 
     mean: Tensor  # (d,)
-    std: float
+    std: Tensor  # (d,)
 
     @classmethod
     def of(cls, features: Tensor) -> Scale:
         """Return the scale of features (N, d), of training clips."""
-        std = float(features.var(0, correction=0).mean().sqrt())
-        return cls(features.mean(0), std or 1.0)
+        variance = features.var(0, correction=0)
+        least = variance.mean() / 100
+        std = variance.clamp(min=float(least) or 1.0).sqrt()
+        return cls(features.mean(0), std)
 
     def __call__(self, features: Tensor) -> Tensor:
         """Return features (N, d), standardised."""
@@ -96,8 +98,9 @@ def frechet(x: Tensor, y: Tensor) -> float:
 def wasserstein_of_gaussians(x: Tensor, y: Tensor) -> float:
     """Return |mean_x - mean_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2)); above 0 for one law."""
     _check(x, y)
-    root = _root(x.mT.cov())
-    cross = torch.linalg.eigvalsh(root @ y.mT.cov() @ root).clamp(min=0).sqrt().sum()
+    root = _root(torch.atleast_2d(x.mT.cov()))
+    product = root @ torch.atleast_2d(y.mT.cov()) @ root
+    cross = torch.linalg.eigvalsh(product).clamp(min=0).sqrt().sum()
     between = (x.mean(0) - y.mean(0)).square().sum()
     return float(between + x.var(0).sum() + y.var(0).sum() - 2 * cross)
 
@@ -240,8 +243,9 @@ def _cubic(x: Tensor, y: Tensor) -> Tensor:
 
 def _root(matrix: Tensor) -> Tensor:
     """Return the symmetric square root of a covariance."""
-    values, vectors = torch.linalg.eigh(torch.atleast_2d(matrix))
-    return vectors * values.clamp(min=0).sqrt() @ vectors.mT
+    values, vectors = torch.linalg.eigh(matrix)
+    root: Tensor = vectors * values.clamp(min=0).sqrt() @ vectors.mT
+    return root
 
 
 def _radii(x: Tensor, k: int) -> Tensor:

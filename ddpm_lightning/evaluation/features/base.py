@@ -2,10 +2,10 @@
 
 Defines Extractor, the contract; and FeatureSeries, for extractors that map a clip to features over
 time f_t. Of these, the spatial features are the mean over time and the temporal ones two summaries
-of how f changes:
+of how f changes, under a root, for few clips move much and would decide a distance alone:
 
     spatial    mean_t f_t
-    temporal   the standard deviation of f_t over t, and mean_t |f_{t+1} - f_t|
+    temporal   sqrt(the standard deviation of f_t over t), sqrt(mean_t |f_{t+1} - f_t|)
 
 Distances and what they are computed for are not known here.
 """
@@ -91,4 +91,5 @@ class FeatureSeries(Extractor):
         series = self.series(clips.movedim(-1, 1).float() / 255)
         deviation = series.std(2, correction=0)
         difference = series.diff(dim=2).abs().mean(2)
-        return Features(series.mean((2, 3)), torch.cat([deviation, difference], 1).mean(2))
+        temporal = torch.cat([deviation, difference], 1).mean(2).sqrt()
+        return Features(series.mean((2, 3)), temporal)

@@ -42,7 +42,8 @@ class EfficientNet(FeatureSeries):
         images = frames.transpose(1, 2).flatten(0, 1).expand(-1, 3, -1, -1)  # (N*F, 3, H, W)
         images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         maps = self.last_map((images * 255 - 127) / 128)
-        return maps.flatten(2).unflatten(0, (num_clips, -1)).transpose(1, 2)
+        series: Tensor = maps.flatten(2).unflatten(0, (num_clips, -1)).transpose(1, 2)
+        return series
 
     def last_map(self, x: Tensor) -> Tensor:
         """Return the head's activations (B, 1280, H/32, W/32), before pooling."""

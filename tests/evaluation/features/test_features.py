@@ -39,7 +39,7 @@ def test_features_do_not_depend_on_the_batch(extractor: Extractor) -> None:
 
 def test_still_clips_have_no_temporal_features() -> None:
     still = noise_clips(2)[:, :1].expand(-1, 5, -1, -1, -1)
-    assert Pixels().temporal(still).abs().max() < 1e-6  # float32
+    assert Pixels().temporal(still).abs().max() < 1e-3  # the root of float32's round-off
 
 
 def test_short_small_and_foreign_clips_are_refused(extractor: Extractor) -> None:
@@ -58,7 +58,9 @@ def test_pixels_are_the_cells_mean_deviation_and_difference() -> None:
     cells = cells.permute(0, 1, 4, 2, 3).flatten(2)  # (2, F, 3*2*2)
     deviation, difference = cells.std(1, correction=0), cells.diff(dim=1).abs().mean(1)
     torch.testing.assert_close(spatial, cells.mean(1), rtol=0, atol=1e-6)
-    torch.testing.assert_close(temporal, torch.cat([deviation, difference], 1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        temporal, torch.cat([deviation, difference], 1).sqrt(), rtol=0, atol=1e-5
+    )
 
 
 def test_a_cell_of_no_pixels_is_refused() -> None:
