@@ -85,14 +85,18 @@ def frechet(x: Tensor, y: Tensor) -> float:
     Raises:
         ValueError: unless each set has five times as many clips as there are features.
     """
-    fewest, num_features = min(len(x), len(y)), x.shape[1]
-    if fewest < _CLIPS_PER_FEATURE * num_features:
+    refuse_few_per_feature(min(len(x), len(y)), x.shape[1])
+    return wasserstein_of_gaussians(x, y)
+
+
+def refuse_few_per_feature(num_clips: int, num_features: int) -> None:
+    """Raise ValueError where clips are too few for a Frechet distance."""
+    fewest = _CLIPS_PER_FEATURE * num_features
+    if num_clips < fewest:
         raise ValueError(
             f"a Frechet distance of {num_features} features needs {_CLIPS_PER_FEATURE} times as "
-            f"many clips, {_CLIPS_PER_FEATURE * num_features}, got {fewest}; use the polynomial "
-            "MMD, which has no such bias"
+            f"many clips, {fewest}, got {num_clips}; use the polynomial MMD, which has no such bias"
         )
-    return wasserstein_of_gaussians(x, y)
 
 
 def wasserstein_of_gaussians(x: Tensor, y: Tensor) -> float:

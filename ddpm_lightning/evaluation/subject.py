@@ -26,6 +26,7 @@ from ddpm_lightning.samplers.noise import per_sample_generators
 from ddpm_lightning.times.base import TimeSampling
 
 Split = Literal["train", "val"]
+PROGRESS: dict[str, Any] = {"delay": 1, "leave": False, "disable": None}  # None: on a terminal only
 
 
 class Training(NamedTuple):
@@ -193,7 +194,7 @@ class Subject:
         size = self.reference.batch_size
         drawn = []
         for first in tqdm(
-            range(0, self.num_samples, size), desc="sampling", unit="batch", delay=1, leave=False
+            range(0, self.num_samples, size), desc="sampling", unit="batch", **PROGRESS
         ):
             numbers = range(first, min(first + size, self.num_samples))
             counted = CountedCalls(self.denoiser)
@@ -230,7 +231,7 @@ def features_of(
     extractor: Extractor, batches: Iterable[Tensor], device: torch.device | str, name: str
 ) -> Features:
     """Return the features of batches of uint8 clips, showing progress under a name."""
-    shown = tqdm(batches, desc=name, unit="batch", delay=1, leave=False)
+    shown = tqdm(batches, desc=name, unit="batch", **PROGRESS)
     pairs = [extractor.pair(batch.to(device)) for batch in shown]
     return Features(*(torch.cat(kind) for kind in zip(*pairs, strict=True)))
 

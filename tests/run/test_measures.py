@@ -1,4 +1,4 @@
-"""python evaluate.py measure=..: samples of a run, curves over network calls, and what is refused."""
+"""python evaluate.py measure=..: samples of a run, curves over calls, and what is refused."""
 
 import json
 import shutil
@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.commands import TINY, Call, assert_user_error, newest_run, spawn, write_gifs
+from tests.commands import TINY, Call, assert_user_error, newest_run, spawn
 
 pytestmark = pytest.mark.slow  # as a whole, not one by one
 
-FEW = ["num_samples=32", "sampler=ddim", "sampler.num_evaluations=2"]
+SMALL = ["num_samples=32", "batch_size=32"]
+FEW = [*SMALL, "sampler=ddim", "sampler.num_evaluations=2"]
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +37,7 @@ def digits(digits_once: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> Pa
 
 def test_all_measures_are_taken_and_those_not_possible_named(call: Call, digits: Path) -> None:
     words = ["measure=all", "measure.bits.flow=null", "measure.bits.bound.num_terms=2"]
+    words += ["measure.trained_loss.num_draws=1"]
     result = call("evaluate", f"checkpoint={digits}", *words, *FEW)
     assert result.code == 0, result.err
     assert "frechet is not measured: a Frechet distance of 64 features needs" in result.out
@@ -55,7 +57,7 @@ def test_all_measures_are_taken_and_those_not_possible_named(call: Call, digits:
 
 
 def test_a_curve_has_a_row_for_each_sampler_and_number_of_calls(call: Call, digits: Path) -> None:
-    words = ["measure=quality", "num_samples=32", "curve.samplers=[heun,ddim]"]
+    words = ["measure=quality", *SMALL, "curve.samplers=[heun,ddim]"]
     result = call("evaluate", f"checkpoint={digits}", *words, "curve.evaluations=[4,2]")
     assert result.code == 0, result.err
     cards = json.loads((digits / "evaluation" / "curve_quality_ema.json").read_text())
@@ -75,7 +77,7 @@ def test_what_cannot_be_measured_is_refused_in_a_line(call: Call, digits: Path) 
         ("measure=[quality,levls]",): ["Could not load 'measure/levls'", "choose"],
         ("measure=qualty",): ["did you mean measure=quality?"],
         ("measure=quality", "extractor=i3d"): ["extractor.path must be given"],
-        ("measure=quality", "extractor=i3d", "extractor.path=x", "extractor.sha256=0"): [
+        ("measure=quality", "extractor=i3d", "extractor.path=x", "extractor.sha256=ff"): [
             "extractor: no weights can be read from x"
         ],
         ("measure.bits.num_clips=3",): ["it is a key of measure=bits; add one"],

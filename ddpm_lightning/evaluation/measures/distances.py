@@ -49,8 +49,12 @@ class FeatureMeasure(Measure):
             )
         subject.reference.refuse_too_few(MIN_CLIPS)
         held_out = subject.reference.features(self.extractor, "val", None, subject.device)
+        self.check(subject.num_samples, held_out)
         train = subject.reference.features(self.extractor, "train", max_train, subject.device)
         return subject.features(self.extractor), train, held_out
+
+    def check(self, num_samples: int, held_out: Features) -> None:
+        """Raise ValueError, before samples are drawn, where there are too few clips."""
 
 
 class DistanceMeasure(FeatureMeasure):
@@ -66,7 +70,6 @@ class DistanceMeasure(FeatureMeasure):
         results: dict[str, Result] = {}
         for kind in Features._fields:
             samples, train, held_out = (getattr(features, kind) for features in sets)
-            self.check(samples, held_out)
             scale = Scale.of(train)
             for name, distance in self.distances().items():
                 full_name = f"{kind}_{name}" if name else kind
@@ -74,9 +77,6 @@ class DistanceMeasure(FeatureMeasure):
                     distance, scale(samples), scale(train), scale(held_out)
                 )
         return results
-
-    def check(self, samples: Tensor, held_out: Tensor) -> None:
-        """Raise ValueError unless the features (N, d) and (M, d) suffice."""
 
     @abstractmethod
     def distances(self) -> dict[str, Distance]:

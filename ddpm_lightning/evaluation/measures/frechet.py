@@ -3,9 +3,12 @@
 Only where clips outnumber features by far: its bias falls like features / clips.
 """
 
-from torch import Tensor
-
-from ddpm_lightning.evaluation.distances import Distance, frechet, wasserstein_of_gaussians
+from ddpm_lightning.evaluation.distances import (
+    Distance,
+    refuse_few_per_feature,
+    wasserstein_of_gaussians,
+)
+from ddpm_lightning.evaluation.features.base import Features
 from ddpm_lightning.evaluation.measures.distances import DistanceMeasure
 
 
@@ -19,5 +22,6 @@ class Frechet(DistanceMeasure):
     def distances(self) -> dict[str, Distance]:
         return {"": wasserstein_of_gaussians}  # whose interval takes parts of the clips
 
-    def check(self, samples: Tensor, held_out: Tensor) -> None:
-        frechet(samples, held_out)
+    def check(self, num_samples: int, held_out: Features) -> None:
+        for features in held_out:
+            refuse_few_per_feature(min(num_samples, len(features)), features.shape[1])
