@@ -4,7 +4,7 @@ All of it is computed when a measure first asks for it, and once for all measure
 floats, and samples bytes, here alone.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -23,6 +23,7 @@ from ddpm_lightning.level import Level
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import per_sample_generators
+from ddpm_lightning.samplers.walk import State
 from ddpm_lightning.times.base import TimeSampling
 
 Split = Literal["train", "val"]
@@ -136,6 +137,7 @@ class Subject:
         sampler: of the samples; None where nothing asks for samples.
         num_samples: that are drawn.   seed: of their noise.
         training: what the denoiser is trained with; None where nothing asks for it.
+        callback: receives every state of every walk.
     """
 
     def __init__(
@@ -147,10 +149,11 @@ class Subject:
         num_samples: int = 256,
         seed: int = 0,
         training: Training | None = None,
+        callback: Callable[[State], None] | None = None,
     ) -> None:
         self.denoiser, self.reference, self.device = denoiser, reference, device
         self._sampler, self.num_samples, self.seed = sampler, num_samples, seed
-        self._training = training
+        self._training, self._callback = training, callback
         self.num_network_calls = 0  # of a walk, once samples are drawn
         self._features: dict[Extractor, Features] = {}
 
@@ -164,6 +167,7 @@ class Subject:
             self.num_samples,
             self.seed,
             self._training,
+            self._callback,
         )
 
     @property
@@ -203,6 +207,7 @@ class Subject:
                 (len(numbers), form.channels, form.num_frames, form.height, form.width),
                 generator=per_sample_generators(self.seed, numbers),
                 device=self.device,
+                callback=self._callback,
             )
             self.num_network_calls = counted.num_calls
             drawn.append(to_uint8(clips).cpu())

@@ -37,13 +37,15 @@ def evaluate_run(cfg: DictConfig) -> None:
     measures = build_measures(config["measure"])
     data = open_data(run, config["data"])
     denoisers, step = choose_denoisers(run, config["weights"])
+    along_curve = {}
+    if config["curve"]["samplers"]:
+        along_curve = {name: measure for name, measure in measures.items() if measure.of_samples}
+        if not along_curve:
+            raise UserError(
+                f"curve.samplers: measure=[{','.join(measures)}] has no measure of samples; add "
+                "measure=quality"
+            )
     curve = build_curve(config["curve"], next(iter(denoisers.values())).process)
-    along_curve = {name: m for name, m in measures.items() if curve and m.of_samples}
-    if curve and not along_curve:
-        raise UserError(
-            f"curve.samplers: measure=[{','.join(measures)}] has no measure of samples; add "
-            "measure=quality"
-        )
     results = Results(
         {"checkpoint": str(run.checkpoint), "step": step},
         config["measure"],

@@ -37,6 +37,7 @@ from ddpm_lightning.run.slurm import requeued
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
 from ddpm_lightning.training.callbacks.agreement import SameConfiguration
+from ddpm_lightning.training.callbacks.quality import SampleQuality
 from ddpm_lightning.training.callbacks.samples import SampleGrid
 from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
 from ddpm_lightning.training.datamodule import ClipDataModule
@@ -192,6 +193,10 @@ def fit(run: Run, ranks: Ranks) -> None:
     with ranks.heartbeat(trainer, start.directory, resume or start.directory):
         with user_errors("data"):
             data.load(trainer.world_size)
+        with user_errors("callbacks.quality"):
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, SampleQuality):
+                    callback.check(data)
         with user_errors("logger"):  # which starts here
             for logger in trainer.loggers:
                 hyperparameters = {**start.config, "skipped_gifs": data.skipped}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ddpm_lightning.plots.curves import read_metrics
 from tests.commands import TINY, Call, assert_user_error, newest_run, spawn
 
 pytestmark = pytest.mark.slow  # as a whole, not one by one
@@ -21,7 +22,8 @@ def digits_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
     data = ["data=moving_digits", "data.source.num_clips=100", "data.val_fraction=0.4"]
     tiny = [w for w in TINY if not w.startswith(("data=", "data.path", "data.val_fraction"))]
-    result = spawn(folder, "train", *tiny, *data, "data.path=digits", "logger=csv")
+    quality = ["callbacks.quality.every_n_validations=2", "callbacks.quality.num_samples=32"]
+    result = spawn(folder, "train", *tiny, *data, *quality, "data.path=digits", "logger=csv")
     assert result.code == 0, result.err
     return newest_run(folder)
 
@@ -69,6 +71,17 @@ def test_a_curve_has_a_row_for_each_sampler_and_number_of_calls(call: Call, digi
     assert not (digits / "evaluation" / "quality.json").exists()
 
 
+def test_training_logs_what_evaluating_measures(call: Call, digits: Path) -> None:
+    metrics = read_metrics(digits / "metrics.csv")
+    words = ["measure=quality", "num_samples=32", "batch_size=2"]  # as in training
+    result = call("evaluate", f"checkpoint={digits}", *words)
+    assert result.code == 0, result.err
+    for card in json.loads((digits / "evaluation" / "quality.json").read_text()):
+        steps, values = metrics[f"val/{card['name'].replace('/', '_')}"]
+        assert len(steps) == 1  # of two validations, the second
+        assert values[0] == pytest.approx(card["value"], rel=1e-5)  # float32 in the logger
+
+
 def test_what_cannot_be_measured_is_refused_in_a_line(call: Call, digits: Path) -> None:
     run = f"checkpoint={digits}"
     for words, expected in {
@@ -98,3 +111,5 @@ def test_what_cannot_be_measured_is_refused_in_a_line(call: Call, digits: Path) 
 def test_samples_of_a_run_that_holds_nothing_out_are_refused(call: Call, trained: Path) -> None:
     result = call("evaluate", f"checkpoint={trained}", "measure=quality", *FEW)
     assert_user_error(result, "quality: ", "clips are held out, at least 32 are needed")
+    result = call("train", *TINY, "callbacks.quality.every_n_validations=1")
+    assert_user_error(result, "callbacks.quality: ", "clips are held out, at least 32 are needed")

@@ -14,7 +14,7 @@ from ddpm_lightning.evaluation.distances import Distance, Scale, floor, interval
 from ddpm_lightning.evaluation.features.base import Extractor, Features
 from ddpm_lightning.evaluation.features.pixels import Pixels
 from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, Measure, Result
-from ddpm_lightning.evaluation.subject import Subject
+from ddpm_lightning.evaluation.subject import Reference, Subject
 
 PIXELS = Pixels()
 MIN_CLIPS = 32  # samples, and held-out clips
@@ -40,18 +40,33 @@ class FeatureMeasure(Measure):
         Args:
             max_train: training clips that are drawn; None: all.
         Raises:
+            ValueError: see of_clips.
+        """
+        num_samples, device = subject.num_samples, subject.device
+        train, held_out = self.of_clips(subject.reference, num_samples, device, max_train)
+        return subject.features(self.extractor), train, held_out
+
+    def of_clips(
+        self,
+        reference: Reference,
+        num_samples: int,
+        device: torch.device | str,
+        max_train: int | None = MAX_REAL,
+    ) -> tuple[Features, Features]:
+        """Return the features of training clips and of held-out ones.
+
+        Raises:
             ValueError: for fewer than MIN_CLIPS samples or held-out clips, or clips that the
                 extractor cannot take.
         """
-        if subject.num_samples < MIN_CLIPS:
+        if num_samples < MIN_CLIPS:
             raise ValueError(
-                f"num_samples={subject.num_samples} is too few to measure: {MIN_CLIPS} or more"
+                f"num_samples={num_samples} is too few to measure: {MIN_CLIPS} or more"
             )
-        subject.reference.refuse_too_few(MIN_CLIPS)
-        held_out = subject.reference.features(self.extractor, "val", None, subject.device)
-        self.check(subject.num_samples, held_out)
-        train = subject.reference.features(self.extractor, "train", max_train, subject.device)
-        return subject.features(self.extractor), train, held_out
+        reference.refuse_too_few(MIN_CLIPS)
+        held_out = reference.features(self.extractor, "val", None, device)
+        self.check(num_samples, held_out)
+        return reference.features(self.extractor, "train", max_train, device), held_out
 
     def check(self, num_samples: int, held_out: Features) -> None:
         """Raise ValueError, before samples are drawn, where there are too few clips."""
