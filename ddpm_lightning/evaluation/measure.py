@@ -7,10 +7,10 @@ that is not comparable. Measures are of a denoiser on clips, or of samples again
 
 import json
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import isnan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.stats import t as student_t
@@ -27,7 +27,8 @@ LEARNING = ("network", "optimizer", "trainer", "callbacks", "seed")
 EVERYTHING_BUT_DATA = (*LEARNING, "model", "noise", "objective", "loss", "times", "sampler")
 
 
-class Result(NamedTuple):
+@dataclass(frozen=True)
+class Result:
     """One number.
 
     standard_error: of the value; None where nothing shows it.
@@ -40,7 +41,7 @@ class Result(NamedTuple):
     standard_error: float | None = None
     interval: tuple[float, float] | None = None
     floor: Floor | None = None
-    facts: dict[str, Any] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def mean_of_clips(values: Tensor, **facts: Any) -> Result:
@@ -125,7 +126,7 @@ def cards_of(
             samples=subject.sample_facts() if measure.of_samples else None,
             extractor=extractor and {"name": extractor.name, "sha256": extractor.sha256},
             settings=settings,
-            facts=result.facts or {},
+            facts=result.facts,
         )
         for name, result in results.items()
     ]

@@ -1,6 +1,6 @@
 """Curves over network calls: what a sampler's samples are worth for what they cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ class CallsPanel(NamedTuple):
     """A panel: curves by sampler, and where real clips against real ones lie."""
 
     title: str
-    curves: dict[str, Sequence[CallsPoint]]
+    curves: Mapping[str, Sequence[CallsPoint]]
     floor: tuple[float, float]
 
 

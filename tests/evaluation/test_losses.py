@@ -16,7 +16,6 @@ from ddpm_lightning.evaluation.losses import (
     evaluate,
     fixed_pairs,
 )
-from ddpm_lightning.evaluation.report import table
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
@@ -149,20 +148,3 @@ def test_sums_add_up_over_parts_of_the_data() -> None:
         parts[i % 2].update(denoiser, batch, num_draws=2)
     whole = evaluate(denoiser, batches(5), num_draws=2, device="cpu")
     torch.testing.assert_close(parts[0].sums + parts[1].sums, whole.sums, rtol=1e-14, atol=0)
-
-
-def test_table_holds_the_means_of_both_sets_of_weights() -> None:
-    process = process_under(StandardProcess, "linear")
-    results = {
-        "raw": evaluate(make(process), batches(5), num_draws=2, device="cpu"),
-        "ema": evaluate(make(process, "clean"), batches(5), num_draws=2, device="cpu"),
-    }
-    lines = table(results).splitlines()
-    assert len({len(line) for line in lines}) == 1  # columns are aligned
-    for column in ("raw loss", "ema loss", "raw x_0 error", "ema x_0 error"):
-        assert column in lines[0]
-    values = lines[-1].split()
-    assert values[:2] == ["all", str(NUM_CLIPS * 2)]
-    expected = [results[n].mean()[key] for key in ("loss", "clean_mse") for n in ("raw", "ema")]
-    assert [float(value) for value in values[2:]] == pytest.approx(expected, abs=5e-6)
-    assert len(lines) == 2 + len(results["raw"].by_bin())

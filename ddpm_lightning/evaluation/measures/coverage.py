@@ -4,7 +4,7 @@ Precision and density ask the first, recall and coverage the second, by balls th
 clip to its k-th neighbour. A perfect model does not score 1: see the floor.
 """
 
-from typing import NamedTuple
+from functools import partial
 
 from pydantic import PositiveInt
 from torch import Tensor
@@ -16,16 +16,6 @@ from ddpm_lightning.evaluation.distances import (
 )
 from ddpm_lightning.evaluation.features.base import Extractor
 from ddpm_lightning.evaluation.measures.distances import PIXELS, DistanceMeasure
-
-
-class _Part(NamedTuple):
-    """One of the four numbers."""
-
-    name: str
-    k: int
-
-    def __call__(self, x: Tensor, y: Tensor) -> float:
-        return float(getattr(precision_recall_density_coverage(x, y, self.k), self.name))
 
 
 class Coverage(DistanceMeasure):
@@ -46,4 +36,7 @@ class Coverage(DistanceMeasure):
         self.k = k
 
     def distances(self) -> dict[str, Distance]:
-        return {name: _Part(name, self.k) for name in Manifold._fields}
+        def part(x: Tensor, y: Tensor, name: str) -> float:
+            return float(getattr(precision_recall_density_coverage(x, y, self.k), name))
+
+        return {name: partial(part, name=name) for name in Manifold._fields}

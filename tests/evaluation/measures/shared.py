@@ -24,9 +24,7 @@ class Known(Sampler):
         self.clips = to_float(clips)
         self.given = 0
 
-    def sample(  # type: ignore[override]
-        self, denoiser: Estimator, shape: tuple[int, ...], **_: object
-    ) -> Tensor:
+    def sample(self, denoiser: Estimator, shape: tuple[int, ...], **_: object) -> Tensor:
         first, self.given = self.given, self.given + shape[0]
         return self.clips[first : self.given]
 
