@@ -73,6 +73,10 @@ class Reference:
         dataset = self.held_out if split == "val" else self.train
         return self._batches(dataset, range(len(dataset)))
 
+    def clips(self, split: Split) -> Tensor:
+        """Return all clips of a side, uint8 (N, F, H, W, C)."""
+        return torch.cat([batch.clip for batch in self.batches(split)])
+
     def _batches(self, dataset: ClipDataset, numbers: Sequence[int]) -> Iterator[Batch]:
         for first in range(0, len(numbers), self.batch_size):
             part = numbers[first : first + self.batch_size]

@@ -1,11 +1,10 @@
 """Subjects whose samples are known."""
 
-import torch
 from torch import Tensor
 
 from ddpm_lightning.data.clip import to_float
 from ddpm_lightning.denoiser import Denoiser, Estimator
-from ddpm_lightning.evaluation.subject import Reference, Split, Subject
+from ddpm_lightning.evaluation.subject import Reference, Subject
 from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.objectives.velocity import VelocityObjective
 from ddpm_lightning.processes.standard import StandardProcess
@@ -36,11 +35,6 @@ def denoiser() -> Denoiser:
     """Return one whose network always answers 0."""
     process = StandardProcess(CosineSchedule(100))
     return Denoiser(FixedOutput(0.0), process, VelocityObjective())
-
-
-def clips_of(reference: Reference, split: Split) -> Tensor:
-    """Return all clips of a side, uint8."""
-    return torch.cat([batch.clip for batch in reference.batches(split)])
 
 
 def subject_of(clips: Tensor, reference: Reference) -> Subject:

@@ -21,7 +21,7 @@ from ddpm_lightning.evaluation.report import table
 from ddpm_lightning.evaluation.subject import Reference
 from ddpm_lightning.likelihood.variational import VariationalBound
 from tests.evaluation.measures.conftest import MakeReference
-from tests.evaluation.measures.shared import clips_of, subject_of
+from tests.evaluation.measures.shared import subject_of
 
 
 def shuffled_frames(clips: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def shuffled_frames(clips: Tensor) -> Tensor:
 def test_quality_of_real_clips_is_within_the_floor_and_that_of_noise_is_not(
     reference: Reference,
 ) -> None:
-    real = clips_of(reference, "train")[:64]
+    real = reference.clips("train")[:64]
     noise = torch.randint(0, 256, real.shape, generator=torch.Generator().manual_seed(0))
     for result in Quality()(subject_of(real, reference)).values():
         assert result.floor is not None
@@ -45,7 +45,7 @@ def test_quality_of_real_clips_is_within_the_floor_and_that_of_noise_is_not(
 
 
 def test_frames_out_of_order_are_seen_by_the_temporal_half_alone(reference: Reference) -> None:
-    clips = shuffled_frames(clips_of(reference, "train")[:64])
+    clips = shuffled_frames(reference.clips("train")[:64])
     results = Quality()(subject_of(clips, reference))
     (spatial, temporal), floors = results.values(), [r.floor for r in results.values()]
     assert floors[0] is not None
@@ -57,7 +57,7 @@ def test_frames_out_of_order_are_seen_by_the_temporal_half_alone(reference: Refe
 def test_sliced_and_coverage_order_real_clips_before_noise(
     reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = clips_of(reference, "train")[:48]
+    real = reference.clips("train")[:48]
     noise = torch.randint(0, 256, real.shape, generator=torch.Generator().manual_seed(0)).byte()
     monkeypatch.setattr(DistanceMeasure, "num_subsamples", 4)
     monkeypatch.setattr(Coverage, "num_subsamples", 4)
@@ -71,7 +71,7 @@ def test_sliced_and_coverage_order_real_clips_before_noise(
 def test_copies_of_training_clips_are_memorised_and_shown_beside_them(
     reference: Reference,
 ) -> None:
-    train = clips_of(reference, "train")
+    train = reference.clips("train")
     subject = subject_of(train[:40], reference)
     measure = Memorisation(num_shown=3)
     results = measure(subject)
@@ -84,14 +84,14 @@ def test_copies_of_training_clips_are_memorised_and_shown_beside_them(
 
 def test_held_out_clips_are_not_memorised(reference: Reference) -> None:
     """As samples they are what they are compared with: all pairs tie or cancel."""
-    for result in Memorisation()(subject_of(clips_of(reference, "val"), reference)).values():
+    for result in Memorisation()(subject_of(reference.clips("val"), reference)).values():
         assert result.value == pytest.approx(0.5)
 
 
 def test_too_few_clips_are_refused_in_one_line(
     reference: Reference, make_reference: MakeReference
 ) -> None:
-    clips = clips_of(reference, "train")
+    clips = reference.clips("train")
     with pytest.raises(ValueError, match=r"num_samples=31 is too few to measure: 32 or more"):
         Quality()(subject_of(clips[:31], reference))
     with pytest.raises(ValueError, match=r"\d clips are held out, at least 32 are needed; more"):
@@ -107,7 +107,7 @@ def test_too_few_clips_are_refused_in_one_line(
 def test_features_are_computed_once_for_all_measures(
     reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subject = subject_of(clips_of(reference, "train")[:40], reference)
+    subject = subject_of(reference.clips("train")[:40], reference)
     first, second = Memorisation(), Memorisation()
     results = first(subject)
     monkeypatch.delattr(Pixels, "series")
@@ -118,7 +118,7 @@ def test_features_are_computed_once_for_all_measures(
 def test_a_card_is_plain_json_with_all_that_its_number_depends_on(
     reference: Reference, tmp_path: Path
 ) -> None:
-    subject, measure = subject_of(clips_of(reference, "train")[:40], reference), Quality()
+    subject, measure = subject_of(reference.clips("train")[:40], reference), Quality()
     run = {"checkpoint": "x.ckpt", "step": 4, "weights": "ema"}
     cards = cards_of(measure, subject, measure(subject), run, {"extractor": "pixels"})
     stored = json.loads(write_cards(cards, tmp_path / "of" / "quality.json").read_text())
@@ -138,7 +138,7 @@ def test_a_card_is_plain_json_with_all_that_its_number_depends_on(
 
 
 def test_a_measure_of_a_denoiser_draws_no_samples(reference: Reference) -> None:
-    subject = subject_of(clips_of(reference, "train"), reference)
+    subject = subject_of(reference.clips("train"), reference)
     measure = Bits(bound=VariationalBound(num_terms=2), flow=None, num_clips=4)
     (card,) = cards_of(measure, subject, measure(subject), {}, {})
     assert card.samples is None

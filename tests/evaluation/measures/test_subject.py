@@ -7,7 +7,7 @@ from ddpm_lightning.evaluation.subject import Reference, Subject
 from ddpm_lightning.samplers.ancestral import AncestralSampler
 from ddpm_lightning.samplers.heun import HeunSampler
 from tests.evaluation.measures.conftest import MakeReference
-from tests.evaluation.measures.shared import clips_of, denoiser
+from tests.evaluation.measures.shared import denoiser
 
 
 def test_a_sample_depends_on_its_seed_and_number_alone(reference: Reference) -> None:
@@ -31,13 +31,13 @@ def test_network_calls_are_counted_not_assumed(reference: Reference) -> None:
 
 def test_training_clips_are_shown_without_anything_random(make_reference: MakeReference) -> None:
     first, second = (
-        clips_of(make_reference(flip=True, fps_jitter=0.5, seed=seed), "train") for seed in (0, 1)
+        make_reference(flip=True, fps_jitter=0.5, seed=seed).clips("train") for seed in (0, 1)
     )
     assert torch.equal(first, second)
 
 
 def test_the_two_sides_share_no_clip(reference: Reference) -> None:
-    train, held_out = (clips_of(reference, split).flatten(1) for split in ("train", "val"))
+    train, held_out = (reference.clips(split).flatten(1) for split in ("train", "val"))
     assert len(train) + len(held_out) == 160
     assert torch.cdist(held_out.float(), train.float()).min() > 0
     with pytest.raises(ValueError, match="at least 161 are needed"):
