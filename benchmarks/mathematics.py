@@ -76,7 +76,7 @@ def validator_table() -> None:
     )  # fmt: skip
     for model in MODELS:
         for noise in options("noise"):
-            found = describe(process(model, noise), data_std=0.5)
+            found = describe(process(model, noise))
             row(
                 model, noise, found.num_rises, found.num_zero_betas, found.num_underflows,
                 f"{found.log_snr_first:.1f}, {found.log_snr_last:.1f}", found.crossing,

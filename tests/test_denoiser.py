@@ -12,6 +12,7 @@ from ddpm_lightning.level import MAX_LOG_SNR, Level
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
+from ddpm_lightning.statistics import DATA_STD
 from tests.problems import FixedOutput, build, denoise, every_example, options, process_under
 
 SHAPE = (4, 1, 2, 3, 3)
@@ -35,9 +36,9 @@ def amplifier(gain: Tensor) -> Answers:
     return Answers(lambda x, _: gain * x)
 
 
-def make(process: GaussianProcess, objective: str = "velocity", data_std: float = 0.5) -> Denoiser:
+def make(process: GaussianProcess, objective: str = "velocity") -> Denoiser:
     """With a network that answers 0.3 and keeps what it saw."""
-    return Denoiser(FixedOutput(0.3), process, build("objective", objective), data_std)
+    return Denoiser(FixedOutput(0.3), process, build("objective", objective))
 
 
 def received(denoiser: Denoiser) -> tuple[Tensor, Tensor]:
@@ -68,17 +69,16 @@ def test_network_sees_log_snr_held_within_its_bounds(
 
 
 @every_example
-@pytest.mark.parametrize("data_std", [0.2, 1.0])
 def test_network_sees_inputs_of_unit_variance(
-    process_type: type[GaussianProcess], noise: str, data_std: float
+    process_type: type[GaussianProcess], noise: str
 ) -> None:
     """Seed 0; the variance of n normals has a standard error of sqrt(2 / n)."""
     process = process_under(process_type, noise)
-    denoiser = make(process, data_std=data_std)
+    denoiser = make(process)
     num_values = 40_000
     x_0, e = normal(2, 1, 1, 1, 200, 200)
     for t in (1, 250, 500, 1000):
-        denoise(denoiser, process.diffuse(data_std * x_0, t, e), t)
+        denoise(denoiser, process.diffuse(DATA_STD * x_0, t, e), t)
         x, _ = received(denoiser)
         assert float(x.var()) == pytest.approx(1, abs=5 * (2 / num_values) ** 0.5)
 
@@ -271,9 +271,3 @@ def test_denoising_without_gradients_may_take_turns_with_inference_mode(
     for mode in (first, second):
         with mode():
             torch.testing.assert_close(denoise(denoiser, x, 500), expected, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("data_std", [0.0, -1.0])
-def test_data_without_spread_is_refused(data_std: float) -> None:
-    with pytest.raises(ValueError, match="data_std must be positive"):
-        make(process_under(StandardProcess, "linear", 2), data_std=data_std)

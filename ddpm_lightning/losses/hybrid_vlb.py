@@ -34,4 +34,4 @@ class HybridVLBLoss(Loss):
         t, level = usable(denoiser.process, level)
         simple, estimate = denoiser.loss_and_estimate(x_0, level, noise, **conditions)
         still = Estimate(estimate.x_0.detach(), estimate.variance_share)
-        return simple + self.vlb_weight * bound_estimate(denoiser.process, x_0, t, still)
+        return simple + self.vlb_weight * bound_estimate(denoiser, x_0, t, still)

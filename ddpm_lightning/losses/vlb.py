@@ -28,7 +28,7 @@ class VLBLoss(Loss):
     ) -> Tensor:
         t, level = usable(denoiser.process, level)
         _, estimate = denoiser.loss_and_estimate(x_0, level, noise, **conditions)
-        return bound_estimate(denoiser.process, x_0, t, estimate)
+        return bound_estimate(denoiser, x_0, t, estimate)
 
 
 def usable(process: GaussianProcess, level: Level) -> tuple[Tensor, Level]:
@@ -37,7 +37,7 @@ def usable(process: GaussianProcess, level: Level) -> tuple[Tensor, Level]:
     return t, process.level(t)
 
 
-def bound_estimate(process: GaussianProcess, x_0: Tensor, t: Tensor, estimate: Estimate) -> Tensor:
+def bound_estimate(denoiser: Denoiser, x_0: Tensor, t: Tensor, estimate: Estimate) -> Tensor:
     """Return the term (B,) of the step down from t, times the number of steps."""
-    s = process.axis.before(t)
-    return process.axis.num_steps * step_nats(process, s, t, x_0, estimate)
+    axis = denoiser.process.axis
+    return axis.num_steps * step_nats(denoiser, axis.before(t), t, x_0, estimate)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 PANELS = {
     "loss": ("train/loss", "val/loss"),
+    "error at fixed levels, val/error": ("val/error",),
     "clips/s": ("train/clips_per_s",),
     "gradient norm": ("train/grad_norm",),
 }

@@ -228,7 +228,11 @@ def check_same_experiment(directory: Path, old: Node, new: Node) -> None:
 
 
 def check_resumable(denoiser: Denoiser, averages: bool, path: Path) -> int:
-    """Return the step of a checkpoint; UserError unless training can be resumed from it."""
+    """Return the step of a checkpoint, and set the statistics of its clips.
+
+    Raises:
+        UserError: unless training can be resumed from it.
+    """
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]
     check_architecture(denoiser, _part(state, "raw"), path)
@@ -237,6 +241,8 @@ def check_resumable(denoiser: Denoiser, averages: bool, path: Path) -> int:
             f"{path} {'has no' if averages else 'has'} averaged weights; "
             f"resume with {'~callbacks.ema' if averages else 'callbacks.ema, as it was trained'}"
         )
+    for name, value in denoiser.statistics.named_buffers():  # the overview shows them
+        value.copy_(state[f"{PREFIX['raw']}statistics.{name}"])
     return int(checkpoint["global_step"])
 
 

@@ -11,6 +11,7 @@ from ddpm_lightning.networks.flops import training_flops
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.directory import Start
 from ddpm_lightning.run.memory import Budget
+from ddpm_lightning.statistics import DATA_STD
 from ddpm_lightning.training.module import DiffusionModule
 from ddpm_lightning.training.text import labelled
 
@@ -31,7 +32,7 @@ def overview(
     more = "".join(f" x {number} {what}" for what, number in factors.items() if number > 1)
     gflops = training_flops(module.denoiser.network, clip) / 1e9
     num_parameters = sum(p.numel() for p in module.denoiser.parameters())
-    report = describe(module.denoiser.process, module.denoiser.data_std)
+    report = describe(module.denoiser.process, DATA_STD)
     return labelled(
         model=f"{choice['network']}, {num_parameters:,} parameters; "
         f"objective {choice['objective']}, loss {choice['loss']}, times {choice['times']}",
@@ -41,7 +42,8 @@ def overview(
         unusual="; ".join(report.warnings),
         data=f"{data.store.summary()}\n{len(data.train_set):,} to train on, {len(data.val_set):,} "
         f"to validate on; {form.num_frames} frames of {form.width}x{form.height}, "
-        f"{'grey' if form.channels == 1 else 'colour'}, {form.fps:g} a second",
+        f"{'grey' if form.channels == 1 else 'colour'}, {form.fps:g} a second\n"
+        f"in -1 to 1 values have {module.denoiser.statistics}",
         device=f"{_device(trainer)}; precision: {trainer.precision}, "
         f"{'compiled' if module.is_compiled_on(trainer.strategy.root_device) else 'not compiled'}",
         batch=f"{clips:,} clips a step" + (f": {data.batch_size}{more}" if more else ""),

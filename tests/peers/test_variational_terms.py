@@ -151,7 +151,7 @@ def test_vlb_loss_over_all_steps_is_the_sum_of_the_terms() -> None:
     x_0 = bytes_as_values(normal(num_steps, *SHAPE) / 2)
     noise, epsilon, variance = normal(3, num_steps, *SHAPE).flip(0)
     output = torch.cat([noise + epsilon / 10, variance], dim=1)
-    denoiser = Denoiser(Answer(output), SHORT, EpsilonObjective(), data_std=0.5)
+    denoiser = Denoiser(Answer(output), SHORT, EpsilonObjective())
     ours = loss_at(VLBLoss(), denoiser, x_0, t, noise).mean()
     alpha_bar = along((1 - betas).cumprod(0))
     x_t = alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise

@@ -10,7 +10,7 @@ from tests.problems import CHAINS, NOISES, PROCESSES, Betas, ScheduledType, buil
 
 
 def test_median_hybrid_is_reported_with_its_known_figures() -> None:
-    found = describe(MedianProcess(build("noise", "hybrid", num_steps=1000)), data_std=0.5)
+    found = describe(MedianProcess(build("noise", "hybrid", num_steps=1000)))
     assert (found.num_steps, found.num_rises, found.num_zero_betas) == (1000, 499, 498)
     assert found.num_usable == 252
     assert found.warnings == [
@@ -22,7 +22,7 @@ def test_median_hybrid_is_reported_with_its_known_figures() -> None:
 
 
 def test_standard_hybrid_has_snr_one_after_step_76() -> None:
-    found = describe(StandardProcess(build("noise", "hybrid", num_steps=1000)), data_std=0.5)
+    found = describe(StandardProcess(build("noise", "hybrid", num_steps=1000)))
     assert found.crossing == 76
     assert found.num_rises == 0
 
@@ -39,11 +39,11 @@ def test_standard_linear_is_reported_as_ho_et_al_describe_it() -> None:
 
 @pytest.mark.parametrize("noise", ["linear", "cosine", "sigmoid", "hybrid_blend"])
 def test_ordinary_choices_are_not_warned_of(noise: str) -> None:
-    assert describe(StandardProcess(build("noise", noise)), data_std=0.5).warnings == []
+    assert describe(StandardProcess(build("noise", noise))).warnings == []
 
 
 def test_a_prior_that_misses_the_data_is_warned_of() -> None:
-    found = describe(StandardProcess(Betas([0.1] * 10)), data_std=0.5)  # alpha^2 = 0.9^10 = 0.35
+    found = describe(StandardProcess(Betas([0.1] * 10)))  # alpha^2 = 0.9^10 = 0.35
     assert found.terminal_nats == pytest.approx(0.25 / 2 * 0.9**10 / (1 - 0.9**10), rel=1e-12)
     assert "the prior misses 0.067 nats a value" in found.warnings[0]
 
@@ -54,7 +54,7 @@ def test_a_prior_that_misses_the_data_is_warned_of() -> None:
 def test_every_process_is_described(
     process_type: type[GaussianProcess], noise: str, num_steps: int
 ) -> None:
-    found = describe(process_type(build("noise", noise, num_steps=num_steps)), data_std=0.5)
+    found = describe(process_type(build("noise", noise, num_steps=num_steps)))
     assert found.num_usable >= 1
     assert process_type not in CHAINS or found.num_usable <= num_steps
     assert 0 <= found.num_rises < num_steps
@@ -66,4 +66,4 @@ def test_every_process_is_described(
 @pytest.mark.parametrize("process_type", PROCESSES)
 def test_a_schedule_without_noise_is_refused(process_type: ScheduledType) -> None:
     with pytest.raises(ValueError, match="adds no noise at any step"):
-        describe(process_type(Betas([0.0, 0.0])), data_std=0.5)
+        describe(process_type(Betas([0.0, 0.0])))

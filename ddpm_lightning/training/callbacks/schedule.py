@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 
 from ddpm_lightning.plots.schedules import save_log_snr
 from ddpm_lightning.processes.report import describe
+from ddpm_lightning.statistics import DATA_STD
 from ddpm_lightning.training.loggers import log_picture
 from ddpm_lightning.training.module import DiffusionModule
 
@@ -44,7 +45,7 @@ class ScheduleCurve(pl.Callback):
         self._due = None
         assert isinstance(pl_module, DiffusionModule)
         process = pl_module.denoiser.process
-        report = describe(process, pl_module.denoiser.data_std)
+        report = describe(process, DATA_STD)
         lines = [str(report), *report.warnings]
         title = "\n".join(textwrap.fill(line, 60) for line in lines)
         save_log_snr({title: {type(process).__name__: process}}, self.path)
