@@ -182,7 +182,7 @@ def test_score_is_minus_the_noise_over_sigma_for_a_perfect_network(
     scaling = build("objective", objective).scaling(Level.of(alpha, sigma))
     c_skip, c_out = (value.reshape(4, 1, 1, 1, 1) for value in scaling)
     perfect = FixedOutput((x_0 - c_skip * x_t) / c_out)
-    denoiser = Denoiser(perfect, process, build("objective", objective), 0.5)
+    denoiser = Denoiser(perfect, process, build("objective", objective))
     score = denoiser.score_at(x_t, Level.of(alpha, sigma))
     torch.testing.assert_close(score, -e / sigma.reshape(4, 1, 1, 1, 1), rtol=1e-9, atol=1e-9)
 
@@ -225,7 +225,7 @@ def test_estimates_are_finite_in_float32_at_every_step(
 def test_gradients_reach_the_network() -> None:
     process = process_under(StandardProcess, "linear")
     output = torch.zeros(SHAPE, requires_grad=True)
-    denoiser = Denoiser(FixedOutput(output), process, build("objective", "velocity"), 0.5)
+    denoiser = Denoiser(FixedOutput(output), process, build("objective", "velocity"))
     x_0, e = normal(2, *SHAPE)
     denoiser.loss(x_0, process.level(torch.full((4,), 500)), e).sum().backward()
     assert output.grad is not None
@@ -240,7 +240,7 @@ def test_a_second_output_is_the_share_of_the_variance_and_leaves_the_estimate_as
     x, t = normal(*SHAPE), torch.tensor([1, 77, 500, 1000])
     logits = normal(*SHAPE).flip(0)
     network = Answers(lambda x, _: torch.cat([torch.full_like(x, 0.3), logits], dim=1))
-    two = Denoiser(network, process, build("objective", objective), 0.5)
+    two = Denoiser(network, process, build("objective", objective))
     estimate = two.estimate_at(x, process.level(t))
     assert torch.equal(estimate.x_0, denoise(make(process, objective), x, t))
     assert estimate.variance_share is not None

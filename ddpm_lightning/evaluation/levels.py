@@ -122,4 +122,5 @@ def covered(process: GaussianProcess) -> Tensor:
     axis = process.axis
     ends = torch.tensor([axis.first, axis.last], dtype=torch.float64)
     high, low = axis.log_snr(ends).tolist()
-    return (low <= LEVELS) & (high >= LEVELS)
+    inside: Tensor = (low <= LEVELS) & (high >= LEVELS)
+    return inside
