@@ -69,8 +69,20 @@ def as_csv(rows: Sequence[Row], metric: str) -> str:
     return file.getvalue()
 
 
-def as_html(rows: Sequence[Row], metric: str, note: str, directory: Path, title: str) -> str:
-    """Return one file: the table, all curves in one picture, and samples of every job."""
+def as_html(
+    rows: Sequence[Row],
+    metric: str,
+    note: str,
+    curves: Sequence[str],
+    directory: Path,
+    title: str,
+) -> str:
+    """Return one file: the table, curves of all jobs in one picture, and samples of every job.
+
+    Args:
+        note: what must be known of the values.
+        curves: metrics that have one meaning in all jobs, and so one axis.
+    """
     lines = []
     for row in rows:
         number, words, status, value, time, path = map(html.escape, _cells(row))
@@ -90,7 +102,7 @@ def as_html(rows: Sequence[Row], metric: str, note: str, directory: Path, title:
         f"<p><code>python train.py -m {html.escape(title)}</code></p>",
         f"<table><tr>{head}</tr>{''.join(lines)}</table>",
         f"<p>{html.escape(note)}</p>" if note else "",
-        _curves(rows, metric, directory),
+        _curves(rows, curves, directory) if curves else "",
         "<h2>Samples</h2><div class='jobs'>",
         *(_samples(row, directory) for row in rows),
         "</div></html>",
@@ -106,25 +118,25 @@ def _cells(row: Row) -> list[str]:
     return [str(row.number), row.words, row.status, value, time, row.path]
 
 
-def _curves(rows: Sequence[Row], metric: str, directory: Path) -> str:
+def _curves(rows: Sequence[Row], names: Sequence[str], directory: Path) -> str:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.5, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2)
+    axes = list(figure.subplots(1, len(names), squeeze=False).flat)
     for row in rows:
         file = directory / row.path / "metrics.csv"
         series = read_metrics(file) if file.is_file() else {}
         label = f"{row.number} {row.words}"[:60]
-        for axis, name in zip(axes, ("train/loss", metric), strict=True):
+        for axis, name in zip(axes, names, strict=True):
             if name in series:
                 steps, values = series[name]
                 shown = smooth(values) if name == "train/loss" else values
                 axis.plot(steps, shown, label=label, marker="." if len(steps) < 30 else None)
-    if not axes[1].lines and not axes[0].lines:
+    if not any(axis.lines for axis in axes):
         return ""
-    for axis, name in zip(axes, ("train/loss", metric), strict=True):
+    for axis, name in zip(axes, names, strict=True):
         axis.set(title=name, xlabel="step", yscale="log")
     axes[0].legend(fontsize="small")
     tell_empty(axes)

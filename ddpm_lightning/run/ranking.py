@@ -81,9 +81,8 @@ def rank(name: str, metrics: Sequence[Path], configs: Sequence[Mapping[str, Any]
         return Ranking(
             name, scores, None, f"no best: whether less of {name} is better is not known"
         )
-    obstacles = [key for key in varied(configs) if not _within(key, metric.comparable_across)]
-    if obstacles:
-        shown = ", ".join(obstacles[:3]) + (" .." if len(obstacles) > 3 else "")
+    if keys := obstacles(name, configs):
+        shown = ", ".join(keys[:3]) + (" .." if len(keys) > 3 else "")
         return Ranking(name, scores, None, f"no best: {name} cannot be compared across {shown}")
     if not measured:
         return Ranking(name, scores, None, note)
@@ -93,6 +92,13 @@ def rank(name: str, metrics: Sequence[Path], configs: Sequence[Mapping[str, Any]
         jobs = ", ".join(map(str, near))
         note = "; ".join(filter(None, [note, f"within two standard errors of the best: {jobs}"]))
     return Ranking(name, scores, best, note)
+
+
+def obstacles(name: str, configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys in which configurations differ that forbid to compare this metric."""
+    metric = METRICS.get(name)
+    allowed = metric.comparable_across if metric else ()
+    return [key for key in varied(configs) if not _within(key, allowed)]
 
 
 def common_levels(series: Sequence[Mapping[str, Any]]) -> list[str]:

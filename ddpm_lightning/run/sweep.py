@@ -34,7 +34,7 @@ from ddpm_lightning.run.directory import (
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, user_errors
 from ddpm_lightning.run.executors import Executor, Local, Submitit
 from ddpm_lightning.run.provenance import ROOT
-from ddpm_lightning.run.ranking import Score, rank
+from ddpm_lightning.run.ranking import Score, obstacles, rank
 
 _OWN = ("run_id", "run_dir")  # of a start, not of what is to be trained
 
@@ -175,7 +175,10 @@ def _report(planned: list[Planned], directory: Path, sweep: Sweep) -> list[Row]:
     table = as_markdown(rows, metric, note)
     write_redacted(directory / "sweep.md", table)
     write_redacted(directory / "sweep.csv", as_csv(rows, metric))
-    page = as_html(rows, metric, note, directory, " ".join(sweep.words))
+    curves = [
+        name for name in dict.fromkeys(["train/loss", metric]) if not obstacles(name, configs)
+    ]
+    page = as_html(rows, metric, note, curves, directory, " ".join(sweep.words))
     write_redacted(directory / "sweep.html", page)
     print(f"\n{table}\n  page           {directory / 'sweep.html'}")
     finished = [directory / row.path for row in rows if row.status == "finished"]

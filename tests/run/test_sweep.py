@@ -297,7 +297,7 @@ def test_the_table_marks_the_best_and_escapes_what_it_shows(tmp_path: Path) -> N
     assert "**0.25 ± 0.01**" in table
     assert table.endswith("\na note\n")
     assert table.count("a=1\\|2") == 3
-    page = as_html(rows, "val/error", "a note", tmp_path, "x=<i>")
+    page = as_html(rows, "val/error", "a note", ["val/error"], tmp_path, "x=<i>")
     assert "<b>no</b>" not in page
     assert "x=<i>" not in page
     assert page.count("class='best'") == 1
