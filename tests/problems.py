@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from ddpm_lightning.denoiser import Denoiser, Estimate
-from ddpm_lightning.level import Level
+from ddpm_lightning.level import Level, log_snr_floor
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.noise.base import NoiseSchedule
 from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
@@ -33,6 +33,7 @@ Process = TypeVar("Process", bound=GaussianProcess)
 # Classes of processes that are constructed from a schedule.
 ScheduledType = type[AutoregressiveProcess] | type[VariancePreservingProcess]
 
+FLOOR = log_snr_floor((1,))  # of clips of one value, as those of a Mixture
 NOISES = ["cosine", "hybrid"]  # steep at the end; not monotone, with steps that add no noise
 
 

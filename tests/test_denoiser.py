@@ -162,7 +162,7 @@ def test_score_is_the_gradient_of_the_log_density_of_gaussian_data(
         c_skip, c_out = build("objective", objective).scaling(Level.of(alpha, sigma))
         gain = (alpha * s_d**2 / m - c_skip) / c_out * m.sqrt()
         network = amplifier(gain)
-        denoiser = Denoiser(network, process, build("objective", objective), s_d)
+        denoiser = Denoiser(network, process, build("objective", objective))
         score = denoiser.score_at(x, Level.of(alpha, sigma))
         # x - alpha D cancels to sigma^2 / m of x, and is divided by sigma^2: 1e-16 / 4e-5 at t = 1.
         torch.testing.assert_close(score, -x / m, rtol=1e-9, atol=1e-9)
@@ -251,7 +251,7 @@ def test_a_second_output_is_the_share_of_the_variance_and_leaves_the_estimate_as
 def test_answers_of_another_shape_are_refused_in_one_line(channels: int) -> None:
     network = Answers(lambda x, _: x.repeat(1, channels, 1, 1, 1))
     denoiser = Denoiser(
-        network, process_under(StandardProcess, "linear"), build("objective", "clean"), 1
+        network, process_under(StandardProcess, "linear"), build("objective", "clean")
     )
     with pytest.raises(ValueError, match=r"must answer \(4, 1, 2, 3, 3\) with that shape") as error:
         denoise(denoiser, normal(*SHAPE), 3)

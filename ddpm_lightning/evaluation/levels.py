@@ -117,9 +117,9 @@ def measure_levels(
     return errors
 
 
-def covered(process: GaussianProcess) -> Tensor:
+def covered(process: GaussianProcess, floor: float) -> Tensor:
     """Return which levels (33,) lie between the cleanest and the noisiest that are trained at."""
-    axis = process.axis
+    axis = process.axis(floor)
     ends = torch.tensor([axis.first, axis.last], dtype=torch.float64)
     high, low = axis.log_snr(ends).tolist()
     inside: Tensor = (low <= LEVELS) & (high >= LEVELS)

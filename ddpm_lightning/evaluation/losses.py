@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.times.base import TimeSampling
@@ -48,7 +49,7 @@ def fixed_pairs(
     number = index.cpu() * num_draws + draw
     position = ((number.double() + 0.5) * GOLDEN_RATIO).frac()
     noise = [torch.randn(shape, generator=torch.Generator().manual_seed(int(n))) for n in number]
-    return times.times(process, position), torch.stack(noise)
+    return times.times(process, position, log_snr_floor((1, *shape))), torch.stack(noise)
 
 
 class LossByLogSNR:

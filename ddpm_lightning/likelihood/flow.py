@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Estimator
-from ddpm_lightning.level import Level
+from ddpm_lightning.level import Level, log_snr_floor
 from ddpm_lightning.likelihood.base import BIN_WIDTH, Likelihood, Nats, gaussian_nats
 from ddpm_lightning.likelihood.probes import Probe, RademacherProbe
 from ddpm_lightning.likelihood.solvers import RungeKutta45Solver, Solver
@@ -50,7 +50,7 @@ class FlowLikelihood(Likelihood):
         if self.discrete:
             uniform = torch.special.ndtr(draw()).to(x_0.dtype) - 0.5
             x_0 = x_0 + BIN_WIDTH * scale * uniform
-        axis = denoiser.process.axis
+        axis = denoiser.process.axis(log_snr_floor(x_0.shape))
         last = float(axis.log_snr(torch.tensor(axis.last)))
         start, end = atan(MIN_RATIO), atan(exp(-last / 2))
 

@@ -11,7 +11,6 @@ from ddpm_lightning.networks.flops import training_flops
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.directory import Start
 from ddpm_lightning.run.memory import Budget
-from ddpm_lightning.statistics import DATA_STD
 from ddpm_lightning.training.module import DiffusionModule
 from ddpm_lightning.training.text import labelled
 
@@ -26,13 +25,12 @@ def overview(
     """Return the overview, at most twenty lines, of a run whose data are loaded."""
     choice, form = start.choices, data.format
     assert data.store is not None
-    clip = (form.channels, form.num_frames, form.height, form.width)
     factors = {"devices": trainer.world_size, "accumulated": trainer.accumulate_grad_batches}
     clips = data.batch_size * math.prod(factors.values())
     more = "".join(f" x {number} {what}" for what, number in factors.items() if number > 1)
-    gflops = training_flops(module.denoiser.network, clip) / 1e9
+    gflops = training_flops(module.denoiser.network, form.shape) / 1e9
     num_parameters = sum(p.numel() for p in module.denoiser.parameters())
-    report = describe(module.denoiser.process, DATA_STD)
+    report = describe(module.denoiser.process, (1, *form.shape))
     return labelled(
         model=f"{choice['network']}, {num_parameters:,} parameters; "
         f"objective {choice['objective']}, loss {choice['loss']}, times {choice['times']}",

@@ -20,6 +20,7 @@ from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.levels import LEVELS, LevelErrors, covered
 from ddpm_lightning.evaluation.losses import LossByLogSNR
+from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.losses.simple import SimpleLoss
 from ddpm_lightning.noise.base import NoiseSchedule
@@ -146,7 +147,8 @@ class DiffusionModule(pl.LightningModule):
         x_0 = self.denoiser.statistics.standardise(batch.clip)
         batch_size = len(x_0) * self._num_parts  # of the optimizer step
         place = torch.tensor(batch.number) % batch_size
-        t = self.times.draw(self.denoiser.process, self._draws.uniform(), place, batch_size)
+        process, floor = self.denoiser.process, log_snr_floor(x_0.shape)
+        t = self.times.draw(process, self._draws.uniform(), place, batch_size, floor)
         level = self.denoiser.process.level(t)
         noise = noise_source(x_0.shape, self._draws.generators(x_0.device), x_0.device)()
         losses = self.loss(self.denoiser, x_0, t, level, noise)
@@ -181,7 +183,7 @@ class DiffusionModule(pl.LightningModule):
             "val/loss": losses.mean(),
             **{f"val_by_log_snr/{name}": mean for name, (_, mean) in losses.by_bin().items()},
         }
-        trained_at = LEVELS[covered(self.denoiser.process)].tolist()
+        trained_at = LEVELS[covered(self.denoiser.process, log_snr_floor(self._val_shape))].tolist()
         for row in errors.by_level():
             if row.log_snr in trained_at:
                 values[f"val_error_at/{row.log_snr:+06.2f}"] = row.weighted

@@ -4,10 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.processes.base import GaussianProcess
 from tests.problems import build, composed, options
 
 SHAPE = (1, 2, 3, 3)
+FLOOR = log_snr_floor((1, *SHAPE))
 
 LOSSES = options("loss")
 

@@ -101,7 +101,7 @@ def test_a_network_with_other_outputs_is_refused_in_one_line(name: str) -> None:
 
 def test_a_network_with_three_outputs_is_refused_in_one_line() -> None:
     network = Denoiser(
-        Affine(3), process_under(MedianProcess, "linear", 10), build("objective", "clean"), 0.5
+        Affine(3), process_under(MedianProcess, "linear", 10), build("objective", "clean")
     )
     with pytest.raises(ValueError, match="with that shape or with twice the channels, got"):
         build("loss", "simple").check(network, torch.zeros(1, *SHAPE))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm_lightning.level import MAX_LOG_SNR
 from ddpm_lightning.losses.base import WeightedLoss
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
@@ -97,12 +98,12 @@ def test_loss_is_the_weight_times_the_error_of_the_estimate(name: str, objective
 
 @every_objective
 def test_weights_see_log_snr_as_the_network_does(objective: str) -> None:
-    """Held within +-20: beyond, min-SNR alone would weigh an estimate by exp(-438)."""
+    """Held within +-40: beyond, min-SNR alone would weigh an estimate by exp(-438)."""
     process = process_under(StandardProcess, "hybrid")
     t = torch.tensor([990, 1000])
     assert (process.log_snr(t) < -300).all()
     weight = build("loss", "min_snr").per_loss(denoiser(process, objective), process.level(t))
-    at_bound = torch.tensor(-20.0, dtype=torch.float64).exp()
+    at_bound = torch.tensor(-MAX_LOG_SNR, dtype=torch.float64).exp()
     c_out = denoiser(process, objective).squared_error_per_loss(process.level(t))
     torch.testing.assert_close(weight, at_bound * c_out, rtol=1e-12, atol=0)
 

@@ -67,7 +67,7 @@ def test_loss_is_per_sample(objective: str) -> None:
 def test_coefficients_are_finite_and_float64_and_the_output_always_counts(
     process_type: type[GaussianProcess], noise: str, objective: str
 ) -> None:
-    """Below log-SNR -20 the denoiser holds alpha."""
+    """Below log-SNR -40 the denoiser holds alpha."""
     process = process_under(process_type, noise)
     t = torch.arange(1, 1001)
     alpha, sigma, _ = process.level(t[process.log_snr(t) > -MAX_LOG_SNR])

@@ -9,7 +9,7 @@ from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.levels import LevelErrors
 from ddpm_lightning.evaluation.losses import LossByLogSNR, fixed_pairs
-from ddpm_lightning.level import Level
+from ddpm_lightning.level import Level, log_snr_floor
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.processes.base import GaussianProcess, Time
@@ -96,7 +96,8 @@ def test_the_loss_is_asked_at_the_drawn_times_and_averaged(
 def test_a_step_asks_the_process_for_one_level(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
     process = process_under(PROCESSES[0], "cosine", 50)
     model = module(process, build("loss", loss))
-    _ = process.axis  # found once, by asking for levels
+    # The axis is built once, by asking for levels.
+    process.axis(log_snr_floor(batch().clip.shape))
     levels: list[Level] = []
     level = process.level
 
