@@ -20,7 +20,7 @@ from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.processes.state import state_law
-from tests.problems import Mixture, build, options, trimodal
+from tests.problems import FLOOR, Mixture, build, options, trimodal
 
 MODELS: dict[str, type[GaussianProcess]] = {
     "standard": StandardProcess,
@@ -55,7 +55,7 @@ def single_steps(data: Mixture, num_samples: int) -> Tensor:
     def draw() -> Tensor:
         return torch.randn(num_samples, generator=generator)
 
-    times = torch.arange(int(data.process.axis.last), -1, -1)
+    times = torch.arange(int(data.process.axis(FLOOR).last), -1, -1)
     return walker.walk(data, draw() * data.process.level(times[0]).sigma.float(), times, draw)
 
 
@@ -76,7 +76,7 @@ def validator_table() -> None:
     )  # fmt: skip
     for model in MODELS:
         for noise in options("noise"):
-            found = describe(process(model, noise), data_std=0.5)
+            found = describe(process(model, noise), (1, 1))
             row(
                 model, noise, found.num_rises, found.num_zero_betas, found.num_underflows,
                 f"{found.log_snr_first:.1f}, {found.log_snr_last:.1f}", found.crossing,
@@ -90,13 +90,13 @@ def all_steps_table(num_samples: int) -> None:
         data = trimodal(process(model, noise))
         samplers = ["ancestral", "midpoint", "pair"] if model == "median" else ["ancestral"]
         for sampler in samplers:
-            axis = data.process.state_axis if sampler == "pair" else data.process.axis
+            axis = data.process.state_axis(FLOOR) if sampler == "pair" else data.process.axis(FLOOR)
             calls = int(axis.num_steps)
             x = sampled(data, sampler, calls, num_samples)
             row(model, noise, sampler, calls, f"{data.distance(x):.4f}")
     data = trimodal(process("median", "hybrid"))
     x = single_steps(data, num_samples)
-    calls = int(data.process.axis.last)
+    calls = int(data.process.axis(FLOOR).last)
     row("median", "hybrid", "ancestral, single steps", calls, f"{data.distance(x):.4f}")
 
 
@@ -172,8 +172,8 @@ def save_mixture(path: Path, num_samples: int) -> None:
     curves = {
         "data": data.draw(num_samples, torch.Generator().manual_seed(1)),
         "ancestral, single steps": single_steps(data, num_samples),
-        "midpoint": sampled(data, "midpoint", int(data.process.axis.num_steps), num_samples),
-        "pair": sampled(data, "pair", int(data.process.state_axis.num_steps), num_samples),
+        "midpoint": sampled(data, "midpoint", int(data.process.axis(FLOOR).num_steps), num_samples),
+        "pair": sampled(data, "pair", int(data.process.state_axis(FLOOR).num_steps), num_samples),
     }
     bins = torch.linspace(-1.1, 1.1, 221)
     for name, x in curves.items():
@@ -194,7 +194,7 @@ def main() -> None:
         model: {noise: process(model, noise) for noise in options("noise")}
         for model in ("standard", "median")
     }
-    save_log_snr(panels, arguments.folder / "snr.png")
+    save_log_snr(panels, FLOOR, arguments.folder / "snr.png")
     validator_table()
     bound_table()
     fifty_table(arguments.num_samples)

@@ -6,15 +6,26 @@ A level is all that an objective, a loss weighting and a network know of a proce
 (`process.level(t)`, or `Level.at(log_snr)` where there is no process) and handed on.
 """
 
-from math import exp
+from collections.abc import Sequence
+from math import exp, log, prod
 from typing import NamedTuple
 
 from torch import Tensor
 
 from ddpm_lightning.tensors import combine
 
-# Conditioning and coefficients are held within +-20: float32 squares alpha / sigma.
-MAX_LOG_SNR = 20.0
+# Conditioning and coefficients are held within +-40, beyond the floor of any clip: float32 squares
+# alpha / sigma.
+MAX_LOG_SNR = 40.0
+VALUE_FLOOR = -12.0  # below it one value tells nothing of x_0: alpha / sigma < 0.0025
+
+
+def log_snr_floor(shape: Sequence[int]) -> float:
+    """Return the log-SNR below which clips (B, ...) of this shape are pure noise: -12 - log d.
+
+    d values share a clip's mean brightness, which therefore has d times the SNR of one value.
+    """
+    return VALUE_FLOOR - log(prod(shape[1:]))
 
 
 class Level(NamedTuple):

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from ddpm_lightning.denoiser import Denoiser, Estimate
-from ddpm_lightning.level import Level
+from ddpm_lightning.level import Level, log_snr_floor
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.noise.base import NoiseSchedule
 from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
@@ -27,12 +27,14 @@ from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.run.words import CONF
+from ddpm_lightning.statistics import Statistics
 
 Process = TypeVar("Process", bound=GaussianProcess)
 # Classes of processes that are constructed from a schedule.
 ScheduledType = type[AutoregressiveProcess] | type[VariancePreservingProcess]
 
 OF_EVALUATE = ("likelihood", "measure", "extractor")  # groups of evaluate.py alone
+FLOOR = log_snr_floor((1,))  # of clips of one value, as those of a Mixture
 NOISES = ["cosine", "hybrid"]  # steep at the end; not monotone, with steps that add no noise
 
 
@@ -172,6 +174,7 @@ class Mixture:
         stds: Sequence[float],
     ) -> None:
         self.process = process
+        self.statistics = Statistics()
         self.weights = torch.tensor(weights, dtype=torch.float64)
         self.means = torch.tensor(means, dtype=torch.float64)
         self.stds = torch.tensor(stds, dtype=torch.float64)

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.noise.matched import MatchedSchedule
-from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
+from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import State
 from tests.problems import (
+    FLOOR,
     NOISES,
     ThirdOrderProcess,
     build,
@@ -96,7 +97,7 @@ def test_losses_are_equal(
     x_0, e = data_and_noise(len(t))
     loss = build("loss", name)
     ours, theirs = (
-        loss_at(loss, Denoiser(Smooth(), p, build("objective", objective), 0.5), x_0, t, e)
+        loss_at(loss, Denoiser(Smooth(), p, build("objective", objective)), x_0, t, e)
         for p in (process, matched)
     )
     assert (ours > 0).all()
@@ -111,10 +112,10 @@ def test_estimates_are_equal(
 ) -> None:
     """Above the floor: below, two alphas of exp(-100) are no longer of the same input."""
     process, matched, t = twins(process_type, noise)
-    t = t[process.log_snr(t) > LOG_SNR_FLOOR][::20]
+    t = t[process.log_snr(t) > FLOOR][::20]
     x_0, e = data_and_noise(len(t))
     ours, theirs = (
-        denoise(Denoiser(Smooth(), p, build("objective", objective), 0.5), p.diffuse(x_0, t, e), t)
+        denoise(Denoiser(Smooth(), p, build("objective", objective)), p.diffuse(x_0, t, e), t)
         for p in (process, matched)
     )
     # Two terms of up to exp(6) cancel.
@@ -131,14 +132,14 @@ def test_deterministic_paths_are_equal_up_to_the_scale_of_x(
 ) -> None:
     """x / sqrt(alpha^2 + sigma^2) along the whole path, and the same clips at its end; seed 0."""
     process, matched, t = twins(process_type, noise)
-    t = t[process.log_snr(t) > LOG_SNR_FLOOR]
+    t = t[process.log_snr(t) > FLOOR]
     times = torch.cat([t[:: len(t) // 12].flip(0), torch.zeros(1).long()])
     sampler: Sampler = build("sampler", name, "sampler/thresholding=none")
     _, start = data_and_noise(2)
     paths: list[list[Tensor]] = []
     for p in (process, matched):
         states: list[State] = []
-        denoiser = Denoiser(Smooth(), p, build("objective", objective), 0.5)
+        denoiser = Denoiser(Smooth(), p, build("objective", objective))
         x = start * scale(p, times[0])
         sampler.walk(denoiser, x, times, lambda: torch.zeros_like(start), states.append)
         assert len(states) == len(times)

@@ -9,7 +9,7 @@ from ddpm_lightning.level import MAX_LOG_SNR, Level
 from ddpm_lightning.processes.median import MedianProcess
 from tests.problems import FixedOutput, build, options, process_under
 
-LOG_SNR = torch.linspace(-30, 30, 61, dtype=torch.float64)
+LOG_SNR = torch.linspace(-60, 60, 61, dtype=torch.float64)
 SHAPE = (61, 1, 2, 3, 3)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.processes.base import GaussianProcess
 from tests.losses.shared import Affine, outputs_of
 from tests.problems import (
@@ -79,11 +80,11 @@ def test_members_train_denoise_and_sample_together(
     """A training step, an estimate and a short walk: finite, and of the right shape; seed 0."""
     chain = process_under(process, noise, 100)
     network = Affine(outputs_of(loss), torch.float32)
-    denoiser = Denoiser(network, chain, built("objective", objective), data_std=0.5)
+    denoiser = Denoiser(network, chain, built("objective", objective))
     generator = torch.Generator().manual_seed(0)
     x_0, e = torch.randn(2, 4, 1, 2, 3, 3, generator=generator) / 2
     uniform = torch.rand(4, dtype=torch.float64, generator=generator)
-    t = built("times", times).draw(chain, uniform, torch.arange(4), 4)
+    t = built("times", times).draw(chain, uniform, torch.arange(4), 4, log_snr_floor(x_0.shape))
     losses = loss_at(built("loss", loss), denoiser, x_0, t, e)
     losses.mean().backward()
     assert losses.shape == (4,)

@@ -47,6 +47,11 @@ class ClipFormat:
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {self.channels}")
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Return the shape (C, F, H, W) of a clip."""
+        return self.channels, self.num_frames, self.height, self.width
+
 
 def sides(size: int | Sequence[int]) -> tuple[int, int]:
     """Height and width of a size that is one number, for squares, or both. Raises ValueError."""

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from ddpm_lightning.data.clip import to_float
 from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.likelihood.base import Likelihood, Nats, mean_and_error
@@ -27,7 +26,8 @@ def measure(
         if left <= 0:
             break
         clip, index = batch.clip[:left].to(device), batch.index[:left].tolist()
-        measured.append(likelihood.nats(denoiser, to_float(clip), per_sample_generators(0, index)))
+        x_0 = denoiser.statistics.standardise(clip)
+        measured.append(likelihood.nats(denoiser, x_0, per_sample_generators(0, index)))
         left -= len(index)
     names = measured[0].terms
     return Nats({n: torch.cat([part.terms[n].double().cpu() for part in measured]) for n in names})

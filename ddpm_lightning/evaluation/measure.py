@@ -70,6 +70,10 @@ class Measure(ABC):
             ValueError: in one line, where the subject's clips do not suffice.
         """
 
+    def details(self, results: dict[str, Result]) -> str | None:
+        """Return what results are made of, in lines for people."""
+        return None
+
     def picture(self, subject: Subject, results: dict[str, Result]) -> np.ndarray | None:
         """Return what there is to see of a subject and its results, uint8 (H, W, 3)."""
         return None

@@ -1,7 +1,6 @@
 """What is measured: a denoiser, its samples, and the clips of its run.
 
-All of it is computed when a measure first asks for it, and once for all measures. Clips become
-floats, and samples bytes, here alone.
+All of it is computed when a measure first asks for it, and once for all measures.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm_lightning.data.clip import to_float, to_uint8
 from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.data.dataset import Batch, ClipDataset
 from ddpm_lightning.data.order import Sample
@@ -54,6 +52,11 @@ class Reference:
         self.held_out = data.val_set
         self.train = ClipDataset(train.store, train.indices, replace(windows, random=False))
         self._features: dict[tuple[Extractor, Split, int | None], Features] = {}
+
+    def shape(self, num_clips: int) -> tuple[int, ...]:
+        """Return the shape of so many clips as a denoiser sees them, (num_clips, C, F, H, W)."""
+        form = self.data.format
+        return num_clips, form.channels, form.num_frames, form.height, form.width
 
     def refuse_too_few(self, least: int) -> None:
         """Raise ValueError unless as many clips are held out."""
@@ -123,7 +126,7 @@ class CountedCalls:
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser = denoiser
-        self.process = denoiser.process
+        self.process, self.statistics = denoiser.process, denoiser.statistics
         self.num_calls = 0
 
     def estimate_at(self, x: Tensor, level: Level) -> Estimate:
@@ -187,9 +190,10 @@ class Subject:
         return self._sampler
 
     def held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield held-out clips x_0 (B, C, F, H, W) on the device and their index (B,)."""
+        """Yield standardised held-out clips x_0 (B, C, F, H, W) on the device, and index (B,)."""
         for batch in self.reference.batches("val"):
-            yield to_float(batch.clip.to(self.device)), batch.index
+            clips = batch.clip.to(self.device)
+            yield self.denoiser.statistics.standardise(clips), batch.index
 
     @cached_property
     def samples(self) -> Tensor:
@@ -198,7 +202,6 @@ class Subject:
         Raises:
             ValueError: where the sampler cannot walk.
         """
-        form = self.reference.data.format
         size = self.reference.batch_size
         drawn = []
         for first in tqdm(
@@ -208,13 +211,13 @@ class Subject:
             counted = CountedCalls(self.denoiser)
             clips = self.sampler.sample(
                 counted,
-                (len(numbers), form.channels, form.num_frames, form.height, form.width),
+                self.reference.shape(len(numbers)),
                 generator=per_sample_generators(self.seed, numbers),
                 device=self.device,
                 callback=self._callback,
             )
             self.num_network_calls = counted.num_calls
-            drawn.append(to_uint8(clips).cpu())
+            drawn.append(self.denoiser.statistics.restore(clips).cpu())
         return torch.cat(drawn)
 
     def features(self, extractor: Extractor) -> Features:

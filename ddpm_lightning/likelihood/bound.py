@@ -9,14 +9,15 @@ estimate, with the noise that is left, sigma / alpha, as its std.
 
 from abc import ABC, abstractmethod
 from itertools import pairwise
+from math import log
 
 import torch
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Estimate, Estimator
-from ddpm_lightning.level import Level
+from ddpm_lightning.level import Level, log_snr_floor
 from ddpm_lightning.likelihood.base import Likelihood, Nats, gaussian_nats
-from ddpm_lightning.losses.bound import discretised_nats
+from ddpm_lightning.losses.bound import decoder_nats
 from ddpm_lightning.processes.axis import TimeAxis
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.samplers.grids.base import Grid
@@ -44,14 +45,15 @@ class Bound(Likelihood, ABC):
         self.num_terms = num_terms
         self.grid = grid
 
-    def times(self, process: GaussianProcess) -> Tensor:
-        """Return the falling times of the grid, 0 at the end."""
-        axis = self.axis(process)
+    def times(self, process: GaussianProcess, floor: float) -> Tensor:
+        """Return the falling times of the grid from the clips' log-SNR floor, 0 at the end."""
+        axis = self.axis(process, floor)
         return self.grid.times(axis, self.num_terms or int(axis.num_steps))
 
     @torch.no_grad()
     def nats(self, denoiser: Estimator, x_0: Tensor, generator: Generators = None) -> Nats:
-        process, times = denoiser.process, self.times(denoiser.process)
+        process = denoiser.process
+        times = self.times(process, log_snr_floor(x_0.shape))
         draw = noise_source(tuple(x_0.shape), generator, x_0.device)
         alpha, sigma, _ = self.observed(process, times[0])
         snr = float((alpha / sigma).square())
@@ -64,14 +66,15 @@ class Bound(Likelihood, ABC):
                 name = f"{s.item():g} from {t.item():g}"
                 terms[name] = self.step_nats(process, s, t, x_0, estimate)
             elif self.discrete:
-                terms["decoder"] = discretised_nats(x_0, estimate.x_0, level.sigma / level.alpha)
+                terms["decoder"] = decoder_nats(denoiser, level, x_0, estimate.x_0)
             else:
                 std = float(level.sigma / level.alpha)
-                terms["decoder"] = gaussian_nats(x_0, estimate.x_0, std)
+                density = gaussian_nats(x_0, estimate.x_0, std)
+                terms["decoder"] = density - log(denoiser.statistics.scale)
         return Nats(terms)
 
     @abstractmethod
-    def axis(self, process: GaussianProcess) -> TimeAxis:
+    def axis(self, process: GaussianProcess, floor: float) -> TimeAxis:
         """Return the axis that the times of the grid lie on."""
 
     @abstractmethod

@@ -19,8 +19,8 @@ from ddpm_lightning.processes.state import state_law
 class PairBound(Bound):
     """Bounds by whole states: tighter where the chain remembers more than x_t."""
 
-    def axis(self, process: GaussianProcess) -> TimeAxis:
-        return process.state_axis
+    def axis(self, process: GaussianProcess, floor: float) -> TimeAxis:
+        return process.state_axis(floor)
 
     def observed(self, process: GaussianProcess, t: Tensor) -> Level:
         snr = state_law(process, t).snr()

@@ -18,8 +18,8 @@ from ddpm_lightning.processes.base import GaussianProcess
 class VariationalBound(Bound):
     """Bounds by pairwise conditionals, with the learned variance where the network has one."""
 
-    def axis(self, process: GaussianProcess) -> TimeAxis:
-        return process.axis
+    def axis(self, process: GaussianProcess, floor: float) -> TimeAxis:
+        return process.axis(floor)
 
     def observed(self, process: GaussianProcess, t: Tensor) -> Level:
         return process.level(t)

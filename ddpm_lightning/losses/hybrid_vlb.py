@@ -7,7 +7,7 @@ gradient, trains the variance alone.
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Denoiser, Estimate
-from ddpm_lightning.level import Level
+from ddpm_lightning.level import Level, log_snr_floor
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.losses.vlb import bound_estimate, usable
 
@@ -31,7 +31,9 @@ class HybridVLBLoss(Loss):
         noise: Tensor,
         **conditions: Tensor,
     ) -> Tensor:
-        t, level = usable(denoiser.process, level)
+        axis = denoiser.process.axis(log_snr_floor(x_0.shape))
+        t, level = usable(denoiser.process, axis, level)
         simple, estimate = denoiser.loss_and_estimate(x_0, level, noise, **conditions)
         still = Estimate(estimate.x_0.detach(), estimate.variance_share)
-        return simple + self.vlb_weight * bound_estimate(denoiser.process, x_0, t, still)
+        bound = bound_estimate(denoiser, axis, x_0, t, still)
+        return simple + self.vlb_weight * bound

@@ -3,9 +3,10 @@
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Denoiser, Estimate
-from ddpm_lightning.level import Level
+from ddpm_lightning.level import Level, log_snr_floor
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.losses.bound import step_nats
+from ddpm_lightning.processes.axis import TimeAxis
 from ddpm_lightning.processes.base import GaussianProcess
 
 
@@ -26,18 +27,21 @@ class VLBLoss(Loss):
         noise: Tensor,
         **conditions: Tensor,
     ) -> Tensor:
-        t, level = usable(denoiser.process, level)
+        axis = denoiser.process.axis(log_snr_floor(x_0.shape))
+        t, level = usable(denoiser.process, axis, level)
         _, estimate = denoiser.loss_and_estimate(x_0, level, noise, **conditions)
-        return bound_estimate(denoiser.process, x_0, t, estimate)
+        return bound_estimate(denoiser, axis, x_0, t, estimate)
 
 
-def usable(process: GaussianProcess, level: Level) -> tuple[Tensor, Level]:
+def usable(process: GaussianProcess, axis: TimeAxis, level: Level) -> tuple[Tensor, Level]:
     """Return the usable times (B,) that are closest in log-SNR to a level, and their level."""
-    t = process.axis.at_log_snr(level.log_snr)
+    t = axis.at_log_snr(level.log_snr)
     return t, process.level(t)
 
 
-def bound_estimate(process: GaussianProcess, x_0: Tensor, t: Tensor, estimate: Estimate) -> Tensor:
+def bound_estimate(
+    denoiser: Denoiser, axis: TimeAxis, x_0: Tensor, t: Tensor, estimate: Estimate
+) -> Tensor:
     """Return the term (B,) of the step down from t, times the number of steps."""
-    s = process.axis.before(t)
-    return process.axis.num_steps * step_nats(process, s, t, x_0, estimate)
+    s = axis.before(t)
+    return axis.num_steps * step_nats(denoiser, s, t, x_0, estimate)

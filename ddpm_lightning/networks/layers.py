@@ -25,7 +25,7 @@ class LogSNREmbedding(nn.Module):
 
     def __init__(self, width: int, vector_width: int = 0, num_frequencies: int = 16) -> None:
         super().__init__()
-        # Periods from 80 (twice the range of log-SNR, +-20) down to 0.8.
+        # Periods from 80, the range of log-SNR (+-40), down to 0.8.
         periods = torch.logspace(1.903, -0.097, num_frequencies)
         self.register_buffer("frequencies", 2 * torch.pi / periods, persistent=False)
         self.first = nn.Linear(2 * num_frequencies, width)

@@ -11,17 +11,19 @@ s = sigma / sqrt(n), F depends on log-SNR alone on every chain:
     F = (a x_0 - a^2 x_t / sqrt(n)) / s,        x_0 = alpha / n x_t + sigma / alpha F.
 
 It is well scaled also where a step adds no noise. `loss=vlb` weighs its error as the
-Kullback-Leibler divergence between the two reverse Gaussians does.
+Kullback-Leibler divergence between the two reverse Gaussians does. sigma / alpha is held as that of
+the epsilon objective is, for the same reason.
 """
 
 from ddpm_lightning.level import Level
 from ddpm_lightning.objectives.base import Objective, Scaling
+from ddpm_lightning.objectives.epsilon import MAX_RATIO
 
 
 class PosteriorObjective(Objective):
-    """x_0 = alpha / n x_t + sigma / alpha F."""
+    """x_0 = alpha / n x_t + sigma / alpha F, with sigma / alpha at MAX_RATIO or less."""
 
     def scaling(self, level: Level) -> Scaling:
         alpha, sigma, _ = level
         n = alpha.square() + sigma.square()
-        return Scaling(c_skip=alpha / n, c_out=sigma / alpha)
+        return Scaling(c_skip=alpha / n, c_out=(sigma / alpha).clamp(max=MAX_RATIO))

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import torch
 
-from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
+from ddpm_lightning.processes.base import GaussianProcess
 
-LIMITS = (-16.0, 12.0)  # of log-SNR
+HIGHEST = 12.0  # log-SNR of the panels
 
 
-def save_log_snr(panels: dict[str, dict[str, GaussianProcess]], path: Path) -> Path:
+def save_log_snr(panels: dict[str, dict[str, GaussianProcess]], floor: float, path: Path) -> Path:
     """Draws log-SNR over t / T, a panel for each group of processes and a curve for each of them.
+
+    A dashed line shows the log-SNR floor.
 
     Where log-SNR rises at single steps (the median chain under hybrid noise) a curve is a band.
     """
@@ -24,9 +26,9 @@ def save_log_snr(panels: dict[str, dict[str, GaussianProcess]], path: Path) -> P
         for name, process in processes.items():
             t = torch.arange(1, process.num_steps + 1)
             axis.plot(t / process.num_steps, process.log_snr(t), label=name, linewidth=1.2)
-        axis.axhline(LOG_SNR_FLOOR, color="0.6", linewidth=0.8, linestyle="--")
+        axis.axhline(floor, color="0.6", linewidth=0.8, linestyle="--")
         axis.axhline(0, color="0.8", linewidth=0.8)
-        axis.set(title=title, xlabel="t / T", ylim=LIMITS)
+        axis.set(title=title, xlabel="t / T", ylim=(floor - 4, HIGHEST))
         axis.margins(x=0)
     axes[0].set_ylabel("log-SNR = 2 log(alpha / sigma)")
     axes[-1].legend(fontsize="small", ncols=2)

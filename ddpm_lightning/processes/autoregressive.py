@@ -22,12 +22,7 @@ from torch import Tensor
 from ddpm_lightning.level import Level
 from ddpm_lightning.noise.base import NoiseSchedule, check_betas
 from ddpm_lightning.processes.axis import DiscreteAxis, TimeAxis, first_at_most
-from ddpm_lightning.processes.base import (
-    LOG_SNR_FLOOR,
-    Combination,
-    GaussianProcess,
-    Time,
-)
+from ddpm_lightning.processes.base import Combination, GaussianProcess, Time
 from ddpm_lightning.processes.state import state_law
 
 
@@ -47,6 +42,7 @@ class AutoregressiveProcess(GaussianProcess, ABC):
         self.memory = self._weights.shape[1]
         self._alpha, variance = _marginals(self._weights, self._betas)
         self._sigma = variance.sqrt()
+        self._state_axes: dict[float, TimeAxis] = {}
 
     @abstractmethod
     def weights(self, r: Tensor) -> Tensor:
@@ -65,27 +61,30 @@ class AutoregressiveProcess(GaussianProcess, ABC):
         times = tuple((t - k).clamp(min=0) for k in range(1, self.memory + 1))
         return Combination(times, tuple((w / w.sum(-1, keepdim=True)).unbind(-1)))
 
-    @cached_property
-    def axis(self) -> TimeAxis:
-        return DiscreteAxis(self.log_snr(torch.arange(self.num_steps + 1)), LOG_SNR_FLOOR)
+    def build_axis(self, floor: float) -> TimeAxis:
+        return DiscreteAxis(self.log_snr(torch.arange(self.num_steps + 1)), floor)
 
-    @cached_property
-    def state_axis(self) -> TimeAxis:
+    def state_axis(self, floor: float) -> TimeAxis:
+        if floor not in self._state_axes:
+            self._state_axes[floor] = self._build_state_axis(floor)
+        return self._state_axes[floor]
+
+    def _build_state_axis(self, floor: float) -> TimeAxis:
         snr = state_law(self, torch.arange(self.num_steps + 1)).snr()
         if snr.isinf().all():
-            _ = self.axis  # refuses a schedule without any noise
+            self.axis(floor)  # refuses a schedule without any noise
             raise ValueError(
                 f"after {self.num_steps} steps the last {self.memory} values of this chain still "
                 "hold x_0 itself, so that there is no prior of states; set noise.num_steps higher"
             )
-        return DiscreteAxis(snr.log(), LOG_SNR_FLOOR)
+        return DiscreteAxis(snr.log(), floor)
 
-    def informative_steps(self, floor: float = LOG_SNR_FLOOR) -> int:
+    def informative_steps(self, floor: float) -> int:
         """Return the first step at which log-SNR is at or below the floor, num_steps if none is."""
         return first_at_most(self.log_snr(torch.arange(self.num_steps + 1)), floor)
 
-    def informative_time(self, fraction: Tensor) -> Tensor:
-        last = self.informative_steps()
+    def informative_time(self, fraction: Tensor, floor: float) -> Tensor:
+        last = self.informative_steps(floor)
         return 1 + (fraction * last).long().clamp(max=last - 1)
 
     @cached_property

@@ -20,6 +20,7 @@ class TimeAxis(ABC):
 
     first: float  # cleanest usable time; log-SNR is finite from here on
     last: float  # noisiest: at the log-SNR floor, or the end
+    floor: float  # of log-SNR
     num_steps: float  # from data to `last`, in steps between neighbours
 
     @abstractmethod
@@ -59,6 +60,7 @@ class DiscreteAxis(TimeAxis):
             )
         self.first, self.last = int(self.steps[0]), int(self.steps[-1])
         self.num_steps = len(self.steps)
+        self.floor = floor
         self._table = log_snr.clamp(min=floor)
         self._levels = self._table[self.steps]
 
@@ -92,7 +94,7 @@ class ContinuousAxis(TimeAxis):
         self, log_snr: Callable[[Tensor], Tensor], first: float, end: float, floor: float
     ) -> None:
         self._log_snr = log_snr
-        self.first, self.last = first, end
+        self.first, self.last, self.floor = first, end, floor
         self.last = float(self.at_log_snr(torch.tensor(floor, dtype=torch.float64)))
         self.num_steps = self.last / first
 

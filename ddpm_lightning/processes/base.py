@@ -22,8 +22,6 @@ from ddpm_lightning.level import Level
 from ddpm_lightning.processes.axis import TimeAxis
 from ddpm_lightning.tensors import combine, expand
 
-LOG_SNR_FLOOR = -12.0  # below it x_t tells nothing of x_0: alpha / sigma < 0.0025
-
 Time = Tensor | float
 
 
@@ -58,6 +56,7 @@ class GaussianProcess(ABC):
 
     def __init__(self, num_steps: int) -> None:
         self.num_steps = num_steps
+        self._axes: dict[float, TimeAxis] = {}
 
     @abstractmethod
     def level(self, t: Time) -> Level:
@@ -75,21 +74,26 @@ class GaussianProcess(ABC):
         and the midpoint (x_{t-1} + x_{t-2}) / 2 on the median one.
         """
 
-    @property
-    @abstractmethod
-    def axis(self) -> TimeAxis:
+    def axis(self, floor: float) -> TimeAxis:
         """Return where a walk may stop: times of strictly decreasing log-SNR, down to the floor."""
-
-    @property
-    def state_axis(self) -> TimeAxis:
-        """Return where a walk of whole states, the last `memory` values, may stop."""
-        return self.axis
+        if floor not in self._axes:
+            self._axes[floor] = self.build_axis(floor)
+        return self._axes[floor]
 
     @abstractmethod
-    def informative_time(self, fraction: Tensor) -> Tensor:
+    def build_axis(self, floor: float) -> TimeAxis:
+        """Build what `axis` returns, which keeps it."""
+
+    def state_axis(self, floor: float) -> TimeAxis:
+        """Return where a walk of whole states, the last `memory` values, may stop."""
+        return self.axis(floor)
+
+    @abstractmethod
+    def informative_time(self, fraction: Tensor, floor: float) -> Tensor:
         """Return the time t > 0 at a fraction in [0, 1) of the way to the log-SNR floor or the end.
 
-        What lies beyond the floor is pure noise: training and sampling stay within it.
+        What lies beyond the floor, `log_snr_floor` of the clips, is pure noise: training and
+        sampling stay within it.
         """
 
     def log_snr(self, t: Time) -> Tensor:

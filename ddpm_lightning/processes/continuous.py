@@ -7,20 +7,13 @@ with alpha from the schedule: in closed form (linear, cosine), or interpolated b
 the standard chain, which it meets at whole t that noise follows.
 """
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
 from ddpm_lightning.level import Level
 from ddpm_lightning.noise.base import NoiseSchedule
 from ddpm_lightning.processes.axis import ContinuousAxis, TimeAxis
-from ddpm_lightning.processes.base import (
-    LOG_SNR_FLOOR,
-    Combination,
-    GaussianProcess,
-    Time,
-)
+from ddpm_lightning.processes.base import Combination, GaussianProcess, Time
 
 
 class VariancePreservingProcess(GaussianProcess):
@@ -49,13 +42,12 @@ class VariancePreservingProcess(GaussianProcess):
         """Return the point one unit of time earlier, the neighbour on the chain."""
         return Combination(((_real(t) - 1).clamp(min=0),), (1.0,))
 
-    @cached_property
-    def axis(self) -> TimeAxis:
+    def build_axis(self, floor: float) -> TimeAxis:
         first = min(1.0, self.num_steps / 1000)
-        return ContinuousAxis(self.log_snr, first, float(self.num_steps), LOG_SNR_FLOOR)
+        return ContinuousAxis(self.log_snr, first, float(self.num_steps), floor)
 
-    def informative_time(self, fraction: Tensor) -> Tensor:
-        last = torch.tensor(self.axis.last, dtype=torch.float64)
+    def informative_time(self, fraction: Tensor, floor: float) -> Tensor:
+        last = torch.tensor(self.axis(floor).last, dtype=torch.float64)
         return last - fraction.double() * last  # 0 is not among them
 
 

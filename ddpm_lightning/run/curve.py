@@ -14,9 +14,11 @@ from ddpm_lightning.samplers.base import Sampler
 Curve = dict[tuple[str, int], Sampler]  # by option of conf/sampler, and evaluations
 
 
-def build_curve(options: Node, process: GaussianProcess) -> Curve:
+def build_curve(options: Node, process: GaussianProcess, floor: float) -> Curve:
     """Build every sampler with every number of evaluations.
 
+    Args:
+        floor: of log-SNR, from which they walk.
     Raises:
         UserError: where one of them cannot walk the process, before any does.
     """
@@ -27,7 +29,7 @@ def build_curve(options: Node, process: GaussianProcess) -> Curve:
             node = resolved(compose("sample", ["checkpoint=any", *words]))["sampler"]
             sampler = build_sampler(node)
             with user_errors(f"curve.samplers: {name} at {evaluations} evaluations"):
-                sampler.times(process)
+                sampler.times(process, floor)
             curve[name, evaluations] = sampler
     return curve
 

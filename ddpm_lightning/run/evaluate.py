@@ -13,6 +13,7 @@ from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.features.base import Extractor
 from ddpm_lightning.evaluation.measure import Measure
 from ddpm_lightning.evaluation.subject import Reference, Subject, Training
+from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.run.build import build_data, build_sampler
 from ddpm_lightning.run.checkpoint import (
     Run,
@@ -45,7 +46,9 @@ def evaluate_run(cfg: DictConfig) -> None:
                 f"curve.samplers: measure=[{','.join(measures)}] has no measure of samples; add "
                 "measure=quality"
             )
-    curve = build_curve(config["curve"], next(iter(denoisers.values())).process)
+    reference = Reference(data, config["batch_size"])
+    process, floor = next(iter(denoisers.values())).process, log_snr_floor(reference.shape(1))
+    curve = build_curve(config["curve"], process, floor)
     results = Results(
         {"checkpoint": str(run.checkpoint), "step": step},
         config["measure"],
@@ -54,7 +57,7 @@ def evaluate_run(cfg: DictConfig) -> None:
     assert data.store is not None
     print(data.store.summary())
     print(f"{run.checkpoint}, step {step}: {len(data.val_set)} held-out clips")
-    subjects = build_subjects(config, run, denoisers, Reference(data, config["batch_size"]))
+    subjects = build_subjects(config, run, denoisers, reference)
     for name in [name for name in measures if name not in along_curve]:
         results.measure(name, measures[name], subjects)
     if curve:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.denoiser import Denoiser, Estimate
-from ddpm_lightning.level import Level
+from ddpm_lightning.level import Level, log_snr_floor
 from ddpm_lightning.plots.curves import save_curves
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.report import describe
@@ -36,6 +36,7 @@ from ddpm_lightning.run.secrets import redact_logs, redacted
 from ddpm_lightning.run.slurm import requeued
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
+from ddpm_lightning.statistics import Statistics
 from ddpm_lightning.training.callbacks.agreement import SameConfiguration
 from ddpm_lightning.training.callbacks.quality import SampleQuality
 from ddpm_lightning.training.callbacks.samples import SampleGrid
@@ -46,6 +47,7 @@ from ddpm_lightning.training.loggers import MetricsTable, finished_wandb, log_fi
 from ddpm_lightning.training.module import DiffusionModule
 
 MAX_CHARACTERS = 200_000  # of a text in a dashboard
+MAX_MEASURED = 1024  # training clips whose mean and deviation are those of a run
 
 log = logging.getLogger(__name__)
 
@@ -129,16 +131,16 @@ def check(run: Run) -> None:
         UserError: if the schedule has no noise, a sampler cannot walk, the network refuses the
             clips or does not give what the loss needs.
     """
-    module, form = run.module, run.data.format
-    denoiser = module.denoiser
+    module, denoiser = run.module, run.module.denoiser
+    clip = torch.zeros(1, *run.data.format.shape)
+    floor = log_snr_floor(clip.shape)
     with user_errors("model"):
-        describe(denoiser.process, denoiser.data_std)
+        describe(denoiser.process, clip.shape)
     with user_errors("sampler"):
         for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, SampleGrid):
                 for sampler in (callback.sampler, *callback.compare.values()):
-                    rehearse(sampler, denoiser.process, module.loss.num_outputs == 2)
-    clip = torch.zeros(1, form.channels, form.num_frames, form.height, form.width)
+                    rehearse(sampler, denoiser.process, floor, module.loss.num_outputs == 2)
     with user_errors("model"), torch.no_grad():
         module.loss.check(denoiser, clip)
 
@@ -148,20 +150,23 @@ class Blank(NamedTuple):
 
     process: GaussianProcess
     learned_variance: bool
+    statistics: Statistics
 
     def estimate_at(self, x: Tensor, level: Level) -> Estimate:
         return Estimate(torch.zeros_like(x), torch.zeros_like(x) if self.learned_variance else None)
 
 
-def rehearse(sampler: Sampler, process: GaussianProcess, learned_variance: bool) -> None:
+def rehearse(
+    sampler: Sampler, process: GaussianProcess, floor: float, learned_variance: bool
+) -> None:
     """Walk the first step, on zeros, and raise ValueError now, not after hours, if that fails."""
 
     def draw() -> Tensor:
         return torch.zeros(1, 1)
 
-    times = sampler.times(process)
+    times = sampler.times(process, floor)
     x = sampler.start(Point.at(process, times[0]), process, draw)
-    sampler.walk(Blank(process, learned_variance), x, times[:2], draw)
+    sampler.walk(Blank(process, learned_variance, Statistics()), x, times[:2], draw)
 
 
 @contextmanager
@@ -193,6 +198,8 @@ def fit(run: Run, ranks: Ranks) -> None:
     with ranks.heartbeat(trainer, start.directory, resume or start.directory):
         with user_errors("data"):
             data.load(trainer.world_size)
+            if resume is None:
+                run.module.denoiser.statistics.measure(data.examples(MAX_MEASURED))
         with user_errors("callbacks.quality"):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, SampleQuality):
@@ -238,7 +245,7 @@ def finish(run: Run) -> None:
         return
     samples = run_dir / "samples"
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    losses = [f"{k} {metrics[k]:.4f}" for k in ("train/loss", "val/loss") if k in metrics]
+    losses = [f"{k} {metrics[k]:.4f}" for k in ("train/loss", "val/error") if k in metrics]
     lines = [f"done: {', '.join([f'step {trainer.global_step}', *losses])}"]
     lines.append(f"  run            {run_dir}")
     pictures = {"samples": samples / "final.gif", "reverse film": samples / "reverse.gif"}

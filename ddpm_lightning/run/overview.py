@@ -25,13 +25,12 @@ def overview(
     """Return the overview, at most twenty lines, of a run whose data are loaded."""
     choice, form = start.choices, data.format
     assert data.store is not None
-    clip = (form.channels, form.num_frames, form.height, form.width)
     factors = {"devices": trainer.world_size, "accumulated": trainer.accumulate_grad_batches}
     clips = data.batch_size * math.prod(factors.values())
     more = "".join(f" x {number} {what}" for what, number in factors.items() if number > 1)
-    gflops = training_flops(module.denoiser.network, clip) / 1e9
+    gflops = training_flops(module.denoiser.network, form.shape) / 1e9
     num_parameters = sum(p.numel() for p in module.denoiser.parameters())
-    report = describe(module.denoiser.process, module.denoiser.data_std)
+    report = describe(module.denoiser.process, (1, *form.shape))
     return labelled(
         model=f"{choice['network']}, {num_parameters:,} parameters; "
         f"objective {choice['objective']}, loss {choice['loss']}, times {choice['times']}",
@@ -41,7 +40,8 @@ def overview(
         unusual="; ".join(report.warnings),
         data=f"{data.store.summary()}\n{len(data.train_set):,} to train on, {len(data.val_set):,} "
         f"to validate on; {form.num_frames} frames of {form.width}x{form.height}, "
-        f"{'grey' if form.channels == 1 else 'colour'}, {form.fps:g} a second",
+        f"{'grey' if form.channels == 1 else 'colour'}, {form.fps:g} a second\n"
+        f"in -1 to 1 values have {module.denoiser.statistics}",
         device=f"{_device(trainer)}; precision: {trainer.precision}, "
         f"{'compiled' if module.is_compiled_on(trainer.strategy.root_device) else 'not compiled'}",
         batch=f"{clips:,} clips a step" + (f": {data.batch_size}{more}" if more else ""),

@@ -35,10 +35,12 @@ class Results:
 
     def measure(self, name: str, measure: Measure, subjects: dict[str, Subject]) -> None:
         """Measure subjects, which are named by their weights."""
-        cards = []
+        cards, details = [], []
         try:
             for weights, subject in subjects.items():
                 results = measure(subject)
+                if (lines := measure.details(results)) is not None:
+                    details.append(f"{name}, {weights} weights:\n{lines}")
                 cards += self._cards(name, measure, subject, weights, results)
                 if (picture := measure.picture(subject, results)) is not None:
                     write_picture(picture, self.directory / f"{name}_{weights}.png")
@@ -46,7 +48,7 @@ class Results:
             self._refuse(name, error)
         else:
             write_cards(cards, self.directory / f"{name}.json")
-            print(table(cards))
+            print("\n".join([table(cards), *details]))
 
     def measure_curve(
         self, measures: dict[str, Measure], curve: curves.Curve, subjects: dict[str, Subject]

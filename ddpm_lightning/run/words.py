@@ -25,7 +25,8 @@ _FLAGS = (  # of Hydra
 )
 _REMOVED = {  # keys of any command, and of one, and what they are now
     "": {
-        "model.data_std": "model.denoiser.data_std",
+        "model.data_std": "measured on the training clips",
+        "model.denoiser.data_std": "measured on the training clips",
         "model.process": "model.denoiser.process",
         "network.outputs": "network.out_channels, a number of channels of its own",
     },

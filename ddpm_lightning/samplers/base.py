@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Estimator
+from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.processes.axis import TimeAxis
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.samplers.grids.base import Grid
@@ -59,7 +60,7 @@ class Sampler(ABC):
         device: torch.device | str = "cpu",
         callback: Callable[[State], None] | None = None,
     ) -> Tensor:
-        """Return clips of the given shape (B, C, F, H, W), float32.
+        """Return clips of the given shape (B, C, F, H, W), float32, standardised.
 
         Args:
             generator: of the noise; one for all, or one for each of the B clips, which then do not
@@ -68,17 +69,17 @@ class Sampler(ABC):
             callback: receives every state of the walk before its step, and at t = 0 the clips.
         """
         draw = noise_source(shape, generator, device)
-        times = self.times(denoiser.process)
+        times = self.times(denoiser.process, log_snr_floor(shape))
         x = self.start(Point.at(denoiser.process, times[0]), denoiser.process, draw)
         return self.walk(denoiser, x, times, draw, callback)
 
-    def times(self, process: GaussianProcess) -> Tensor:
-        """Return the falling times of a walk, 0 at the end.
+    def times(self, process: GaussianProcess, floor: float) -> Tensor:
+        """Return the falling times of a walk from the log-SNR floor of its clips, 0 at the end.
 
         Raises:
             ValueError: where the process has too few.
         """
-        return self.grid.times(self.axis(process), self.num_intervals)
+        return self.grid.times(self.axis(process, floor), self.num_intervals)
 
     def walk(
         self,
@@ -94,8 +95,13 @@ class Sampler(ABC):
             x: (B, ...), or what `start` gives.
             draw: fresh N(0, I) noise like a clip.
         """
-        walk = Walk(denoiser, self.thresholding.apply, draw, callback, self.looks_back)
+        statistics = denoiser.statistics
+
+        def limit(x_0: Tensor) -> Tensor:
+            return statistics.from_values(self.thresholding.apply(statistics.to_values(x_0)))
+
         points = [Point.at(denoiser.process, t) for t in times]
+        walk = Walk(denoiser, limit, draw, callback, self.looks_back, points[0])
         for here, there in pairwise(points):
             walk.open_step(here)
             x = self.step(walk, x, here, there)
@@ -113,9 +119,9 @@ class Sampler(ABC):
         """Return the evaluations of one walk: num_evaluations, or as close below as steps allow."""
         return self.num_intervals
 
-    def axis(self, process: GaussianProcess) -> TimeAxis:
+    def axis(self, process: GaussianProcess, floor: float) -> TimeAxis:
         """Return where a walk may stop."""
-        return process.axis
+        return process.axis(floor)
 
     def start(self, point: Point, process: GaussianProcess, draw: Draw) -> Tensor:
         """Return a draw from the prior at the first point of the grid."""

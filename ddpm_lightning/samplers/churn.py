@@ -10,7 +10,7 @@ from math import exp, sqrt
 import torch
 from torch import Tensor
 
-from ddpm_lightning.processes.base import LOG_SNR_FLOOR
+from ddpm_lightning.level import VALUE_FLOOR
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
 from ddpm_lightning.samplers.grids.karras import KarrasGrid
@@ -52,9 +52,11 @@ class ChurnSampler(Sampler):
         """Return x with noise added, and the point that it then lies at."""
         if not self.churn or not self.churn_min <= here.ratio <= self.churn_max:
             return x, here
-        # The network knows nothing below the floor.
-        to_floor = exp(-LOG_SNR_FLOOR / 2) / here.ratio - 1
-        gamma = max(0.0, min(self.churn / self.num_intervals, sqrt(2) - 1, to_floor))
+        # The network may know nothing of levels below.
+        noisiest = max(walk.start.ratio, exp(-VALUE_FLOOR / 2))
+        gamma = max(
+            0.0, min(self.churn / self.num_intervals, sqrt(2) - 1, noisiest / here.ratio - 1)
+        )
         added = here.sigma * sqrt((1 + gamma) ** 2 - 1)
         noisier = torch.add(x, walk.draw(), alpha=self.churn_noise * added)
         return noisier, here._replace(sigma=here.sigma * (1 + gamma))

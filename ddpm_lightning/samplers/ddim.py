@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Estimator
+from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
 from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
@@ -56,7 +57,8 @@ class DDIMSampler(Sampler):
         Every step is solved by a fixed-point iteration until it changes x by no more than
         `tolerance`, relative to its size. Estimates are not thresholded, which has no inverse.
         """
-        return invert(denoiser, x, self.times(denoiser.process), tolerance)
+        times = self.times(denoiser.process, log_snr_floor(x.shape))
+        return invert(denoiser, x, times, tolerance)
 
 
 def flow_step(

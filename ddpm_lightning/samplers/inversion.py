@@ -33,7 +33,7 @@ def _solve(denoiser: Estimator, x_s: Tensor, here: Point, there: Point, toleranc
     level = here.level
     a, most = there.sigma / here.sigma, there.alpha / here.alpha
     b = there.alpha - a * here.alpha
-    least = max(a, LEAST_SLOPE * most)
+    least = a or LEAST_SLOPE * most
     rate = torch.full((len(x_s), 1), 2 / (least + most), device=x_s.device, dtype=x_s.dtype)
     x = x_s / most
     change = rest = torch.zeros_like(x)

@@ -21,8 +21,8 @@ class PairSampler(Sampler):
     order = 1
     stochastic = True
 
-    def axis(self, process: GaussianProcess) -> TimeAxis:
-        return process.state_axis
+    def axis(self, process: GaussianProcess, floor: float) -> TimeAxis:
+        return process.state_axis(floor)
 
     def start(self, point: Point, process: GaussianProcess, draw: Draw) -> Tensor:
         covariance = state_law(process, point.t).covariance
@@ -35,7 +35,7 @@ class PairSampler(Sampler):
         # x_0 + noise / sqrt(snr), scaled to alpha^2 + sigma^2 = 1 for those who look at it
         alpha, sigma = (snr / (1 + snr)) ** 0.5, (1 / (1 + snr)) ** 0.5
         y = _mixed(alpha * law.estimate_weights()[None], x)[0]
-        x_0 = walk.estimate(y, Point.above_floor(here.t, alpha, sigma))
+        x_0 = walk.estimate(y, Point.bounded(here.t, alpha, sigma))
         if not there.sigma:
             return x_0
         of_state, of_x_0, root = state_conditional(walk.process, there.t, here.t)

@@ -1,18 +1,21 @@
-"""Euler-Maruyama on the reverse SDE, corrected by Langevin steps (Song et al. 2021, alg. 2-5).
+"""The reverse SDE, corrected by Langevin steps (Song et al. 2021, alg. 2-5).
 
 The Markov diffusion with the process's marginals is, in y = x / alpha and v = (sigma / alpha)^2,
-dy = sqrt(dv) dw. Its reverse, and the whole family with the same marginals, step from v_t to v_s by
+dy = sqrt(dv) dw. Its reverse, and the whole family with the same marginals, run towards the data by
+dy = (1 + eta^2) / 2 (y - D) / v dv + eta sqrt(dv) dw. eta = 1 is the reverse SDE, eta = 0 the
+probability-flow ODE. With D as at v_t, this is solved exactly down to v_s, r = v_s / v_t:
 
-    y_s = y - (1 + eta^2) / 2 (1 - v_s / v_t) (y - D) + eta sqrt(v_t - v_s) noise:
+    y_s = D + r^((1 + eta^2) / 2) (y - D) + sqrt(v_s (1 - r^(eta^2))) noise.
 
-eta = 1 is the reverse SDE, eta = 0 the probability-flow ODE.
+Euler-Maruyama's noise, eta sqrt(v_t - v_s), is what one point of v_t needs: where v falls by much
+in a step, x comes out many times wider than what the network was trained on.
 
 A Langevin step at a fixed t, x + e score + sqrt(2 e) noise, moves x towards the marginal there. Its
 size is e = 2 (r sigma)^2: that of Song et al. with the score's norm at its expectation, so that no
 sample's step depends on the others.
 """
 
-from math import expm1, sqrt
+from math import exp, expm1, sqrt
 
 from torch import Tensor
 
@@ -66,11 +69,11 @@ class SDESampler(Sampler):
         x_0 = walk.estimate(x, here)
         if not there.sigma:
             return x_0
-        fall = -expm1(2 * (here.log_ratio - there.log_ratio))  # 1 - v_s / v_t
-        pull = (1 + self.eta**2) / 2 * fall
-        x = combine((1 - pull) * there.alpha / here.alpha, x, pull * there.alpha, x_0)
+        h, share = there.log_ratio - here.log_ratio, self.eta**2  # r = exp(-2 h)
+        of_x = there.sigma / here.sigma * exp(-share * h)
+        x = combine(of_x, x, -there.alpha * expm1(-(1 + share) * h), x_0)
         if self.eta:
-            x.add_(walk.draw(), alpha=self.eta * there.alpha * here.ratio * sqrt(fall))
+            x.add_(walk.draw(), alpha=there.sigma * sqrt(-expm1(-2 * share * h)))
         for _ in range(self.corrector_steps):
             x = self._corrected(walk, x, there)
         return x

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Estimate, Estimator
-from ddpm_lightning.level import Level
-from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
+from ddpm_lightning.level import MAX_LOG_SNR, Level
+from ddpm_lightning.processes.base import GaussianProcess
 
 Draw = Callable[[], Tensor]
 
@@ -32,14 +32,14 @@ class Point(NamedTuple):
 
     @staticmethod
     def at(process: GaussianProcess, t: Tensor) -> "Point":
-        """Return a time of the process and its level, above the floor."""
+        """Return a time of the process and its level."""
         alpha, sigma, _ = process.level(t)
-        return Point.above_floor(t, float(alpha), float(sigma))
+        return Point.bounded(t, float(alpha), float(sigma))
 
     @staticmethod
-    def above_floor(t: Tensor, alpha: float, sigma: float) -> "Point":
-        """Return the point, raised to the floor where it lies below: there is only noise."""
-        return Point(t, max(alpha, sigma * exp(LOG_SNR_FLOOR / 2)), sigma)
+    def bounded(t: Tensor, alpha: float, sigma: float) -> "Point":
+        """Return the point with log-SNR at -MAX_LOG_SNR or above, as the network is trained."""
+        return Point(t, max(alpha, sigma * exp(-MAX_LOG_SNR / 2)), sigma)
 
     @property
     def level(self) -> Level:
@@ -65,7 +65,7 @@ class Past(NamedTuple):
 class Walk:
     """Offers a sampler's steps the process, estimates of x_0, and fresh noise.
 
-    `past` holds the last estimates, newest first: one a point.
+    `start` is where the walk began; `past` holds the last estimates, newest first: one a point.
     """
 
     def __init__(
@@ -75,8 +75,10 @@ class Walk:
         draw: Draw,
         callback: Callable[[State], None] | None,
         looks_back: int,
+        start: Point,
     ) -> None:
         self.process = denoiser.process
+        self.start = start
         self.draw = draw
         self.past: deque[Past] = deque(maxlen=looks_back)
         self._denoiser = denoiser

@@ -20,7 +20,12 @@ class TimeSampling(ABC):
         self.stratified = stratified
 
     def draw(
-        self, process: GaussianProcess, uniform: Tensor, place: Tensor, batch_size: int
+        self,
+        process: GaussianProcess,
+        uniform: Tensor,
+        place: Tensor,
+        batch_size: int,
+        floor: float,
     ) -> Tensor:
         """Return times t > 0 (B,), down to the log-SNR floor.
 
@@ -28,10 +33,11 @@ class TimeSampling(ABC):
             uniform: (B,) independent draws in [0, 1), float64.
             place: (B,) of each in the whole batch, of which other devices may hold the rest.
             batch_size: of the whole batch.
+            floor: of log-SNR, for the clips that are trained.
         """
         fraction = (place + uniform) / batch_size if self.stratified else uniform
-        return self.times(process, fraction)
+        return self.times(process, fraction, floor)
 
     @abstractmethod
-    def times(self, process: GaussianProcess, fraction: Tensor) -> Tensor:
-        """Return the quantiles of the law at fractions (B,) in [0, 1)."""
+    def times(self, process: GaussianProcess, fraction: Tensor, floor: float) -> Tensor:
+        """Return the quantiles of the law at fractions (B,) in [0, 1), down to the floor."""

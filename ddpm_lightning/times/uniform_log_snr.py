@@ -14,7 +14,7 @@ from ddpm_lightning.times.base import TimeSampling
 class UniformLogSNR(TimeSampling):
     """log-SNR uniform between its ends."""
 
-    def times(self, process: GaussianProcess, fraction: Tensor) -> Tensor:
-        axis = process.axis
+    def times(self, process: GaussianProcess, fraction: Tensor, floor: float) -> Tensor:
+        axis = process.axis(floor)
         high, low = axis.log_snr(torch.tensor([axis.first, axis.last], dtype=torch.float64))
         return axis.at_log_snr(high + fraction * (low - high))

@@ -9,5 +9,5 @@ from ddpm_lightning.times.base import TimeSampling
 class UniformTime(TimeSampling):
     """t uniform over (0, T], or over 1..T."""
 
-    def times(self, process: GaussianProcess, fraction: Tensor) -> Tensor:
-        return process.informative_time(fraction)
+    def times(self, process: GaussianProcess, fraction: Tensor, floor: float) -> Tensor:
+        return process.informative_time(fraction, floor)

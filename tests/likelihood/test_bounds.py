@@ -16,7 +16,7 @@ from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.processes.state import state_law
 from ddpm_lightning.samplers.noise import per_sample_generators
 from tests.likelihood.problems import STD, TRUTH, gaussian, representative
-from tests.problems import CHAINS, build, every_example, options, process_under
+from tests.problems import CHAINS, FLOOR, build, every_example, options, process_under
 
 BOUNDS = ["variational", "pair"]
 
@@ -61,7 +61,7 @@ def test_bound_is_what_its_terms_are_worth(
     nats = measure.nats(data, representative(20_000, 1), torch.Generator().manual_seed(0)).total
     mean, error = mean_and_error(nats)
     assert mean == pytest.approx(
-        expected(name, data.process, measure.times(data.process)), abs=5 * error
+        expected(name, data.process, measure.times(data.process, FLOOR)), abs=5 * error
     )
 
 
@@ -73,7 +73,7 @@ def test_bound_is_above_the_truth(
 ) -> None:
     process = process_under(process_type, noise)
     for num_terms in (1, 2, 10, 100):
-        times = bound(name, num_terms, grid).times(process)
+        times = bound(name, num_terms, grid).times(process, FLOOR)
         assert len(times) == num_terms + 1
         assert expected(name, process, times) > TRUTH
 
@@ -90,7 +90,7 @@ def test_gap_closes_at_first_order_on_the_continuous_process() -> None:
             expected(
                 "variational",
                 process,
-                bound("variational", int(n), "uniform_log_snr").times(process),
+                bound("variational", int(n), "uniform_log_snr").times(process, FLOOR),
             )
             - TRUTH
             for n in counts
@@ -114,7 +114,7 @@ def test_gaps_of_the_chains_at_single_steps_are_the_known_ones(
 ) -> None:
     """Linear noise, data N(0, 1/4)."""
     process = chain(build("noise", "linear", num_steps=num_steps))
-    times = bound(name, None).times(process)
+    times = bound(name, None).times(process, FLOOR)
     gap = (expected(name, process, times) - TRUTH) / log(2)
     assert gap == pytest.approx(bits, abs=0.01)
 
@@ -122,7 +122,9 @@ def test_gaps_of_the_chains_at_single_steps_are_the_known_ones(
 @pytest.mark.parametrize("noise", ["linear", "cosine", "hybrid"])
 def test_whole_states_bound_the_median_chain_more_tightly(noise: str) -> None:
     process = MedianProcess(build("noise", noise))
-    gaps = [expected(name, process, bound(name, None).times(process)) - TRUTH for name in BOUNDS]
+    gaps = [
+        expected(name, process, bound(name, None).times(process, FLOOR)) - TRUTH for name in BOUNDS
+    ]
     assert gaps[1] < gaps[0]
 
 

@@ -4,10 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.processes.base import GaussianProcess
 from tests.problems import build, composed, options
 
 SHAPE = (1, 2, 3, 3)
+FLOOR = log_snr_floor((1, *SHAPE))
 
 LOSSES = options("loss")
 
@@ -33,7 +35,7 @@ def denoiser(
     num_outputs: int = 1,
     dtype: torch.dtype = torch.float64,
 ) -> Denoiser:
-    return Denoiser(Affine(num_outputs, dtype), process, build("objective", objective), 0.5)
+    return Denoiser(Affine(num_outputs, dtype), process, build("objective", objective))
 
 
 def data_and_noise(num_samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm_lightning.level import MAX_LOG_SNR
 from ddpm_lightning.losses.base import WeightedLoss
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
@@ -50,17 +51,12 @@ def test_soft_min_snr_is_half_the_harmonic_mean_of_snr_and_gamma(gamma: float) -
     assert (weight >= hard / 2 - 1e-15).all()
 
 
-@pytest.mark.parametrize("data_std", [0.2, 0.5, 1.0])
-def test_edm_weight_is_that_of_karras_et_al(data_std: float) -> None:
-    """lambda(s) = (s^2 + s_d^2) / (s s_d)^2 at the noise level s = sigma / alpha."""
+def test_edm_weight_is_that_of_karras_et_al() -> None:
+    """lambda(s) = (s^2 + s_d^2) / (s s_d)^2 at the noise level s = sigma / alpha, s_d = 1/2."""
     s = (-log_snr / 2).exp()
-    expected = (s**2 + data_std**2) / (s * data_std) ** 2
-    weight = build("loss", "edm", data_std=data_std).weight(log_snr)
+    expected = (s**2 + 0.25) / (s / 2) ** 2
+    weight = build("loss", "edm").weight(log_snr)
     torch.testing.assert_close(weight, expected, rtol=1e-13, atol=0)
-
-
-def test_edm_takes_data_std_from_the_model() -> None:
-    assert build("loss", "edm", "model.denoiser.data_std=0.3").data_std == 0.3
 
 
 @every_example
@@ -102,12 +98,12 @@ def test_loss_is_the_weight_times_the_error_of_the_estimate(name: str, objective
 
 @every_objective
 def test_weights_see_log_snr_as_the_network_does(objective: str) -> None:
-    """Held within +-20: beyond, min-SNR alone would weigh an estimate by exp(-438)."""
+    """Held within +-40: beyond, min-SNR alone would weigh an estimate by exp(-438)."""
     process = process_under(StandardProcess, "hybrid")
     t = torch.tensor([990, 1000])
     assert (process.log_snr(t) < -300).all()
     weight = build("loss", "min_snr").per_loss(denoiser(process, objective), process.level(t))
-    at_bound = torch.tensor(-20.0, dtype=torch.float64).exp()
+    at_bound = torch.tensor(-MAX_LOG_SNR, dtype=torch.float64).exp()
     c_out = denoiser(process, objective).squared_error_per_loss(process.level(t))
     torch.testing.assert_close(weight, at_bound * c_out, rtol=1e-12, atol=0)
 

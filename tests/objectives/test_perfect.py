@@ -1,6 +1,6 @@
 """A perfect network in, exactly x_0 out: every objective, at the levels of unlike processes."""
 
-from math import exp
+from math import exp, log
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.level import MAX_LOG_SNR
+from ddpm_lightning.objectives.epsilon import MAX_RATIO
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
@@ -18,7 +19,7 @@ every_objective = pytest.mark.parametrize("objective", options("objective"))
 
 def denoiser(process: GaussianProcess, objective: str, output: Tensor | float) -> Denoiser:
     """With a network that returns output, whatever it sees."""
-    return Denoiser(FixedOutput(output), process, build("objective", objective), data_std=0.5)
+    return Denoiser(FixedOutput(output), process, build("objective", objective))
 
 
 def times(num_steps: int) -> Tensor:
@@ -48,7 +49,7 @@ def tolerance(process: GaussianProcess, x_0: Tensor, e: Tensor, t: Tensor, eps: 
     """Per value: 8 eps max(1, sigma / alpha) max(1, |x_0|, |e|).
 
     The estimate is a difference of terms of up to sigma / alpha |e|, each rounded to eps; log-SNR
-    is held at -20, so that sigma / alpha counts as exp(10) at most. At most 2.4 eps was measured.
+    is held at -40, so that sigma / alpha counts as exp(20) at most. At most 2.4 eps was measured.
     """
     alpha, sigma, _ = process.level(t)
     ratio = (sigma / alpha).clamp(1, exp(MAX_LOG_SNR / 2)).reshape(-1, 1, 1, 1, 1)
@@ -115,10 +116,11 @@ def target(name: str, alpha: Tensor, sigma: Tensor, x_0: Tensor, e: Tensor) -> T
 def test_targets_are_what_the_objectives_are_named_for(
     process_type: type[GaussianProcess], noise: str, objective: str
 ) -> None:
-    """The epsilon and posterior estimates divide by alpha: they are exact above the floor."""
+    """Epsilon and posterior are, above the level from which on they hold sigma / alpha."""
     process = process_under(process_type, noise)
     t = times(1000)
-    t = t[(process.log_snr(t) > -12) & (process.log_snr(t) < MAX_LOG_SNR)]
+    held = -2 * log(MAX_RATIO)
+    t = t[(process.log_snr(t) > held) & (process.log_snr(t) < MAX_LOG_SNR)]
     x_0, e = data_and_noise(len(t))
     alpha, sigma = (value.reshape(-1, 1, 1, 1, 1) for value in process.level(t)[:2])
     output = target(objective, alpha, sigma, x_0, e)

@@ -29,7 +29,6 @@ from ddpm_lightning.samplers.ddim import DDIMSampler
 from ddpm_lightning.samplers.dpmpp_2m import DPMpp2MSampler
 from ddpm_lightning.samplers.euler import EulerSampler
 from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
-from ddpm_lightning.samplers.heun import HeunSampler
 from ddpm_lightning.samplers.thresholding import (
     DynamicThresholding,
     NoThresholding,
@@ -171,7 +170,7 @@ class WithShare:
 
     def __init__(self, data: Mixture, share: Tensor) -> None:
         self.data, self.share = data, share
-        self.process = data.process
+        self.process, self.statistics = data.process, data.statistics
 
     def estimate_at(self, x: Tensor, level: Level) -> Estimate:
         return Estimate(self.data.denoise_at(x, level), self.share)
@@ -285,20 +284,6 @@ def test_ancestral_euler_is_ancestral(timestep_spacing: str, noise: str) -> None
 
 
 # Higher order
-
-
-@every_schedule
-@every_spacing
-def test_heun_is_heun(timestep_spacing: str, noise: str) -> None:
-    """Theirs shows two states a step: the one it starts from, and the end of its Euler step."""
-    data, x = problem(noise)
-    theirs = peer("HeunDiscreteScheduler", noise, 20, timestep_spacing=timestep_spacing)
-    ours = HeunSampler(39, UniformTimeGrid(), NoThresholding(), 0.0, 0.0, 0.0, 1.0)
-    times = our_times(theirs)
-    states = their_walk(theirs, data, scaled_up(data, x, times))
-    assert_same_states(
-        [*states[:-1:2], states[-1]], our_walk(ours, data, x, times, no_noise), ROUND_OFF
-    )
 
 
 @every_schedule

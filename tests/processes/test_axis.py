@@ -5,8 +5,8 @@ import torch
 
 from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.axis import MIN_FALL, DiscreteAxis
-from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
-from tests.problems import CHAINS, NOISES, PROCESSES, Betas, ThirdOrderProcess, process_under
+from ddpm_lightning.processes.base import GaussianProcess
+from tests.problems import CHAINS, FLOOR, NOISES, PROCESSES, Betas, ThirdOrderProcess, process_under
 
 LENGTHS = [1, 2, 3, 1000]
 
@@ -23,9 +23,9 @@ def test_usable_steps_are_those_cleaner_than_every_later_informative_one(
     process_type: type[GaussianProcess], noise: str, num_steps: int
 ) -> None:
     process = process_under(process_type, noise, num_steps)
-    axis = process.axis
+    axis = process.axis(FLOOR)
     log_snr = process.log_snr(torch.arange(num_steps + 1))
-    end = next((t for t in range(num_steps + 1) if log_snr[t] <= LOG_SNR_FLOOR), num_steps)
+    end = next((t for t in range(num_steps + 1) if log_snr[t] <= FLOOR), num_steps)
     usable: list[int] = []
     lowest = float("inf")
     for t in range(end, 0, -1):  # from the noisiest back to data
@@ -48,8 +48,8 @@ def test_levels_and_times_are_each_others_inverse(
     process_type: type[GaussianProcess], noise: str, num_steps: int
 ) -> None:
     process = process_under(process_type, noise, num_steps)
-    axis = process.axis
-    t = process.informative_time(torch.linspace(0.001, 0.999, 40, dtype=torch.float64))
+    axis = process.axis(FLOOR)
+    t = process.informative_time(torch.linspace(0.001, 0.999, 40, dtype=torch.float64), FLOOR)
     usable = axis.at_log_snr(process.log_snr(t))
     assert ((usable > 0) & (usable <= axis.last)).all()
     again = axis.at_log_snr(axis.log_snr(usable))
@@ -62,7 +62,7 @@ def test_levels_and_times_are_each_others_inverse(
 def test_the_usable_step_closest_in_log_snr_is_found(
     process_type: type[GaussianProcess], noise: str
 ) -> None:
-    axis = process_under(process_type, noise, 50).axis
+    axis = process_under(process_type, noise, 50).axis(FLOOR)
     assert isinstance(axis, DiscreteAxis)
     levels = axis.log_snr(axis.steps)
     wanted = torch.linspace(float(levels.max()) + 2, float(levels.min()) - 2, 300).double()
@@ -77,7 +77,7 @@ def test_the_usable_step_closest_in_log_snr_is_found(
 def test_before_leads_through_every_usable_step_to_data(
     process_type: type[GaussianProcess], noise: str, num_steps: int
 ) -> None:
-    axis = process_under(process_type, noise, num_steps).axis
+    axis = process_under(process_type, noise, num_steps).axis(FLOOR)
     assert isinstance(axis, DiscreteAxis)
     assert torch.equal(axis.before(axis.steps), torch.cat([torch.zeros(1).long(), axis.steps[:-1]]))
 
@@ -87,7 +87,7 @@ def test_before_leads_through_every_usable_step_to_data(
 def test_before_comes_to_data_in_as_many_steps_as_the_axis_has(
     process_type: type[GaussianProcess], noise: str
 ) -> None:
-    axis = process_under(process_type, noise, 50).axis
+    axis = process_under(process_type, noise, 50).axis(FLOOR)
     t, count = torch.tensor([axis.last], dtype=torch.float64), 0
     while t > 0:
         s = axis.before(t)
@@ -103,7 +103,7 @@ def test_before_comes_to_data_in_as_many_steps_as_the_axis_has(
 def test_select_finds_as_many_distinct_times_as_wanted(
     process_type: type[GaussianProcess], noise: str, num_steps: int
 ) -> None:
-    axis = process_under(process_type, noise, num_steps).axis
+    axis = process_under(process_type, noise, num_steps).axis(FLOOR)
     for count in (1, 2, 7, 50, 1000):
         if count > axis.num_steps:
             continue
@@ -122,7 +122,7 @@ def test_select_finds_as_many_distinct_times_as_wanted(
 def test_select_takes_every_usable_step_when_all_are_wanted_and_refuses_more(
     process_type: type[GaussianProcess], noise: str
 ) -> None:
-    axis = process_under(process_type, noise, 50).axis
+    axis = process_under(process_type, noise, 50).axis(FLOOR)
     assert isinstance(axis, DiscreteAxis)
     count = len(axis.steps)
     assert torch.equal(axis.select(torch.full((count,), 25.0)), axis.steps)
@@ -136,8 +136,8 @@ def test_every_informative_step_of_a_monotone_chain_is_usable(
     process_type: type[GaussianProcess], noise: str
 ) -> None:
     process = process_under(process_type, noise)
-    last = int(process.informative_time(torch.tensor([1 - 1e-9])))
-    axis = process.axis
+    last = int(process.informative_time(torch.tensor([1 - 1e-9]), FLOOR))
+    axis = process.axis(FLOOR)
     assert isinstance(axis, DiscreteAxis)
     assert torch.equal(axis.steps, torch.arange(1, last + 1))
 
@@ -150,4 +150,4 @@ def test_a_schedule_without_noise_cannot_be_walked(
     process = process_type(Betas([0.0] * num_steps))
     for axis in ("axis", "state_axis"):
         with pytest.raises(ValueError, match="adds no noise at any step"):
-            getattr(process, axis)
+            getattr(process, axis)(FLOOR)

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
-from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess, sum_of
+from ddpm_lightning.processes.base import GaussianProcess, sum_of
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import CHAINS, NOISES, Betas, ThirdOrderProcess, build, process_under
+from tests.problems import CHAINS, FLOOR, NOISES, Betas, ThirdOrderProcess, build, process_under
 
 every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
 every_noise = pytest.mark.parametrize("noise", NOISES)
@@ -182,9 +182,9 @@ def test_informative_time_takes_every_informative_step_equally_often(
     process_type: type[AutoregressiveProcess], noise: str, num_steps: int
 ) -> None:
     process = process_under(process_type, noise, num_steps)
-    last = process.informative_steps(LOG_SNR_FLOOR)
+    last = process.informative_steps(FLOOR)
     fraction = (torch.arange(3 * last) + 0.5) / (3 * last)
-    t = process.informative_time(fraction)
+    t = process.informative_time(fraction, FLOOR)
     assert torch.equal(t, torch.arange(1, last + 1).repeat_interleave(3))
 
 
@@ -197,9 +197,9 @@ def test_training_never_asks_for_a_table_of_covariances(
     t = torch.arange(4001)
     process.level(t)
     process.log_snr(t)
-    process.informative_time(torch.rand(8, dtype=torch.float64))
+    process.informative_time(torch.rand(8, dtype=torch.float64), FLOOR)
     process.diffuse(torch.zeros(2, 1), torch.tensor([1, 4000]), torch.zeros(2, 1))
-    _ = process.axis, process.prior_std
+    _ = process.axis(FLOOR), process.prior_std
     assert "_covariances" not in vars(process)
 
 

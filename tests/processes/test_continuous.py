@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_lightning.processes.base import LOG_SNR_FLOOR
 from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import NOISES, Betas, build, process_under
+from tests.problems import FLOOR, NOISES, Betas, build, process_under
 
 CLOSED_FORMS = ["cosine", "linear"]
 
@@ -172,25 +171,27 @@ def test_conditionals_hold_between_real_times(noise: str, num_steps: int) -> Non
 @pytest.mark.parametrize("num_steps", [1, 2, 1000])
 def test_log_snr_falls_strictly_and_finitely_along_the_axis(noise: str, num_steps: int) -> None:
     process = process_of(noise, num_steps)
-    axis = process.axis
+    axis = process.axis(FLOOR)
     t = torch.linspace(axis.first, axis.last, 500, dtype=torch.float64)
     log_snr = process.log_snr(t)
     assert log_snr.isfinite().all()
     assert (log_snr.diff() < 0).all()
-    assert axis.last == num_steps or float(log_snr[-1]) == pytest.approx(LOG_SNR_FLOOR, abs=1e-6)
-    assert log_snr[-1] >= LOG_SNR_FLOOR - 1e-6
+    assert axis.last == num_steps or float(log_snr[-1]) == pytest.approx(FLOOR, abs=1e-6)
+    assert log_snr[-1] >= FLOOR - 1e-6
 
 
 def test_informative_times_are_uniform_over_the_axis() -> None:
     process = process_of("cosine")
     fraction = torch.tensor([0.0, 0.25, 0.5, 1 - 1e-9], dtype=torch.float64)
-    expected = (1 - fraction) * process.axis.last
-    torch.testing.assert_close(process.informative_time(fraction), expected, rtol=1e-15, atol=1e-12)
+    expected = (1 - fraction) * process.axis(FLOOR).last
+    torch.testing.assert_close(
+        process.informative_time(fraction, FLOOR), expected, rtol=1e-15, atol=1e-12
+    )
 
 
 def test_first_steps_without_noise_leave_no_infinite_log_snr_behind() -> None:
     process = VariancePreservingProcess(Betas([0.0, 0.0, 0.3, 0.9]))
-    assert process.log_snr(process.axis.first) < float("inf")
+    assert process.log_snr(process.axis(FLOOR).first) < float("inf")
 
 
 @pytest.mark.parametrize("num_steps", [1, 5])

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
+from ddpm_lightning.processes.base import GaussianProcess
 from tests.problems import (
+    FLOOR,
     NOISES,
     PROCESSES,
     Betas,
@@ -198,14 +199,14 @@ def test_informative_times_end_at_the_log_snr_floor(
     process_type: type[GaussianProcess], noise: str, num_steps: int
 ) -> None:
     process = process_under(process_type, noise, num_steps)
-    t = process.informative_time(torch.linspace(0, 1 - 1e-12, 4001, dtype=torch.float64))
+    t = process.informative_time(torch.linspace(0, 1 - 1e-12, 4001, dtype=torch.float64), FLOOR)
     assert ((t > 0) & (t <= num_steps)).all()
     assert process.log_snr(t.min()) < float("inf")
     last = t.max()
     before = torch.arange(1, int(last.ceil()))
-    assert (process.log_snr(before) > LOG_SNR_FLOOR).all()
+    assert (process.log_snr(before) > FLOOR).all()
     end = process.log_snr(last)
-    assert last == num_steps or end <= LOG_SNR_FLOOR + 1e-9
+    assert last == num_steps or end <= FLOOR + 1e-9
 
 
 @every_process

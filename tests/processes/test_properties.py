@@ -10,7 +10,16 @@ from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.processes.state import state_conditional, state_law
-from tests.problems import CHAINS, Betas, FixedOutput, ThirdOrderProcess, build, denoise, options
+from tests.problems import (
+    CHAINS,
+    FLOOR,
+    Betas,
+    FixedOutput,
+    ThirdOrderProcess,
+    build,
+    denoise,
+    options,
+)
 
 search = settings(deadline=None, derandomize=True, max_examples=50, database=None)
 
@@ -136,9 +145,9 @@ def test_the_variance_of_a_reverse_step_lies_between_0_and_the_upper_one(
 @search
 @given(chain)
 def test_usable_steps_fall_in_log_snr(process: AutoregressiveProcess) -> None:
-    axes = [process.axis]
+    axes = [process.axis(FLOOR)]
     if state_law(process, torch.tensor(process.num_steps)).snr().isfinite():
-        axes.append(process.state_axis)
+        axes.append(process.state_axis(FLOOR))
     for axis in axes:
         steps = axis.before(torch.arange(axis.first, axis.last + 1))
         assert (axis.log_snr(steps[steps > 0].unique()).diff() < 0).all()
@@ -156,9 +165,9 @@ def test_what_is_diffused_is_denoised_by_a_perfect_network(
     x_t = process.diffuse(x_0, t, e)
     made = build("objective", objective)
     skip, one = (
-        denoise(Denoiser(FixedOutput(output), process, made, 0.5), x_t, t) for output in (0.0, 1.0)
+        denoise(Denoiser(FixedOutput(output), process, made), x_t, t) for output in (0.0, 1.0)
     )
-    perfect = Denoiser(FixedOutput((x_0 - skip) / (one - skip)), process, made, 0.5)
+    perfect = Denoiser(FixedOutput((x_0 - skip) / (one - skip)), process, made)
     torch.testing.assert_close(denoise(perfect, x_t, t), x_0, rtol=0, atol=1e-10)
     assert (perfect.loss(x_0, perfect.process.level(t), e) < 1e-12).all()
 

@@ -8,7 +8,7 @@ from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.processes.state import state_conditional, state_law
-from tests.problems import CHAINS, NOISES, PROCESSES, Betas, ThirdOrderProcess, process_under
+from tests.problems import CHAINS, FLOOR, NOISES, PROCESSES, Betas, ThirdOrderProcess, process_under
 
 every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
 every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
@@ -134,12 +134,12 @@ def test_walks_of_states_need_as_many_steps_as_a_state_has_values(
 ) -> None:
     """With fewer, the prior would hold x_0 itself; a walk of single values is always possible."""
     process = process_under(process_type, noise, num_steps)
-    assert process.axis.num_steps >= 1
+    assert process.axis(FLOOR).num_steps >= 1
     if num_steps >= process.memory:
-        assert process.state_axis.num_steps >= 1
+        assert process.state_axis(FLOOR).num_steps >= 1
         return
     with pytest.raises(ValueError, match=f"after {num_steps} steps the last {process.memory}") as e:
-        _ = process.state_axis
+        _ = process.state_axis(FLOOR)
     assert "\n" not in str(e.value)
 
 

@@ -103,6 +103,17 @@ def test_evaluation_is_reproducible_and_covers_the_weights_that_are_named(
     assert card["value"] == ema["value"]
 
 
+def test_the_error_at_fixed_levels_is_the_mean_of_its_rows(call: Call, trained: Path) -> None:
+    result = call("evaluate", f"checkpoint={trained}")
+    assert result.code == 0, result.err
+    assert "log-SNR" in result.out
+    (card,) = json.loads((trained / "evaluation" / "levels.json").read_text())
+    levels = card["facts"]["by_level"]
+    assert sum(row["num_triples"] for row in levels) >= 264
+    mean = sum(row["weighted"] for row in levels) / len(levels)
+    assert mean == pytest.approx(card["value"])
+
+
 def test_evaluation_finds_data_that_has_moved(call: Call, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "gifs").rename(tmp_path / "moved")
     lost = call("evaluate", f"checkpoint={trained}", "data.cache_path=other")

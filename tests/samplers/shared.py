@@ -15,7 +15,7 @@ from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Draw, Point
-from tests.problems import CHAINS, NOISES, PROCESSES, Mixture, build, options
+from tests.problems import CHAINS, FLOOR, NOISES, PROCESSES, Mixture, build, options
 
 every_sampler = pytest.mark.parametrize("name", options("sampler"))
 every_process = pytest.mark.parametrize("process_type", PROCESSES)
@@ -112,6 +112,6 @@ def exact_law(
 
 def exact_samples(sampler: Sampler, data: Any) -> tuple[float, float]:
     """Of the whole walk, from the prior to data."""
-    process, times = data.process, sampler.times(data.process)
+    process, times = data.process, sampler.times(data.process, FLOOR)
     start = Point.at(process, times[0])
     return exact_law(sampler, data, times, lambda draw: sampler.start(start, process, draw))

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_lightning.denoiser import Denoiser, Estimate
-from ddpm_lightning.level import Level
+from ddpm_lightning.level import MAX_LOG_SNR, Level, log_snr_floor
 from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
-from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
+from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import noise_source, per_sample_generators
 from ddpm_lightning.samplers.walk import State
 from tests.problems import (
+    FLOOR,
     Betas,
     Mixture,
     ScheduledType,
@@ -40,7 +41,7 @@ class Watched:
     """An estimator that keeps what it was asked and what it said."""
 
     def __init__(self, data: Mixture) -> None:
-        self.process = data.process
+        self.process, self.statistics = data.process, data.statistics
         self.log_snrs: list[float] = []
         self.seen: list[tuple[Tensor, Tensor]] = []
         self._data = data
@@ -56,7 +57,7 @@ def sampler_for(name: str, process: GaussianProcess, num_evaluations: int) -> Sa
     """As configured, with as many evaluations as the process allows, and no more than given."""
     sampler = member(name, num_evaluations=num_evaluations)
     if isinstance(process, AutoregressiveProcess):
-        while sampler.num_intervals > sampler.axis(process).num_steps:
+        while sampler.num_intervals > sampler.axis(process, FLOOR).num_steps:
             sampler.num_evaluations -= 1
     return sampler
 
@@ -96,7 +97,7 @@ def test_more_intervals_than_usable_steps_are_refused(
     process = process_under(process_type, noise, 10)
     sampler = sampler_for(name, process, 10)
     assert sampled(sampler, trimodal(process), 2).isfinite().all()
-    while sampler.num_intervals <= sampler.axis(process).num_steps:
+    while sampler.num_intervals <= sampler.axis(process, FLOOR).num_steps:
         sampler.num_evaluations += 1
     with pytest.raises(ValueError, match=r"intervals are more than the \d+ steps") as error:
         sampled(sampler, trimodal(process), 2)
@@ -124,7 +125,7 @@ def test_every_sampler_stays_above_the_floor_and_finite(
     for name in options("sampler"):
         watched = Watched(trimodal(process))
         x = sampled(sampler_for(name, process, 10), watched, *CLIPS)
-        assert min(watched.log_snrs) >= LOG_SNR_FLOOR - 1e-9, name
+        assert min(watched.log_snrs) >= -MAX_LOG_SNR, name
         assert x.dtype == torch.float32, name
         assert x.shape == CLIPS, name
         assert x.isfinite().all(), name
@@ -142,7 +143,7 @@ def test_samples_are_finite_for_any_length_of_chain(
             continue  # refused
         watched = Watched(trimodal(process))
         x = sampled(sampler_for(name, process, 20), watched, *CLIPS)
-        assert min(watched.log_snrs) >= LOG_SNR_FLOOR - 1e-9, name
+        assert min(watched.log_snrs) >= -MAX_LOG_SNR, name
         assert x.dtype == torch.float32, name
         assert x.isfinite().all(), name
 
@@ -235,7 +236,9 @@ def test_callback_sees_every_state_of_the_grid_down_to_the_clips(
     watched = Watched(trimodal(process_under(process_type, noise)))
     sampler = member(name, num_evaluations=9)
     x, states, copies = watch(sampler, watched)
-    assert [state.t for state in states] == sampler.times(watched.process).tolist()
+    assert [state.t for state in states] == sampler.times(
+        watched.process, log_snr_floor(CLIPS)
+    ).tolist()
     assert torch.equal(states[-1].x, x)
     assert torch.equal(states[-1].x_0, x)
     for state, copy in zip(states, copies, strict=True):
@@ -268,7 +271,7 @@ def test_a_walk_does_not_write_to_its_start(
     draw = noise_source((5,), torch.Generator().manual_seed(0), "cpu")
     start = torch.stack([draw() for _ in range(data.process.memory)]) if name == "pair" else draw()
     before = start.clone()
-    sampler.walk(data, start, sampler.times(data.process), draw)
+    sampler.walk(data, start, sampler.times(data.process, FLOOR), draw)
     assert torch.equal(start, before)
 
 
@@ -346,7 +349,7 @@ def test_no_walk_waits_for_the_accelerator(
 ) -> None:
     """And the same generators, on the CPU, give the same clips there as here: float32."""
     process = process_under(process_type, "hybrid")
-    denoiser = Denoiser(Blend(), process, build("objective", "velocity"), data_std=0.5)
+    denoiser = Denoiser(Blend(), process, build("objective", "velocity"))
     for words in ((), ("sampler/thresholding=dynamic",)):
         sampler = member(name, *words, num_evaluations=9)
         there, here = (

@@ -10,8 +10,8 @@ from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.samplers.noise import noise_source
-from ddpm_lightning.samplers.walk import Point
-from tests.problems import Gaussian, Mixture, every_example, options, process_under, trimodal
+from ddpm_lightning.samplers.walk import Point, State
+from tests.problems import FLOOR, Gaussian, Mixture, every_example, options, process_under, trimodal
 from tests.samplers.shared import (
     every_chain,
     every_sampler,
@@ -44,12 +44,16 @@ def test_samples_of_gaussian_data_come_to_its_mean_and_spread(
         mean, std = exact_samples(sampler, data)
         # A walk starts from N(0, sigma^2) and not from N(alpha mean, sigma^2), where it is told an
         # alpha that is not below the floor; the flow carries that along.
-        start = Point.at(data.process, sampler.times(data.process)[0])
-        assert abs(mean - data.mean) <= 1.25 * data.mean * data.std / start.ratio
+        start = Point.at(data.process, sampler.times(data.process, FLOOR)[0])
+        # Heun's trapezium keeps a mean to second order only.
+        most = (
+            1.25 * data.mean * data.std / start.ratio + (name == "heun") * 1.5 / num_evaluations**2
+        )
+        assert abs(mean - data.mean) <= most
         errors.append(abs(std - data.std))
     # Halving the intervals halves a first-order error, in the end; what remains is that the steps
-    # of the chain nearest to the data are as they are: at most 0.0071, on standard x hybrid.
-    assert all(after <= max(0.7 * before, 0.008) for before, after in pairwise(errors)), errors
+    # of the chain nearest to the data are as they are: at most 0.0164, sde on median x hybrid.
+    assert all(after <= max(0.7 * before, 0.017) for before, after in pairwise(errors)), errors
 
 
 @example_chains
@@ -62,12 +66,13 @@ def test_error_at_the_data_falls_with_every_doubling_of_the_evaluations(
     errors = []
     for num_evaluations in (12, 25, 50, 100, 200):
         sampler = free(name, num_evaluations=num_evaluations)
-        times = sampler.times(data.process)
+        times = sampler.times(data.process, FLOOR)
         x = spread(data, times[0])
         end = sampler.walk(data, x, times, noiseless)
         errors.append(float((end - data.flow(x, times[0], 0)).abs().max()))
-    # Near 0.005 two errors of opposite sign cancel at one count and not at the next.
-    assert all(after < max(before, 0.005) for before, after in pairwise(errors)), errors
+    # Near 0.005 two errors of opposite sign cancel at one count and not at the next, and the last
+    # steps of the chain are as they are.
+    assert all(after < max(before, 0.008) for before, after in pairwise(errors)), errors
     # x lies within two standard deviations: a greater error is worse than to answer with the mean.
     assert errors[1] < 2 * data.std, errors
 
@@ -87,6 +92,27 @@ def test_samples_of_a_mixture_come_to_it(
     assert many <= max(few / 2, 0.012)
 
 
+@pytest.mark.parametrize("noise", ["sigmoid", "hybrid_blend"])
+def test_sde_comes_to_the_mixture_on_chains_that_fall_far_at_their_end(noise: str) -> None:
+    """Wasserstein-1 of 10,000 samples, seed 0, at 200 evaluations; Euler-Maruyama remained 0.04 and
+    0.06 away at 1,000, and asked at 27 to 32 times the scale of x_t, now at 0.99 to 1.01.
+    """
+    data = trimodal(process_under(MedianProcess, noise))
+    variance = (data.weights * (data.stds.square() + data.means.square())).sum()
+    scales = []
+
+    def compare(state: State) -> None:
+        alpha, sigma, _ = data.process.level(int(state.t))
+        scales.append(float(state.x.std() / (alpha**2 * variance + sigma**2).sqrt()))
+
+    sampler = free("sde", num_evaluations=200)
+    generator = torch.Generator().manual_seed(0)
+    x = sampler.sample(data, (10_000,), generator=generator, callback=compare)
+    print(f"W1 {data.distance(x):.4f}, scales {min(scales):.2f} to {max(scales):.2f}")
+    assert data.distance(x) <= 0.012
+    assert 0.95 <= min(scales) <= max(scales) <= 1.05
+
+
 @every_chain
 @every_sampler
 def test_samples_are_close_to_the_mixture(name: str, process_type: type[GaussianProcess]) -> None:
@@ -100,14 +126,14 @@ def test_samples_are_close_to_the_mixture(name: str, process_type: type[Gaussian
 def of_every_step(name: str, data: Mixture, num_samples: int) -> Tensor:
     """Samples from all usable steps; seed 0."""
     sampler = free(name)
-    sampler.num_evaluations = int(sampler.axis(data.process).num_steps)
+    sampler.num_evaluations = int(sampler.axis(data.process, FLOOR).num_steps)
     return sampled(sampler, data, num_samples)
 
 
 def of_single_steps(process: AutoregressiveProcess, num_samples: int) -> Tensor:
     """Ancestral samples from every t to t - 1, also where log-SNR rises; seed 0."""
     draw = noise_source((num_samples,), torch.Generator().manual_seed(0), "cpu")
-    times = torch.arange(process.informative_steps(), -1, -1)
+    times = torch.arange(process.informative_steps(FLOOR), -1, -1)
     start = float(process.level(times[0]).sigma) * draw()
     return free("ancestral").walk(trimodal(process), start, times, draw)
 

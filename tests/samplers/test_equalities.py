@@ -1,7 +1,6 @@
 """Equalities between samplers, and of their steps with the conditionals of the process."""
 
 from itertools import pairwise
-from math import exp
 from typing import Any
 
 import pytest
@@ -10,13 +9,14 @@ from torch import Tensor
 
 from ddpm_lightning.denoiser import Estimate
 from ddpm_lightning.level import Level
-from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
+from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import noise_source
 from ddpm_lightning.samplers.walk import Point
 from tests.problems import (
+    FLOOR,
     Mixture,
     ThirdOrderProcess,
     build,
@@ -92,12 +92,30 @@ def test_ddim_with_eta_one_is_ancestral(process_type: type[GaussianProcess], noi
     data = trimodal(process_under(process_type, noise))
     ddim, ancestral = free("ddim", eta=1.0), free("ancestral", variance=0.0)
     assert ddim.stochastic
-    for t, s in pairwise(ancestral.times(data.process)):
+    for t, s in pairwise(ancestral.times(data.process, FLOOR)):
         ends = [one_step(sampler, data, t, s, X, X.flip(0)) for sampler in (ddim, ancestral)]
-        # sigma_s^2 - std^2 cancels where x_t says little of x_s: the root of 1e-16. A start below
-        # the floor counts as being there for DDIM, and for the conditional as what it is.
-        atol = 1e-7 if data.process.log_snr(t) >= LOG_SNR_FLOOR else 1e-5
-        torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=atol)
+        # sigma_s^2 - std^2 cancels where x_t says little of x_s: the root of 1e-16.
+        torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-7)
+
+
+@every_noise
+def test_sde_is_ancestral_on_the_standard_chain(noise: str) -> None:
+    """The reverse SDE of a Markov chain, solved exactly for one estimate, is its conditional."""
+    data = trimodal(process_under(StandardProcess, noise))
+    sde, ancestral = free("sde"), free("ancestral", variance=0.0, num_evaluations=20)
+    for t, s in pairwise(ancestral.times(data.process, FLOOR)):
+        first, second = (law_of_step(sampler, data, t, s, X) for sampler in (sde, ancestral))
+        torch.testing.assert_close(first[0], second[0], rtol=0, atol=1e-12)
+        torch.testing.assert_close(first[1], second[1], rtol=1e-9, atol=1e-12)
+
+
+@every_example
+def test_sde_without_noise_is_ddim(process_type: type[GaussianProcess], noise: str) -> None:
+    data = trimodal(process_under(process_type, noise))
+    sde, ddim = free("sde", eta=0.0), free("ddim", eta=0.0, num_evaluations=20)
+    for t, s in pairwise(ddim.times(data.process, FLOOR)):
+        ends = [one_step(sampler, data, t, s, X, X) for sampler in (sde, ddim)]
+        torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-12)
 
 
 @every_example
@@ -120,19 +138,13 @@ def test_ancestral_step_is_the_conditional_of_the_process(
 ) -> None:
     data = trimodal(process_under(process_type, noise, 30))
     sampler = free("ancestral", variance=0.0, num_evaluations=10)
-    for t, s in pairwise(sampler.times(data.process)):
+    for t, s in pairwise(sampler.times(data.process, FLOOR)):
         if s:
-            # Below the floor the step asks for the estimate at the floor.
-            mean, std = data.process.condition(estimate_above_floor(data, X, t), X, s, t)
+            mean, std = data.process.condition(data.denoise(X, t), X, s, t)
             expected = mean + std * (2 + X)
             torch.testing.assert_close(
                 one_step(sampler, data, t, s, X, 2 + X), expected, rtol=0, atol=1e-14
             )
-
-
-def estimate_above_floor(data: Mixture, x: Tensor, t: Tensor) -> Tensor:
-    alpha, sigma, _ = data.process.level(t)
-    return data.denoise_at(x, Level.of(alpha.maximum(sigma * exp(LOG_SNR_FLOOR / 2)), sigma))
 
 
 # Variance of the ancestral step
@@ -158,7 +170,7 @@ def test_a_learned_variance_lies_where_the_network_says(
     by_network, fixed, lower, upper = (
         free("ancestral", num_evaluations=8, variance=v) for v in (None, share, 0.0, 1.0)
     )
-    for t, s in pairwise(fixed.times(process)):
+    for t, s in pairwise(fixed.times(process, FLOOR)):
         mean, variance = law_of_step(by_network, learned(process, share), t, s, X)
         expected = law_of_step(fixed, trimodal(process), t, s, X)
         torch.testing.assert_close(mean, expected[0], rtol=0, atol=1e-14)
@@ -189,9 +201,9 @@ def test_double_steps_on_the_median_chain_are_the_midpoint_walk(noise: str) -> N
     """
     process = process_under(MedianProcess, noise, 20)
     data = trimodal(process)
-    for t in torch.arange(4, process.informative_steps() + 1, 2):
+    for t in torch.arange(4, process.informative_steps(FLOOR) + 1, 2):
         near, far = t - 1, t - 2
-        x_0 = estimate_above_floor(data, X, t)
+        x_0 = data.denoise(X, t)
         variance_far = process.covariance(far, far)
         variance_u = (process.covariance(near, near) + variance_far) / 4
         variance_u += process.covariance(near, far) / 2
@@ -218,7 +230,7 @@ def test_midpoint_steps_are_ancestral_in_law(
     midpoint, ancestral = (
         free(name, f"sampler/grid={grid}", num_evaluations=12) for name in ("midpoint", "ancestral")
     )
-    for t, s in pairwise(ancestral.times(data.process)):
+    for t, s in pairwise(ancestral.times(data.process, FLOOR)):
         first, second = (law_of_step(sampler, data, t, s, X) for sampler in (midpoint, ancestral))
         torch.testing.assert_close(first[0], second[0], rtol=0, atol=1e-13)
         torch.testing.assert_close(first[1], second[1], rtol=1e-9, atol=1e-14)
@@ -233,11 +245,11 @@ def test_pair_is_ancestral_on_the_standard_chain(noise: str) -> None:
     process = process_under(StandardProcess, noise)
     data = trimodal(process)
     pair, ancestral = free("pair"), free("ancestral")
-    assert torch.equal(pair.times(process), ancestral.times(process))
+    assert torch.equal(pair.times(process, FLOOR), ancestral.times(process, FLOOR))
     single = noise_source((5,), torch.Generator().manual_seed(0), "cpu")
     noises = [single().double() for _ in range(51)]
     ends = [
-        sampler.walk(data, x, sampler.times(process), iter(noises).__next__)
+        sampler.walk(data, x, sampler.times(process, FLOOR), iter(noises).__next__)
         for sampler, x in ((pair, X[None]), (ancestral, X))
     ]
     # The root of a variance that is a difference of numbers of order one.

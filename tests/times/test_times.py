@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_lightning.processes.base import LOG_SNR_FLOOR, GaussianProcess
+from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.times.base import TimeSampling
 from tests.problems import (
     CHAINS,
+    FLOOR,
     PROCESSES,
     ThirdOrderProcess,
     build,
@@ -32,12 +33,17 @@ def draws(name: str, process: GaussianProcess, batch_size: int, num_batches: int
     uniform = torch.rand(num_batches, batch_size, dtype=torch.float64, generator=generator)
     sampling: TimeSampling = build("times", name)
     place = torch.arange(batch_size)
-    return torch.stack([sampling.draw(process, row, place, batch_size) for row in uniform])
+    return torch.stack([sampling.draw(process, row, place, batch_size, FLOOR) for row in uniform])
+
+
+def end_of(process: GaussianProcess) -> Tensor:
+    """Return the noisiest time that is informative."""
+    return process.informative_time(torch.tensor([0.0, 1 - 1e-12]).double(), FLOOR).max()
 
 
 def fraction_of(process: GaussianProcess, t: Tensor) -> Tensor:
     """Where t lies between data and the end of what is informative; the middle of a whole step."""
-    end = process.informative_time(torch.tensor([0.0, 1 - 1e-12], dtype=torch.float64)).max()
+    end = end_of(process)
     return (t - 0.5) / end if isinstance(end.item(), int) else 1 - t / end
 
 
@@ -49,14 +55,14 @@ def test_times_lie_above_data_and_within_what_is_informative(
     for num_steps in (1, 2, 3, 50, 1000):
         process = process_under(process_type, noise, num_steps)
         t = draws(name, process, 100, 2)
-        end = process.informative_time(torch.tensor([0.0, 1 - 1e-12], dtype=torch.float64)).max()
+        end = end_of(process)
         assert t.shape == (2, 100)
         assert t.dtype == end.dtype
         assert ((t > 0) & (t <= end)).all()
         log_snr = process.log_snr(t)
         assert log_snr.isfinite().all()
         # No step but the last has fallen below the floor.
-        assert (log_snr[t < end] >= LOG_SNR_FLOOR).all()
+        assert (log_snr[t < end] >= FLOOR).all()
 
 
 @every_chain
@@ -66,9 +72,9 @@ def test_uniform_quantiles_are_the_informative_steps_in_turn(
     process_type: type[GaussianProcess], noise: str, num_steps: int
 ) -> None:
     process = process_under(process_type, noise, num_steps)
-    last = int(process.informative_time(torch.tensor([1 - 1e-12], dtype=torch.float64)))
+    last = int(process.informative_time(torch.tensor([1 - 1e-12], dtype=torch.float64), FLOOR))
     fraction = (torch.arange(2 * last, dtype=torch.float64) + 0.5) / (2 * last)
-    t = build("times", "uniform_t").times(process, fraction)
+    t = build("times", "uniform_t").times(process, fraction, FLOOR)
     assert torch.equal(t, torch.arange(1, last + 1).repeat_interleave(2))
 
 
@@ -91,7 +97,7 @@ def test_stratified_steps_are_drawn_equally_often() -> None:
 def test_uniform_times_are_uniform_on_the_continuous_process() -> None:
     """Kolmogorov-Smirnov: 20,000 draws are within 1.95 / sqrt(n) of even but once in 1000."""
     process = process_under(VariancePreservingProcess, "cosine")
-    t = draws("uniform_t", process, 20_000).flatten().sort().values / process.axis.last
+    t = draws("uniform_t", process, 20_000).flatten().sort().values / process.axis(FLOOR).last
     even = torch.arange(1, 20_001) / 20_000
     assert (t - even).abs().max() < 1.95 / 20_000**0.5
 
@@ -105,7 +111,7 @@ def test_stratified_draws_visit_every_slice_once(
     process = process_under(process_type, "linear", 400)
     t = draws("stratified", process, batch_size, 20)
     slices = (fraction_of(process, t) * batch_size).floor().sort(1).values
-    end = process.informative_time(torch.tensor([0.0, 1 - 1e-12], dtype=torch.float64)).max()
+    end = end_of(process)
     assert float(end) == 400
     assert torch.equal(slices.long(), torch.arange(batch_size).expand(20, batch_size))
 
@@ -117,7 +123,7 @@ def test_stratified_quantiles_are_drawn_one_from_each_slice(name: str, batch_siz
     process = process_under(VariancePreservingProcess, "linear")
     sampling = build("times", name)
     t = draws(name, process, batch_size, 10)
-    edges = sampling.times(process, torch.arange(batch_size + 1).double() / batch_size)
+    edges = sampling.times(process, torch.arange(batch_size + 1).double() / batch_size, FLOOR)
     ascending = edges.sort().values
     for batch in t:
         counts = torch.histogram(batch, ascending).hist
@@ -132,7 +138,7 @@ def test_uniform_log_snr_is_flat_as_far_as_the_steps_of_the_chain_allow(
     two usable steps, and 20,000 stratified draws add 1 / 20,000.
     """
     process = process_under(process_type, noise)
-    axis = process.axis
+    axis = process.axis(FLOOR)
     ends = torch.tensor([axis.last, axis.first], dtype=torch.float64)
     low, high = axis.log_snr(ends).tolist()
     level = axis.log_snr(draws("uniform_log_snr", process, 20_000).flatten()).sort().values
@@ -149,7 +155,7 @@ def test_uniform_log_snr_is_the_same_law_for_processes_matched_in_log_snr(noise:
     median = process_under(MedianProcess, noise)
     matched = StandardProcess(build("noise", "matched", word))
     levels = [
-        process.axis.log_snr(draws("uniform_log_snr", process, 500).flatten())
+        process.axis(FLOOR).log_snr(draws("uniform_log_snr", process, 500).flatten())
         for process in (median, matched)
     ]
     # Both take the usable steps closest to the same levels.
@@ -163,6 +169,6 @@ def test_parts_of_a_batch_are_drawn_as_the_whole_is(name: str) -> None:
     sampling: TimeSampling = build("times", name)
     uniform = torch.rand(8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     place = torch.arange(8)
-    whole = sampling.draw(process, uniform, place, 8)
+    whole = sampling.draw(process, uniform, place, 8, FLOOR)
     for part in (place[::2], place[1::2]):
-        assert torch.equal(sampling.draw(process, uniform[part], part, 8), whole[part])
+        assert torch.equal(sampling.draw(process, uniform[part], part, 8, FLOOR), whole[part])

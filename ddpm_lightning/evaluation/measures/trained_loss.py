@@ -7,11 +7,9 @@ own. A perfect denoiser scores differently under each of them, so it compares ru
 import torch
 from pydantic import PositiveInt
 
+from ddpm_lightning.evaluation.losses import fixed_pairs
 from ddpm_lightning.evaluation.measure import LEARNING, Measure, Result, mean_of_clips
 from ddpm_lightning.evaluation.subject import Subject
-from ddpm_lightning.samplers.noise import per_sample_generators
-
-GOLDEN_RATIO = (5**0.5 - 1) / 2  # multiples of it, mod 1, fill the unit interval evenly
 
 
 class TrainedLoss(Measure):
@@ -39,14 +37,10 @@ class TrainedLoss(Measure):
         for x_0, index in subject.held_out():
             draws = []
             for draw in range(self.num_draws):
-                number = index * self.num_draws + draw
-                t = times.times(process, ((number.double() + 0.5) * GOLDEN_RATIO).frac())
-                noise = torch.stack(
-                    [
-                        torch.randn(x_0.shape[1:], generator=generator)
-                        for generator in per_sample_generators(0, number.tolist())
-                    ]
-                ).to(x_0.device)
+                t, noise = fixed_pairs(
+                    times, process, index, draw, self.num_draws, tuple(x_0.shape[1:])
+                )
+                noise = noise.to(x_0.device)
                 draws.append(loss(denoiser, x_0, t, process.level(t), noise).double().cpu())
             of_clips.append(torch.stack(draws))
         losses = torch.cat(of_clips, dim=1).mean(0)

@@ -6,8 +6,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.plots.schedules import save_log_snr
 from ddpm_lightning.processes.report import describe
+from ddpm_lightning.training.datamodule import ClipDataModule
 from ddpm_lightning.training.loggers import log_picture
 from ddpm_lightning.training.module import DiffusionModule
 
@@ -44,9 +46,12 @@ class ScheduleCurve(pl.Callback):
         self._due = None
         assert isinstance(pl_module, DiffusionModule)
         process = pl_module.denoiser.process
-        report = describe(process, pl_module.denoiser.data_std)
+        module = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(module, ClipDataModule)
+        shape = (1, *module.data.format.shape)
+        report = describe(process, shape)
         lines = [str(report), *report.warnings]
         title = "\n".join(textwrap.fill(line, 60) for line in lines)
-        save_log_snr({title: {type(process).__name__: process}}, self.path)
+        save_log_snr({title: {type(process).__name__: process}}, log_snr_floor(shape), self.path)
         for logger in trainer.loggers:
             log_picture(logger, "log_snr", self.path, trainer.global_step)

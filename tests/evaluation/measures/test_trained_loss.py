@@ -5,6 +5,7 @@ import torch
 
 from ddpm_lightning.evaluation.measures.trained_loss import TrainedLoss
 from ddpm_lightning.evaluation.subject import Reference, Subject, Training
+from ddpm_lightning.level import log_snr_floor
 from tests.evaluation.measures.shared import denoiser
 from tests.problems import build
 
@@ -28,7 +29,7 @@ def train_losses(subject: Subject, num: int) -> torch.Tensor:
     x_0 = clips[torch.randint(0, len(clips), (num,), generator=generator)]
     uniform = torch.rand(num, generator=generator, dtype=torch.float64)
     loss, times = subject.training
-    t = times.draw(subject.denoiser.process, uniform, torch.zeros(num), 1)
+    t = times.draw(subject.denoiser.process, uniform, torch.zeros(num), 1, log_snr_floor(x_0.shape))
     noise = torch.randn(x_0.shape, generator=generator)
     level = subject.denoiser.process.level(t)
     return loss(subject.denoiser, x_0, t, level, noise).double()
