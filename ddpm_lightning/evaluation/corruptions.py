@@ -73,13 +73,13 @@ def cut(clips: Tensor, generator: Generator) -> Tensor:
 def lost_modes(clips: Tensor, generator: Generator) -> Tensor:
     """Draw, with replacement, from the darker half of the clips alone."""
     brightness = clips.float().mean((1, 2, 3, 4))
-    return copies(clips[brightness <= brightness.median()], generator, len(clips))
+    darker = clips[brightness <= brightness.median()]
+    return darker[torch.randint(len(darker), (len(clips),), generator=generator)]
 
 
-def copies(clips: Tensor, generator: Generator, num_copies: int | None = None) -> Tensor:
-    """Draw clips with replacement: of *training* clips, what a model does that memorised them."""
-    drawn = torch.randint(len(clips), (num_copies or len(clips),), generator=generator)
-    return clips[drawn]
+def copies(clips: Tensor, generator: Generator) -> Tensor:
+    """Put the clips in another order: of *training* clips, what a model does that knows no more."""
+    return clips[torch.randperm(len(clips), generator=generator)]
 
 
 CORRUPTIONS: dict[str, Corruption] = {

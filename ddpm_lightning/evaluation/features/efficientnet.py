@@ -22,7 +22,8 @@ class EfficientNet(FeatureSeries):
 
     It sees motion as change from frame to frame, and cannot see the direction of time.
     Args:
-        size: pixels a side that frames are resized to; the network was trained at 224.
+        size: pixels a side that frames are resized to; the network was trained at 224, at 12
+            times the cost.
     Raises:
         ValueError: if the extra `metrics` is not installed.
     """
@@ -31,7 +32,7 @@ class EfficientNet(FeatureSeries):
     batch_size = 4
     sha256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
-    def __init__(self, size: int = 112) -> None:
+    def __init__(self, size: int = 64) -> None:
         if size < 32:
             raise ValueError(f"size must be at least 32, which leaves one place, got {size}")
         self.size = size
