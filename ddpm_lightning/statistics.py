@@ -22,31 +22,28 @@ class Statistics(nn.Module):
     """Mean and standard deviation of values in [-1, 1]; until measured, standardising is no change.
 
     They are buffers: a checkpoint and an export hold them, and ranks train with those of rank 0.
-
-    Args:
-        channels: of the clips; 1 serves any number alike.
     """
 
-    mean: Tensor  # (channels,)
+    mean: Tensor  # (3,): of red, green and blue, or of grey three times
     std: Tensor  # ()
 
-    def __init__(self, channels: int = 1) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("mean", torch.zeros(3))
         self.register_buffer("std", torch.tensor(DATA_STD))
 
     def measure(self, clips: Iterable[Tensor]) -> None:
         """Set mean and std to those of clips, uint8 (F, H, W, C): exact, in whole numbers."""
-        count, total, squares = 0, torch.zeros_like(self.mean, dtype=torch.int64), 0
+        count, total, squares = 0, torch.zeros(3, dtype=torch.int64), 0
         for clip in clips:
-            values = clip.reshape(-1, clip.shape[-1]).to(torch.int64)
+            values = clip.reshape(-1, clip.shape[-1]).expand(-1, 3).to(torch.int64)
             count += len(values)
-            total = total + values.sum(0)
+            total += values.sum(0)
             squares += int(values.square().sum())
         if not count:
             raise ValueError("there is no clip to measure the mean and deviation of")
         mean = total.double() / count  # in bytes
-        variance = squares / (count * len(mean)) - mean.square().mean()
+        variance = squares / (3 * count) - mean.square().mean()
         self.mean.copy_(mean / 127.5 - 1)
         self.std.fill_(max(float(variance.clamp(min=0).sqrt()) / 127.5, GREY_LEVEL))
 
@@ -72,8 +69,9 @@ class Statistics(nn.Module):
         return x * (self.std / DATA_STD) + self._mean_like(x)
 
     def _mean_like(self, x: Tensor) -> Tensor:
-        return self.mean.reshape(-1, *[1] * (x.dim() - 2))
+        mean = self.mean if x.dim() > 1 and x.shape[1] == 3 else self.mean[:1]
+        return mean.reshape(-1, *[1] * (x.dim() - 2))
 
     def __str__(self) -> str:
-        mean = ", ".join(f"{m:.2f}" for m in self.mean.tolist())
+        mean = ", ".join(dict.fromkeys(f"{m:.2f}" for m in self.mean.tolist()))
         return f"mean {mean}, standard deviation {float(self.std):.2f}"

@@ -27,7 +27,7 @@ def clips(seed: int, channels: int = 3) -> Tensor:
 
 
 def measured(channels: int = 3) -> Statistics:
-    statistics = Statistics(channels)
+    statistics = Statistics()
     statistics.measure(clips(0, channels))
     return statistics
 
@@ -68,7 +68,7 @@ def test_without_clips_nothing_is_measured() -> None:
 
 
 def test_they_are_part_of_a_state() -> None:
-    other = Statistics(3)
+    other = Statistics()
     other.load_state_dict(measured().state_dict())
     assert torch.equal(other.standardise(clips(1)), measured().standardise(clips(1)))
 
@@ -96,7 +96,7 @@ def test_the_flow_gives_the_likelihood_of_values_in_every_space(discrete: bool) 
     density = (to_float(clip).double() / 0.3).square() / 2 + log(0.3 * (2 * pi) ** 0.5)
     expected = (float(density.mean()) - (log(BIN_WIDTH) if discrete else 0)) / log(2)
     for space in (Statistics(), SHIFTED):
-        data = Gaussian(process, -float(space.mean) * space.scale, 0.3 * space.scale)
+        data = Gaussian(process, -float(space.mean[0]) * space.scale, 0.3 * space.scale)
         data.statistics = space
         nats = FlowLikelihood(discrete=discrete).nats(
             data, space.standardise(clip), torch.Generator().manual_seed(4)

@@ -1,12 +1,15 @@
 """Likelihood of validation clips under a denoiser, in nats and bits per value."""
 
+import heapq
 from collections.abc import Iterable
 from math import isnan
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ddpm_lightning.data.dataset import Batch
+from ddpm_lightning.data.draws import uniform
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.likelihood.base import Likelihood, Nats, mean_and_error
 from ddpm_lightning.samplers.noise import per_sample_generators
@@ -19,16 +22,26 @@ def measure(
     num_clips: int,
     device: torch.device | str,
 ) -> Nats:
-    """Terms of the first num_clips clips, uint8; noise depends on a clip's place in the data."""
-    measured: list[Nats] = []
-    left = num_clips
+    """Return the terms of num_clips distinct clips, uint8, drawn from all batches.
+
+    Which are drawn, and their noise, depends on a clip's place in the data alone: those of a
+    smaller num_clips are among those of a larger one.
+    """
+    kept: list[tuple[float, int, Tensor]] = []
+    batch_size = 1
     for batch in batches:
-        if left <= 0:
-            break
-        clip, index = batch.clip[:left].to(device), batch.index[:left].tolist()
-        x_0 = denoiser.statistics.standardise(clip)
-        measured.append(likelihood.nats(denoiser, x_0, per_sample_generators(0, index)))
-        left -= len(index)
+        batch_size = max(batch_size, len(batch.index))
+        keys = uniform(0, batch.index.numpy(), 1)[:, 0].tolist()
+        kept += zip(keys, batch.index.tolist(), batch.clip, strict=True)
+        distinct = {index: (key, index, clip) for key, index, clip in kept}  # damage repeats some
+        kept = heapq.nsmallest(num_clips, distinct.values(), key=lambda row: row[0])
+    measured: list[Nats] = []
+    for start in range(0, len(kept), batch_size):
+        rows = kept[start : start + batch_size]
+        clips = torch.stack([clip for _, _, clip in rows]).to(device)
+        generators = per_sample_generators(0, [index for _, index, _ in rows])
+        x_0 = denoiser.statistics.standardise(clips)
+        measured.append(likelihood.nats(denoiser, x_0, generators))
     names = measured[0].terms
     return Nats({n: torch.cat([part.terms[n].double().cpu() for part in measured]) for n in names})
 

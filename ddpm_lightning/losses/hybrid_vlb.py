@@ -9,7 +9,7 @@ from torch import Tensor
 from ddpm_lightning.denoiser import Denoiser, Estimate
 from ddpm_lightning.level import Level, log_snr_floor
 from ddpm_lightning.losses.base import Loss
-from ddpm_lightning.losses.vlb import bound_estimate, usable
+from ddpm_lightning.losses.vlb import bound_estimate
 
 
 class HybridVLBLoss(Loss):
@@ -32,7 +32,6 @@ class HybridVLBLoss(Loss):
         **conditions: Tensor,
     ) -> Tensor:
         axis = denoiser.process.axis(log_snr_floor(x_0.shape))
-        t, level = usable(denoiser.process, axis, level)
         simple, estimate = denoiser.loss_and_estimate(x_0, level, noise, **conditions)
         still = Estimate(estimate.x_0.detach(), estimate.variance_share)
         bound = bound_estimate(denoiser, axis, x_0, t, still)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ddpm_lightning.level import Level
 from ddpm_lightning.noise.base import NoiseSchedule, check_betas
-from ddpm_lightning.processes.axis import DiscreteAxis, TimeAxis, first_at_most
+from ddpm_lightning.processes.axis import DiscreteAxis, TimeAxis
 from ddpm_lightning.processes.base import Combination, GaussianProcess, Time
 from ddpm_lightning.processes.state import state_law
 
@@ -78,14 +78,6 @@ class AutoregressiveProcess(GaussianProcess, ABC):
                 "hold x_0 itself, so that there is no prior of states; set noise.num_steps higher"
             )
         return DiscreteAxis(snr.log(), floor)
-
-    def informative_steps(self, floor: float) -> int:
-        """Return the first step at which log-SNR is at or below the floor, num_steps if none is."""
-        return first_at_most(self.log_snr(torch.arange(self.num_steps + 1)), floor)
-
-    def informative_time(self, fraction: Tensor, floor: float) -> Tensor:
-        last = self.informative_steps(floor)
-        return 1 + (fraction * last).long().clamp(max=last - 1)
 
     @cached_property
     def _covariances(self) -> Tensor:

@@ -32,6 +32,10 @@ class TimeAxis(ABC):
         """Usable times at which log-SNR takes these levels, or comes closest."""
 
     @abstractmethod
+    def at_fraction(self, fraction: Tensor) -> Tensor:
+        """Return the usable times at fractions in [0, 1) of their number, or of the way."""
+
+    @abstractmethod
     def before(self, t: Tensor) -> Tensor:
         """The neighbours of usable times t on the side of the data; 0 before the cleanest."""
 
@@ -69,6 +73,9 @@ class DiscreteAxis(TimeAxis):
 
     def at_log_snr(self, level: Tensor) -> Tensor:
         return self.steps[_nearest(-self._levels, -level)]
+
+    def at_fraction(self, fraction: Tensor) -> Tensor:
+        return self.steps[(fraction * len(self.steps)).long().clamp(max=len(self.steps) - 1)]
 
     def before(self, t: Tensor) -> Tensor:
         path = torch.cat([torch.zeros(1, dtype=torch.int64), self.steps])
@@ -109,6 +116,9 @@ class ContinuousAxis(TimeAxis):
             cleaner = self._log_snr(middle) > level
             low, high = torch.where(cleaner, middle, low), torch.where(cleaner, high, middle)
         return high
+
+    def at_fraction(self, fraction: Tensor) -> Tensor:
+        return self.last - fraction.double() * self.last  # 0 is not among them
 
     def before(self, t: Tensor) -> Tensor:
         return (t - self.first).clamp(min=0)

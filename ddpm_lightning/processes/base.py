@@ -88,13 +88,13 @@ class GaussianProcess(ABC):
         """Return where a walk of whole states, the last `memory` values, may stop."""
         return self.axis(floor)
 
-    @abstractmethod
     def informative_time(self, fraction: Tensor, floor: float) -> Tensor:
-        """Return the time t > 0 at a fraction in [0, 1) of the way to the log-SNR floor or the end.
+        """Return the usable time t > 0 at a fraction in [0, 1) of the way to the log-SNR floor.
 
         What lies beyond the floor, `log_snr_floor` of the clips, is pure noise: training and
         sampling stay within it.
         """
+        return self.axis(floor).at_fraction(fraction)
 
     def log_snr(self, t: Time) -> Tensor:
         """Return 2 log(alpha_t / sigma_t), float64; infinite where no noise was added yet."""

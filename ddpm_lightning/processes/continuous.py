@@ -46,10 +46,6 @@ class VariancePreservingProcess(GaussianProcess):
         first = min(1.0, self.num_steps / 1000)
         return ContinuousAxis(self.log_snr, first, float(self.num_steps), floor)
 
-    def informative_time(self, fraction: Tensor, floor: float) -> Tensor:
-        last = torch.tensor(self.axis(floor).last, dtype=torch.float64)
-        return last - fraction.double() * last  # 0 is not among them
-
 
 def _real(t: Time) -> Tensor:
     return torch.as_tensor(t, device="cpu").double()

@@ -110,7 +110,7 @@ def check_stored(config: Any, path: Path) -> None:
     if not isinstance(model, dict) or not isinstance(config["data"], dict):
         raise UserError(f"{path} is not the configuration of a run: model or data is no node")
     denoiser = model.get("denoiser")
-    if not isinstance(denoiser, dict) or not {"_target_", "statistics"} <= set(denoiser):
+    if not isinstance(denoiser, dict) or "_target_" not in denoiser or "data_std" in denoiser:
         raise UserError(
             f"{path} was written by an earlier version, whose model was built otherwise; use the "
             "revision of the code that trained it, in starts/01.json"

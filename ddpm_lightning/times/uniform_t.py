@@ -1,4 +1,4 @@
-"""Uniform in t: every step of the chain equally often, down to the log-SNR floor."""
+"""Uniform in t: every usable step of the chain equally often, down to the log-SNR floor."""
 
 from torch import Tensor
 
@@ -7,7 +7,7 @@ from ddpm_lightning.times.base import TimeSampling
 
 
 class UniformTime(TimeSampling):
-    """t uniform over (0, T], or over 1..T."""
+    """t uniform over (0, T], or over the usable ones of 1..T."""
 
     def times(self, process: GaussianProcess, fraction: Tensor, floor: float) -> Tensor:
         return process.informative_time(fraction, floor)

@@ -72,8 +72,7 @@ def test_pairs_are_spread_evenly_over_the_informative_times(
 ) -> None:
     """Multiples of the golden ratio: n of them are within 1 + log2(n) of even on every interval."""
     process = process_under(process_type, noise, num_steps)
-    ends = torch.tensor([0.0, 1 - 1e-12], dtype=torch.float64)
-    last = process.informative_time(ends, FLOOR).max()
+    axis = process.axis(FLOOR)
     num_pairs = 800
     t = torch.cat(
         [
@@ -82,11 +81,11 @@ def test_pairs_are_spread_evenly_over_the_informative_times(
         ]
     )
     assert t.min() > 0
-    assert t.max() <= last
-    # Of a chain all steps, of a continuous process some times.
-    ends = torch.cat([torch.arange(1, max(int(last), 1)), last[None]])
+    # Of a chain all usable steps, of a continuous process some times.
+    ends = getattr(axis, "steps", torch.linspace(0.1, 1, 10).double() * axis.last)
+    share = torch.arange(1, len(ends) + 1) / len(ends)
     count = (t[:, None] <= ends).sum(0)
-    assert (count - num_pairs * ends / last).abs().max() <= 1 + torch.tensor(num_pairs).log2()
+    assert (count - num_pairs * share).abs().max() <= 1 + torch.tensor(num_pairs).log2()
 
 
 def test_noise_of_pairs_is_standard_normal() -> None:

@@ -7,7 +7,7 @@ from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.losses.shared import LOSSES, SHAPE, Affine, data_and_noise, denoiser, outputs_of
+from tests.losses.shared import FLOOR, LOSSES, SHAPE, Affine, data_and_noise, denoiser, outputs_of
 from tests.problems import build, every_example, loss_at, options, process_under
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
@@ -36,11 +36,11 @@ def test_loss_is_per_sample(name: str) -> None:
 def test_losses_and_gradients_are_finite_under_hybrid_noise(
     process_type: type[GaussianProcess], name: str, objective: str, dtype: torch.dtype
 ) -> None:
-    """At every t, also beyond the floor; clips in float32, the network in float32 or bfloat16."""
+    """At the times that are drawn; clips in float32, the network in float32 or bfloat16."""
     loss = build("loss", name)
     for num_steps in (1, 10, 1000):
         process = process_under(process_type, "hybrid", num_steps)
-        t = torch.linspace(1, num_steps, 40).long().unique()
+        t = process.informative_time(torch.linspace(0, 0.999, 40).double(), FLOOR).unique()
         x_0, e = (value.float() for value in data_and_noise(len(t)))
         network = denoiser(process, objective, outputs_of(name), dtype)
         values = loss_at(loss, network, x_0, t, e)
@@ -60,7 +60,7 @@ def test_losses_and_gradients_are_finite_on_chains_of_any_length(
     loss = build("loss", name)
     for num_steps in (1, 3, 1000):
         process = process_under(process_type, noise, num_steps)
-        t = torch.linspace(1, num_steps, 12).long().unique()
+        t = process.informative_time(torch.linspace(0, 0.999, 12).double(), FLOOR).unique()
         x_0, e = (value.float() for value in data_and_noise(len(t)))
         network = denoiser(process, "velocity", outputs_of(name), torch.float32)
         values = loss_at(loss, network, x_0, t, e)

@@ -57,7 +57,7 @@ def test_a_prior_that_misses_the_data_is_warned_of() -> None:
     ("process_type", "noise", "nats"),
     [
         (MedianProcess, "linear", 43),
-        (MedianProcess, "scaled_linear", 115),
+        (StandardProcess, "scaled_linear", 115),
         (MedianProcess, "cosine", 0),
         (StandardProcess, "cosine", 0),
         (StandardProcess, "linear", 1),

@@ -43,6 +43,7 @@ def test_all_measures_are_taken_and_those_not_possible_named(call: Call, digits:
     result = call("evaluate", f"checkpoint={digits}", *words, *FEW)
     assert result.code == 0, result.err
     assert "frechet is not measured: a Frechet distance of 64 features needs" in result.out
+    assert "digit_speed is not measured: moving digits are square and at least 16" in result.out
     folder = digits / "evaluation"
     cards = [card for file in folder.glob("*.json") for card in json.loads(file.read_text())]
     names = {card["name"] for card in cards}
@@ -86,8 +87,9 @@ def test_what_cannot_be_measured_is_refused_in_a_line(call: Call, digits: Path) 
     run = f"checkpoint={digits}"
     for words, expected in {
         ("measure=quality", "num_samples=31"): ["num_samples=31 is too few to measure: 32 or"],
+        ("measure=digit_speed", *FEW): ["digit_speed: moving digits are square and at least 16"],
         ("measure=[frechet]", *FEW): ["frechet: a Frechet distance of 64 features needs"],
-        ("measure=[quality,levls]",): ["Could not load 'measure/levls'", "choose"],
+        ("measure=[quality,levls]",): ["did you mean measure=levels?"],
         ("measure=qualty",): ["did you mean measure=quality?"],
         ("measure=quality", "extractor=i3d"): ["extractor.path must be given"],
         ("measure=quality", "extractor=i3d", "extractor.path=x", "extractor.sha256=ff"): [

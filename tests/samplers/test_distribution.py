@@ -133,7 +133,7 @@ def of_every_step(name: str, data: Mixture, num_samples: int) -> Tensor:
 def of_single_steps(process: AutoregressiveProcess, num_samples: int) -> Tensor:
     """Ancestral samples from every t to t - 1, also where log-SNR rises; seed 0."""
     draw = noise_source((num_samples,), torch.Generator().manual_seed(0), "cpu")
-    times = torch.arange(process.informative_steps(FLOOR), -1, -1)
+    times = torch.arange(int(process.axis(FLOOR).last), -1, -1)
     start = float(process.level(times[0]).sigma) * draw()
     return free("ancestral").walk(trimodal(process), start, times, draw)
 

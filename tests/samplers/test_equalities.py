@@ -201,7 +201,7 @@ def test_double_steps_on_the_median_chain_are_the_midpoint_walk(noise: str) -> N
     """
     process = process_under(MedianProcess, noise, 20)
     data = trimodal(process)
-    for t in torch.arange(4, process.informative_steps(FLOOR) + 1, 2):
+    for t in torch.arange(4, int(process.axis(FLOOR).last) + 1, 2):
         near, far = t - 1, t - 2
         x_0 = data.denoise(X, t)
         variance_far = process.covariance(far, far)

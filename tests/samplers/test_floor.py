@@ -11,8 +11,9 @@ from ddpm_lightning.level import Level, log_snr_floor
 from ddpm_lightning.objectives.base import Objective
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.standard import StandardProcess
+from ddpm_lightning.samplers.walk import Point
 from ddpm_lightning.statistics import Statistics
-from tests.problems import build, process_under
+from tests.problems import CHAINS, build, noises, options, process_under
 from tests.samplers.shared import free, member, sampled
 
 GREY = 1 / 127.5  # a level of 8 bits
@@ -45,6 +46,26 @@ class Brightness:
             c_out = float(self.objective.scaling(level).c_out)
             x_0 += c_out * (error + self.common_error)
         return Estimate(x_0, None)
+
+
+@pytest.mark.parametrize("noise", noises())
+@pytest.mark.parametrize("process_type", CHAINS)
+def test_a_walk_calls_the_network_at_levels_that_training_draws(
+    process_type: type[GaussianProcess], noise: str
+) -> None:
+    """To the bit, whatever the schedule's jumps: from the floor of 16x64x64, at 2 and 20 calls, all
+    but `pair`, which sees whole states. A start used to be raised to the floor between two steps.
+    """
+    process = process_under(process_type, noise)
+    floor = log_snr_floor((1, 3, 16, 64, 64))
+    every = torch.arange(2000, dtype=torch.float64) / 2000
+    trained = build("times", "uniform_t").times(process, every, floor)
+    levels = set(process.level(trained).bounded().log_snr.tolist())
+    for grid in options("sampler/grid"):
+        for num_intervals in (2, 20):
+            times = build("sampler/grid", grid).times(process.axis(floor), num_intervals)[:-1]
+            points = [Point.at(process, t) for t in times]
+            assert {float(point.level.bounded().log_snr) for point in points} <= levels
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])

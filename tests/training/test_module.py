@@ -179,4 +179,4 @@ def test_validation_measures_the_loss_that_is_trained_and_an_error_that_no_loss_
     x_0 = to_float(batch().clip)
     t, noise = fixed_pairs(model.times, process, batch().index, 0, 1, x_0.shape[1:])
     expected = model.loss(model.denoiser, x_0, t, process.level(t), noise).mean()
-    assert model._val_losses.mean() == pytest.approx(float(expected), rel=1e-5)
+    assert model._val_losses.mean() == pytest.approx(expected.item(), rel=1e-5)

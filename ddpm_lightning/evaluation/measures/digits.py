@@ -29,7 +29,7 @@ class DigitMeasure(Measure):
         real, real_error = self.mean(reference.clips("val"), fps)
         value, error = self.mean(subject.samples, fps)
         num_clips, num_samples = len(reference.held_out), len(subject.samples)
-        std = real_error * (num_clips / num_samples) ** 0.5
+        std = real_error * (1 + num_clips / num_samples) ** 0.5  # of both means
         return {
             "mean": Result(
                 value,

@@ -12,6 +12,7 @@ from ddpm_lightning.evaluation.features.pixels import Pixels
 from ddpm_lightning.evaluation.measure import Card, cards_of, write_cards
 from ddpm_lightning.evaluation.measures.bits import Bits
 from ddpm_lightning.evaluation.measures.coverage import Coverage
+from ddpm_lightning.evaluation.measures.digits import DigitBounce, DigitMeasure, DigitSpeed
 from ddpm_lightning.evaluation.measures.distances import DistanceMeasure
 from ddpm_lightning.evaluation.measures.frechet import Frechet
 from ddpm_lightning.evaluation.measures.memorisation import GAP, TILE_PIXELS, Memorisation
@@ -86,6 +87,17 @@ def test_held_out_clips_are_not_memorised(reference: Reference) -> None:
     """As samples they are what they are compared with: all pairs tie or cancel."""
     for result in Memorisation()(subject_of(reference.clips("val"), reference)).values():
         assert result.value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("measure", [DigitSpeed(), DigitBounce()], ids=lambda m: m.name)
+def test_new_digits_obey_their_law_and_shuffled_ones_do_not(
+    measure: DigitMeasure, reference: Reference
+) -> None:
+    clips = reference.clips("train")[:64]
+    for samples, is_within in ((clips, True), (shuffled_frames(clips), False)):
+        (result,) = measure(subject_of(samples, reference)).values()
+        assert result.floor is not None
+        assert (result.value < result.floor.mean + 5 * result.floor.std) == is_within
 
 
 def test_too_few_clips_are_refused_in_one_line(
