@@ -38,6 +38,7 @@ from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
 from ddpm_lightning.statistics import Statistics
 from ddpm_lightning.training.callbacks.agreement import SameConfiguration
+from ddpm_lightning.training.callbacks.quality import SampleQuality
 from ddpm_lightning.training.callbacks.samples import SampleGrid
 from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
 from ddpm_lightning.training.datamodule import ClipDataModule
@@ -199,6 +200,10 @@ def fit(run: Run, ranks: Ranks) -> None:
             data.load(trainer.world_size)
             if resume is None:
                 run.module.denoiser.statistics.measure(data.examples(MAX_MEASURED))
+        with user_errors("callbacks.quality"):
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, SampleQuality):
+                    callback.check(data)
         with user_errors("logger"):  # which starts here
             for logger in trainer.loggers:
                 hyperparameters = {**start.config, "skipped_gifs": data.skipped}

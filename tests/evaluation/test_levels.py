@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from ddpm_lightning.data.clip import to_float
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.levels import LEVELS, NUM_TRIPLES, LevelErrors, triples_of
-from ddpm_lightning.evaluation.report import table
 from ddpm_lightning.level import Level
 from ddpm_lightning.objectives.base import Objective
 from ddpm_lightning.processes.base import GaussianProcess
@@ -99,16 +98,3 @@ def test_errors_do_not_depend_on_the_batch_size(batch_size: int) -> None:
     x_0 = to_float(torch.randint(256, (20, 2, 4, 4, 1), dtype=torch.uint8))
     expected, actual = (measured(denoiser, x_0, size).sums for size in (4, batch_size))
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=0)  # losses are float32
-
-
-def test_table_holds_the_errors_of_both_sets_of_weights() -> None:
-    process = process_under(StandardProcess, "linear")
-    results = {
-        name: measured(exact(process, objective), normal_clips(20), 20)
-        for name, objective in (("raw", "epsilon"), ("ema", "clean"))
-    }
-    lines = table(results).splitlines()
-    assert len({len(line) for line in lines}) == 1  # columns are aligned
-    assert "raw x_0 error" in lines[0]
-    assert f"{results['raw'].mean():.6f}" in lines[-1]
-    assert len(lines) == 2 + len(LEVELS)

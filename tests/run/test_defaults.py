@@ -17,7 +17,7 @@ from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.noise.hybrid import HybridSchedule
 from ddpm_lightning.noise.linear import LinearSchedule
 from ddpm_lightning.run.config import META_KEYS, nodes
-from tests.problems import CONF, build, composed, composed_alone, options
+from tests.problems import CONF, OF_EVALUATE, build, composed, composed_alone, options
 
 GROUPS = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir())
 # Their values are a data set's or a recipe's: the classes leave them to whoever constructs them.
@@ -64,7 +64,7 @@ def _compositions() -> dict[str, DictConfig]:
     found: dict[str, DictConfig] = {}
     alike = []
     for group in GROUPS:
-        if group.startswith("likelihood"):
+        if group.startswith(OF_EVALUATE):
             found |= {f"{group}={name}": composed_alone(group, name) for name in options(group)}
         elif "/" in group or group in ("model", "experiment", "debug"):
             words = [f"{group}={name}" for name in options(group)]
