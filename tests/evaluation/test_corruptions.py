@@ -105,7 +105,7 @@ def test_every_copy_is_one_of_the_clips() -> None:
 @pytest.mark.slow
 def test_pixels_see_broken_motion_in_the_temporal_features_alone(tmp_path: Path) -> None:
     """Of moving digits, in deviations of real against real; below 3 a corruption is not seen."""
-    n = 80
+    n = 60
     source, recipe = MovingDigits(tmp_path / "gifs", num_clips=3 * n), Recipe(16, 16, 10, 1)
     frames = [decode(source.read(key), recipe).clip[:8] for key in source.keys()]  # noqa: SIM118
     mixed = torch.randperm(3 * n, generator=Generator().manual_seed(0))  # writers follow each other
