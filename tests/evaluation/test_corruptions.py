@@ -1,10 +1,17 @@
 """Corruptions change what they name and nothing else."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
 
+from ddpm_lightning.data.decode import Recipe, decode
+from ddpm_lightning.data.sources.moving_digits import MovingDigits
 from ddpm_lightning.evaluation.corruptions import CORRUPTIONS, Corruption
+from ddpm_lightning.evaluation.distances import Scale, floor, polynomial_mmd
+from ddpm_lightning.evaluation.features.pixels import Pixels
 from tests.evaluation.features.shared import noise_clips
 
 CLIPS = noise_clips(8, num_frames=6, size=16)
@@ -93,3 +100,31 @@ def test_lost_modes_are_the_brighter_half() -> None:
 def test_every_copy_is_one_of_the_clips() -> None:
     same = (corrupt("copies")[:, None] == CLIPS).flatten(2).all(2)
     assert torch.equal(same.sum(1), torch.ones(8, dtype=torch.long))
+
+
+@pytest.mark.slow
+def test_pixels_see_broken_motion_in_the_temporal_features_alone(tmp_path: Path) -> None:
+    """Of moving digits, in deviations of real against real; below 3 a corruption is not seen."""
+    n = 60
+    source, recipe = MovingDigits(tmp_path / "gifs", num_clips=3 * n), Recipe(16, 16, 10, 1)
+    frames = [decode(source.read(key), recipe).clip[:8] for key in source.keys()]  # noqa: SIM118
+    mixed = torch.randperm(3 * n, generator=Generator().manual_seed(0))  # writers follow each other
+    real = torch.from_numpy(np.stack(frames))[mixed]
+    samples = real[2 * n :]
+    features = Pixels().pair(real)
+    scales = [Scale.of(known[:n]) for known in features]
+    standard = [scale(known) for scale, known in zip(scales, features, strict=True)]
+    deviations = [floor(polynomial_mmd, known, n).std for known in standard]
+
+    def sigmas(name: str) -> list[float]:
+        corrupted = Pixels().pair(corrupt(name, samples))
+        return [
+            polynomial_mmd(scale(features), known[n : 2 * n]) / deviation
+            for scale, known, deviation, features in zip(
+                scales, standard, deviations, corrupted, strict=True
+            )
+        ]
+
+    seen = {name: sigmas(name) for name in CORRUPTIONS}
+    assert all(seen[name][1] > 5 for name in ("jitter", "shuffle", "cut"))
+    assert max(map(abs, [seen["shuffle"][0], seen["cut"][0], *seen["reverse"]])) < 3
