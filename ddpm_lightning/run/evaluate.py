@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from torch import nn
 
 from ddpm_lightning.data.clips.base import CHECKPOINT_KEY, ClipData
 from ddpm_lightning.denoiser import Denoiser
@@ -47,10 +48,15 @@ def evaluate_run(cfg: DictConfig) -> None:
                 "measure=quality"
             )
     reference = Reference(data, config["batch_size"])
-    process, floor = next(iter(denoisers.values())).process, log_snr_floor(reference.shape(1))
+    denoiser = next(iter(denoisers.values()))
+    process, floor = denoiser.process, log_snr_floor(reference.shape(1))
     curve = build_curve(config["curve"], process, floor)
     results = Results(
-        {"checkpoint": str(run.checkpoint), "step": step},
+        {
+            "checkpoint": str(run.checkpoint),
+            "step": step,
+            "standardised_by": str(denoiser.statistics),
+        },
         config["measure"],
         Path(config["output"] or run.directory / "evaluation"),
     )
@@ -97,6 +103,12 @@ def build_subjects(
         loss, times = (
             instantiate(run.config["model"][key], _convert_="all") for key in ("loss", "times")
         )
+    if isinstance(loss, nn.Module):  # it has learned something, too
+        state = read_checkpoint(run.checkpoint)["state_dict"]
+        prefix = "loss."
+        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        loss.load_state_dict(own)
+        loss.to(device).eval()
     return {
         weights: Subject(
             denoiser.to(device),

@@ -185,6 +185,7 @@ def test_validation_measures_the_loss_that_is_trained_and_an_error_that_no_loss_
         model._val_errors = LevelErrors(num_clips=4)
         model._val_losses = LossByLogSNR(model.loss, model.times)
         model.validation_step(batch(), 0)
+        model._val_errors.finish(model.denoiser)
     model, simple = models
     assert model._val_errors.mean() == pytest.approx(simple._val_errors.mean(), rel=1e-6)
     x_0 = to_float(batch().clip)
