@@ -170,7 +170,7 @@ class Bench:
         if compiled:
             network.compile()
         process = StandardProcess(CosineSchedule(1000, 0.008, 0.9999))
-        denoiser = Denoiser(network, process, VelocityObjective(), 0.5)
+        denoiser = Denoiser(network, process, VelocityObjective())
         sampler = DDIMSampler(evaluations, UniformTimeGrid(), StaticThresholding(1.0), eta=0.0)
 
         def draw() -> None:

@@ -28,7 +28,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ddpm_lightning.denoiser import Denoiser
-from ddpm_lightning.evaluation.losses import bin_names, evaluate
+from ddpm_lightning.evaluation.levels import measure_levels
 from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.run.allocator import keep_freed
@@ -40,8 +40,8 @@ from ddpm_lightning.training.datamodule import ClipDataModule
 
 CONF = Path(__file__).parents[1] / "conf"
 WIDTH, MULTIPLIERS, HEADS, HEAD_WIDTH = 16, [1, 2, 4], 4, 32
+ERROR = "val/error"
 MILLISECONDS = "ms a step"  # of the processor, data included
-VAL_DRAWS = 4  # fixed pairs per validation clip
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"norm": "group"},
@@ -139,11 +139,8 @@ def losses(make: Make, seed: int, steps: int, words: list[str]) -> Losses:
     taken = time.process_time() - start
     device = trainer.strategy.root_device
     denoiser = module.denoiser.to(device).eval()
-    found = evaluate(denoiser, data.val_loader(), VAL_DRAWS, device)
-    return {str(row["log_snr"]): float(row["loss"]) for row in found.by_bin()} | {
-        "all": found.mean()["loss"],
-        MILLISECONDS: 1000 * taken / steps,
-    }
+    errors = measure_levels(denoiser, data.val_loader(), len(data.val_set), device)
+    return {ERROR: errors.mean(), MILLISECONDS: 1000 * taken / steps}
 
 
 def row(name: str, values: list[list[float]]) -> str:
@@ -168,7 +165,7 @@ def main() -> None:
             for o in OPTIONS
         }
     found: dict[str, list[Losses]] = {name: [] for name in makes}
-    columns = [name.replace("_", " ") for name in [*bin_names(), "all", MILLISECONDS]]
+    columns = [ERROR, MILLISECONDS]
     print(f"| | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for seed in range(arguments.seeds):

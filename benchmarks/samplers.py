@@ -47,7 +47,7 @@ class Instant(nn.Module):
 
 def ours(sampler: Sampler) -> Callable[[], Tensor]:
     process = StandardProcess(linear())
-    denoiser = Denoiser(Instant(), process, EpsilonObjective(), data_std=0.5)
+    denoiser = Denoiser(Instant(), process, EpsilonObjective())
     return lambda: sampler.sample(denoiser, SHAPE)
 
 

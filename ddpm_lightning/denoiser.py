@@ -2,8 +2,9 @@
 
     denoise_at(x, level) = c_skip x + c_out F(x / sqrt(m), log-SNR),   m = alpha^2 s_d^2 + sigma^2
 
-is the estimate of x_0 given x ~ N(alpha x_0, sigma^2 I). The network sees log-SNR, never the step
-index, so that processes and schedules are exchangeable under one network.
+is the estimate of x_0 given x ~ N(alpha x_0, sigma^2 I), with clips standardised to mean 0 and
+standard deviation s_d = 1/2. The network sees log-SNR, never the step index, so that processes and
+schedules are exchangeable under one network.
 """
 
 from typing import NamedTuple, Protocol
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ddpm_lightning.level import Level
 from ddpm_lightning.objectives.base import Objective
 from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.statistics import DATA_STD, Statistics
 from ddpm_lightning.tensors import combine, expand
 
 
@@ -27,10 +29,16 @@ class Estimate(NamedTuple):
 
 
 class Estimator(Protocol):
-    """The contract of what samplers and likelihoods call: a process and estimates of x_0."""
+    """The contract of what samplers and likelihoods call: a process and estimates of x_0.
+
+    All x are standardised; what needs the range of bytes converts by `statistics`.
+    """
 
     @property
     def process(self) -> GaussianProcess: ...
+
+    @property
+    def statistics(self) -> Statistics: ...
 
     def estimate_at(self, x: Tensor, level: Level) -> Estimate: ...
 
@@ -44,7 +52,7 @@ class Denoiser(nn.Module):
             variance.
         process: gives the levels that are trained and sampled at.
         objective: what the network predicts.
-        data_std: s_d, the standard deviation of the data, which scales the network's input.
+        statistics: of the training clips; by default clips of [-1, 1] are left as they are.
     """
 
     def __init__(
@@ -52,15 +60,13 @@ class Denoiser(nn.Module):
         network: nn.Module,
         process: GaussianProcess,
         objective: Objective,
-        data_std: float = 0.5,
+        statistics: Statistics | None = None,
     ) -> None:
         super().__init__()
-        if not data_std > 0:
-            raise ValueError(f"data_std must be positive, got {data_std}; 0.5 suits natural clips")
         self.network = network
         self.process = process
         self.objective = objective
-        self.data_std = data_std
+        self.statistics = statistics or Statistics()
 
     def denoise_at(self, x: Tensor, level: Level, **conditions: Tensor) -> Tensor:
         """Return the x_0 estimate (B, ...) from x = alpha x_0 + sigma noise.
@@ -122,7 +128,7 @@ class Denoiser(nn.Module):
     def _predict(
         self, x: Tensor, level: Level, conditions: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
-        m = level.alpha.square() * self.data_std**2 + level.sigma.square()
+        m = level.alpha.square() * DATA_STD**2 + level.sigma.square()
         scaled = expand(m.rsqrt(), x) * x
         output: Tensor = self.network(
             scaled.contiguous(), _per_sample(level.log_snr, x), **conditions

@@ -27,6 +27,7 @@ from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.run.words import CONF
+from ddpm_lightning.statistics import Statistics
 
 Process = TypeVar("Process", bound=GaussianProcess)
 # Classes of processes that are constructed from a schedule.
@@ -170,6 +171,7 @@ class Mixture:
         stds: Sequence[float],
     ) -> None:
         self.process = process
+        self.statistics = Statistics()
         self.weights = torch.tensor(weights, dtype=torch.float64)
         self.means = torch.tensor(means, dtype=torch.float64)
         self.stds = torch.tensor(stds, dtype=torch.float64)

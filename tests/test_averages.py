@@ -105,7 +105,7 @@ class Counted(nn.Module):
 def test_float_parameters_are_averaged_and_buffers_copied() -> None:
     process = StandardProcess(CosineSchedule(4, 0.008, 0.9999))
     network, averaged = Counted(), Counted()
-    raw, average = (Denoiser(n, process, VelocityObjective(), 0.5) for n in (network, averaged))
+    raw, average = (Denoiser(n, process, VelocityObjective()) for n in (network, averaged))
     ema = EMA({"ema": ConstantDecay(0.5)}, "")
     with torch.no_grad():
         network.weight.fill_(11)

@@ -12,6 +12,7 @@ from ddpm_lightning.level import MAX_LOG_SNR, Level
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
+from ddpm_lightning.statistics import DATA_STD
 from tests.problems import FixedOutput, build, denoise, every_example, options, process_under
 
 SHAPE = (4, 1, 2, 3, 3)
@@ -35,9 +36,9 @@ def amplifier(gain: Tensor) -> Answers:
     return Answers(lambda x, _: gain * x)
 
 
-def make(process: GaussianProcess, objective: str = "velocity", data_std: float = 0.5) -> Denoiser:
+def make(process: GaussianProcess, objective: str = "velocity") -> Denoiser:
     """With a network that answers 0.3 and keeps what it saw."""
-    return Denoiser(FixedOutput(0.3), process, build("objective", objective), data_std)
+    return Denoiser(FixedOutput(0.3), process, build("objective", objective))
 
 
 def received(denoiser: Denoiser) -> tuple[Tensor, Tensor]:
@@ -68,17 +69,16 @@ def test_network_sees_log_snr_held_within_its_bounds(
 
 
 @every_example
-@pytest.mark.parametrize("data_std", [0.2, 1.0])
 def test_network_sees_inputs_of_unit_variance(
-    process_type: type[GaussianProcess], noise: str, data_std: float
+    process_type: type[GaussianProcess], noise: str
 ) -> None:
     """Seed 0; the variance of n normals has a standard error of sqrt(2 / n)."""
     process = process_under(process_type, noise)
-    denoiser = make(process, data_std=data_std)
+    denoiser = make(process)
     num_values = 40_000
     x_0, e = normal(2, 1, 1, 1, 200, 200)
     for t in (1, 250, 500, 1000):
-        denoise(denoiser, process.diffuse(data_std * x_0, t, e), t)
+        denoise(denoiser, process.diffuse(DATA_STD * x_0, t, e), t)
         x, _ = received(denoiser)
         assert float(x.var()) == pytest.approx(1, abs=5 * (2 / num_values) ** 0.5)
 
@@ -162,7 +162,7 @@ def test_score_is_the_gradient_of_the_log_density_of_gaussian_data(
         c_skip, c_out = build("objective", objective).scaling(Level.of(alpha, sigma))
         gain = (alpha * s_d**2 / m - c_skip) / c_out * m.sqrt()
         network = amplifier(gain)
-        denoiser = Denoiser(network, process, build("objective", objective), s_d)
+        denoiser = Denoiser(network, process, build("objective", objective))
         score = denoiser.score_at(x, Level.of(alpha, sigma))
         # x - alpha D cancels to sigma^2 / m of x, and is divided by sigma^2: 1e-16 / 4e-5 at t = 1.
         torch.testing.assert_close(score, -x / m, rtol=1e-9, atol=1e-9)
@@ -182,7 +182,7 @@ def test_score_is_minus_the_noise_over_sigma_for_a_perfect_network(
     scaling = build("objective", objective).scaling(Level.of(alpha, sigma))
     c_skip, c_out = (value.reshape(4, 1, 1, 1, 1) for value in scaling)
     perfect = FixedOutput((x_0 - c_skip * x_t) / c_out)
-    denoiser = Denoiser(perfect, process, build("objective", objective), 0.5)
+    denoiser = Denoiser(perfect, process, build("objective", objective))
     score = denoiser.score_at(x_t, Level.of(alpha, sigma))
     torch.testing.assert_close(score, -e / sigma.reshape(4, 1, 1, 1, 1), rtol=1e-9, atol=1e-9)
 
@@ -225,7 +225,7 @@ def test_estimates_are_finite_in_float32_at_every_step(
 def test_gradients_reach_the_network() -> None:
     process = process_under(StandardProcess, "linear")
     output = torch.zeros(SHAPE, requires_grad=True)
-    denoiser = Denoiser(FixedOutput(output), process, build("objective", "velocity"), 0.5)
+    denoiser = Denoiser(FixedOutput(output), process, build("objective", "velocity"))
     x_0, e = normal(2, *SHAPE)
     denoiser.loss(x_0, process.level(torch.full((4,), 500)), e).sum().backward()
     assert output.grad is not None
@@ -240,7 +240,7 @@ def test_a_second_output_is_the_share_of_the_variance_and_leaves_the_estimate_as
     x, t = normal(*SHAPE), torch.tensor([1, 77, 500, 1000])
     logits = normal(*SHAPE).flip(0)
     network = Answers(lambda x, _: torch.cat([torch.full_like(x, 0.3), logits], dim=1))
-    two = Denoiser(network, process, build("objective", objective), 0.5)
+    two = Denoiser(network, process, build("objective", objective))
     estimate = two.estimate_at(x, process.level(t))
     assert torch.equal(estimate.x_0, denoise(make(process, objective), x, t))
     assert estimate.variance_share is not None
@@ -251,7 +251,7 @@ def test_a_second_output_is_the_share_of_the_variance_and_leaves_the_estimate_as
 def test_answers_of_another_shape_are_refused_in_one_line(channels: int) -> None:
     network = Answers(lambda x, _: x.repeat(1, channels, 1, 1, 1))
     denoiser = Denoiser(
-        network, process_under(StandardProcess, "linear"), build("objective", "clean"), 1
+        network, process_under(StandardProcess, "linear"), build("objective", "clean")
     )
     with pytest.raises(ValueError, match=r"must answer \(4, 1, 2, 3, 3\) with that shape") as error:
         denoise(denoiser, normal(*SHAPE), 3)
@@ -271,9 +271,3 @@ def test_denoising_without_gradients_may_take_turns_with_inference_mode(
     for mode in (first, second):
         with mode():
             torch.testing.assert_close(denoise(denoiser, x, 500), expected, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("data_std", [0.0, -1.0])
-def test_data_without_spread_is_refused(data_std: float) -> None:
-    with pytest.raises(ValueError, match="data_std must be positive"):
-        make(process_under(StandardProcess, "linear", 2), data_std=data_std)

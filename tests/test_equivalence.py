@@ -97,7 +97,7 @@ def test_losses_are_equal(
     x_0, e = data_and_noise(len(t))
     loss = build("loss", name)
     ours, theirs = (
-        loss_at(loss, Denoiser(Smooth(), p, build("objective", objective), 0.5), x_0, t, e)
+        loss_at(loss, Denoiser(Smooth(), p, build("objective", objective)), x_0, t, e)
         for p in (process, matched)
     )
     assert (ours > 0).all()
@@ -115,7 +115,7 @@ def test_estimates_are_equal(
     t = t[process.log_snr(t) > FLOOR][::20]
     x_0, e = data_and_noise(len(t))
     ours, theirs = (
-        denoise(Denoiser(Smooth(), p, build("objective", objective), 0.5), p.diffuse(x_0, t, e), t)
+        denoise(Denoiser(Smooth(), p, build("objective", objective)), p.diffuse(x_0, t, e), t)
         for p in (process, matched)
     )
     # Two terms of up to exp(6) cancel.
@@ -139,7 +139,7 @@ def test_deterministic_paths_are_equal_up_to_the_scale_of_x(
     paths: list[list[Tensor]] = []
     for p in (process, matched):
         states: list[State] = []
-        denoiser = Denoiser(Smooth(), p, build("objective", objective), 0.5)
+        denoiser = Denoiser(Smooth(), p, build("objective", objective))
         x = start * scale(p, times[0])
         sampler.walk(denoiser, x, times, lambda: torch.zeros_like(start), states.append)
         assert len(states) == len(times)

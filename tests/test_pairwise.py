@@ -80,7 +80,7 @@ def test_members_train_denoise_and_sample_together(
     """A training step, an estimate and a short walk: finite, and of the right shape; seed 0."""
     chain = process_under(process, noise, 100)
     network = Affine(outputs_of(loss), torch.float32)
-    denoiser = Denoiser(network, chain, built("objective", objective), data_std=0.5)
+    denoiser = Denoiser(network, chain, built("objective", objective))
     generator = torch.Generator().manual_seed(0)
     x_0, e = torch.randn(2, 4, 1, 2, 3, 3, generator=generator) / 2
     uniform = torch.rand(4, dtype=torch.float64, generator=generator)

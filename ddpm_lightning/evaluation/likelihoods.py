@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_lightning.data.clip import to_float
 from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.data.draws import uniform
 from ddpm_lightning.denoiser import Denoiser
@@ -41,7 +40,8 @@ def measure(
         rows = kept[start : start + batch_size]
         clips = torch.stack([clip for _, _, clip in rows]).to(device)
         generators = per_sample_generators(0, [index for _, index, _ in rows])
-        measured.append(likelihood.nats(denoiser, to_float(clips), generators))
+        x_0 = denoiser.statistics.standardise(clips)
+        measured.append(likelihood.nats(denoiser, x_0, generators))
     names = measured[0].terms
     return Nats({n: torch.cat([part.terms[n].double().cpu() for part in measured]) for n in names})
 

@@ -1,21 +1,20 @@
-"""Validation loss on fixed (t, noise) pairs, in bins of log-SNR.
+"""The loss that is trained, on fixed (t, noise) pairs of clips held out, in bins of log-SNR.
 
 A clip's pairs depend on its place in the data set alone: not on the batch it is in, the epoch or
-the run. Two runs of one process, schedule and objective therefore see the very same pairs; between
-others, compare the error of the x_0 estimate bin by bin.
+the run. It can be compared between runs of one process, schedule, objective, loss and times;
+between others, compare the error at fixed levels (evaluation.levels).
 """
 
-from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from ddpm_lightning.data.clip import to_float
-from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.level import log_snr_floor
+from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.times.base import TimeSampling
 
 LOG_SNR_EDGES = (-8.0, -4.0, 0.0, 4.0, 8.0)
 GOLDEN_RATIO = (5**0.5 - 1) / 2  # multiples of it, mod 1, fill the unit interval evenly
@@ -34,9 +33,14 @@ def bin_of(log_snr: Tensor) -> Tensor:
 
 
 def fixed_pairs(
-    process: GaussianProcess, index: Tensor, draw: int, num_draws: int, shape: tuple[int, ...]
+    times: TimeSampling,
+    process: GaussianProcess,
+    index: Tensor,
+    draw: int,
+    num_draws: int,
+    shape: tuple[int, ...],
 ) -> tuple[Tensor, Tensor]:
-    """Return steps t (B,), evenly over the informative ones, and noise (B, *shape), on the CPU.
+    """Return times t (B,), evenly over the law that is trained, and noise (B, *shape), on the CPU.
 
     Args:
         index: (B,) of the clips in their data set.
@@ -44,49 +48,39 @@ def fixed_pairs(
     """
     number = index.cpu() * num_draws + draw
     position = ((number.double() + 0.5) * GOLDEN_RATIO).frac()
-    t = process.informative_time(position, log_snr_floor((1, *shape)))
     noise = [torch.randn(shape, generator=torch.Generator().manual_seed(int(n))) for n in number]
-    return t, torch.stack(noise)
+    return times.times(process, position, log_snr_floor((1, *shape))), torch.stack(noise)
 
 
 class LossByLogSNR:
-    """Sums per-sample losses, and squared errors of the x_0 estimate, in bins of log-SNR."""
+    """Sums per-sample losses in bins of log-SNR.
 
-    def __init__(self) -> None:
-        # rows: count, loss, squared error of the x_0 estimate; float64, on the CPU
-        self.sums = torch.zeros(3, len(LOG_SNR_EDGES) + 1, dtype=torch.float64)
+    Args:
+        loss, times: those of training.
+    """
 
-    def update(self, denoiser: Denoiser, batch: Batch, num_draws: int) -> None:
-        """Adds num_draws fixed pairs of every clip of the batch."""
-        x_0 = to_float(batch.clip)
+    def __init__(self, loss: Loss, times: TimeSampling) -> None:
+        self.loss, self.times = loss, times
+        # rows: count, loss; float64, on the CPU
+        self.sums = torch.zeros(2, len(LOG_SNR_EDGES) + 1, dtype=torch.float64)
+
+    @torch.no_grad()
+    def update(self, denoiser: Denoiser, x_0: Tensor, index: Tensor, num_draws: int) -> None:
+        """Add num_draws fixed pairs of standardised clips x_0 (B, ...) with places index (B,)."""
+        process = denoiser.process
         for draw in range(num_draws):
-            t, noise = fixed_pairs(denoiser.process, batch.index, draw, num_draws, x_0.shape[1:])
-            level = denoiser.process.level(t)
-            loss = denoiser.loss(x_0, level, noise.to(x_0.device)).cpu().double()
-            error = loss * denoiser.squared_error_per_loss(level)
+            t, noise = fixed_pairs(self.times, process, index, draw, num_draws, x_0.shape[1:])
+            level = process.level(t)
+            loss = self.loss(denoiser, x_0, t, level, noise.to(x_0.device)).cpu().double()
             where = bin_of(level.log_snr)
-            self.sums.index_add_(1, where, torch.stack([torch.ones_like(loss), loss, error]))
+            self.sums.index_add_(1, where, torch.stack([torch.ones_like(loss), loss]))
 
-    def mean(self) -> dict[str, float]:
-        """Return the means over all samples: loss and clean_mse, the mean squared error of x_0."""
-        count, loss, error = self.sums.sum(1).tolist()
-        return {"loss": loss / count, "clean_mse": error / count}
+    def mean(self) -> float:
+        """Return the mean over all samples."""
+        count, loss = self.sums.sum(1).tolist()
+        return float(loss / count)
 
-    def by_bin(self) -> list[dict[str, float | str]]:
-        """Return, for each bin that holds samples: log_snr (its name), count, loss, clean_mse."""
-        return [
-            {"log_snr": name, "count": count, "loss": loss / count, "clean_mse": error / count}
-            for name, (count, loss, error) in zip(bin_names(), self.sums.T.tolist(), strict=True)
-            if count
-        ]
-
-
-@torch.no_grad()
-def evaluate(
-    denoiser: Denoiser, batches: Iterable[Batch], num_draws: int, device: torch.device | str
-) -> LossByLogSNR:
-    """Return the losses of a denoiser in evaluation mode over all batches of uint8 clips."""
-    losses = LossByLogSNR()
-    for batch in batches:
-        losses.update(denoiser, batch._replace(clip=batch.clip.to(device)), num_draws)
-    return losses
+    def by_bin(self) -> dict[str, tuple[int, float]]:
+        """Return the count and the mean loss of each bin that holds samples, by its name."""
+        sums = zip(bin_names(), self.sums.T.tolist(), strict=True)
+        return {name: (int(count), loss / count) for name, (count, loss) in sums if count}

@@ -1,27 +1,19 @@
-"""Tables for people, from measured losses."""
+"""Tables for people, from measured errors."""
 
-from ddpm_lightning.evaluation.losses import LossByLogSNR
+from ddpm_lightning.evaluation.levels import LevelErrors
 
 
-def table(results: dict[str, LossByLogSNR]) -> str:
-    """Loss and x_0 error by log-SNR bin, a pair of columns for each set of weights (raw, ema).
-
-    `loss` is on the objective's own target; `x_0 error`, the mean squared error of the x_0
-    estimate, can be compared between objectives.
+def table(results: dict[str, LevelErrors]) -> str:
+    """Return the x_0 error at each level, a column for each set of weights (raw, ema), and the
+    mean of the weighted error in the last line.
     """
-    names = list(results)
-    header = ["log-SNR", "pairs"] + [f"{n} {what}" for what in ("loss", "x_0 error") for n in names]
-    rows = []
-    for parts in zip(*(results[name].by_bin() for name in names), strict=True):
-        label = str(parts[0]["log_snr"]).replace("_", " ")
-        values = [float(part[key]) for key in ("loss", "clean_mse") for part in parts]
-        rows.append([label, f"{parts[0]['count']:.0f}", *(f"{value:.5f}" for value in values)])
-    means = [results[name].mean()[key] for key in ("loss", "clean_mse") for name in names]
-    count = sum(int(row[1]) for row in rows)
-    rows.append(["all", str(count), *(f"{value:.5f}" for value in means)])
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in columns)
-        for columns in (enumerate(zip(row, widths, strict=True)) for row in [header, *rows])
-    ]
-    return "\n".join(lines)
+    rows = [["log-SNR", *(f"{name} x_0 error" for name in results)]]
+    for errors in zip(*(result.by_level() for result in results.values()), strict=True):
+        rows.append([f"{errors[0].log_snr:+.2f}", *(f"{error.x_0:.6f}" for error in errors)])
+    means = [f"{r.mean():.6f} +- {r.standard_error():.6f}" for r in results.values()]
+    rows.append(["val/error", *means])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )

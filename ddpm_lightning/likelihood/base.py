@@ -42,7 +42,10 @@ class Likelihood(ABC):
 
     @abstractmethod
     def nats(self, denoiser: Estimator, x_0: Tensor, generator: Generators = None) -> Nats:
-        """Return the terms for clips x_0 (B, ...) in [-1, 1]; generators as for samplers."""
+        """Return the terms for standardised clips x_0 (B, ...); generators as for samplers.
+
+        They are those of values in [-1, 1], whatever clips are standardised by.
+        """
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:

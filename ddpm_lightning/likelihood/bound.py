@@ -9,6 +9,7 @@ estimate, with the noise that is left, sigma / alpha, as its std.
 
 from abc import ABC, abstractmethod
 from itertools import pairwise
+from math import log
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from ddpm_lightning.denoiser import Estimate, Estimator
 from ddpm_lightning.level import Level, log_snr_floor
 from ddpm_lightning.likelihood.base import Likelihood, Nats, gaussian_nats
-from ddpm_lightning.losses.bound import discretised_nats
+from ddpm_lightning.losses.bound import decoder_nats
 from ddpm_lightning.processes.axis import TimeAxis
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.samplers.grids.base import Grid
@@ -65,10 +66,11 @@ class Bound(Likelihood, ABC):
                 name = f"{s.item():g} from {t.item():g}"
                 terms[name] = self.step_nats(process, s, t, x_0, estimate)
             elif self.discrete:
-                terms["decoder"] = discretised_nats(x_0, estimate.x_0, level.sigma / level.alpha)
+                terms["decoder"] = decoder_nats(denoiser, level, x_0, estimate.x_0)
             else:
                 std = float(level.sigma / level.alpha)
-                terms["decoder"] = gaussian_nats(x_0, estimate.x_0, std)
+                density = gaussian_nats(x_0, estimate.x_0, std)
+                terms["decoder"] = density - log(denoiser.statistics.scale)
         return Nats(terms)
 
     @abstractmethod

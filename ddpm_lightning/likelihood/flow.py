@@ -46,9 +46,10 @@ class FlowLikelihood(Likelihood):
     def nats(self, denoiser: Estimator, x_0: Tensor, generator: Generators = None) -> Nats:
         draw = noise_source(tuple(x_0.shape), generator, x_0.device)
         probe = self.probe.shape(draw()).to(x_0.dtype)
+        scale = denoiser.statistics.scale
         if self.discrete:
             uniform = torch.special.ndtr(draw()).to(x_0.dtype) - 0.5
-            x_0 = x_0 + BIN_WIDTH * uniform
+            x_0 = x_0 + BIN_WIDTH * scale * uniform
         axis = denoiser.process.axis(log_snr_floor(x_0.shape))
         last = float(axis.log_snr(torch.tensor(axis.last)))
         start, end = atan(MIN_RATIO), atan(exp(-last / 2))
@@ -66,7 +67,8 @@ class FlowLikelihood(Likelihood):
             return v, divergence
 
         y, volume = self.solver.solve(velocity, cos(start) * x_0, start, end)
-        terms = {"prior": gaussian_nats(y, 0.0, sin(end)), "volume": -volume - log(cos(start))}
+        prior = gaussian_nats(y, 0.0, sin(end))
+        terms = {"prior": prior, "volume": -volume - log(cos(start)) - log(scale)}
         if self.discrete:
             terms["bin"] = torch.full_like(volume, -log(BIN_WIDTH))
         return Nats(terms)

@@ -10,7 +10,8 @@ that the terms of any falling grid add up to a bound.
 import torch
 from torch import Tensor
 
-from ddpm_lightning.denoiser import Estimate
+from ddpm_lightning.denoiser import Estimate, Estimator
+from ddpm_lightning.level import Level
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.tensors import expand
 
@@ -18,13 +19,10 @@ TINY = 1e-30  # of a variance
 HALF_BIN = 1 / 255  # of one of 256 values in [-1, 1]
 
 
-def step_nats(
-    process: GaussianProcess, s: Tensor, t: Tensor, x_0: Tensor, estimate: Estimate
-) -> Tensor:
+def step_nats(denoiser: Estimator, s: Tensor, t: Tensor, x_0: Tensor, estimate: Estimate) -> Tensor:
     """Return the costs (B,) in nats per value of the steps from times t to s, both (B,)."""
-    kl = divergence(process, s, t, x_0, estimate)
-    alpha, sigma, _ = process.level(t)
-    decoder = discretised_nats(x_0, estimate.x_0, sigma / alpha)
+    kl = divergence(denoiser.process, s, t, x_0, estimate)
+    decoder = decoder_nats(denoiser, denoiser.process.level(t), x_0, estimate.x_0)
     return torch.where((s > 0).to(x_0.device), kl, decoder)
 
 
@@ -46,6 +44,18 @@ def divergence(
     log_ratio = estimate.variance_share * expand(log_ratio, x_0)
     kl = (log_ratio + (-log_ratio).exp() * (1 + error) - 1) / 2
     return kl.flatten(1).mean(1)
+
+
+def decoder_nats(denoiser: Estimator, level: Level, x_0: Tensor, mean: Tensor) -> Tensor:
+    """Return the negative log-probability (B,) of x_0's bytes under N(mean, sigma^2 / alpha^2).
+
+    Args:
+        x_0, mean: (B, C, ...), standardised.
+        level: () or (B,), at which the mean was estimated.
+    """
+    statistics = denoiser.statistics
+    std = level.sigma / level.alpha / statistics.scale
+    return discretised_nats(statistics.to_values(x_0), statistics.to_values(mean), std)
 
 
 def discretised_nats(x_0: Tensor, mean: Tensor, std: Tensor) -> Tensor:

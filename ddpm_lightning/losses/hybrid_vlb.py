@@ -34,5 +34,5 @@ class HybridVLBLoss(Loss):
         axis = denoiser.process.axis(log_snr_floor(x_0.shape))
         simple, estimate = denoiser.loss_and_estimate(x_0, level, noise, **conditions)
         still = Estimate(estimate.x_0.detach(), estimate.variance_share)
-        bound = bound_estimate(denoiser.process, axis, x_0, t, still)
+        bound = bound_estimate(denoiser, axis, x_0, t, still)
         return simple + self.vlb_weight * bound

@@ -7,7 +7,6 @@ from ddpm_lightning.level import Level, log_snr_floor
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.losses.bound import step_nats
 from ddpm_lightning.processes.axis import TimeAxis
-from ddpm_lightning.processes.base import GaussianProcess
 
 
 class VLBLoss(Loss):
@@ -28,12 +27,12 @@ class VLBLoss(Loss):
     ) -> Tensor:
         axis = denoiser.process.axis(log_snr_floor(x_0.shape))
         _, estimate = denoiser.loss_and_estimate(x_0, level, noise, **conditions)
-        return bound_estimate(denoiser.process, axis, x_0, t, estimate)
+        return bound_estimate(denoiser, axis, x_0, t, estimate)
 
 
 def bound_estimate(
-    process: GaussianProcess, axis: TimeAxis, x_0: Tensor, t: Tensor, estimate: Estimate
+    denoiser: Denoiser, axis: TimeAxis, x_0: Tensor, t: Tensor, estimate: Estimate
 ) -> Tensor:
     """Return the term (B,) of the step down from t, times the number of steps."""
     s = axis.before(t)
-    return axis.num_steps * step_nats(process, s, t, x_0, estimate)
+    return axis.num_steps * step_nats(denoiser, s, t, x_0, estimate)

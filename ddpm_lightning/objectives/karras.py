@@ -7,17 +7,13 @@ The network predicts what the best linear estimate of x_0 leaves over, at unit v
 
 from ddpm_lightning.level import Level
 from ddpm_lightning.objectives.base import Objective, Scaling
+from ddpm_lightning.statistics import DATA_STD
 
 
 class KarrasObjective(Objective):
-    """F is of unit variance at every noise level; data_std is s_d."""
-
-    def __init__(self, data_std: float = 0.5) -> None:
-        if not data_std > 0:
-            raise ValueError(f"data_std must be positive, got {data_std}; 0.5 suits natural clips")
-        self.data_std = data_std
+    """F is of unit variance at every noise level; s_d is that of standardised clips."""
 
     def scaling(self, level: Level) -> Scaling:
         alpha, sigma, _ = level
-        m = alpha.square() * self.data_std**2 + sigma.square()
-        return Scaling(c_skip=alpha * self.data_std**2 / m, c_out=sigma * self.data_std / m.sqrt())
+        m = alpha.square() * DATA_STD**2 + sigma.square()
+        return Scaling(c_skip=alpha * DATA_STD**2 / m, c_out=sigma * DATA_STD / m.sqrt())

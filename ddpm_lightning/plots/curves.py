@@ -9,10 +9,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PANELS = {
-    "loss": ("train/loss", "val/loss"),
+    "loss, on what is trained": ("train/loss", "val/loss"),
+    "val/error, at fixed levels": ("val/error",),
     "clips/s": ("train/clips_per_s",),
     "gradient norm": ("train/grad_norm",),
 }
+BY_LEVEL = "val_error_at/"  # prefix of a level's log-SNR
 SMOOTHING = 0.9  # of the training loss, beside its raw values
 
 
@@ -30,14 +32,14 @@ def read_metrics(path: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def save_curves(metrics: Path, path: Path) -> Path:
-    """Draws training and validation loss, the latter by log-SNR bin too, speed, gradient norm."""
+    """Draws losses, the error at fixed levels, the loss by log-SNR bin, speed, gradient norm."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     series = read_metrics(metrics)
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    figure = Figure(figsize=(14, 7), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = list(figure.subplots(2, 2).flat)
+    axes = list(figure.subplots(2, 3).flat)
     for (title, names), axis in zip(PANELS.items(), axes, strict=False):
         for name in names:
             if name not in series:
@@ -49,17 +51,30 @@ def save_curves(metrics: Path, path: Path) -> Path:
             else:
                 axis.plot(steps, values, label=name, color="C1", marker=".", markersize=3)
         axis.set(title=title, xlabel="step", yscale="log" if title != "clips/s" else "linear")
-        if axis.get_legend_handles_labels()[0]:
+        if len(axis.get_legend_handles_labels()[0]) > 1:
             axis.legend()
     bins = {name: xy for name, xy in series.items() if name.startswith("val_by_log_snr/")}
     for name, (steps, values) in bins.items():
-        axes[-1].plot(steps, values, label=name.split("/")[1].replace("_", " "), marker=".")
-    axes[-1].set(title="validation loss by log-SNR", xlabel="step", yscale="log")
-    if bins:
-        axes[-1].legend(fontsize="small")
+        axes[4].plot(steps, values, label=name.split("/")[1].replace("_", " "), marker=".")
+    axes[4].set(title="val/loss by log-SNR", xlabel="step", yscale="log")
+    _draw_levels(axes[5], series)
+    for axis in axes[4:]:
+        if axis.lines:
+            axis.legend(fontsize="small")
     tell_empty(axes)
     figure.savefig(path, dpi=100)
     return path
+
+
+def _draw_levels(axis: "Axes", series: dict[str, tuple[list[float], list[float]]]) -> None:
+    """Draws the error against log-SNR: at the first, a middle and the last validation."""
+    levels = sorted(float(n.removeprefix(BY_LEVEL)) for n in series if n.startswith(BY_LEVEL))
+    at_level = [dict(zip(*series[f"{BY_LEVEL}{level:+06.2f}"], strict=True)) for level in levels]
+    steps = sorted(at_level[0]) if at_level else []
+    for step in dict.fromkeys(steps[i] for i in (0, len(steps) // 2, -1) if steps):
+        errors = [errors.get(step, float("nan")) for errors in at_level]
+        axis.plot(levels, errors, label=f"step {step:,.0f}", marker=".")
+    axis.set(title="val/error by level", xlabel="log-SNR", yscale="log")
 
 
 def tell_empty(axes: "Iterable[Axes]") -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ddpm_lightning.plots.curves import read_metrics, smooth, tell_empty
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #222 }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; max-width: 1136px; color: #222 }
 h1 { font-size: 1.3rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 code { font-size: .85rem; overflow-wrap: anywhere }
 table { border-collapse: collapse } td, th { padding: .2rem .9rem .2rem 0; text-align: left }
@@ -19,61 +19,74 @@ td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabula
 tr.best { font-weight: 600 }
 .failed { color: #a00 }
 .jobs { display: flex; flex-wrap: wrap; gap: 1.2rem } .jobs div { max-width: 18rem }
+img { max-width: 100% }
 .jobs img { width: 100%; min-width: 14rem; image-rendering: pixelated; background: #eee }
 .jobs p { margin: .2rem 0; font-size: .85rem; overflow-wrap: anywhere }
 """
 
 
 class Row(NamedTuple):
-    """One job. metric: its least value, None where there is none. path: below the sweep's."""
+    """One job.
+
+    value, standard_error: of the metric at its best step, None where there are none.
+    is_best: whether the others are compared with it and lose.   path: below the sweep's.
+    """
 
     number: int
     words: str
     status: str
     error: str
-    metric: float | None
+    value: float | None
+    standard_error: float | None
+    is_best: bool
     seconds: float | None
     path: str
 
 
-def best(rows: Sequence[Row]) -> Row | None:
-    """The row of the least metric."""
-    measured = [row for row in rows if row.metric is not None]
-    return min(measured, key=lambda row: row.metric or 0.0, default=None)
-
-
-def as_markdown(rows: Sequence[Row], metric: str) -> str:
-    """A table, the best value in bold."""
+def as_markdown(rows: Sequence[Row], metric: str, note: str) -> str:
+    """Return a table, the best value in bold, and below it what must be known of the values."""
     head = ["job", "overrides", "status", f"best {metric}", "time", "path"]
-    winner = best(rows)
     body = []
     for row in rows:
         cells = _cells(row)
-        if row == winner:
+        if row.is_best:
             cells[3] = f"**{cells[3]}**"
         if row.error:
             cells[2] += f": {row.error}"
         body.append([cell.replace("|", "\\|") for cell in cells])
     lines = [head, ["---"] * len(head), *body]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"{table}\n{note}\n" if note else table
 
 
 def as_csv(rows: Sequence[Row], metric: str) -> str:
-    """The same in full precision."""
+    """Return the table in full precision."""
     file = io.StringIO(newline="")
     writer = csv.writer(file)
-    writer.writerow(["job", "overrides", "status", "error", f"best {metric}", "seconds", "path"])
+    columns = [f"best {metric}", "standard error", "is best", "seconds", "path"]
+    writer.writerow(["job", "overrides", "status", "error", *columns])
     writer.writerows(["" if value is None else value for value in (r.number, *r[1:])] for r in rows)
     return file.getvalue()
 
 
-def as_html(rows: Sequence[Row], metric: str, directory: Path, title: str) -> str:
-    """One file: the table, all curves in one picture, and each job's samples beside the others'."""
-    winner = best(rows)
+def as_html(
+    rows: Sequence[Row],
+    metric: str,
+    note: str,
+    curves: Sequence[str],
+    directory: Path,
+    title: str,
+) -> str:
+    """Return one file: the table, curves of all jobs in one picture, and samples of every job.
+
+    Args:
+        note: what must be known of the values.
+        curves: metrics that have one meaning in all jobs, and so one axis.
+    """
     lines = []
     for row in rows:
         number, words, status, value, time, path = map(html.escape, _cells(row))
-        kind = " class='best'" if row == winner else ""
+        kind = " class='best'" if row.is_best else ""
         told = f" <span class='failed'>{html.escape(row.error)}</span>" if row.error else ""
         lines.append(
             f"<tr{kind}><td class='number'>{number}</td><td><code>{words}</code></td>"
@@ -88,7 +101,8 @@ def as_html(rows: Sequence[Row], metric: str, directory: Path, title: str) -> st
         f"<style>{STYLE}</style><h1>A sweep of {len(rows)} jobs</h1>",
         f"<p><code>python train.py -m {html.escape(title)}</code></p>",
         f"<table><tr>{head}</tr>{''.join(lines)}</table>",
-        _curves(rows, metric, directory),
+        f"<p>{html.escape(note)}</p>" if note else "",
+        _curves(rows, curves, directory) if curves else "",
         "<h2>Samples</h2><div class='jobs'>",
         *(_samples(row, directory) for row in rows),
         "</div></html>",
@@ -97,30 +111,32 @@ def as_html(rows: Sequence[Row], metric: str, directory: Path, title: str) -> st
 
 
 def _cells(row: Row) -> list[str]:
-    metric = "" if row.metric is None else f"{row.metric:.5g}"
+    value = "" if row.value is None else f"{row.value:.5g}"
+    if row.standard_error is not None:
+        value += f" ± {row.standard_error:.2g}"
     time = "" if row.seconds is None else f"{row.seconds / 60:.1f} min"
-    return [str(row.number), row.words, row.status, metric, time, row.path]
+    return [str(row.number), row.words, row.status, value, time, row.path]
 
 
-def _curves(rows: Sequence[Row], metric: str, directory: Path) -> str:
+def _curves(rows: Sequence[Row], names: Sequence[str], directory: Path) -> str:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(10.5, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2)
+    axes = list(figure.subplots(1, len(names), squeeze=False).flat)
     for row in rows:
         file = directory / row.path / "metrics.csv"
         series = read_metrics(file) if file.is_file() else {}
         label = f"{row.number} {row.words}"[:60]
-        for axis, name in zip(axes, ("train/loss", metric), strict=True):
+        for axis, name in zip(axes, names, strict=True):
             if name in series:
                 steps, values = series[name]
                 shown = smooth(values) if name == "train/loss" else values
                 axis.plot(steps, shown, label=label, marker="." if len(steps) < 30 else None)
-    if not axes[1].lines and not axes[0].lines:
+    if not any(axis.lines for axis in axes):
         return ""
-    for axis, name in zip(axes, ("train/loss", metric), strict=True):
+    for axis, name in zip(axes, names, strict=True):
         axis.set(title=name, xlabel="step", yscale="log")
     axes[0].legend(fontsize="small")
     tell_empty(axes)

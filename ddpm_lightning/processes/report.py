@@ -1,15 +1,18 @@
 """What a process and schedule do, in figures: for a table, and for one line of warning."""
 
-from math import exp
+from collections.abc import Sequence
+from math import exp, prod
 from typing import NamedTuple
 
 import torch
 
+from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.statistics import DATA_STD
 
 FLOAT32_TINY = float(torch.finfo(torch.float32).tiny)
 WIDE = 10.0  # beyond +-10 of log-SNR there is little to learn
-LEFT_OVER = 0.001  # nats per value that the prior may miss
+LEFT_OVER = 0.1  # nats a clip that the prior may miss
 
 
 class ProcessReport(NamedTuple):
@@ -21,7 +24,7 @@ class ProcessReport(NamedTuple):
         log_snr_first, log_snr_last: at t = 1 and T.
         crossing: the last step at which SNR is 1 or more; 0 where there is none.
         wide_share: of steps with log-SNR outside +-10.
-        terminal_nats: divergence of x_T from the prior per value, for data of std data_std.
+        terminal_nats: divergence of x_T from the prior, of a whole clip.
         num_usable: steps on which a sampler may stop, down to the log-SNR floor.
         floor: of log-SNR, for the clips of the run.
     """
@@ -53,7 +56,7 @@ class ProcessReport(NamedTuple):
         warnings = []
         if self.terminal_nats > LEFT_OVER:
             warnings.append(
-                f"the prior misses {self.terminal_nats:.2g} nats a value of what is left of x_0 at "
+                f"the prior misses {self.terminal_nats:.2g} nats a clip of what is left of x_0 at "
                 f"t={self.num_steps} (log-SNR {self.log_snr_last:.1f})"
             )
         if self.num_rises:
@@ -72,12 +75,13 @@ class ProcessReport(NamedTuple):
         return warnings
 
 
-def describe(process: GaussianProcess, data_std: float, floor: float) -> ProcessReport:
-    """Return the figures of a process for clips whose log-SNR floor this is.
+def describe(process: GaussianProcess, shape: Sequence[int]) -> ProcessReport:
+    """Return the figures of a process for standardised clips (B, ...) of a shape.
 
     Raises:
         ValueError: where nothing can be sampled, because the schedule adds no noise.
     """
+    floor = log_snr_floor(shape)
     t = torch.arange(1, process.num_steps + 1)
     alpha, _, log_snr = process.level(t)
     above = (log_snr >= 0).nonzero()
@@ -90,7 +94,7 @@ def describe(process: GaussianProcess, data_std: float, floor: float) -> Process
         log_snr_last=float(log_snr[-1]),
         crossing=int(t[above[-1]]) if len(above) else 0,
         wide_share=float((log_snr.abs() > WIDE).double().mean()),
-        terminal_nats=data_std**2 / 2 * exp(float(log_snr[-1])),
+        terminal_nats=prod(shape[1:]) * DATA_STD**2 / 2 * exp(float(log_snr[-1])),
         num_usable=int(process.axis(floor).num_steps),
         floor=floor,
     )

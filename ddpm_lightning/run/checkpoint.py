@@ -105,7 +105,8 @@ def check_stored(config: Any, path: Path) -> None:
     model = config["model"]
     if not isinstance(model, dict) or not isinstance(config["data"], dict):
         raise UserError(f"{path} is not the configuration of a run: model or data is no node")
-    if not isinstance(denoiser := model.get("denoiser"), dict) or "_target_" not in denoiser:
+    denoiser = model.get("denoiser")
+    if not isinstance(denoiser, dict) or "_target_" not in denoiser or "data_std" in denoiser:
         raise UserError(
             f"{path} was written by an earlier version, whose model was built otherwise; use the "
             "revision of the code that trained it, in starts/01.json"
@@ -228,7 +229,11 @@ def check_same_experiment(directory: Path, old: Node, new: Node) -> None:
 
 
 def check_resumable(denoiser: Denoiser, averages: bool, path: Path) -> int:
-    """Return the step of a checkpoint; UserError unless training can be resumed from it."""
+    """Return the step of a checkpoint, and set the statistics of its clips.
+
+    Raises:
+        UserError: unless training can be resumed from it.
+    """
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]
     check_architecture(denoiser, _part(state, "raw"), path)
@@ -237,6 +242,8 @@ def check_resumable(denoiser: Denoiser, averages: bool, path: Path) -> int:
             f"{path} {'has no' if averages else 'has'} averaged weights; "
             f"resume with {'~callbacks.ema' if averages else 'callbacks.ema, as it was trained'}"
         )
+    for name, value in denoiser.statistics.named_buffers():  # the overview shows them
+        value.copy_(state[f"{PREFIX['raw']}statistics.{name}"])
     return int(checkpoint["global_step"])
 
 

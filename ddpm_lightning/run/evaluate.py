@@ -9,8 +9,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ddpm_lightning.data.clips.base import CHECKPOINT_KEY, ClipData
+from ddpm_lightning.evaluation.levels import measure_levels
 from ddpm_lightning.evaluation.likelihoods import measure, summary
-from ddpm_lightning.evaluation.losses import evaluate
 from ddpm_lightning.evaluation.report import table
 from ddpm_lightning.likelihood.base import Likelihood
 from ddpm_lightning.run.checkpoint import find_run, load_denoisers, read_checkpoint
@@ -37,7 +37,7 @@ def evaluate_run(cfg: DictConfig) -> None:
             data.load_state_dict(state.get(CHECKPOINT_KEY, {}))
     denoisers, step = load_denoisers(run)
     results = {
-        weights: evaluate(denoiser.to(device), data.val_loader(), config["num_draws"], device)
+        weights: measure_levels(denoiser.to(device), data.val_loader(), len(data.val_set), device)
         for weights, denoiser in denoisers.items()
     }
     likelihoods = {}
@@ -54,8 +54,14 @@ def evaluate_run(cfg: DictConfig) -> None:
         "checkpoint": str(run.checkpoint),
         "step": step,
         "num_clips": len(data.val_set),
-        "num_draws": config["num_draws"],
-        **{w: {**loss.mean(), "by_log_snr": loss.by_bin()} for w, loss in results.items()},
+        **{
+            weights: {
+                "val/error": errors.mean(),
+                "standard_error": errors.standard_error(),
+                "by_level": [error._asdict() for error in errors.by_level()],
+            }
+            for weights, errors in results.items()
+        },
         "likelihood": likelihoods or None,
     }
     path = run.directory / "evaluation.json"

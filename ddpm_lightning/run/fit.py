@@ -36,6 +36,7 @@ from ddpm_lightning.run.secrets import redact_logs, redacted
 from ddpm_lightning.run.slurm import requeued
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
+from ddpm_lightning.statistics import Statistics
 from ddpm_lightning.training.callbacks.agreement import SameConfiguration
 from ddpm_lightning.training.callbacks.samples import SampleGrid
 from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
@@ -45,6 +46,7 @@ from ddpm_lightning.training.loggers import MetricsTable, finished_wandb, log_fi
 from ddpm_lightning.training.module import DiffusionModule
 
 MAX_CHARACTERS = 200_000  # of a text in a dashboard
+MAX_MEASURED = 1024  # training clips whose mean and deviation are those of a run
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +134,7 @@ def check(run: Run) -> None:
     clip = torch.zeros(1, *run.data.format.shape)
     floor = log_snr_floor(clip.shape)
     with user_errors("model"):
-        describe(denoiser.process, denoiser.data_std, floor)
+        describe(denoiser.process, clip.shape)
     with user_errors("sampler"):
         for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, SampleGrid):
@@ -147,6 +149,7 @@ class Blank(NamedTuple):
 
     process: GaussianProcess
     learned_variance: bool
+    statistics: Statistics
 
     def estimate_at(self, x: Tensor, level: Level) -> Estimate:
         return Estimate(torch.zeros_like(x), torch.zeros_like(x) if self.learned_variance else None)
@@ -162,7 +165,7 @@ def rehearse(
 
     times = sampler.times(process, floor)
     x = sampler.start(Point.at(process, times[0]), process, draw)
-    sampler.walk(Blank(process, learned_variance), x, times[:2], draw)
+    sampler.walk(Blank(process, learned_variance, Statistics()), x, times[:2], draw)
 
 
 @contextmanager
@@ -194,6 +197,8 @@ def fit(run: Run, ranks: Ranks) -> None:
     with ranks.heartbeat(trainer, start.directory, resume or start.directory):
         with user_errors("data"):
             data.load(trainer.world_size)
+            if resume is None:
+                run.module.denoiser.statistics.measure(data.examples(MAX_MEASURED))
         with user_errors("logger"):  # which starts here
             for logger in trainer.loggers:
                 hyperparameters = {**start.config, "skipped_gifs": data.skipped}
@@ -235,7 +240,7 @@ def finish(run: Run) -> None:
         return
     samples = run_dir / "samples"
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    losses = [f"{k} {metrics[k]:.4f}" for k in ("train/loss", "val/loss") if k in metrics]
+    losses = [f"{k} {metrics[k]:.4f}" for k in ("train/loss", "val/error") if k in metrics]
     lines = [f"done: {', '.join([f'step {trainer.global_step}', *losses])}"]
     lines.append(f"  run            {run_dir}")
     pictures = {"samples": samples / "final.gif", "reverse film": samples / "reverse.gif"}

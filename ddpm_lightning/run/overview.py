@@ -7,7 +7,6 @@ import lightning.pytorch as pl
 import torch
 
 from ddpm_lightning.data.clips.base import ClipData
-from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.networks.flops import training_flops
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.directory import Start
@@ -31,8 +30,7 @@ def overview(
     more = "".join(f" x {number} {what}" for what, number in factors.items() if number > 1)
     gflops = training_flops(module.denoiser.network, form.shape) / 1e9
     num_parameters = sum(p.numel() for p in module.denoiser.parameters())
-    floor = log_snr_floor((1, *form.shape))
-    report = describe(module.denoiser.process, module.denoiser.data_std, floor)
+    report = describe(module.denoiser.process, (1, *form.shape))
     return labelled(
         model=f"{choice['network']}, {num_parameters:,} parameters; "
         f"objective {choice['objective']}, loss {choice['loss']}, times {choice['times']}",
@@ -42,7 +40,8 @@ def overview(
         unusual="; ".join(report.warnings),
         data=f"{data.store.summary()}\n{len(data.train_set):,} to train on, {len(data.val_set):,} "
         f"to validate on; {form.num_frames} frames of {form.width}x{form.height}, "
-        f"{'grey' if form.channels == 1 else 'colour'}, {form.fps:g} a second",
+        f"{'grey' if form.channels == 1 else 'colour'}, {form.fps:g} a second\n"
+        f"in -1 to 1 values have {module.denoiser.statistics}",
         device=f"{_device(trainer)}; precision: {trainer.precision}, "
         f"{'compiled' if module.is_compiled_on(trainer.strategy.root_device) else 'not compiled'}",
         batch=f"{clips:,} clips a step" + (f": {data.batch_size}{more}" if more else ""),

@@ -37,21 +37,20 @@ def sample(cfg: DictConfig) -> None:
         raise UserError(f"{directory} already holds samples; choose another output")
     with user_errors("output"):
         (directory / "clips").mkdir(parents=True)
-    film = ReverseFilm()
+    film = ReverseFilm(denoiser.statistics.restore)
     start = time.perf_counter()
     parts = []
     with user_errors("sampler"):
         for first in range(0, config["num_samples"], config["batch_size"]):
             numbers = range(first, min(first + config["batch_size"], config["num_samples"]))
-            parts.append(
-                sampler.sample(
-                    denoiser.to(device),
-                    (len(numbers), form.channels, form.num_frames, form.height, form.width),
-                    generator=per_sample_generators(config["seed"], numbers),
-                    device=device,
-                    callback=None if first else film.record,
-                ).cpu()
+            x = sampler.sample(
+                denoiser.to(device),
+                (len(numbers), form.channels, form.num_frames, form.height, form.width),
+                generator=per_sample_generators(config["seed"], numbers),
+                device=device,
+                callback=None if first else film.record,
             )
+            parts.append(denoiser.statistics.restore(x).cpu())
     clips = torch.cat(parts)
     seconds = time.perf_counter() - start
     grid = save_grid(clips, directory / "grid.gif", form.fps)

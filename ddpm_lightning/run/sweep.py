@@ -9,7 +9,6 @@ goes on.
 import csv
 import hashlib
 import json
-import math
 import signal
 import sys
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from ddpm_lightning.run.directory import (
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, user_errors
 from ddpm_lightning.run.executors import Executor, Local, Submitit
 from ddpm_lightning.run.provenance import ROOT
+from ddpm_lightning.run.ranking import Score, obstacles, rank
 
 _OWN = ("run_id", "run_dir")  # of a start, not of what is to be trained
 
@@ -69,8 +69,7 @@ def run_sweep(sweep: Sweep) -> None:
     try:
         _run(planned, sweep.options, directory)
     finally:
-        rows = [_row(job, sweep.options["metric"], directory) for job in planned]
-        _report(rows, directory, sweep)
+        rows = _report(planned, directory, sweep)
         lock.release()
     if failed := [row.number for row in rows if row.status != "finished"]:
         raise RunFailed(
@@ -145,14 +144,16 @@ def _teller(left: list[Planned]) -> Callable[[int, str], None]:
     return tell
 
 
-def _row(job: Planned, metric: str, directory: Path) -> Row:
+def _row(job: Planned, score: Score | None, is_best: bool, directory: Path) -> Row:
     status = read_status(job.directory)
     return Row(
         number=job.number,
         words=" ".join(job.words),
         status=status["status"],
         error=status.get("error") or "",
-        metric=best_value(job.directory / "metrics.csv", metric),
+        value=score and score.value,
+        standard_error=score and score.standard_error,
+        is_best=is_best,
         seconds=status.get("seconds"),
         path=str(job.directory.relative_to(directory)),
     )
@@ -163,23 +164,24 @@ def _names(run: Path) -> list[str]:
         return [name for name in next(csv.reader(file)) if name.startswith(("train/", "val/"))]
 
 
-def best_value(metrics: Path, name: str) -> float | None:
-    """The least finite one in metrics.csv, None where there is none."""
-    if not metrics.is_file():
-        return None
-    with metrics.open(newline="") as file:
-        values = [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
-    return min(filter(math.isfinite, values), default=None)
-
-
-def _report(rows: list[Row], directory: Path, sweep: Sweep) -> None:
+def _report(planned: list[Planned], directory: Path, sweep: Sweep) -> list[Row]:
     metric = sweep.options["metric"]
-    table = as_markdown(rows, metric)
+    configs: Any = [OmegaConf.to_container(job.cfg, resolve=False) for job in sweep.jobs]
+    _, scores, best, note = rank(metric, [j.directory / "metrics.csv" for j in planned], configs)
+    rows = [
+        _row(job, score, i == best, directory)
+        for i, (job, score) in enumerate(zip(planned, scores, strict=True))
+    ]
+    table = as_markdown(rows, metric, note)
     write_redacted(directory / "sweep.md", table)
     write_redacted(directory / "sweep.csv", as_csv(rows, metric))
-    page = as_html(rows, metric, directory, " ".join(sweep.words))
+    curves = [
+        name for name in dict.fromkeys(["train/loss", metric]) if not obstacles(name, configs)
+    ]
+    page = as_html(rows, metric, note, curves, directory, " ".join(sweep.words))
     write_redacted(directory / "sweep.html", page)
     print(f"\n{table}\n  page           {directory / 'sweep.html'}")
     finished = [directory / row.path for row in rows if row.status == "finished"]
-    if finished and all(row.metric is None for row in rows):
+    if finished and all(row.value is None for row in rows):
         print(f"  no job has sweep.metric={metric}; choose {', '.join(_names(finished[0]))}")
+    return rows

@@ -24,7 +24,8 @@ _FLAGS = (  # of Hydra
     *("-cn", "--config-name", "-cd", "--config-dir", "--experimental-rerun", "-i", "--info"),
 )
 _REMOVED = {  # keys, and what they are now
-    "model.data_std": "model.denoiser.data_std",
+    "model.data_std": "measured on the training clips",
+    "model.denoiser.data_std": "measured on the training clips",
     "model.process": "model.denoiser.process",
     "network.outputs": "network.out_channels, a number of channels of its own",
 }

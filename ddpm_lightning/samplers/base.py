@@ -60,7 +60,7 @@ class Sampler(ABC):
         device: torch.device | str = "cpu",
         callback: Callable[[State], None] | None = None,
     ) -> Tensor:
-        """Return clips of the given shape (B, C, F, H, W), float32.
+        """Return clips of the given shape (B, C, F, H, W), float32, standardised.
 
         Args:
             generator: of the noise; one for all, or one for each of the B clips, which then do not
@@ -95,8 +95,12 @@ class Sampler(ABC):
             x: (B, ...), or what `start` gives.
             draw: fresh N(0, I) noise like a clip.
         """
+        statistics = denoiser.statistics
+
+        def limit(x_0: Tensor) -> Tensor:
+            return statistics.from_values(self.thresholding.apply(statistics.to_values(x_0)))
+
         points = [Point.at(denoiser.process, t) for t in times]
-        limit = self.thresholding.apply
         walk = Walk(denoiser, limit, draw, callback, self.looks_back, points[0])
         for here, there in pairwise(points):
             walk.open_step(here)

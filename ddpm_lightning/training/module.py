@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ddpm_lightning.data.clip import to_float
 from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.evaluation.levels import LEVELS, LevelErrors, covered
 from ddpm_lightning.evaluation.losses import LossByLogSNR
 from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.losses.base import Loss
@@ -58,7 +58,7 @@ class DiffusionModule(pl.LightningModule):
         optimizer: makes the optimizer from the parameters.
         warmup_steps: over which the learning rate rises linearly from 0.
         cooldown: share of all steps, at the end, over which it falls linearly to 0; 0: it stays.
-        val_draws: fixed (t, noise) pairs per validation clip.
+        val_draws: fixed (t, noise) pairs per validation clip, of val/loss.
         seed: of the times and the noise that are trained at.
         compile: whether torch.compile makes the network faster, in place, so that checkpoints stay
             the same; None: on CUDA, not on a CPU.
@@ -144,7 +144,7 @@ class DiffusionModule(pl.LightningModule):
         torch.manual_seed(self._draws.seed())
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        x_0 = to_float(batch.clip)
+        x_0 = self.denoiser.statistics.standardise(batch.clip)
         batch_size = len(x_0) * self._num_parts  # of the optimizer step
         place = torch.tensor(batch.number) % batch_size
         process, floor = self.denoiser.process, log_snr_floor(x_0.shape)
@@ -160,21 +160,35 @@ class DiffusionModule(pl.LightningModule):
         return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
     def on_validation_epoch_start(self) -> None:
-        self._val_losses = LossByLogSNR()
+        loader: Any = self.trainer.val_dataloaders
+        self._val_errors = LevelErrors(len(loader.dataset))
+        self._val_losses = LossByLogSNR(self.loss, self.times)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self._val_losses.update(self.inference_denoiser, batch, self.val_draws)
+        denoiser = self.inference_denoiser
+        x_0 = denoiser.statistics.standardise(batch.clip)
+        self._val_shape = x_0.shape
+        self._val_errors.update(denoiser, x_0, batch.index)
+        self._val_losses.update(denoiser, x_0, batch.index, self.val_draws)
 
     def on_validation_epoch_end(self) -> None:
-        losses = self._val_losses
+        errors, losses = self._val_errors, self._val_losses
         if self.trainer.world_size > 1:
-            sums = self.all_gather(losses.sums.to(self.device))  # (ranks, ...)
-            assert isinstance(sums, Tensor)
-            losses.sums = sums.sum(0).cpu()
-        self.log("val/loss", losses.mean()["loss"], prog_bar=True, rank_zero_only=True)
-        self.log("val/clean_mse", losses.mean()["clean_mse"], rank_zero_only=True)
-        for row in losses.by_bin():
-            self.log(f"val_by_log_snr/{row['log_snr']}", float(row["loss"]), rank_zero_only=True)
+            for measured in (errors, losses):
+                sums = self.all_gather(measured.sums.to(self.device))  # (ranks, ...)
+                assert isinstance(sums, Tensor)
+                measured.sums = sums.sum(0).cpu()
+        values = {
+            "val/error_se": errors.standard_error(),
+            "val/loss": losses.mean(),
+            **{f"val_by_log_snr/{name}": mean for name, (_, mean) in losses.by_bin().items()},
+        }
+        trained_at = LEVELS[covered(self.denoiser.process, log_snr_floor(self._val_shape))].tolist()
+        for row in errors.by_level():
+            if row.log_snr in trained_at:
+                values[f"val_error_at/{row.log_snr:+06.2f}"] = row.weighted
+        self.log("val/error", errors.mean(), prog_bar=True, rank_zero_only=True)
+        self.log_dict(values, rank_zero_only=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer

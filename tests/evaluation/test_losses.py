@@ -1,34 +1,23 @@
 """Fixed pairs, and losses in bins of log-SNR."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
 
 from ddpm_lightning.data.clip import to_float
-from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.losses import (
     LOG_SNR_EDGES,
     LossByLogSNR,
     bin_names,
-    evaluate,
     fixed_pairs,
 )
-from ddpm_lightning.evaluation.report import table
+from ddpm_lightning.losses.simple import SimpleLoss
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import (
-    FLOOR,
-    PROCESSES,
-    FixedOutput,
-    build,
-    denoise,
-    every_example,
-    process_under,
-)
+from ddpm_lightning.times.uniform_t import UniformTime
+from tests.problems import FLOOR, PROCESSES, FixedOutput, build, every_example, process_under
 
 SHAPE = (1, 2, 4, 4)
 NUM_CLIPS = 20
@@ -36,8 +25,11 @@ NUM_CLIPS = 20
 every_process = pytest.mark.parametrize("process_type", PROCESSES)
 
 
+SIMPLE, TIMES = SimpleLoss(), UniformTime()
+
+
 def make(process: GaussianProcess, objective: str = "epsilon") -> Denoiser:
-    return Denoiser(FixedOutput(0.1), process, build("objective", objective), data_std=0.5)
+    return Denoiser(FixedOutput(0.1), process, build("objective", objective))
 
 
 def clips() -> Tensor:
@@ -46,27 +38,28 @@ def clips() -> Tensor:
     return torch.randint(256, (NUM_CLIPS, 2, 4, 4, 1), generator=generator, dtype=torch.uint8)
 
 
-def batches(batch_size: int) -> Iterator[Batch]:
-    for clip, index in zip(
-        clips().split(batch_size), torch.arange(NUM_CLIPS).split(batch_size), strict=True
-    ):
-        yield Batch(clip, index, [""] * len(clip), index.tolist())
+def measured(denoiser: Denoiser, batch_size: int, num_draws: int) -> LossByLogSNR:
+    losses = LossByLogSNR(SIMPLE, TIMES)
+    places = torch.arange(NUM_CLIPS).split(batch_size)
+    for x_0, index in zip(to_float(clips()).split(batch_size), places, strict=True):
+        losses.update(denoiser, x_0, index, num_draws)
+    return losses
 
 
 @every_process
 def test_pairs_depend_on_the_index_alone(process_type: type[GaussianProcess]) -> None:
     process = process_under(process_type, "cosine")
     index = torch.tensor([7, 0, 3, 12])
-    t, noise = fixed_pairs(process, index, 1, 4, SHAPE)
+    t, noise = fixed_pairs(TIMES, process, index, 1, 4, SHAPE)
     for i in range(4):
-        t_alone, noise_alone = fixed_pairs(process, index[i : i + 1], 1, 4, SHAPE)
+        t_alone, noise_alone = fixed_pairs(TIMES, process, index[i : i + 1], 1, 4, SHAPE)
         assert torch.equal(t_alone[0], t[i])
         assert torch.equal(noise_alone[0], noise[i])
 
 
 def test_pairs_of_different_clips_and_draws_differ() -> None:
     process = process_under(StandardProcess, "linear")
-    pairs = [fixed_pairs(process, torch.arange(5), draw, 3, SHAPE) for draw in range(3)]
+    pairs = [fixed_pairs(TIMES, process, torch.arange(5), draw, 3, SHAPE) for draw in range(3)]
     assert len({int(t) for ts, _ in pairs for t in ts}) == 15
     noise = torch.cat([noise for _, noise in pairs]).flatten(1)
     assert (torch.cdist(noise, noise) + 1e9 * torch.eye(15)).min() > 1
@@ -82,7 +75,10 @@ def test_pairs_are_spread_evenly_over_the_informative_times(
     axis = process.axis(FLOOR)
     num_pairs = 800
     t = torch.cat(
-        [fixed_pairs(process, torch.arange(num_pairs // 4), draw, 4, (1,))[0] for draw in range(4)]
+        [
+            fixed_pairs(TIMES, process, torch.arange(num_pairs // 4), draw, 4, (1,))[0]
+            for draw in range(4)
+        ]
     )
     assert t.min() > 0
     # Of a chain all usable steps, of a continuous process some times.
@@ -94,7 +90,7 @@ def test_pairs_are_spread_evenly_over_the_informative_times(
 
 def test_noise_of_pairs_is_standard_normal() -> None:
     process = process_under(StandardProcess, "linear")
-    _, noise = fixed_pairs(process, torch.arange(400), 0, 1, (10, 10))
+    _, noise = fixed_pairs(TIMES, process, torch.arange(400), 0, 1, (10, 10))
     error = noise.numel() ** -0.5
     assert abs(float(noise.mean())) < 5 * error
     assert abs(float(noise.var()) - 1) < 5 * 2**0.5 * error
@@ -103,10 +99,10 @@ def test_noise_of_pairs_is_standard_normal() -> None:
 @every_example
 def test_bins_count_every_pair_once(process_type: type[GaussianProcess], noise: str) -> None:
     denoiser = make(process_under(process_type, noise))
-    losses = evaluate(denoiser, batches(6), num_draws=3, device="cpu")
+    losses = measured(denoiser, 6, 3)
     rows = losses.by_bin()
-    assert sum(float(row["count"]) for row in rows) == NUM_CLIPS * 3
-    names = [str(row["log_snr"]) for row in rows]
+    assert sum(count for count, _ in rows.values()) == NUM_CLIPS * 3
+    names = list(rows)
     assert names == [name for name in bin_names() if name in names]  # in order, each once
 
 
@@ -118,59 +114,38 @@ def test_losses_equal_those_computed_pair_by_pair(
     process = process_under(process_type, noise)
     denoiser = make(process, "velocity")
     loss: list[float] = []
-    error: list[float] = []
     log_snr: list[float] = []
     for i, x_0 in enumerate(to_float(clips())):
         for draw in range(2):
-            t, e = fixed_pairs(process, torch.tensor([i]), draw, 2, SHAPE)
+            t, e = fixed_pairs(TIMES, process, torch.tensor([i]), draw, 2, SHAPE)
             loss.append(float(denoiser.loss(x_0[None], denoiser.process.level(t), e)))
-            estimate = denoise(denoiser, process.diffuse(x_0[None], t, e), t)
-            error.append(float((estimate - x_0).square().mean()))
             log_snr.append(float(process.log_snr(t)))
-    losses = evaluate(denoiser, batches(7), num_draws=2, device="cpu")
-    assert losses.mean()["loss"] == pytest.approx(sum(loss) / len(loss), rel=1e-5)
-    assert losses.mean()["clean_mse"] == pytest.approx(sum(error) / len(error), rel=1e-4)
+    losses = measured(denoiser, 7, 2)
+    assert losses.mean() == pytest.approx(sum(loss) / len(loss), rel=1e-5)
     limits = [float("-inf"), *LOG_SNR_EDGES, float("inf")]
-    rows = {str(row["log_snr"]): row for row in losses.by_bin()}
+    rows = losses.by_bin()
     for name, low, high in zip(bin_names(), limits, limits[1:], strict=False):
         members = [i for i, value in enumerate(log_snr) if low <= value < high]
         assert (name in rows) == bool(members)
         if members:
             mean = sum(loss[i] for i in members) / len(members)
-            assert float(rows[name]["count"]) == len(members)
-            assert float(rows[name]["loss"]) == pytest.approx(mean, rel=1e-5)
+            assert rows[name][0] == len(members)
+            assert rows[name][1] == pytest.approx(mean, rel=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 20])
 def test_losses_do_not_depend_on_the_batch_size(batch_size: int) -> None:
     denoiser = make(process_under(MedianProcess, "hybrid"))
-    expected = evaluate(denoiser, batches(4), num_draws=4, device="cpu").sums
-    actual = evaluate(denoiser, batches(batch_size), num_draws=4, device="cpu").sums
+    expected = measured(denoiser, 4, 4).sums
+    actual = measured(denoiser, batch_size, 4).sums
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=0)  # losses are float32
 
 
 def test_sums_add_up_over_parts_of_the_data() -> None:
     """What a run on several devices relies on."""
     denoiser = make(process_under(StandardProcess, "cosine"))
-    parts = [LossByLogSNR(), LossByLogSNR()]
-    for i, batch in enumerate(batches(5)):
-        parts[i % 2].update(denoiser, batch, num_draws=2)
-    whole = evaluate(denoiser, batches(5), num_draws=2, device="cpu")
+    parts = [LossByLogSNR(SIMPLE, TIMES) for _ in range(2)]
+    for i, index in enumerate(torch.arange(NUM_CLIPS).split(5)):
+        parts[i % 2].update(denoiser, to_float(clips())[index], index, num_draws=2)
+    whole = measured(denoiser, 5, 2)
     torch.testing.assert_close(parts[0].sums + parts[1].sums, whole.sums, rtol=1e-14, atol=0)
-
-
-def test_table_holds_the_means_of_both_sets_of_weights() -> None:
-    process = process_under(StandardProcess, "linear")
-    results = {
-        "raw": evaluate(make(process), batches(5), num_draws=2, device="cpu"),
-        "ema": evaluate(make(process, "clean"), batches(5), num_draws=2, device="cpu"),
-    }
-    lines = table(results).splitlines()
-    assert len({len(line) for line in lines}) == 1  # columns are aligned
-    for column in ("raw loss", "ema loss", "raw x_0 error", "ema x_0 error"):
-        assert column in lines[0]
-    values = lines[-1].split()
-    assert values[:2] == ["all", str(NUM_CLIPS * 2)]
-    expected = [results[n].mean()[key] for key in ("loss", "clean_mse") for n in ("raw", "ema")]
-    assert [float(value) for value in values[2:]] == pytest.approx(expected, abs=5e-6)
-    assert len(lines) == 2 + len(results["raw"].by_bin())

@@ -102,7 +102,7 @@ def test_weights_receive_no_gradient() -> None:
     """Only the input is differentiated."""
     process = StandardProcess(build("noise", "cosine"))
     output = torch.zeros(2, 1, 2, 3, 3, requires_grad=True)
-    denoiser = Denoiser(FixedOutput(output), process, build("objective", "velocity"), 0.5)
+    denoiser = Denoiser(FixedOutput(output), process, build("objective", "velocity"))
     nats = flow("heun").nats(denoiser, representative(2, 1, 2, 3, 3).float()).total
     assert not nats.requires_grad
     assert output.grad is None

@@ -35,7 +35,7 @@ def denoiser(
     num_outputs: int = 1,
     dtype: torch.dtype = torch.float64,
 ) -> Denoiser:
-    return Denoiser(Affine(num_outputs, dtype), process, build("objective", objective), 0.5)
+    return Denoiser(Affine(num_outputs, dtype), process, build("objective", objective))
 
 
 def data_and_noise(num_samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:

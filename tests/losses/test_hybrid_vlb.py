@@ -34,7 +34,7 @@ def gradients(
     """Of the first and of the second output."""
     x_0, e = data_and_noise(len(T))
     network = TwoOutputs(0.1 * e.flip(0), torch.full_like(e, second))
-    denoiser = Denoiser(network, process, build("objective", "velocity"), 0.5)
+    denoiser = Denoiser(network, process, build("objective", "velocity"))
     loss_at(build("loss", loss, **values), denoiser, x_0, T, e).sum().backward()
     assert network.first.grad is not None
     return network.first.grad, network.second.grad
@@ -86,7 +86,7 @@ def test_the_loss_is_simple_plus_the_weighted_bound(
     process = process_under(process_type, noise, 20)
     x_0, e = data_and_noise(len(T))
     network = TwoOutputs(0.1 * e.flip(0), torch.full_like(e, 0.3))
-    denoiser = Denoiser(network, process, build("objective", "velocity"), 0.5)
+    denoiser = Denoiser(network, process, build("objective", "velocity"))
     nothing = loss_at(build("loss", "hybrid_vlb", vlb_weight=0.0), denoiser, x_0, T, e)
     half = loss_at(build("loss", "hybrid_vlb", vlb_weight=0.5), denoiser, x_0, T, e)
     bound = loss_at(build("loss", "vlb"), denoiser, x_0, T, e)
@@ -101,7 +101,7 @@ def test_the_best_variance_for_a_poor_estimate_is_larger_than_for_a_good_one() -
     v = alpha * e - sigma * x_0
     for offset, sign in ((0.0, 1), (3.0, -1)):
         network = TwoOutputs(v + offset, torch.zeros_like(e))
-        denoiser = Denoiser(network, process, build("objective", "velocity"), 0.5)
+        denoiser = Denoiser(network, process, build("objective", "velocity"))
         loss_at(build("loss", "hybrid_vlb"), denoiser, x_0, T, e).sum().backward()
         assert network.second.grad is not None
         assert (network.second.grad.sign() == sign).all()

@@ -101,7 +101,7 @@ def test_a_network_with_other_outputs_is_refused_in_one_line(name: str) -> None:
 
 def test_a_network_with_three_outputs_is_refused_in_one_line() -> None:
     network = Denoiser(
-        Affine(3), process_under(MedianProcess, "linear", 10), build("objective", "clean"), 0.5
+        Affine(3), process_under(MedianProcess, "linear", 10), build("objective", "clean")
     )
     with pytest.raises(ValueError, match="with that shape or with twice the channels, got"):
         build("loss", "simple").check(network, torch.zeros(1, *SHAPE))
@@ -110,7 +110,6 @@ def test_a_network_with_three_outputs_is_refused_in_one_line() -> None:
 @pytest.mark.parametrize(
     ("name", "key", "value", "message"),
     [
-        ("edm", "data_std", 0.0, "data_std must be positive, got 0.0"),
         ("min_snr", "gamma", 0.0, "gamma must be positive, got 0.0"),
         ("soft_min_snr", "gamma", -1.0, "gamma must be positive, got -1.0"),
         ("hybrid_vlb", "vlb_weight", -0.1, "vlb_weight must be 0 or more, got -0.1"),

@@ -60,17 +60,12 @@ def test_p2_of_epsilon_is_that_of_choi_et_al() -> None:
     torch.testing.assert_close(weight, (2 + snr) ** -0.5, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("data_std", [0.2, 0.5, 1.0])
-def test_edm_weight_is_that_of_karras_et_al(data_std: float) -> None:
-    """lambda(s) = (s^2 + s_d^2) / (s s_d)^2 at the noise level s = sigma / alpha."""
+def test_edm_weight_is_that_of_karras_et_al() -> None:
+    """lambda(s) = (s^2 + s_d^2) / (s s_d)^2 at the noise level s = sigma / alpha, s_d = 1/2."""
     s = (-log_snr / 2).exp()
-    expected = (s**2 + data_std**2) / (s * data_std) ** 2
-    weight = build("loss", "edm", data_std=data_std).weight(log_snr)
+    expected = (s**2 + 0.25) / (s / 2) ** 2
+    weight = build("loss", "edm").weight(log_snr)
     torch.testing.assert_close(weight, expected, rtol=1e-13, atol=0)
-
-
-def test_edm_takes_data_std_from_the_model() -> None:
-    assert build("loss", "edm", "model.denoiser.data_std=0.3").data_std == 0.3
 
 
 @every_example

@@ -158,7 +158,7 @@ def test_operations_of_conditions_are_counted() -> None:
 
 def denoiser() -> Denoiser:
     process = process_under(StandardProcess, "cosine")
-    return Denoiser(conditioned(), process, build("objective", "velocity"), data_std=0.5)
+    return Denoiser(conditioned(), process, build("objective", "velocity"))
 
 
 @pytest.mark.parametrize("name", ["vectors", "tokens"])

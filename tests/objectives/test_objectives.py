@@ -18,7 +18,7 @@ every_objective = pytest.mark.parametrize("objective", options("objective"))
 
 def denoiser(process: GaussianProcess, objective: str, output: Tensor | float) -> Denoiser:
     """With a network that returns output, whatever it sees."""
-    return Denoiser(FixedOutput(output), process, build("objective", objective), data_std=0.5)
+    return Denoiser(FixedOutput(output), process, build("objective", objective))
 
 
 def data_and_noise(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -105,16 +105,15 @@ def test_epsilon_loss_is_the_plain_error_of_the_noise(
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("data_std", [0.2, 0.5, 1.0])
-def test_karras_is_edm_preconditioning_where_alpha_is_1(data_std: float) -> None:
+def test_karras_is_edm_preconditioning_where_alpha_is_1() -> None:
     """Karras et al. 2022, table 1: c_skip = s_d^2 / (s^2 + s_d^2), c_out = s s_d / sqrt(s_d^2 +
-    s^2).
+    s^2), s_d = 1/2.
     """
     s = torch.logspace(-3, 2, 50, dtype=torch.float64)
-    objective = build("objective", "karras", data_std=data_std)
+    objective = build("objective", "karras")
     c_skip, c_out = objective.scaling(Level.of(torch.ones_like(s), s))
-    torch.testing.assert_close(c_skip, data_std**2 / (s**2 + data_std**2), rtol=1e-14, atol=0)
-    expected = s * data_std / (s**2 + data_std**2).sqrt()
+    torch.testing.assert_close(c_skip, 0.25 / (s**2 + 0.25), rtol=1e-14, atol=0)
+    expected = s / 2 / (s**2 + 0.25).sqrt()
     torch.testing.assert_close(c_out, expected, rtol=1e-14, atol=0)
 
 
@@ -138,13 +137,3 @@ def test_karras_targets_have_unit_variance_at_every_noise_level(
     t = torch.linspace(1, 1000, 10).long()
     loss = denoiser(process, "karras", 0.0).loss(0.5 * x_0, process.level(t), e)
     assert (loss - 1).abs().max() < 5 * (2 / 4000) ** 0.5
-
-
-def test_karras_takes_data_std_from_the_model() -> None:
-    assert build("objective", "karras", "model.denoiser.data_std=0.3").data_std == 0.3
-
-
-@pytest.mark.parametrize("data_std", [0.0, -0.5])
-def test_karras_without_spread_is_refused(data_std: float) -> None:
-    with pytest.raises(ValueError, match=f"data_std must be positive, got {data_std}"):
-        build("objective", "karras", data_std=data_std)

@@ -19,7 +19,7 @@ every_objective = pytest.mark.parametrize("objective", options("objective"))
 
 def denoiser(process: GaussianProcess, objective: str, output: Tensor | float) -> Denoiser:
     """With a network that returns output, whatever it sees."""
-    return Denoiser(FixedOutput(output), process, build("objective", objective), data_std=0.5)
+    return Denoiser(FixedOutput(output), process, build("objective", objective))
 
 
 def times(num_steps: int) -> Tensor:

@@ -88,7 +88,7 @@ def test_any_output_leads_to_the_reverse_step_of_the_estimate(
     t, _, _, x_t = problem(process)
     output = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(1)).double()
     kept = process.log_snr(t) > -2 * math.log(MAX_RATIO)  # beyond, sigma / alpha is held
-    denoiser = Denoiser(FixedOutput(output), process, build("objective", "posterior"), 0.5)
+    denoiser = Denoiser(FixedOutput(output), process, build("objective", "posterior"))
     estimate = denoise(denoiser, x_t, t)
     mean = step_mean(process, x_t, t, output)
     expected = process.to_origin(t).at(estimate, x_t)[0]
@@ -108,7 +108,7 @@ def test_the_target_is_well_scaled_also_where_a_step_adds_no_noise(
     t = torch.arange(1, 401)
     generator = torch.Generator().manual_seed(0)
     x_0, e = torch.randn(2, 400, 50, generator=generator, dtype=torch.float64)
-    denoiser = Denoiser(FixedOutput(0.0), process, build("objective", "posterior"), 0.5)
+    denoiser = Denoiser(FixedOutput(0.0), process, build("objective", "posterior"))
     loss = denoiser.loss(0.5 * x_0, denoiser.process.level(t), e)
     assert loss.isfinite().all()
     assert (loss < 4).all()

@@ -170,7 +170,7 @@ class WithShare:
 
     def __init__(self, data: Mixture, share: Tensor) -> None:
         self.data, self.share = data, share
-        self.process = data.process
+        self.process, self.statistics = data.process, data.statistics
 
     def estimate_at(self, x: Tensor, level: Level) -> Estimate:
         return Estimate(self.data.denoise_at(x, level), self.share)

@@ -27,7 +27,7 @@ from ddpm_lightning.objectives.epsilon import EpsilonObjective
 from ddpm_lightning.objectives.karras import KarrasObjective
 from ddpm_lightning.objectives.velocity import VelocityObjective
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import loss_at
+from tests.problems import Gaussian, loss_at
 
 T = 1000
 SCHEDULES = {
@@ -136,7 +136,7 @@ def test_decoder_is_the_discretised_gaussian(noise: str, t: int) -> None:
     x_0 = values.repeat_interleave(len(offsets))[:, None]
     mean = x_0 + std * offsets.repeat(len(values))[:, None]
     steps = torch.zeros(len(x_0), dtype=torch.int64), torch.full((len(x_0),), t)
-    ours = (-step_nats(process, *steps, x_0, Estimate(mean, None))).exp()
+    ours = (-step_nats(Gaussian(process, 0.0, 1.0), *steps, x_0, Estimate(mean, None))).exp()
     exact, near = (bin_probability(cdf, x_0, mean, std)[:, 0] for cdf in (exact_cdf, tanh_cdf))
     print(f"largest: {float((ours / exact - 1).abs().max()):.1e}, from tanh", end=" ")
     print(f"{float((ours - near).abs().max()):.1e}")
@@ -151,7 +151,7 @@ def test_vlb_loss_over_all_steps_is_the_sum_of_the_terms() -> None:
     x_0 = bytes_as_values(normal(num_steps, *SHAPE) / 2)
     noise, epsilon, variance = normal(3, num_steps, *SHAPE).flip(0)
     output = torch.cat([noise + epsilon / 10, variance], dim=1)
-    denoiser = Denoiser(Answer(output), SHORT, EpsilonObjective(), data_std=0.5)
+    denoiser = Denoiser(Answer(output), SHORT, EpsilonObjective())
     ours = loss_at(VLBLoss(), denoiser, x_0, t, noise).mean()
     alpha_bar = along((1 - betas).cumprod(0))
     x_t = alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise
@@ -178,7 +178,7 @@ TARGETS: dict[str, tuple[Objective, Callable[..., Tensor]]] = {
     "v": (VelocityObjective(), lambda alpha, sigma, x_0, noise: alpha * noise - sigma * x_0),
     # Karras et al. 2022, eq. 8: (D - c_skip y) / c_out of y = x_0 + s noise
     "F": (
-        KarrasObjective(S_D),
+        KarrasObjective(),
         lambda alpha, sigma, x_0, noise: (
             (sigma / alpha * x_0 - S_D**2 * noise) / (S_D * (sigma**2 / alpha**2 + S_D**2).sqrt())
         ),
@@ -198,8 +198,8 @@ TARGETS: dict[str, tuple[Objective, Callable[..., Tensor]]] = {
         (SoftMinSNRLoss(GAMMA), "noise", lambda snr: GAMMA / (snr + GAMMA)),
         (SoftMinSNRLoss(S_D**-2), "F", lambda snr: S_D**2 / snr / (1 / snr + S_D**2) ** 2),
         # Karras et al. 2022, table 1 and eq. 8
-        (EDMLoss(S_D), "x_0", lambda snr: (1 / snr + S_D**2) / (S_D**2 / snr)),
-        (EDMLoss(S_D), "F", torch.ones_like),
+        (EDMLoss(), "x_0", lambda snr: (1 / snr + S_D**2) / (S_D**2 / snr)),
+        (EDMLoss(), "F", torch.ones_like),
     ],
 )
 def test_weightings_are_those_of_the_papers(
@@ -212,6 +212,6 @@ def test_weightings_are_those_of_the_papers(
     alpha, sigma = along(alpha_bar.sqrt()), along((1 - alpha_bar).sqrt())
     objective, asked = TARGETS[target]
     error = (output - asked(alpha, sigma, x_0, noise)).square().flatten(1).mean(1)
-    denoiser = Denoiser(Answer(output), SHORT, objective, S_D)
+    denoiser = Denoiser(Answer(output), SHORT, objective)
     expected = weight(alpha_bar / (1 - alpha_bar)) * error
     torch.testing.assert_close(loss_at(loss, denoiser, x_0, t, noise), expected, rtol=1e-10, atol=0)

@@ -165,9 +165,9 @@ def test_what_is_diffused_is_denoised_by_a_perfect_network(
     x_t = process.diffuse(x_0, t, e)
     made = build("objective", objective)
     skip, one = (
-        denoise(Denoiser(FixedOutput(output), process, made, 0.5), x_t, t) for output in (0.0, 1.0)
+        denoise(Denoiser(FixedOutput(output), process, made), x_t, t) for output in (0.0, 1.0)
     )
-    perfect = Denoiser(FixedOutput((x_0 - skip) / (one - skip)), process, made, 0.5)
+    perfect = Denoiser(FixedOutput((x_0 - skip) / (one - skip)), process, made)
     torch.testing.assert_close(denoise(perfect, x_t, t), x_0, rtol=0, atol=1e-10)
     assert (perfect.loss(x_0, perfect.process.level(t), e) < 1e-12).all()
 

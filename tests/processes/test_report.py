@@ -8,13 +8,13 @@ from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import CHAINS, FLOOR, NOISES, PROCESSES, Betas, ScheduledType, build
+from tests.problems import CHAINS, NOISES, PROCESSES, Betas, ScheduledType, build
 
-report = partial(describe, floor=FLOOR)
+report = partial(describe, shape=(1, 1))
 
 
 def test_median_hybrid_is_reported_with_its_known_figures() -> None:
-    found = report(MedianProcess(build("noise", "hybrid", num_steps=1000)), 0.5)
+    found = report(MedianProcess(build("noise", "hybrid", num_steps=1000)))
     assert (found.num_steps, found.num_rises, found.num_zero_betas) == (1000, 499, 498)
     assert found.num_usable == 252
     assert found.warnings == [
@@ -26,30 +26,50 @@ def test_median_hybrid_is_reported_with_its_known_figures() -> None:
 
 
 def test_standard_hybrid_has_snr_one_after_step_76() -> None:
-    found = report(StandardProcess(build("noise", "hybrid", num_steps=1000)), 0.5)
+    found = report(StandardProcess(build("noise", "hybrid", num_steps=1000)))
     assert found.crossing == 76
     assert found.num_rises == 0
 
 
 def test_standard_linear_is_reported_as_ho_et_al_describe_it() -> None:
-    """alpha_T^2 = 4.04e-5, so that log-SNR ends at -10.1; section 4: L_T of 1e-5 bits for std 1."""
-    found = report(StandardProcess(build("noise", "linear", num_steps=1000)), 1.0)
+    """alpha_T^2 = 4.04e-5, so that log-SNR ends at -10.1; data of std 1/2."""
+    found = report(StandardProcess(build("noise", "linear", num_steps=1000)))
     assert found.log_snr_first == pytest.approx(9.21, abs=0.005)  # log(0.9999 / 0.0001)
     assert found.log_snr_last == pytest.approx(-10.12, abs=0.005)
-    assert found.terminal_nats == pytest.approx(4.04e-5 / 2, rel=0.01)
+    assert found.terminal_nats == pytest.approx(4.04e-5 / 8, rel=0.01)
     assert found.wide_share == pytest.approx(0.006)  # t = 995..1000
     assert found.warnings == []
 
 
 @pytest.mark.parametrize("noise", ["linear", "cosine", "sigmoid", "hybrid_blend"])
 def test_ordinary_choices_are_not_warned_of(noise: str) -> None:
-    assert report(StandardProcess(build("noise", noise)), 0.5).warnings == []
+    assert report(StandardProcess(build("noise", noise))).warnings == []
 
 
 def test_a_prior_that_misses_the_data_is_warned_of() -> None:
-    found = report(StandardProcess(Betas([0.1] * 10)), 0.5)  # alpha^2 = 0.9^10 = 0.35
-    assert found.terminal_nats == pytest.approx(0.25 / 2 * 0.9**10 / (1 - 0.9**10), rel=1e-12)
-    assert "the prior misses 0.067 nats a value" in found.warnings[0]
+    """alpha^2 = 0.9^10 = 0.35."""
+    found = describe(StandardProcess(Betas([0.1] * 10)), (1, 3, 2, 4, 4))
+    assert found.terminal_nats == pytest.approx(96 / 8 * 0.9**10 / (1 - 0.9**10), rel=1e-12)
+    assert "the prior misses 6.4 nats a clip" in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("process_type", "noise", "nats"),
+    [
+        (MedianProcess, "linear", 43),
+        (StandardProcess, "scaled_linear", 115),
+        (MedianProcess, "cosine", 0),
+        (StandardProcess, "cosine", 0),
+        (StandardProcess, "linear", 1),
+    ],
+)
+def test_the_prior_misses_what_is_known_of_a_clip(
+    process_type: ScheduledType, noise: str, nats: float
+) -> None:
+    """16 frames of 64x64 in colour: what is left of x_0 at t = T, for data of std 1/2."""
+    found = describe(process_type(build("noise", noise, num_steps=1000)), (1, 3, 16, 64, 64))
+    assert found.terminal_nats == pytest.approx(nats, abs=0.5)
+    assert any("nats a clip" in warning for warning in found.warnings) == (nats > 0)
 
 
 @pytest.mark.parametrize("process_type", PROCESSES)
@@ -58,7 +78,7 @@ def test_a_prior_that_misses_the_data_is_warned_of() -> None:
 def test_every_process_is_described(
     process_type: type[GaussianProcess], noise: str, num_steps: int
 ) -> None:
-    found = report(process_type(build("noise", noise, num_steps=num_steps)), 0.5)
+    found = report(process_type(build("noise", noise, num_steps=num_steps)))
     assert found.num_usable >= 1
     assert process_type not in CHAINS or found.num_usable <= num_steps
     assert 0 <= found.num_rises < num_steps
@@ -70,4 +90,4 @@ def test_every_process_is_described(
 @pytest.mark.parametrize("process_type", PROCESSES)
 def test_a_schedule_without_noise_is_refused(process_type: ScheduledType) -> None:
     with pytest.raises(ValueError, match="adds no noise at any step"):
-        report(process_type(Betas([0.0, 0.0])), 0.5)
+        report(process_type(Betas([0.0, 0.0])))

@@ -16,7 +16,7 @@ from ddpm_lightning.plots.curves import read_metrics
 from tests.commands import newest_run, spawn
 
 FILE = Path(__file__).with_name("golden.json")
-NAMES = ("train/loss", "val/loss", "val/clean_mse")
+NAMES = ("train/loss", "val/loss", "val/error")
 COMMON = (
     "logger=csv",
     "trainer.accelerator=cpu",

@@ -11,7 +11,7 @@ from tests.commands import ROOT
 
 COMMANDS = {
     "sample": ["checkpoint=last", "num_samples=1", "sampler.num_evaluations=2"],
-    "evaluate": ["checkpoint=last", "num_draws=1"],
+    "evaluate": ["checkpoint=last"],
     "export": ["checkpoint=last"],
     "inspect_data": ["data=gif_folder", "data.path=gifs", "data.size=8", "num_samples=2"],
 }

@@ -119,7 +119,14 @@ def test_a_run_killed_again_and_again_is_the_same_to_the_bit(
     curves = [read_metrics(path.parent / "metrics.csv") for path in checkpoints]
     names = [name for name in curves[0] if "by_log_snr/" in name]
     assert {name.split("/")[0] for name in names} == {"train_by_log_snr", "val_by_log_snr"}
-    for name in (*names, "train/loss", "val/loss", "train/grad_norm", "train/learning_rate"):
+    for name in (
+        *names,
+        "train/loss",
+        "val/loss",
+        "val/error",
+        "train/grad_norm",
+        "train/learning_rate",
+    ):
         assert curves[0][name] == curves[1][name]
     assert not list(checkpoints[1].glob(".*"))
     status = json.loads((folder / "out" / "status.json").read_text())

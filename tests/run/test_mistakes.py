@@ -141,7 +141,7 @@ MISTAKES = {
     ),
     "an option that has another place now": (
         ["model.data_std=0.3"],
-        ["model.data_std=0.3: model.data_std is now model.denoiser.data_std"],
+        ["model.data_std=0.3: model.data_std is now measured on the training clips"],
     ),
     "a variance that is not learned": (
         ["sampler.variance=null"],

@@ -36,8 +36,14 @@ def test_a_run_leaves_config_checkpoints_pictures_and_curves(trained: Path) -> N
 
 def test_metrics_hold_all_that_is_promised(trained: Path) -> None:
     metrics = read_metrics(trained / "metrics.csv")
-    expected = {"train/loss", "val/loss", "train/grad_norm", "train/clips_per_s", "train/data_wait"}
-    expected |= {
+    expected = {
+        "train/loss",
+        "val/loss",
+        "val/error",
+        "val/error_se",
+        "train/grad_norm",
+        "train/clips_per_s",
+        "train/data_wait",
         "train/learning_rate",
         "train/ema_distance",
         "train/memory_gib",
@@ -45,7 +51,7 @@ def test_metrics_hold_all_that_is_promised(trained: Path) -> None:
         "grad_norm/down_0",
     }
     assert expected <= set(metrics)
-    for group in ("train_by_log_snr/", "val_by_log_snr/"):
+    for group in ("train_by_log_snr/", "val_by_log_snr/", "val_error_at/"):
         assert any(name.startswith(group) for name in metrics)
     assert 0 <= metrics["train/data_wait"][1][-1] <= 1
     assert metrics["train/clips_per_s"][1][-1] > 0

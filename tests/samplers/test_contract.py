@@ -41,7 +41,7 @@ class Watched:
     """An estimator that keeps what it was asked and what it said."""
 
     def __init__(self, data: Mixture) -> None:
-        self.process = data.process
+        self.process, self.statistics = data.process, data.statistics
         self.log_snrs: list[float] = []
         self.seen: list[tuple[Tensor, Tensor]] = []
         self._data = data
@@ -349,7 +349,7 @@ def test_no_walk_waits_for_the_accelerator(
 ) -> None:
     """And the same generators, on the CPU, give the same clips there as here: float32."""
     process = process_under(process_type, "hybrid")
-    denoiser = Denoiser(Blend(), process, build("objective", "velocity"), data_std=0.5)
+    denoiser = Denoiser(Blend(), process, build("objective", "velocity"))
     for words in ((), ("sampler/thresholding=dynamic",)):
         sampler = member(name, *words, num_evaluations=9)
         there, here = (

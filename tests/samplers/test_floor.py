@@ -12,6 +12,7 @@ from ddpm_lightning.objectives.base import Objective
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.walk import Point
+from ddpm_lightning.statistics import Statistics
 from tests.problems import CHAINS, build, noises, options, process_under
 from tests.samplers.shared import free, member, sampled
 
@@ -28,6 +29,7 @@ class Brightness:
 
     def __init__(self, process: GaussianProcess, mean: float, texture: float) -> None:
         self.process, self.mean, self.texture = process, mean, texture
+        self.statistics = Statistics()
         self.objective: Objective | None = None
         self.common_error = self.own_error = 0.0
         self.generator = torch.Generator().manual_seed(1)

@@ -99,7 +99,7 @@ def test_average_equals_the_recursion_in_closed_form() -> None:
     process = StandardProcess(CosineSchedule(4, 0.008, 0.9999))
     network = tiny_network()
     copied = copy.deepcopy(network)
-    raw, average = (Denoiser(n, process, VelocityObjective(), 0.5) for n in (network, copied))
+    raw, average = (Denoiser(n, process, VelocityObjective()) for n in (network, copied))
     ema = EMA({"ema": ConstantDecay(0.28)}, "")
     parameter, averaged = network.entry.weight, copied.entry.weight
     with torch.no_grad():

@@ -93,9 +93,7 @@ def test_once_a_first_validation_is_over_a_run_compiles_nothing_more() -> None:
         temporal_attention=[True],
     )
     process, velocity = process_under(StandardProcess, "cosine"), build("objective", "velocity")
-    raw, average = (
-        Denoiser(n, process, velocity, data_std=0.5) for n in (network, copy.deepcopy(network))
-    )
+    raw, average = (Denoiser(n, process, velocity) for n in (network, copy.deepcopy(network)))
     counter = CompileCounter()
     for denoiser in (raw, average):
         denoiser.network.compile(backend=counter, fullgraph=True)

@@ -7,6 +7,8 @@ from torch import Tensor
 from ddpm_lightning.data.clip import to_float
 from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.evaluation.levels import LevelErrors
+from ddpm_lightning.evaluation.losses import LossByLogSNR, fixed_pairs
 from ddpm_lightning.level import Level, log_snr_floor
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.networks.unet3d import UNet3D
@@ -173,16 +175,19 @@ def test_a_few_steps_lower_every_loss(process_type: type[GaussianProcess], loss:
 
 
 @every_loss
-def test_validation_measures_the_same_error_under_every_loss(loss: str) -> None:
-    """val/loss is the plain one on the objective's target: runs with other losses compare."""
+def test_validation_measures_the_loss_that_is_trained_and_an_error_that_no_loss_changes(
+    loss: str,
+) -> None:
+    """A network starts at 0, with one output or two, so that all have the same error."""
     process = process_under(StandardProcess, "cosine", 50)
-    model = module(process, build("loss", loss))
-    model.on_validation_epoch_start()
-    model.validation_step(batch(), 0)
-    means = model._val_losses.mean()
-    # A network starts at 0, with one output or two: the loss is the mean square of v.
-    assert 0.3 < means["loss"] < 2
-    expected = module(process, build("loss", "simple"))
-    expected.on_validation_epoch_start()
-    expected.validation_step(batch(), 0)
-    assert means == pytest.approx(expected._val_losses.mean(), rel=1e-6)
+    models = [module(process, build("loss", name)) for name in (loss, "simple")]
+    for model in models:
+        model._val_errors = LevelErrors(num_clips=4)
+        model._val_losses = LossByLogSNR(model.loss, model.times)
+        model.validation_step(batch(), 0)
+    model, simple = models
+    assert model._val_errors.mean() == pytest.approx(simple._val_errors.mean(), rel=1e-6)
+    x_0 = to_float(batch().clip)
+    t, noise = fixed_pairs(model.times, process, batch().index, 0, 1, x_0.shape[1:])
+    expected = model.loss(model.denoiser, x_0, t, process.level(t), noise).mean()
+    assert model._val_losses.mean() == pytest.approx(expected.item(), rel=1e-5)

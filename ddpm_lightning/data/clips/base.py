@@ -4,10 +4,12 @@ Whoever trains passes ranks and accumulation to the loaders, so no framework is 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor
 
 from ddpm_lightning.data.clip import clip_format
 from ddpm_lightning.data.dataset import ClipDataset
@@ -113,6 +115,16 @@ class ClipData(ABC):
         self.num_first = num_first
         self.train_set = ClipDataset(store, train, self.windows, flip=self.flip, seed=self.seed)
         self.val_set = ClipDataset(store, val, replace(self.windows, random=False))
+
+    def examples(self, most: int) -> Iterator[Tensor]:
+        """Yield the first windows of training clips, uint8 (F, H, W, C), at most so many, spread
+        evenly over them.
+        """
+        clips = ClipDataset(
+            self.train_set.store, self.train_set.indices, replace(self.windows, random=False)
+        )
+        for i in range(0, len(clips), -(-len(clips) // most)):
+            yield clips[i].clip[0]
 
     @property
     def skipped(self) -> dict[str, int]:

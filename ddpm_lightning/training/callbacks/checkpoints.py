@@ -38,7 +38,7 @@ class Checkpoints(Checkpoint):
         every_n_steps: PositiveInt,
         every_n_minutes: PositiveFloat | None = 30,
         keep: PositiveInt = 2,
-        monitor: str = "val/loss",
+        monitor: str = "val/error",
     ) -> None:
         self.directory = Path(directory)
         self.every_n_steps = every_n_steps

@@ -11,7 +11,7 @@ from ddpm_lightning.training.callbacks.throughput import is_logging_step
 
 LABELS = {
     "train/loss": ("loss", "{:.4f}"),
-    "val/loss": ("val", "{:.4f}"),
+    "val/error": ("val/error", "{:.4f}"),
     "train/clips_per_s": ("clips/s", "{:.0f}"),
     "train/data_wait": ("data wait", "{:.1%}"),
 }

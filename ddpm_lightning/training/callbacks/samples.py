@@ -110,7 +110,8 @@ class SampleGrid(pl.Callback):
     def _write(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str, film: str | None
     ) -> None:
-        states = ReverseFilm()
+        assert isinstance(pl_module, DiffusionModule)
+        states = ReverseFilm(pl_module.denoiser.statistics.restore)
         clips = self._sample(trainer, pl_module, self.sampler, states.record if film else None)
         self._show(trainer, "samples", save_grid(clips, *self._place(trainer, name)))
         if film:
@@ -142,13 +143,14 @@ class SampleGrid(pl.Callback):
         was_training = denoiser.training
         denoiser.eval()
         try:
-            return sampler.sample(
+            x = sampler.sample(
                 denoiser,
                 (self.num_samples, form.channels, form.num_frames, form.height, form.width),
                 generator=per_sample_generators(self.seed, range(self.num_samples)),
                 device=pl_module.device,
                 callback=step,
             )
+            return denoiser.statistics.restore(x)
         finally:
             denoiser.train(was_training)
 

@@ -48,10 +48,10 @@ class ScheduleCurve(pl.Callback):
         process = pl_module.denoiser.process
         module = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(module, ClipDataModule)
-        floor = log_snr_floor((1, *module.data.format.shape))
-        report = describe(process, pl_module.denoiser.data_std, floor)
+        shape = (1, *module.data.format.shape)
+        report = describe(process, shape)
         lines = [str(report), *report.warnings]
         title = "\n".join(textwrap.fill(line, 60) for line in lines)
-        save_log_snr({title: {type(process).__name__: process}}, floor, self.path)
+        save_log_snr({title: {type(process).__name__: process}}, log_snr_floor(shape), self.path)
         for logger in trainer.loggers:
             log_picture(logger, "log_snr", self.path, trainer.global_step)

@@ -1,0 +1,152 @@
+"""Ranks the jobs of a sweep by a metric, where its values can be compared across what they vary.
+
+The loss that is trained cannot be compared between chains or schedules: one exact denoiser scores
+0.357 on standard x hybrid and 0.500 on median x cosine. Such values are shown without a winner, and
+why. `val/error` can: it is averaged over those levels of log-SNR that all jobs were trained at.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ddpm_lightning.plots.curves import BY_LEVEL, read_metrics
+
+# Nodes of a configuration that change what is learned, not what a number means.
+LEARNING = (
+    *("network", "optimizer", "trainer", "callbacks", "seed", "logger", "sweep"),
+    *("model.warmup_steps", "model.cooldown", "model.compile", "model.seed", "model.optimizer"),
+    *("data.batch_size", "data.num_workers", "data.flip", "data.fps_jitter", "data.seed"),
+    *("run_name", "run_dir", "run_id", "run_group", "outputs_dir"),
+)
+ALL_BUT_DATA = (*LEARNING, "model", "noise", "objective", "loss", "times", "sampler")
+ERROR = "val/error"
+
+
+class Metric(NamedTuple):
+    """The direction of a metric, and the nodes that may differ between values that are compared."""
+
+    less_is_better: bool
+    comparable_across: tuple[str, ...]
+
+
+METRICS = {
+    ERROR: Metric(True, ALL_BUT_DATA),
+    "val/loss": Metric(True, LEARNING),
+    "train/loss": Metric(True, LEARNING),
+    "val/quality_spatial": Metric(True, ALL_BUT_DATA),
+    "val/quality_temporal": Metric(True, ALL_BUT_DATA),
+    "train/clips_per_s": Metric(False, (*ALL_BUT_DATA, "data")),
+}
+
+
+class Score(NamedTuple):
+    """A job's best value and its standard error over validation clips, if that is known."""
+
+    value: float
+    standard_error: float | None = None
+
+
+class Ranking(NamedTuple):
+    """Scores of the jobs; None for one without values.
+
+    best: number of the best job; None where none may be called that.
+    note: what a reader of the scores must know, or nothing.
+    """
+
+    metric: str
+    scores: list[Score | None]
+    best: int | None
+    note: str
+
+
+def rank(name: str, metrics: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> Ranking:
+    """Rank jobs by a metric.
+
+    Args:
+        metrics: metrics.csv of each job, which need not exist.
+        configs: their configurations, interpolations unresolved.
+    """
+    series = [read_metrics(path) if path.is_file() else {} for path in metrics]
+    metric = METRICS.get(name)
+    less = metric is None or metric.less_is_better
+    columns, note = [name], ""
+    if name == ERROR and (levels := common_levels(series)):
+        columns, num_all = levels, max(_num_levels(of_job) for of_job in series)
+        if len(levels) < num_all:
+            note = f"mean over the {len(levels)} levels of log-SNR that all jobs were trained at"
+    scores = [_score(of_job, columns, less, f"{name}_se") for of_job in series]
+    measured = {i: score for i, score in enumerate(scores) if score is not None}
+    if metric is None:
+        return Ranking(
+            name, scores, None, f"no best: whether less of {name} is better is not known"
+        )
+    if keys := obstacles(name, configs):
+        shown = ", ".join(keys[:3]) + (" .." if len(keys) > 3 else "")
+        return Ranking(name, scores, None, f"no best: {name} cannot be compared across {shown}")
+    if not measured:
+        return Ranking(name, scores, None, note)
+    sign = 1 if less else -1
+    best = min(measured, key=lambda i: sign * measured[i].value)
+    if near := [i for i in measured if i != best and _is_near(measured[i], measured[best])]:
+        jobs = ", ".join(map(str, near))
+        note = "; ".join(filter(None, [note, f"within two standard errors of the best: {jobs}"]))
+    return Ranking(name, scores, best, note)
+
+
+def obstacles(name: str, configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys in which configurations differ that forbid to compare this metric."""
+    metric = METRICS.get(name)
+    allowed = metric.comparable_across if metric else ()
+    return [key for key in varied(configs) if not _within(key, allowed)]
+
+
+def common_levels(series: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the levels that every job with values was trained at."""
+    names = [{n for n in of_job if n.startswith(BY_LEVEL)} for of_job in series if of_job]
+    return sorted(set.intersection(*names)) if names else []
+
+
+def varied(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys in which configurations differ."""
+    first, *others = [dict(_leaves(config)) for config in configs]
+    return sorted({k for o in others for k in first.keys() | o.keys() if first.get(k) != o.get(k)})
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    leaves = []
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        leaves += _leaves(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
+    return leaves
+
+
+def _within(key: str, nodes: tuple[str, ...]) -> bool:
+    return any(key == node or key.startswith(f"{node}.") for node in nodes)
+
+
+def _num_levels(of_job: Mapping[str, Any]) -> int:
+    return sum(name.startswith(BY_LEVEL) for name in of_job)
+
+
+def _score(
+    of_job: Mapping[str, tuple[list[float], list[float]]], columns: list[str], less: bool, se: str
+) -> Score | None:
+    """Return the best finite mean of columns at a step, with the standard error there."""
+    if not set(columns) <= of_job.keys():
+        return None
+    at_step = [dict(zip(*of_job[column], strict=True)) for column in columns]
+    steps = set.intersection(*(set(values) for values in at_step))
+    means = {s: sum(values[s] for values in at_step) / len(at_step) for s in steps}
+    means = {step: mean for step, mean in means.items() if math.isfinite(mean)}
+    if not means:
+        return None
+    step = (min if less else max)(means, key=lambda s: means[s])
+    errors = dict(zip(*of_job.get(se, ((), ())), strict=True))
+    error = errors.get(step)
+    return Score(means[step], error if error is not None and math.isfinite(error) else None)
+
+
+def _is_near(score: Score, best: Score) -> bool:
+    errors = [e for e in (score.standard_error, best.standard_error) if e is not None]
+    return abs(score.value - best.value) < 2 * math.hypot(*errors) if errors else False
