@@ -6,6 +6,7 @@ in the place of the samples score against as many held-out ones.
 """
 
 from abc import abstractmethod
+from math import inf
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from ddpm_lightning.evaluation.distances import Distance, Scale, floor, interval
 from ddpm_lightning.evaluation.features.base import Extractor, Features
 from ddpm_lightning.evaluation.features.pixels import Pixels
-from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, Measure, Result
+from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, Measure, Result, around
 from ddpm_lightning.evaluation.subject import Reference, Subject
 
 PIXELS = Pixels()
@@ -89,9 +90,13 @@ class DistanceMeasure(FeatureMeasure):
             for name, distance in self.distances().items():
                 full_name = f"{kind}_{name}" if name else kind
                 results[full_name] = self._compared(
-                    distance, scale(samples), scale(train), scale(held_out)
+                    name, distance, scale(samples), scale(train), scale(held_out)
                 )
         return results
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        """Return between which values a number lies."""
+        return -inf, inf
 
     @abstractmethod
     def distances(self) -> dict[str, Distance]:
@@ -100,14 +105,14 @@ class DistanceMeasure(FeatureMeasure):
         """
 
     def _compared(
-        self, distance: Distance, samples: Tensor, train: Tensor, held_out: Tensor
+        self, name: str, distance: Distance, samples: Tensor, train: Tensor, held_out: Tensor
     ) -> Result:
         estimate = interval(distance, samples, held_out, self.num_subsamples)
         sizes = len(samples), len(held_out)
         return Result(
             estimate.value,
             estimate.standard_error,
-            (estimate.low, estimate.high),
+            around(estimate.value, estimate.standard_error, *self.bounds(name)),
             floor(distance, torch.cat([train, held_out]), *sizes, self.num_subsamples),
             {"num_clips": len(held_out), "num_features": samples.shape[1]},
         )
