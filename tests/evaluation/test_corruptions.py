@@ -114,7 +114,7 @@ def test_pixels_see_broken_motion_in_the_temporal_features_alone(tmp_path: Path)
     features = Pixels().pair(real)
     scales = [Scale.of(known[:n]) for known in features]
     standard = [scale(known) for scale, known in zip(scales, features, strict=True)]
-    deviations = [floor(polynomial_mmd, known, n).std for known in standard]
+    deviations = [floor(polynomial_mmd, known, n, n).std for known in standard]
 
     def sigmas(name: str) -> list[float]:
         corrupted = Pixels().pair(corrupt(name, samples))
