@@ -19,7 +19,7 @@ from ddpm_lightning.evaluation.subject import Reference, Subject
 
 PIXELS = Pixels()
 MIN_CLIPS = 32  # samples, and held-out clips
-MAX_REAL = 4096  # training clips, drawn by a seed, of which scale and floor are made
+MAX_REAL = 4096  # training clips, or as many as samples, of which scale and floor are made
 
 
 class FeatureMeasure(Measure):
@@ -82,7 +82,7 @@ class DistanceMeasure(FeatureMeasure):
     num_subsamples = 200
 
     def __call__(self, subject: Subject) -> dict[str, Result]:
-        sets = self.features(subject, MAX_REAL)
+        sets = self.features(subject, max(MAX_REAL, subject.num_samples))
         results: dict[str, Result] = {}
         for kind in Features._fields:
             samples, train, held_out = (getattr(features, kind) for features in sets)
