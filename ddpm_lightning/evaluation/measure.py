@@ -8,7 +8,7 @@ that is not comparable. Measures are of a denoiser on clips, or of samples again
 import json
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
-from math import isnan
+from math import inf, isnan
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,11 @@ def mean_of_clips(values: Tensor, **facts: Any) -> Result:
         return Result(value, facts=facts)
     half = float(student_t.ppf(0.975, len(values) - 1)) * error
     return Result(value, error, (value - half, value + half), facts=facts)
+
+
+def around(value: float, error: float, low: float = -inf, high: float = inf) -> tuple[float, float]:
+    """Return where a normal law has 95 %, within what is possible."""
+    return max(value - 1.96 * error, low), min(value + 1.96 * error, high)
 
 
 class Measure(ABC):

@@ -99,16 +99,7 @@ def build_subjects(
     """Return what is measured, by the names of weights."""
     device: torch.device = choose_device(config["device"])
     sampler = build_sampler(config["sampler"] or run.config["sampler"])
-    with user_errors("model"):
-        loss, times = (
-            instantiate(run.config["model"][key], _convert_="all") for key in ("loss", "times")
-        )
-    if isinstance(loss, nn.Module):  # it has learned something, too
-        state = read_checkpoint(run.checkpoint)["state_dict"]
-        prefix = "loss."
-        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        loss.load_state_dict(own)
-        loss.to(device).eval()
+    training = build_training(run, device)
     return {
         weights: Subject(
             denoiser.to(device),
@@ -117,10 +108,24 @@ def build_subjects(
             sampler,
             config["num_samples"],
             config["seed"],
-            Training(loss, times),
+            training,
         )
         for weights, denoiser in denoisers.items()
     }
+
+
+def build_training(run: Run, device: torch.device) -> Training:
+    """Return what a run was trained with; a loss that learns, as it had learned."""
+    with user_errors("model"):
+        loss, times = (
+            instantiate(run.config["model"][key], _convert_="all") for key in ("loss", "times")
+        )
+    if isinstance(loss, nn.Module):
+        state = read_checkpoint(run.checkpoint)["state_dict"]
+        own = {key.removeprefix("loss."): v for key, v in state.items() if key.startswith("loss.")}
+        loss.load_state_dict(own)
+        loss.to(device)
+    return Training(loss, times)
 
 
 def open_data(run: Run, moved: Node) -> ClipData:

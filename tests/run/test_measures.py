@@ -18,10 +18,13 @@ FEW = [*SMALL, "sampler=ddim", "sampler.num_evaluations=2"]
 
 @pytest.fixture(scope="session")
 def digits_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a finished run on 100 moving digits, of which a part is held out."""
+    """The directory of a finished run on 100 moving digits, of which a part is held out, with a
+    loss that learns too.
+    """
     folder = tmp_path_factory.mktemp("digits")
     data = ["data=moving_digits", "data.source.num_clips=100", "data.val_fraction=0.4"]
     tiny = [w for w in TINY if not w.startswith(("data=", "data.path", "data.val_fraction"))]
+    data += ["loss=uncertainty"]
     quality = ["callbacks.quality.every_n_validations=2", "callbacks.quality.num_samples=32"]
     result = spawn(folder, "train", *tiny, *data, *quality, "data.path=digits", "logger=csv")
     assert result.code == 0, result.err
@@ -74,13 +77,17 @@ def test_a_curve_has_a_row_for_each_sampler_and_number_of_calls(call: Call, digi
 
 def test_training_logs_what_evaluating_measures(call: Call, digits: Path) -> None:
     metrics = read_metrics(digits / "metrics.csv")
-    words = ["measure=quality", "num_samples=32", "batch_size=2"]  # as in training
+    words = ["measure=[quality,trained_loss,levels]", "num_samples=32", "batch_size=2"]
+    words += ["measure.trained_loss.num_draws=1"]  # as in training
     result = call("evaluate", f"checkpoint={digits}", *words)
     assert result.code == 0, result.err
     for card in json.loads((digits / "evaluation" / "quality.json").read_text()):
         steps, values = metrics[f"val/{card['name'].replace('/', '_')}"]
         assert len(steps) == 1  # of two validations, the second
         assert values[0] == pytest.approx(card["value"], rel=1e-5)  # float32 in the logger
+    for name, metric in {"trained_loss": "val/loss", "levels": "val/error"}.items():
+        (card,) = json.loads((digits / "evaluation" / f"{name}.json").read_text())
+        assert metrics[metric][1][-1] == pytest.approx(card["value"], rel=1e-5)
 
 
 def test_what_cannot_be_measured_is_refused_in_a_line(call: Call, digits: Path) -> None:

@@ -5,6 +5,7 @@ clip to its k-th neighbour. A perfect model does not score 1: see the floor.
 """
 
 from functools import partial
+from math import inf
 
 from pydantic import PositiveInt
 from torch import Tensor
@@ -40,3 +41,6 @@ class Coverage(DistanceMeasure):
             return float(getattr(precision_recall_density_coverage(x, y, self.k), name))
 
         return {name: partial(part, name=name) for name in Manifold._fields}
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        return 0.0, inf if name == "density" else 1.0

@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm_lightning.data.sources.moving_digits import MovingDigits
 from ddpm_lightning.evaluation.digits import agreement, bounce_error, speed_deviation
 from ddpm_lightning.evaluation.distances import Floor
-from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, Measure, Result
+from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, Measure, Result, around
 from ddpm_lightning.evaluation.subject import Subject
 
 
@@ -34,8 +34,8 @@ class DigitMeasure(Measure):
             "mean": Result(
                 value,
                 error,
-                (value - 1.96 * error, value + 1.96 * error),
-                Floor(real, std, real - 1.96 * std, real + 1.96 * std),
+                around(value, error),
+                Floor(real, std, *around(real, std)),
                 {"num_clips": num_clips},
             )
         }

@@ -6,6 +6,7 @@ the place of the samples score against as many others, training and held-out cli
 """
 
 from abc import abstractmethod
+from math import inf
 
 import torch
 from torch import Tensor
@@ -13,12 +14,12 @@ from torch import Tensor
 from ddpm_lightning.evaluation.distances import Distance, Scale, floor, interval
 from ddpm_lightning.evaluation.features.base import Extractor, Features
 from ddpm_lightning.evaluation.features.pixels import Pixels
-from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, Measure, Result
+from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, Measure, Result, around
 from ddpm_lightning.evaluation.subject import Reference, Subject
 
 PIXELS = Pixels()
 MIN_CLIPS = 32  # samples, and held-out clips
-MAX_REAL = 4096  # training clips, drawn by a seed, of which scale and floor are made
+MAX_REAL = 4096  # training clips, or as many as samples, of which scale and floor are made
 
 
 class FeatureMeasure(Measure):
@@ -86,7 +87,7 @@ class DistanceMeasure(FeatureMeasure):
     num_subsamples = 200
 
     def __call__(self, subject: Subject) -> dict[str, Result]:
-        sets = self.features(subject, MAX_REAL)
+        sets = self.features(subject, max(MAX_REAL, subject.num_samples))
         results: dict[str, Result] = {}
         for kind in Features._fields:
             samples, train, held_out = (getattr(features, kind) for features in sets)
@@ -94,9 +95,13 @@ class DistanceMeasure(FeatureMeasure):
             for name, distance in self.distances().items():
                 full_name = f"{kind}_{name}" if name else kind
                 results[full_name] = self._compared(
-                    distance, scale(samples), scale(train), scale(held_out)
+                    name, distance, scale(samples), scale(train), scale(held_out)
                 )
         return results
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        """Return between which values a number lies."""
+        return -inf, inf
 
     @abstractmethod
     def distances(self) -> dict[str, Distance]:
@@ -105,14 +110,14 @@ class DistanceMeasure(FeatureMeasure):
         """
 
     def _compared(
-        self, distance: Distance, samples: Tensor, train: Tensor, held_out: Tensor
+        self, name: str, distance: Distance, samples: Tensor, train: Tensor, held_out: Tensor
     ) -> Result:
         estimate = interval(distance, samples, held_out, self.num_subsamples)
         sizes = len(samples), len(held_out)
         return Result(
             estimate.value,
             estimate.standard_error,
-            (estimate.low, estimate.high),
+            around(estimate.value, estimate.standard_error, *self.bounds(name)),
             floor(distance, torch.cat([train, held_out]), *sizes, self.num_subsamples),
             {"num_clips": len(held_out), "num_features": samples.shape[1]},
         )

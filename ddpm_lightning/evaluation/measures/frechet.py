@@ -3,6 +3,8 @@
 Only where clips outnumber features by far: its bias falls like features / clips.
 """
 
+from math import inf
+
 from ddpm_lightning.evaluation.distances import (
     Distance,
     refuse_few_per_feature,
@@ -25,3 +27,6 @@ class Frechet(DistanceMeasure):
     def check(self, num_samples: int, held_out: Features) -> None:
         for features in held_out:
             refuse_few_per_feature(min(num_samples, len(features)), features.shape[1])
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        return 0.0, inf

@@ -6,7 +6,7 @@
 from math import isnan
 
 from ddpm_lightning.evaluation.levels import LEVELS, covered, measure_levels
-from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, Measure, Result
+from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, Measure, Result, around
 from ddpm_lightning.evaluation.report import aligned
 from ddpm_lightning.evaluation.subject import Subject
 from ddpm_lightning.level import log_snr_floor
@@ -33,8 +33,7 @@ class Levels(Measure):
         facts = {"num_clips": num_clips, "by_level": rows}
         if isnan(error):
             return {"error": Result(value, facts=facts)}
-        interval = value - 1.96 * error, value + 1.96 * error
-        return {"error": Result(value, error, interval, facts=facts)}
+        return {"error": Result(value, error, around(value, error, low=0.0), facts=facts)}
 
     def details(self, results: dict[str, Result]) -> str:
         """Return the errors by level; a star marks levels that the run was not trained at."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ddpm_lightning.data.order import Sample
 from ddpm_lightning.evaluation.distances import Floor
 from ddpm_lightning.evaluation.features.base import Extractor
-from ddpm_lightning.evaluation.measure import Result
+from ddpm_lightning.evaluation.measure import Result, around
 from ddpm_lightning.evaluation.measures.distances import PIXELS, FeatureMeasure
 from ddpm_lightning.evaluation.memorisation import memorisation
 from ddpm_lightning.evaluation.subject import Subject
@@ -44,7 +44,7 @@ class Memorisation(FeatureMeasure):
         samples, train, held_out = self.features(subject, None)
         n, m = len(samples.spatial), len(held_out.spatial)
         std = ((n + m + 1) / (12 * n * m)) ** 0.5
-        floor = Floor(0.5, std, 0.5 - 1.96 * std, 0.5 + 1.96 * std)
+        floor = Floor(0.5, std, *around(0.5, std, 0.0, 1.0))
         results = {}
         for name, kind in KINDS.items():
             answer = memorisation(*(getattr(part, kind) for part in (samples, train, held_out)))
@@ -53,7 +53,7 @@ class Memorisation(FeatureMeasure):
             results[name] = Result(
                 answer.value,
                 error,
-                (answer.value - 1.96 * error, answer.value + 1.96 * error),
+                around(answer.value, error, 0.0, 1.0),
                 floor,
                 {
                     "num_clips": m,

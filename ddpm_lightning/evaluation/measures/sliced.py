@@ -5,6 +5,7 @@ In the units of the features, after a scale that gives them mean square 1. Unlik
 """
 
 from functools import partial
+from math import inf
 
 from pydantic import PositiveInt
 
@@ -31,3 +32,6 @@ class SlicedWasserstein(DistanceMeasure):
 
     def distances(self) -> dict[str, Distance]:
         return {"": partial(sliced_wasserstein, num_projections=self.num_projections)}
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        return 0.0, inf
