@@ -10,7 +10,7 @@ starts Python itself, where what a new interpreter does is its subject:
     run/test_ingest         ingest.py: Hydra's launchers start its jobs, and torch is not imported
     run/test_interrupted    a signal before the first step, while modules are imported
     run/test_killed         two ranks: Lightning reads the rank from the environment at its import
-    run/test_mistakes       --help, mistakes, broken YAML: what is printed, and what is not imported
+    run/test_mistakes       mistakes, broken YAML: what is printed, and what is not imported
     run/test_ranks          ranks, started by Lightning, torchrun and srun
     run/test_secrets        a sweep, whose jobs inherit secrets in the environment
     run/test_sweep          sweeps and their jobs; ranks that disagree

@@ -33,6 +33,7 @@ Process = TypeVar("Process", bound=GaussianProcess)
 # Classes of processes that are constructed from a schedule.
 ScheduledType = type[AutoregressiveProcess] | type[VariancePreservingProcess]
 
+OF_EVALUATE = ("likelihood", "measure", "extractor")  # groups of evaluate.py alone
 FLOOR = log_snr_floor((1,))  # of clips of one value, as those of a Mixture
 NOISES = ["cosine", "hybrid"]  # steep at the end; not monotone, with steps that add no noise
 
@@ -50,8 +51,8 @@ def noises() -> list[Any]:
 
 @cache
 def composed(*words: str) -> DictConfig:
-    """Return a command's configuration under overrides: evaluate.py's for a likelihood's."""
-    command = "evaluate" if words and words[0].startswith("likelihood") else "config"
+    """Return a command's configuration under overrides: evaluate.py's for what it alone has."""
+    command = "evaluate" if words and words[0].startswith(OF_EVALUATE) else "config"
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(command, list(words))
 
@@ -67,6 +68,8 @@ def composed_alone(group: str, name: str, *words: str) -> DictConfig:
     with open_dict(config):
         for key in {"data", "model", "seed"} - config.keys():
             config[key] = composed()[key]
+        if group == "measure":
+            config["extractor"] = composed_alone("extractor", "pixels").extractor
     return config
 
 

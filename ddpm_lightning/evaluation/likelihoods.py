@@ -2,8 +2,6 @@
 
 import heapq
 from collections.abc import Iterable
-from math import isnan
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +9,7 @@ from torch import Tensor
 from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.data.draws import uniform
 from ddpm_lightning.denoiser import Denoiser
-from ddpm_lightning.likelihood.base import Likelihood, Nats, mean_and_error
+from ddpm_lightning.likelihood.base import Likelihood, Nats
 from ddpm_lightning.samplers.noise import per_sample_generators
 
 
@@ -44,15 +42,3 @@ def measure(
         measured.append(likelihood.nats(denoiser, x_0, generators))
     names = measured[0].terms
     return Nats({n: torch.cat([part.terms[n].double().cpu() for part in measured]) for n in names})
-
-
-def summary(nats: Nats) -> dict[str, Any]:
-    """Mean and standard error in bits and nats per value, and each term's mean in nats."""
-    bits, error = mean_and_error(nats.bits)
-    return {
-        "bits_per_value": bits,
-        "bits_standard_error": None if isnan(error) else error,
-        "nats_per_value": float(nats.total.mean()),
-        "num_clips": len(nats.total),
-        "terms_in_nats": {name: float(value.mean()) for name, value in nats.terms.items()},
-    }

@@ -4,8 +4,9 @@ from hydra.utils import instantiate
 
 from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.denoiser import Denoiser
-from ddpm_lightning.run.config import Node
+from ddpm_lightning.run.config import STORED_TARGETS, Node, check_without_lightning
 from ddpm_lightning.run.errors import user_errors
+from ddpm_lightning.samplers.base import Sampler
 
 
 def build_denoiser(model: Node) -> Denoiser:
@@ -20,3 +21,11 @@ def build_data(data: Node) -> ClipData:
     with user_errors("data"):
         clips: ClipData = instantiate(data, _convert_="all")
     return clips
+
+
+def build_sampler(sampler: Node) -> Sampler:
+    """Build a sampler, of a command line or of a stored configuration; UserError as above."""
+    check_without_lightning({"sampler": sampler}, STORED_TARGETS)
+    with user_errors("sampler"):
+        built: Sampler = instantiate(sampler, _convert_="all")
+    return built

@@ -19,13 +19,17 @@ from ddpm_lightning.files.checkpoints import (
     read,
 )
 from ddpm_lightning.run.build import build_denoiser
-from ddpm_lightning.run.config import Node, check_without_lightning, first_difference
+from ddpm_lightning.run.config import (
+    STORED_TARGETS,
+    Node,
+    check_without_lightning,
+    first_difference,
+)
 from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.run.secrets import redacted
 
 PREFIX = {"raw": "denoiser.", "ema": "ema_denoiser."}  # of weights in a checkpoint
 SCHEDULE_KEYS = ("warmup_steps", "cooldown", "val_draws")
-STORED_TARGETS = ("ddpm_lightning.", "torch.optim.")  # that a model and its data are made of
 FORM_KEYS = ("size", "num_frames", "fps", "channels")
 
 

@@ -29,6 +29,7 @@ from ddpm_lightning.run.secrets import HIDDEN, find_login
 from ddpm_lightning.run.signatures import signature
 
 TARGETS = ("ddpm_lightning.", "lightning.pytorch.", "torch.optim.")
+STORED_TARGETS = ("ddpm_lightning.", "torch.optim.")  # of a run's model, data and sampler
 META_KEYS = {"_target_", "_partial_"}
 
 Node = dict[str, Any]
@@ -56,16 +57,16 @@ TOP_LEVEL: dict[str, Any] = {
     "checkpoint": str,
     "num_samples": PositiveInt,
     "verify": bool,
-    "num_draws": PositiveInt,
-    "num_clips": PositiveInt,
-    "batch_size": PositiveInt,
-    "weights": str | float,
+    "skip": bool,
+    "batch_size": PositiveInt | None,
+    "weights": str | float | list[str | float] | None,
     "device": str,
     "output": str | None,
     "model": Node,
     "data": Node,
-    "sampler": Node,
-    "likelihood": Node | None,
+    "sampler": Node | None,
+    "measure": Node,
+    "extractor": Node,
     "trainer": Node,
     "callbacks": Node,
     "logger": Node,
@@ -79,6 +80,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "retry": typing.Literal["none", "transient"],
         "wait": bool,
     },
+    "curve": {"samplers": list[str], "evaluations": list[PositiveInt]},
     "sweep": {
         "max_parallel": PositiveInt,
         "num_random": PositiveInt | None,

@@ -1,80 +1,168 @@
-"""python evaluate.py: validation loss of a run, raw and averaged weights, by log-SNR, on fixed
-pairs.
-"""
+"""python evaluate.py: what a run is worth, by any measure, with a card for each number."""
 
 import json
 from pathlib import Path
+from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from torch import nn
 
 from ddpm_lightning.data.clips.base import CHECKPOINT_KEY, ClipData
-from ddpm_lightning.evaluation.levels import measure_levels
-from ddpm_lightning.evaluation.likelihoods import measure, summary
-from ddpm_lightning.evaluation.report import table
-from ddpm_lightning.likelihood.base import Likelihood
-from ddpm_lightning.run.checkpoint import find_run, load_denoisers, read_checkpoint
-from ddpm_lightning.run.config import check, resolved
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.evaluation.features.base import Extractor
+from ddpm_lightning.evaluation.measure import Measure
+from ddpm_lightning.evaluation.subject import Reference, Subject, Training
+from ddpm_lightning.level import log_snr_floor
+from ddpm_lightning.run.build import build_data, build_sampler
+from ddpm_lightning.run.checkpoint import (
+    Run,
+    choose_denoiser,
+    find_run,
+    load_denoisers,
+    read_checkpoint,
+)
+from ddpm_lightning.run.config import Node, check, check_options, resolved
+from ddpm_lightning.run.curve import build_curve
 from ddpm_lightning.run.device import choose_device
-from ddpm_lightning.run.errors import user_errors
+from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.results import Results
 
 
 def evaluate_run(cfg: DictConfig) -> None:
-    """Print the table and write evaluation.json beside the run's configuration."""
+    """Print a table for each measure and write the cards of its numbers."""
     config = resolved(cfg)
     check({key: value for key, value in config.items() if key != "data"})
+    check_options("curve", config["curve"])
     run = find_run(str(config["checkpoint"]), Path(config["outputs_dir"]))
-    device = choose_device(config["device"])
-    overrides = {k: v for k, v in config["data"].items() if v is not None}
+    measures = build_measures(config["measure"])
+    data = open_data(run, config["data"])
+    denoisers, step = choose_denoisers(run, config["weights"])
+    along_curve = {}
+    if config["curve"]["samplers"]:
+        along_curve = {name: measure for name, measure in measures.items() if measure.of_samples}
+        if not along_curve:
+            raise UserError(
+                f"curve.samplers: measure=[{','.join(measures)}] has no measure of samples; add "
+                "measure=quality"
+            )
+    reference = Reference(data, config["batch_size"])
+    denoiser = next(iter(denoisers.values()))
+    process, floor = denoiser.process, log_snr_floor(reference.shape(1))
+    curve = build_curve(config["curve"], process, floor)
+    results = Results(
+        {
+            "checkpoint": str(run.checkpoint),
+            "step": step,
+            "standardised_by": str(denoiser.statistics),
+        },
+        config["measure"],
+        Path(config["output"] or run.directory / "evaluation"),
+    )
+    assert data.store is not None
+    print(data.store.summary())
+    print(f"{run.checkpoint}, step {step}: {len(data.val_set)} held-out clips")
+    subjects = build_subjects(config, run, denoisers, reference)
+    for name in [name for name in measures if name not in along_curve]:
+        results.measure(name, measures[name], subjects)
+    if curve:
+        results.measure_curve(along_curve, curve, subjects)
+    if results.refusals and not config["skip"]:
+        raise UserError("\n".join(results.refusals))
+    print(f"saved to {results.directory}")
+
+
+def build_measures(chosen: Node) -> dict[str, Measure]:
+    """Build the chosen measures by name; equal extractors are one object, whose features are
+    computed once.
+    """
+    extractors: dict[str, Extractor] = {}
+    measures: dict[str, Measure] = {}
+    for name, node in chosen.items():
+        own = {key: value for key, value in node.items() if key != "extractor"}
+        built = {}
+        if "extractor" in node:
+            key = json.dumps(node["extractor"])
+            if key not in extractors:
+                with user_errors("extractor"):
+                    extractors[key] = instantiate(node["extractor"], _convert_="all")
+            built["extractor"] = extractors[key]
+        with user_errors(f"measure.{name}"):
+            measures[name] = instantiate(own, _partial_=True, _convert_="all")(**built)
+    return measures
+
+
+def build_subjects(
+    config: Node, run: Run, denoisers: dict[str, Denoiser], reference: Reference
+) -> dict[str, Subject]:
+    """Return what is measured, by the names of weights."""
+    device: torch.device = choose_device(config["device"])
+    sampler = build_sampler(config["sampler"] or run.config["sampler"])
+    training = build_training(run, device)
+    return {
+        weights: Subject(
+            denoiser.to(device),
+            reference,
+            device,
+            sampler,
+            config["num_samples"],
+            config["seed"],
+            training,
+        )
+        for weights, denoiser in denoisers.items()
+    }
+
+
+def build_training(run: Run, device: torch.device) -> Training:
+    """Return what a run was trained with; a loss that learns, as it had learned."""
+    with user_errors("model"):
+        loss, times = (
+            instantiate(run.config["model"][key], _convert_="all") for key in ("loss", "times")
+        )
+    if isinstance(loss, nn.Module):
+        state = read_checkpoint(run.checkpoint)["state_dict"]
+        own = {key.removeprefix("loss."): v for key, v in state.items() if key.startswith("loss.")}
+        loss.load_state_dict(own)
+        loss.to(device)
+    return Training(loss, times)
+
+
+def open_data(run: Run, moved: Node) -> ClipData:
+    """Open the clips that a run trains and validates on, whatever has come since.
+
+    Args:
+        moved: where they lie now; None where the run found them.
+    """
+    overrides = {key: value for key, value in moved.items() if value is not None}
     node = {**run.config["data"], **overrides}
     node |= {"frozen": True} if "frozen" in node else {}  # measuring fetches nothing
     check({"data": node})
+    data = build_data(node)
     with user_errors("data"):
-        data: ClipData = instantiate(node, _convert_="all")
         data.load()
-        if not overrides:  # the clips that the run validates on, whatever has come since
+        if not overrides:
             state = read_checkpoint(run.checkpoint)
             data.load_state_dict(state.get(CHECKPOINT_KEY, {}))
-    denoisers, step = load_denoisers(run)
-    results = {
-        weights: measure_levels(denoiser.to(device), data.val_loader(), len(data.val_set), device)
-        for weights, denoiser in denoisers.items()
-    }
-    likelihoods = {}
-    if config["likelihood"] is not None:
-        with user_errors("likelihood"):
-            likelihood: Likelihood = instantiate(config["likelihood"], _convert_="all")
-            likelihoods = {
-                weights: summary(
-                    measure(likelihood, denoiser, data.val_loader(), config["num_clips"], device)
-                )
-                for weights, denoiser in denoisers.items()
-            }
-    report = {
-        "checkpoint": str(run.checkpoint),
-        "step": step,
-        "num_clips": len(data.val_set),
-        **{
-            weights: {
-                "val/error": errors.mean(),
-                "standard_error": errors.standard_error(),
-                "by_level": [error._asdict() for error in errors.by_level()],
-            }
-            for weights, errors in results.items()
-        },
-        "likelihood": likelihoods or None,
-    }
-    path = run.directory / "evaluation.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    assert data.store is not None
-    print(data.store.summary())
-    print(f"{run.checkpoint}, step {step}: {len(data.val_set)} validation clips")
-    print(table(results))
-    for weights, found in likelihoods.items():
-        error = found["bits_standard_error"]
-        spread = f" +- {error:.4f}" if error is not None else ""
-        print(
-            f"{weights} likelihood: {found['bits_per_value']:.4f}{spread} bits per value, "
-            f"{found['nats_per_value']:.4f} nats ({found['num_clips']} clips)"
-        )
-    print(f"saved to {path}")
+    return data
+
+
+def choose_denoisers(run: Run, weights: Any) -> tuple[dict[str, Denoiser], int]:
+    """Return denoisers by the names of their weights, and their step.
+
+    Args:
+        weights: a name, the length of an average, or a list of them; None: averaged weights where
+            the run has any, else raw ones.
+    """
+    if weights is None:
+        denoisers, step = load_denoisers(run)
+        name = "ema" if "ema" in denoisers else "raw"
+        return {name: denoisers[name]}, step
+    names = weights if isinstance(weights, list) else [weights]
+    if not names:
+        raise UserError("weights=[] names none; leave it away, or give weights=[raw,ema]")
+    chosen = {str(name): choose_denoiser(run, name) for name in names}
+    steps = {step for _, step in chosen.values()}
+    if len(steps) > 1:  # an average that is rebuilt is of the last snapshot
+        raise UserError(f"weights={weights} are of steps {sorted(steps)}; measure them one by one")
+    return {name: denoiser for name, (denoiser, _) in chosen.items()}, steps.pop()

@@ -23,12 +23,23 @@ _FLAGS = (  # of Hydra
     *("-r", "--run", "-m", "--multirun", "-sc", "--shell-completion", "-cp", "--config-path"),
     *("-cn", "--config-name", "-cd", "--config-dir", "--experimental-rerun", "-i", "--info"),
 )
-_REMOVED = {  # keys, and what they are now
-    "model.data_std": "measured on the training clips",
-    "model.denoiser.data_std": "measured on the training clips",
-    "model.process": "model.denoiser.process",
-    "network.outputs": "network.out_channels, a number of channels of its own",
+_REMOVED = {  # keys of any command, and of one, and what they are now
+    "": {
+        "model.data_std": "measured on the training clips",
+        "model.denoiser.data_std": "measured on the training clips",
+        "model.process": "model.denoiser.process",
+        "network.outputs": "network.out_channels, a number of channels of its own",
+    },
+    "evaluate": {
+        "num_draws": "measure.trained_loss.num_draws",
+        "num_clips": "measure.bits.num_clips, with measure=bits",
+        "likelihood": "measure=bits; likelihood@measure.bits.bound=pair takes another bound",
+        "likelihood/solver": "likelihood/solver@measure.bits.flow.solver, with measure=bits",
+        "likelihood/probe": "likelihood/probe@measure.bits.flow.probe, with measure=bits",
+        "data.batch_size": "batch_size",
+    },
 }
+_NO_NEWS = ("full_key:", "object_type=", "Config search path:", "provider=")  # of Hydra's messages
 _USUAL_FLAGS = "flags are -m, --help, --cfg job, --info"
 
 
@@ -38,7 +49,7 @@ def refuse_mistakes(config_name: str, words: list[str]) -> None:
     parser = get_args_parser()
     parser.error = _refuse_flags  # type: ignore[method-assign]
     _refuse_blanks(parser.parse_args(words).overrides)
-    _refuse_removed(words)
+    _refuse_removed(config_name, words)
     _refuse_null_groups(words)
     if not any(word.startswith("-") for word in words):  # --config-dir brings groups of its own
         _refuse_unknown_keys(config_name, words)
@@ -49,11 +60,12 @@ def root_of(word: str) -> str:
     return re.split(r"[./@=]", word.lstrip("+~"))[0]
 
 
-def _refuse_removed(words: list[str]) -> None:
+def _refuse_removed(config_name: str, words: list[str]) -> None:
     """Raise UserError for a key that has another name now."""
+    removed = _REMOVED[""] | _REMOVED.get(config_name, {})
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
-        for old, new in _REMOVED.items():
+        for old, new in removed.items():
             if key == old or key.startswith(f"{old}."):
                 raise UserError(f"{word}: {old} is now {new}")
 
@@ -119,7 +131,7 @@ def describe(error: BaseException) -> str:
         if cause and cause not in message:
             message = f"{message}\n{cause}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith(("full_key:", "object_type="))]
+    lines = [line for line in lines if not line.startswith(_NO_NEWS)]
     hints = _near_options(message) or _near_keys(message)
     if hints:  # instead of a list that would be cut, and of advice to add a misspelt key
         lines = list(takewhile(lambda line: not line.startswith("Available"), lines))
@@ -130,7 +142,7 @@ def describe(error: BaseException) -> str:
 def _near_options(message: str) -> list[str]:
     """Return what to choose, for Hydra's complaint about an option that a group does not have."""
     given = next((part for part in message.split("'") if "/" in part), None)
-    if "Could not find" not in message or given is None:
+    if not any(words in message for words in ("Could not find", "Could not load")) or not given:
         return []
     group, _, name = given.rpartition("/")
     options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
@@ -146,16 +158,32 @@ def _near_keys(message: str) -> list[str]:
     if "Could not override" not in message:
         return []
     *path, name = given.split(".")
-    names = set() if path else {folder.name for folder in CONF.iterdir() if folder.is_dir()}
-    is_group = bool(path) and (CONF / path[0]).is_dir()
-    for file in (CONF / path[0] if is_group else CONF).glob("*.yaml"):
-        node = yaml.safe_load(file.read_text())
-        for key in path[is_group:]:
-            node = node.get(key) if isinstance(node, dict) else None
-        names |= set(map(str, node)) if isinstance(node, dict) else set()
-    near = get_close_matches(name, sorted(names - {"defaults", "_target_", name}))
+    keys = _keys(path)
+    if options := [option for option, names in keys.items() if path and name in names]:
+        return [f"it is a key of {path[0]}={' or '.join(options)}; add one"]
+    names = set().union(*keys.values())
+    names |= set() if path else {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    near = get_close_matches(name, sorted(names - {name}))
     found = [".".join([*path, key]) for key in near] or _same_keys(name)
     return [f"did you mean {', '.join(found)}?"] if found else []
+
+
+def _keys(path: list[str]) -> dict[str, set[str]]:
+    """Return the keys that each option of a group, or main file, has at a path."""
+    folder, inner = CONF, path
+    if path and (CONF / path[0]).is_dir():
+        folder, inner = CONF / path[0], path[1:]
+    pattern = "*.yaml"
+    if path[:1] == ["measure"] and inner:  # of which several are chosen, by their names
+        pattern, inner = f"{inner[0]}.yaml", inner[1:]
+    keys = {}
+    for file in sorted(folder.glob(pattern)):
+        node = yaml.safe_load(file.read_text())
+        for key in inner:
+            node = node.get(key) if isinstance(node, dict) else None
+        names = map(str, node) if isinstance(node, dict) else ()
+        keys[file.stem] = set(names) - {"defaults", "_target_"}
+    return keys
 
 
 def _same_keys(name: str) -> list[str]:

@@ -10,22 +10,29 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lightning.likelihood.base import Likelihood
+from ddpm_lightning.evaluation.measure import Measure
 from ddpm_lightning.run.build import build_data, build_denoiser
 from ddpm_lightning.run.config import check, resolved
+from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.evaluate import build_measures
 from ddpm_lightning.run.fit import build_module, build_trainer
 from ddpm_lightning.run.words import CONF
 from tests.commands import TINY, write_gifs
+from tests.problems import OF_EVALUATE
 
 pytestmark = pytest.mark.slow  # each composes the whole configuration
 
 FOLDERS = sorted(folder.relative_to(CONF) for folder in CONF.rglob("*") if folder.is_dir())
 GROUPS = [str(folder) for folder in FOLDERS]
 OPTIONS = [(g, path.stem) for g in GROUPS for path in sorted((CONF / g).glob("*.yaml"))]
-MEASURES = [(g, option) for g, option in OPTIONS if g.startswith("likelihood")]
+EVALUATED = [(g, option) for g, option in OPTIONS if g.startswith(OF_EVALUATE)]
 MODELS, NOISES = ([o for g, o in OPTIONS if g == group] for group in ("model", "noise"))
-# A group inside another belongs to one of its options, where that is not the default.
-OWNER = {"likelihood/solver": "likelihood=flow", "likelihood/probe": "likelihood=flow"}
+# Where evaluate.py takes the options of a likelihood.
+PLACE = {
+    "likelihood": "likelihood@measure.bits.bound",
+    "likelihood/solver": "likelihood/solver@measure.bits.flow.solver",
+    "likelihood/probe": "likelihood/probe@measure.bits.flow.probe",
+}
 SMALL = ["network.base_width=16", "network.head_width=8"]
 
 
@@ -56,7 +63,7 @@ def builds(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("group", "option"),
-    [(g, o) for g, o in OPTIONS if (g, o) not in MEASURES and g not in ("model", "noise")],
+    [(g, o) for g, o in OPTIONS if (g, o) not in EVALUATED and g not in ("model", "noise")],
     ids=lambda name: name,
 )
 def test_option_composes_and_builds(
@@ -65,13 +72,13 @@ def test_option_composes_and_builds(
     monkeypatch.chdir(tmp_path)
     write_gifs(tmp_path / "gifs")
     (tmp_path / "list.txt").write_text("https://example.com/a.gif\n")
-    data = unresolved(tmp_path / "run", f"{group}={option}").data
-    if "list" in set(data.keys()):  # which may be missing
-        path = ["data.list=list.txt"]
-    elif OmegaConf.is_missing(data, "path"):
-        path = ["data.path=gifs"]
-    else:
-        path = ["data.source.num_clips=20"]
+    path = ["data.source.num_clips=20"]
+    if group in ("data", "experiment"):
+        data = unresolved(tmp_path / "run", f"{group}={option}").data
+        if "list" in set(data.keys()):  # which may be missing
+            path = ["data.list=list.txt"]
+        elif OmegaConf.is_missing(data, "path"):
+            path = ["data.path=gifs"]
     config = composed(tmp_path / "run", f"{group}={option}", *SMALL, *path)
     config["trainer"] |= {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
     builds(config)
@@ -109,13 +116,21 @@ def test_networks_build_at_their_own_width(name: str, tmp_path: Path) -> None:
     build_denoiser(config["model"])
 
 
-@pytest.mark.parametrize(("group", "option"), MEASURES, ids=lambda name: name)
-def test_likelihood_composes_and_builds(group: str, option: str) -> None:
-    words = ["checkpoint=outputs/run", *filter(None, [OWNER.get(group)]), f"{group}={option}"]
+@pytest.mark.parametrize(("group", "option"), EVALUATED, ids=lambda name: name)
+def test_what_evaluates_composes_and_builds(group: str, option: str) -> None:
+    place = PLACE.get(group, group)
+    words = ["checkpoint=outputs/run", "measure=all", f"{place}={option}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = resolved(compose("evaluate", words))
+        cfg = compose("evaluate", words)
+    if needed := OmegaConf.missing_keys(cfg):  # a file of the user's
+        with pytest.raises(UserError, match=f"{min(needed)} must be given"):
+            resolved(cfg)
+        return
+    config = resolved(cfg)
     check(config)
-    assert isinstance(instantiate(config["likelihood"], _convert_="all"), Likelihood)
+    assert all(
+        isinstance(measure, Measure) for measure in build_measures(config["measure"]).values()
+    )
 
 
 @pytest.mark.parametrize("name", ["sample", "evaluate", "export"])
@@ -161,7 +176,7 @@ def test_options_go_together(words: list[str], tmp_path: Path) -> None:
 def test_every_group_is_on_a_help_page() -> None:
     pages = [(CONF / f"{n}.yaml").read_text().split("template:")[1] for n in ("config", "evaluate")]
     absent = [group for group in GROUPS if not any(group in page for page in pages)]
-    assert [group for group in absent if group not in OWNER] == []
+    assert absent == []
 
 
 def test_tiny_run_is_a_valid_command(tmp_path: Path) -> None:

@@ -4,19 +4,20 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import zip_longest
 from typing import Any
 
 import pytest
 import torch
 from hydra.utils import get_class, instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.noise.hybrid import HybridSchedule
 from ddpm_lightning.noise.linear import LinearSchedule
 from ddpm_lightning.run.config import META_KEYS, nodes
-from tests.problems import CONF, build, composed, composed_alone, options
+from tests.problems import CONF, OF_EVALUATE, build, composed, composed_alone, options
 
 GROUPS = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir())
 # Their values are a data set's or a recipe's: the classes leave them to whoever constructs them.
@@ -40,10 +41,7 @@ def uses() -> dict[str, list[Use]]:
     for group in GROUPS:
         for name in options(group):
             option = f"{group}={name}"
-            if group.startswith("likelihood"):  # of evaluate.py alone
-                cfg = composed_alone(group, name)
-            else:
-                cfg = composed(option, "run_dir=run")
+            cfg = _compositions()[option]
             place = group.replace("/", ".")
             node = OmegaConf.select(cfg, place)
             values = OmegaConf.to_container(node, resolve=True) if node else {}
@@ -54,6 +52,28 @@ def uses() -> dict[str, list[Use]]:
                     stated = frozenset(k for k in own if where in raw and _is_plain(raw[where][k]))
                     use = Use(option, own, stated, value.get("_partial_", False))
                     found.setdefault(value["_target_"], []).append(use)
+    return found
+
+
+@cache
+def _compositions() -> dict[str, DictConfig]:
+    """A composition that has it by option: the first option of every group in one, and so on.
+
+    What holds other groups, or is held by one, has its own; so has what is evaluate.py's alone.
+    """
+    found: dict[str, DictConfig] = {}
+    alike = []
+    for group in GROUPS:
+        if group.startswith(OF_EVALUATE):
+            found |= {f"{group}={name}": composed_alone(group, name) for name in options(group)}
+        elif "/" in group or group in ("model", "experiment", "debug"):
+            words = [f"{group}={name}" for name in options(group)]
+            found |= {word: composed(word, "run_dir=run") for word in words}
+        else:
+            alike.append([f"{group}={name}" for name in options(group)])
+    for members in zip_longest(*alike):
+        words = list(filter(None, members))
+        found |= dict.fromkeys(words, composed(*words, "run_dir=run"))
     return found
 
 

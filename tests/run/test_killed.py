@@ -133,7 +133,7 @@ def test_a_run_killed_again_and_again_is_the_same_to_the_bit(
     assert status["status"] == "finished"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_number_of_devices_goes_on_with_the_same_samples_and_losses(
     tmp_path: Path,
 ) -> None:
@@ -167,7 +167,7 @@ def test_another_number_of_devices_goes_on_with_the_same_samples_and_losses(
     assert abs(frames[0] - frames[1]).mean() < 0.1  # of 255: rounding, in some pixel
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_loader_process_ends_the_run_which_goes_on_to_the_bit(tmp_path: Path) -> None:
     """What was trained after the last checkpoint is trained again, and is the same."""
     process = begin(tmp_path, *WORDS, "data.num_workers=2", "trainer.max_steps=100000")

@@ -368,6 +368,6 @@ def test_broken_yaml_is_named_with_its_line(tmp_path: Path) -> None:
     "command", ["train", "sample", "evaluate", "export", "ingest", "inspect_data"]
 )
 def test_help_explains_with_examples(command: str, tmp_path: Path) -> None:
-    result = spawn(tmp_path, command, "--help", cold=True)
+    result = spawn(tmp_path, command, "--help")
     assert result.code == 0, result.err
     assert f"python {command}.py" in result.out

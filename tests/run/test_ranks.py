@@ -136,7 +136,7 @@ def test_torchrun_makes_one_run_saves_it_at_sigterm_and_goes_on(group: Group) ->
     assert list((group.folder / "outputs").iterdir()) == [run]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_srun_makes_one_run(group: Group) -> None:
     port = free_port()
     for rank in range(2):
@@ -201,7 +201,7 @@ def start_nodes(group: Group, nodes: list[str], *words: str) -> None:
         )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_nodes_make_one_run(group: Group, nodes: list[str]) -> None:
     start_nodes(group, nodes, *TINY, "logger=csv", "run_dir=out")
     assert group.codes() == [0, 0], group.output(0)
@@ -225,7 +225,7 @@ def test_a_rank_that_dies_on_one_node_ends_the_other(
     assert told in group.output(1 - rank)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ranks_started_with_different_words_stop_before_anything_is_made(group: Group) -> None:
     port = free_port()
     for rank in range(2):
@@ -273,14 +273,9 @@ def test_a_rank_that_is_killed_or_stands_still_ends_all(
         assert (group.folder / "out" / "train.log").read_text().splitlines()[-1] != ""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("launcher", "rank"),
-    [
-        (BY_LIGHTNING, 1),
-        pytest.param(BY_LIGHTNING, 0, marks=pytest.mark.long),
-        pytest.param(TORCHRUN, 1, marks=pytest.mark.long),
-    ],
+    ("launcher", "rank"), [(BY_LIGHTNING, 1), (BY_LIGHTNING, 0), (TORCHRUN, 1)]
 )
 def test_a_rank_that_lives_and_hangs_in_a_step_ends_all(
     launcher: list[str], rank: int, group: Group
@@ -299,7 +294,7 @@ def test_a_rank_that_lives_and_hangs_in_a_step_ends_all(
     assert group.status() == "failed"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_rank_may_wait_for_its_data_while_the_others_are_in_their_step(group: Group) -> None:
     words = [*WORDS, "trainer.max_steps=12", "run_dir=out", "callbacks.hang.seconds=10"]
     pause = {"PAUSE_RANK": "1", "PAUSE_IN": "on_before_batch_transfer", "PAUSE_SECONDS": "30"}
@@ -308,7 +303,7 @@ def test_a_rank_may_wait_for_its_data_while_the_others_are_in_their_step(group: 
     assert group.status() == "finished"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_signal_does_not_wait_for_a_grid_of_samples(group: Group) -> None:
     """Which takes minutes, while the other rank waits."""
     long = ["callbacks.samples.first_step=3", "callbacks.samples.num_samples=64"]

@@ -63,38 +63,55 @@ def test_more_steps_than_the_chain_has_are_refused(call: Call, trained: Path) ->
     assert_user_error(result, "60 intervals are more than the 50 steps")
 
 
-@pytest.mark.parametrize("likelihood", ["variational", "pair", "flow"])
-def test_likelihood_is_measured_in_bits(likelihood: str, call: Call, trained: Path) -> None:
-    few = ["likelihood/solver=heun", "likelihood.solver.num_steps=2"]
-    words = few if likelihood == "flow" else ["likelihood.num_terms=5"]
-    result = call("evaluate", f"checkpoint={trained}", f"likelihood={likelihood}", *words)
-    assert result.code == 0, result.err
-    assert "ema likelihood:" in result.out
-    report = json.loads((trained / "evaluation.json").read_text())["likelihood"]
-    for found in report.values():
-        assert found["nats_per_value"] == pytest.approx(sum(found["terms_in_nats"].values()))
-        assert found["bits_per_value"] == pytest.approx(found["nats_per_value"] / 0.6931472)
-        assert found["num_clips"] >= 1
+FEW_TERMS = ["measure.bits.bound.num_terms=5", "measure.bits.flow.solver.num_steps=2"]
+
+
+def test_bits_are_measured_by_two_likelihoods(call: Call, trained: Path) -> None:
+    words = ["measure=bits", "likelihood/solver@measure.bits.flow.solver=heun", *FEW_TERMS]
+    pair = ["likelihood@measure.bits.bound=pair"]
+    for extra, kind in (([], ".VariationalBound"), (pair, ".PairBound")):
+        result = call("evaluate", f"checkpoint={trained}", *words, *extra)
+        assert result.code == 0, result.err
+        bound, flow = json.loads((trained / "evaluation" / "bits.json").read_text())
+        assert (bound["name"], flow["name"]) == ("bits/bound", "bits/flow")
+        assert bound["settings"]["bound"]["_target_"].endswith(kind)
+        for card in (bound, flow):
+            assert card["value"] == pytest.approx(card["facts"]["nats_per_value"] / 0.6931472)
+            assert card["facts"]["num_clips"] >= 1
+    assert "bits per value" in result.out
 
 
 def test_a_likelihood_without_terms_is_refused(call: Call, trained: Path) -> None:
-    words = ["likelihood=variational", "likelihood.num_terms=0"]
+    words = ["measure=bits", "measure.bits.bound.num_terms=0"]
     assert_user_error(call("evaluate", f"checkpoint={trained}", *words), "num_terms", "got 0")
 
 
-def test_evaluation_is_reproducible_and_covers_both_weights(call: Call, trained: Path) -> None:
-    first = call("evaluate", f"checkpoint={trained}")
+def test_evaluation_is_reproducible_and_covers_the_weights_that_are_named(
+    call: Call, trained: Path
+) -> None:
+    words = [f"checkpoint={trained}", "measure=trained_loss", "measure.trained_loss.num_draws=8"]
+    first = call("evaluate", *words, "weights=[raw,ema]")
     assert first.code == 0, first.err
-    report = json.loads((trained / "evaluation.json").read_text())
-    assert call("evaluate", f"checkpoint={trained}").out == first.out
-    assert json.loads((trained / "evaluation.json").read_text()) == report
-    for weights in ("raw", "ema"):
-        levels = report[weights]["by_level"]
-        assert sum(row["num_triples"] for row in levels) >= 264
-        mean = sum(row["weighted"] for row in levels) / len(levels)
-        assert mean == pytest.approx(report[weights]["val/error"])
-    assert report["raw"]["val/error"] != report["ema"]["val/error"]
-    assert "log-SNR" in first.out
+    cards = json.loads((trained / "evaluation" / "trained_loss.json").read_text())
+    assert call("evaluate", *words, "weights=[raw,ema]").out == first.out
+    assert json.loads((trained / "evaluation" / "trained_loss.json").read_text()) == cards
+    raw, ema = cards
+    assert [card["run"]["weights"] for card in cards] == ["raw", "ema"]
+    assert raw["value"] != ema["value"]
+    assert call("evaluate", *words, "output=cards").code == 0  # averaged weights by default
+    (card,) = json.loads(Path("cards/trained_loss.json").read_text())
+    assert card["value"] == ema["value"]
+
+
+def test_the_error_at_fixed_levels_is_the_mean_of_its_rows(call: Call, trained: Path) -> None:
+    result = call("evaluate", f"checkpoint={trained}")
+    assert result.code == 0, result.err
+    assert "log-SNR" in result.out
+    (card,) = json.loads((trained / "evaluation" / "levels.json").read_text())
+    levels = card["facts"]["by_level"]
+    assert sum(row["num_triples"] for row in levels) >= 264
+    mean = sum(row["weighted"] for row in levels) / len(levels)
+    assert mean == pytest.approx(card["value"])
 
 
 def test_evaluation_finds_data_that_has_moved(call: Call, trained: Path, tmp_path: Path) -> None:
@@ -185,10 +202,11 @@ def test_a_run_without_averages_is_sampled_and_evaluated_raw(call: Call, tmp_pat
     run = f"checkpoint={newest_run(tmp_path)}"
     assert_user_error(call("sample", run), "holds no weights ema, but raw")
     assert call("sample", run, "weights=raw", "num_samples=1").code == 0
-    result = call("evaluate", run)
+    result = call("evaluate", run, "measure=trained_loss")
     assert result.code == 0, result.err
-    assert "raw loss" in result.out
+    assert "raw" in result.out
     assert "ema" not in result.out
+    assert_user_error(call("evaluate", run, "weights=ema"), "holds no weights ema, but raw")
 
 
 def test_a_run_of_an_earlier_version_is_refused(call: Call, trained: Path) -> None:
@@ -223,6 +241,8 @@ def test_bad_options_are_refused(call: Call, trained: Path) -> None:
     assert_user_error(call("sample", run, "seed=-1"), "seed=-1")
     assert_user_error(call("sample", run, "device=abacus"), "device=abacus")
     assert_user_error(call("sample", run, "sampler=dim"), "did you mean sampler=ddim?")
+    draws = "measure.trained_loss.num_draws=0"
+    assert_user_error(call("evaluate", run, draws), draws, "greater than 0")
 
 
 def test_averages_are_sampled_by_name_and_rebuilt_by_length(call: Call, tmp_path: Path) -> None:

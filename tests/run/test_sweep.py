@@ -105,35 +105,35 @@ def jobs_of(folder: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_a_job_that_fails_is_told_and_the_same_command_does_the_rest(tmp_path: Path) -> None:
-    """Two of four jobs find no GIF at first, and are all that runs the second time."""
+    """One of two jobs finds no GIF at first, and is all that runs the second time."""
     write_gifs(tmp_path / "gifs")
     (tmp_path / "none").mkdir()
-    sweep = ["-m", "model=standard,median", "data.path=gifs,none", *QUICK[2:], "data=gif_folder"]
+    sweep = ["-m", "data.path=gifs,none", *QUICK[2:], "data=gif_folder"]
     first = spawn(tmp_path, "train", *sweep, "sweep.max_parallel=2", cold=True)
     assert first.code == 1, first
-    assert "2 of 4 jobs failed: 1, 3" in first.err.splitlines()[-1]
+    assert "1 of 2 jobs failed: 1" in first.err.splitlines()[-1]
     rows = rows_of(tmp_path)
-    assert [row["status"] for row in rows] == ["finished", "failed", "finished", "failed"]
-    assert rows[0]["overrides"] == "model=standard data.path=gifs"
+    assert [row["status"] for row in rows] == ["finished", "failed"]
+    assert rows[0]["overrides"] == "data.path=gifs"
     assert "none" in rows[1]["error"]
-    assert all(float(rows[i]["best val/error"]) > 0 for i in (0, 2))
+    assert float(rows[0]["best val/error"]) > 0
     jobs = jobs_of(tmp_path)
     configs = [yaml.safe_load((job / "config.yaml").read_text()) for job in jobs]
-    assert len({config["run_id"] for config in configs}) == 4
+    assert len({config["run_id"] for config in configs}) == 2
     assert {config["run_group"] for config in configs} == {jobs[0].parent.name}
     planned = json.loads((jobs[0] / "starts" / "00.json").read_text())
-    assert "python train.py model=standard data.path=gifs" in planned["command"]
+    assert "python train.py data.path=gifs" in planned["command"]
     page = (jobs[0].parent / "sweep.html").read_text()
-    assert page.count("data:image/gif;base64,") == 2
+    assert page.count("data:image/gif;base64,") == 1
     assert page.count("data:image/png;base64,") == 0  # of other data, losses are not comparable
 
     write_gifs(tmp_path / "none")
     before = {job: (job / "status.json").stat().st_mtime_ns for job in jobs}
     second = spawn(tmp_path, "train", *sweep, cold=True)
     assert second.code == 0, second
-    assert "4 jobs, 2 finished before" in second.out
+    assert "2 jobs, 1 finished before" in second.out
     again = [job for job in jobs if (job / "status.json").stat().st_mtime_ns != before[job]]
-    assert again == [jobs[1], jobs[3]]
+    assert again == [jobs[1]]
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_a_job_that_fails_is_told_and_the_same_command_does_the_rest(tmp_path: P
 def test_a_sweep_that_is_killed_goes_on_where_it_was(number: int, tmp_path: Path) -> None:
     """SIGTERM reaches the job, which saves; so does it when its sweep is gone."""
     write_gifs(tmp_path / "gifs")
-    long = ["trainer.max_steps=200", "callbacks.checkpoints.every_n_steps=5"]
+    long = ["trainer.max_steps=60", "callbacks.checkpoints.every_n_steps=5"]
     sweep = ["-m", "seed=0,1", *TINY, "logger=csv", *long, "trainer.val_check_interval=100"]
     process = start(tmp_path, "train", *sweep, cold=True)
     wait_for(lambda: any(tmp_path.rglob("checkpoints/last.ckpt")))
@@ -173,7 +173,7 @@ def test_a_changed_configuration_is_not_mixed_into_a_sweep(call: Call, tmp_path:
     assert_user_error(call("train", *sweep), "begun with another optimizer")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_job_trains_on_two_devices(tmp_path: Path) -> None:
     """Both ranks of a job get its configuration: they find it in its directory."""
     write_gifs(tmp_path / "gifs")
@@ -222,7 +222,7 @@ def test_six_jobs_on_two_devices_are_killed_go_on_and_one_fails(tmp_path: Path) 
     assert not alive(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ranks_with_different_configurations_stop(tmp_path: Path) -> None:
     write_gifs(tmp_path / "gifs")
     words = [*TINY, "logger=csv", "run_dir=out", "trainer.devices=2", "+trainer.strategy=ddp"]
@@ -232,7 +232,7 @@ def test_ranks_with_different_configurations_stop(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("checkpoints/*"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_slurm_would_run_the_same_processes(tmp_path: Path) -> None:
     write_gifs(tmp_path / "gifs")
     words = ["-m", "seed=0,1", *QUICK, "sweep.executor=submitit_local"]

@@ -18,9 +18,9 @@ from ddpm_lightning.data.sources.folder import GifFolder
 from ddpm_lightning.files.atomic import write_folder
 
 _VERSION = 1  # raise it when the pictures change
-_CANVAS, _DIGIT, _GRID = 32, 20, 8  # pixels; the digit's grid is enlarged by 20 / 8
-_NUM_FRAMES, _FRAME_MS = 24, 100
-_SPEED = (0.5, 1.0)  # pixels a frame
+CANVAS, DIGIT, _GRID = 32, 20, 8  # pixels; the digit's grid is enlarged by 20 / 8
+_NUM_FRAMES, FRAME_MS = 24, 100
+SPEED = (0.5, 1.0)  # pixels a frame
 _MANIFEST = "manifest.json"
 _OWN_FILE = re.compile(r"\d{5,}_\d\.gif|" + re.escape(_MANIFEST))
 
@@ -85,26 +85,31 @@ class MovingDigits(Source):
             which = number % len(digits.images)
             frames = _bounce(digits.images[which], np.random.default_rng([self._seed, number]))
             name = f"{number:05d}_{digits.target[which]}.gif"
-            (folder / name).write_bytes(encode(frames, [_FRAME_MS] * _NUM_FRAMES))
+            (folder / name).write_bytes(encode(frames, [FRAME_MS] * _NUM_FRAMES))
         (folder / _MANIFEST).write_text(json.dumps(self._manifest))
 
 
 def _bounce(digit: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Return frames (24, 32, 32, 3) uint8 of a digit (8, 8), values 0 to 16, that bounces."""
-    span = _CANVAS - _DIGIT
+    span = CANVAS - DIGIT
     angle = generator.uniform(0, 2 * np.pi)
-    velocity = generator.uniform(*_SPEED) * np.array([np.sin(angle), np.cos(angle)])
+    velocity = generator.uniform(*SPEED) * np.array([np.sin(angle), np.cos(angle)])
     path = generator.uniform(0, span, 2) + np.arange(_NUM_FRAMES)[:, None] * velocity
     rows, columns = (span - np.abs(path % (2 * span) - span)).T  # (24,) each
-    image = _spread(rows) @ digit @ _spread(columns).mT  # (24, 32, 32)
-    grey = np.rint(image * 255 / 16).astype(np.uint8)
-    frames: np.ndarray = np.repeat(grey[..., None], 3, axis=-1)
+    frames: np.ndarray = np.repeat(draw_digit(digit, rows, columns)[..., None], 3, axis=-1)
     return frames
+
+
+def draw_digit(digit: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return frames (F, 32, 32) uint8 of a digit (8, 8) whose corner lies at rows, columns (F,)."""
+    image = _spread(rows) @ digit @ _spread(columns).mT
+    grey: np.ndarray = np.rint(image * 255 / 16).astype(np.uint8)
+    return grey
 
 
 def _spread(offsets: np.ndarray) -> np.ndarray:
     """Return weights (F, 32, 8) that interpolate the digit's grid, enlarged, to the canvas."""
-    scale = _DIGIT / _GRID
-    pixels = (np.arange(_CANVAS) + 0.5 - offsets[:, None]) / scale - 0.5  # in units of the grid
+    scale = DIGIT / _GRID
+    pixels = (np.arange(CANVAS) + 0.5 - offsets[:, None]) / scale - 0.5  # in units of the grid
     weights: np.ndarray = np.maximum(0, 1 - np.abs(pixels[..., None] - np.arange(_GRID)))
     return weights

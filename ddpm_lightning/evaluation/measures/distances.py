@@ -1,0 +1,123 @@
+"""What all distances between samples and held-out clips share.
+
+Each is measured twice, of the spatial and of the temporal features of an extractor: a sampler can
+draw the right frames in the wrong order. Beside each stands the floor: what as many real clips in
+the place of the samples score against as many others, training and held-out clips drawn together.
+"""
+
+from abc import abstractmethod
+from math import inf
+
+import torch
+from torch import Tensor
+
+from ddpm_lightning.evaluation.distances import Distance, Scale, floor, interval
+from ddpm_lightning.evaluation.features.base import Extractor, Features
+from ddpm_lightning.evaluation.features.pixels import Pixels
+from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, Measure, Result, around
+from ddpm_lightning.evaluation.subject import Reference, Subject
+
+PIXELS = Pixels()
+MIN_CLIPS = 32  # samples, and held-out clips
+MAX_REAL = 4096  # training clips, or as many as samples, of which scale and floor are made
+
+
+class FeatureMeasure(Measure):
+    """Compares features of samples with those of clips.
+
+    Args:
+        extractor: of the features.
+    """
+
+    of_samples = True
+    comparable_across = EVERYTHING_BUT_DATA
+
+    def __init__(self, extractor: Extractor = PIXELS) -> None:
+        self.extractor = extractor
+
+    def features(self, subject: Subject, max_train: int | None) -> tuple[Features, ...]:
+        """Return the features of samples, training clips and held-out clips.
+
+        Args:
+            max_train: training clips that are drawn; None: all.
+        Raises:
+            ValueError: see of_clips.
+        """
+        num_samples, device = subject.num_samples, subject.device
+        train, held_out = self.of_clips(subject.reference, num_samples, device, max_train)
+        return subject.features(self.extractor), train, held_out
+
+    def of_clips(
+        self,
+        reference: Reference,
+        num_samples: int,
+        device: torch.device | str,
+        max_train: int | None = MAX_REAL,
+    ) -> tuple[Features, Features]:
+        """Return the features of training clips and of held-out ones.
+
+        Raises:
+            ValueError: for fewer than MIN_CLIPS samples or held-out clips, or clips that the
+                extractor cannot take.
+        """
+        if num_samples < MIN_CLIPS:
+            raise ValueError(
+                f"num_samples={num_samples} is too few to measure: {MIN_CLIPS} or more"
+            )
+        reference.refuse_too_few(MIN_CLIPS)
+        if len(reference.train) < num_samples:
+            raise ValueError(
+                f"{num_samples} samples are compared with real clips in their place, but there are "
+                f"{len(reference.train)} training clips; set num_samples to that or less"
+            )
+        held_out = reference.features(self.extractor, "val", None, device)
+        self.check(num_samples, held_out)
+        return reference.features(self.extractor, "train", max_train, device), held_out
+
+    def check(self, num_samples: int, held_out: Features) -> None:
+        """Raise ValueError, before samples are drawn, where there are too few clips."""
+
+
+class DistanceMeasure(FeatureMeasure):
+    """Numbers of two sets of features, whose scale is that of training clips.
+
+    num_subsamples: of which the interval and the floor are made.
+    """
+
+    num_subsamples = 200
+
+    def __call__(self, subject: Subject) -> dict[str, Result]:
+        sets = self.features(subject, max(MAX_REAL, subject.num_samples))
+        results: dict[str, Result] = {}
+        for kind in Features._fields:
+            samples, train, held_out = (getattr(features, kind) for features in sets)
+            scale = Scale.of(train)
+            for name, distance in self.distances().items():
+                full_name = f"{kind}_{name}" if name else kind
+                results[full_name] = self._compared(
+                    name, distance, scale(samples), scale(train), scale(held_out)
+                )
+        return results
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        """Return between which values a number lies."""
+        return -inf, inf
+
+    @abstractmethod
+    def distances(self) -> dict[str, Distance]:
+        """Return the functions of samples (N, d) and held-out clips (M, d), by name; the only one
+        has the name "".
+        """
+
+    def _compared(
+        self, name: str, distance: Distance, samples: Tensor, train: Tensor, held_out: Tensor
+    ) -> Result:
+        estimate = interval(distance, samples, held_out, self.num_subsamples)
+        sizes = len(samples), len(held_out)
+        return Result(
+            estimate.value,
+            estimate.standard_error,
+            around(estimate.value, estimate.standard_error, *self.bounds(name)),
+            floor(distance, torch.cat([train, held_out]), *sizes, self.num_subsamples),
+            {"num_clips": len(held_out), "num_features": samples.shape[1]},
+        )

@@ -1,0 +1,258 @@
+"""What is measured: a denoiser, its samples, and the clips of its run.
+
+All of it is computed when a measure first asks for it, and once for all measures.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ddpm_lightning.data.clips.base import ClipData
+from ddpm_lightning.data.dataset import Batch, ClipDataset
+from ddpm_lightning.data.order import Sample
+from ddpm_lightning.denoiser import Denoiser, Estimate
+from ddpm_lightning.evaluation.features.base import Extractor, Features
+from ddpm_lightning.level import Level
+from ddpm_lightning.losses.base import Loss
+from ddpm_lightning.samplers.base import Sampler
+from ddpm_lightning.samplers.noise import per_sample_generators
+from ddpm_lightning.samplers.walk import State
+from ddpm_lightning.times.base import TimeSampling
+
+Split = Literal["train", "val"]
+PROGRESS: dict[str, Any] = {"delay": 1, "leave": False, "disable": None}  # None: on a terminal only
+
+
+class Training(NamedTuple):
+    """What a denoiser is trained with: its loss and its times."""
+
+    loss: Loss
+    times: TimeSampling
+
+
+class Reference:
+    """The clips of a run: held out ones, and all that are trained on, each by its middle window.
+
+    held_out, train: data sets without anything random.
+
+    Args:
+        data: loaded.
+        batch_size: clips at a time.
+    """
+
+    def __init__(self, data: ClipData, batch_size: int | None = None) -> None:
+        self.data = data
+        self.batch_size = batch_size or data.batch_size
+        train, windows = data.train_set, data.val_set.windows
+        self.held_out = data.val_set
+        self.train = ClipDataset(train.store, train.indices, replace(windows, random=False))
+        self._features: dict[tuple[Extractor, Split, int | None], Features] = {}
+
+    def shape(self, num_clips: int) -> tuple[int, ...]:
+        """Return the shape of so many clips as a denoiser sees them, (num_clips, C, F, H, W)."""
+        form = self.data.format
+        return num_clips, form.channels, form.num_frames, form.height, form.width
+
+    def refuse_too_few(self, least: int) -> None:
+        """Raise ValueError unless as many clips are held out."""
+        if set(self.held_out.indices) & set(self.train.indices):
+            raise ValueError(
+                f"no clip is held out: {len(self.held_out)} clips both train and validate; samples "
+                "are compared with others, so train with data.val_fraction above 0"
+            )
+        if len(self.held_out) < least:
+            raise ValueError(
+                f"{len(self.held_out)} clips are held out, at least {least} are needed; more GIFs "
+                "or a larger data.val_fraction in training give more"
+            )
+
+    def batches(self, split: Split) -> Iterator[Batch]:
+        """Yield all clips of a side in order, uint8."""
+        dataset = self.held_out if split == "val" else self.train
+        return self._batches(dataset, range(len(dataset)))
+
+    def clips(self, split: Split) -> Tensor:
+        """Return all clips of a side, uint8 (N, F, H, W, C)."""
+        return torch.cat([batch.clip for batch in self.batches(split)])
+
+    def _batches(self, dataset: ClipDataset, numbers: Sequence[int]) -> Iterator[Batch]:
+        for first in range(0, len(numbers), self.batch_size):
+            part = numbers[first : first + self.batch_size]
+            yield dataset.__getitems__([Sample(i, i) for i in part])
+
+    def features(
+        self, extractor: Extractor, split: Split, most: int | None, device: torch.device | str
+    ) -> Features:
+        """Return the features of a side's clips, computed once.
+
+        Args:
+            most: clips, of which so many are drawn by a seed; None: all.
+        Raises:
+            ValueError: for clips that the extractor cannot take.
+        """
+        dataset = self.held_out if split == "val" else self.train
+        key = extractor, split, most if most and most < len(dataset) else None
+        if key not in self._features:
+            chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
+            numbers = chosen[:most].sort().values.tolist()
+            name = f"{extractor.name} features of {len(numbers)} {split} clips"
+            self._features[key] = features_of(
+                extractor, (b.clip for b in self._batches(dataset, numbers)), device, name
+            )
+        return self._features[key]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a card says of the clips."""
+        form = self.data.format
+        return {
+            "num_held_out": len(self.held_out),
+            "num_train": len(self.train),
+            "held_out_sha256": self.held_out.digest(),
+            "num_frames": form.num_frames,
+            "fps": form.fps,
+            "size": [form.height, form.width],
+            "channels": form.channels,
+            "resize_filter": "area",
+        }
+
+
+class CountedCalls:
+    """Counts the network calls of an estimator."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+        self.process, self.statistics = denoiser.process, denoiser.statistics
+        self.num_calls = 0
+
+    def estimate_at(self, x: Tensor, level: Level) -> Estimate:
+        self.num_calls += 1
+        return self.denoiser.estimate_at(x, level)
+
+
+class Subject:
+    """A denoiser in evaluation mode, the clips of its run, and samples.
+
+    Args:
+        denoiser: on the device.
+        reference: clips of its run.
+        device: of the denoiser.
+        sampler: of the samples; None where nothing asks for samples.
+        num_samples: that are drawn.   seed: of their noise.
+        training: what the denoiser is trained with; None where nothing asks for it.
+        callback: receives every state of every walk.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        reference: Reference,
+        device: torch.device | str = "cpu",
+        sampler: Sampler | None = None,
+        num_samples: int = 256,
+        seed: int = 0,
+        training: Training | None = None,
+        callback: Callable[[State], None] | None = None,
+    ) -> None:
+        self.denoiser, self.reference, self.device = denoiser, reference, device
+        self._sampler, self.num_samples, self.seed = sampler, num_samples, seed
+        self._training, self._callback = training, callback
+        self.num_network_calls = 0  # of a walk, once samples are drawn
+        self._features: dict[Extractor, Features] = {}
+
+    def with_sampler(self, sampler: Sampler) -> "Subject":
+        """Return the same denoiser and clips with samples of another sampler."""
+        return Subject(
+            self.denoiser,
+            self.reference,
+            self.device,
+            sampler,
+            self.num_samples,
+            self.seed,
+            self._training,
+            self._callback,
+        )
+
+    @property
+    def training(self) -> Training:
+        """Return the loss and the times of training."""
+        assert self._training is not None
+        return self._training
+
+    @property
+    def sampler(self) -> Sampler:
+        """Return the sampler."""
+        assert self._sampler is not None
+        return self._sampler
+
+    def held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield standardised held-out clips x_0 (B, C, F, H, W) on the device, and index (B,)."""
+        for batch in self.reference.batches("val"):
+            clips = batch.clip.to(self.device)
+            yield self.denoiser.statistics.standardise(clips), batch.index
+
+    @cached_property
+    def samples(self) -> Tensor:
+        """The samples, uint8 (num_samples, F, H, W, C) on the CPU; sample k depends on seed and k.
+
+        Raises:
+            ValueError: where the sampler cannot walk.
+        """
+        size = self.reference.batch_size
+        drawn = []
+        for first in tqdm(
+            range(0, self.num_samples, size), desc="sampling", unit="batch", **PROGRESS
+        ):
+            numbers = range(first, min(first + size, self.num_samples))
+            counted = CountedCalls(self.denoiser)
+            clips = self.sampler.sample(
+                counted,
+                self.reference.shape(len(numbers)),
+                generator=per_sample_generators(self.seed, numbers),
+                device=self.device,
+                callback=self._callback,
+            )
+            self.num_network_calls = counted.num_calls
+            drawn.append(self.denoiser.statistics.restore(clips).cpu())
+        return torch.cat(drawn)
+
+    def features(self, extractor: Extractor) -> Features:
+        """Return the features of the samples, computed once."""
+        if extractor not in self._features:
+            parts = self.samples.split(self.reference.batch_size)
+            name = f"{extractor.name} features of {len(self.samples)} samples"
+            self._features[extractor] = features_of(extractor, parts, self.device, name)
+        return self._features[extractor]
+
+    def sample_facts(self) -> dict[str, Any]:
+        """Return what a card says of the samples."""
+        return {
+            "num_samples": len(self.samples),
+            "sampler": description(self.sampler),
+            "evaluations": self.sampler.num_calls,
+            "network_calls": self.num_network_calls,
+            "seed": self.seed,
+        }
+
+
+def features_of(
+    extractor: Extractor, batches: Iterable[Tensor], device: torch.device | str, name: str
+) -> Features:
+    """Return the features of batches of uint8 clips, showing progress under a name."""
+    shown = tqdm(batches, desc=name, unit="batch", **PROGRESS)
+    pairs = [extractor.pair(batch.to(device)) for batch in shown]
+    return Features(*(torch.cat(kind) for kind in zip(*pairs, strict=True)))
+
+
+def description(thing: object) -> Any:
+    """Return an object as its class's name and its attributes, in plain containers."""
+    if thing is None or isinstance(thing, bool | int | float | str):
+        return thing
+    if isinstance(thing, list | tuple):
+        return [description(part) for part in thing]
+    attributes = thing if isinstance(thing, dict) else {"name": type(thing).__name__, **vars(thing)}
+    return {key: description(value) for key, value in attributes.items()}

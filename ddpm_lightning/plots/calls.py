@@ -1,0 +1,53 @@
+"""Curves over network calls: what a sampler's samples are worth for what they cost."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+
+class CallsPoint(NamedTuple):
+    """A number of samples that took so many network calls, and the interval around it."""
+
+    calls: int
+    value: float
+    low: float
+    high: float
+
+
+class CallsPanel(NamedTuple):
+    """A panel: curves by sampler, and where real clips against real ones lie."""
+
+    title: str
+    curves: Mapping[str, Sequence[CallsPoint]]
+    floor: tuple[float, float]
+
+
+def save_calls(panels: Sequence[CallsPanel], unit: str, path: Path) -> Path:
+    """Draw a panel for each number; calls on a logarithmic axis, the floor as a band.
+
+    The vertical axis is linear within the floor and logarithmic beyond it.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.5 * columns, 4.2 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis, panel in zip(axes, panels, strict=False):
+        axis.axhspan(*panel.floor, color="0.9", label="real against real")
+        for name, points in panel.curves.items():
+            calls, values = [p.calls for p in points], [p.value for p in points]
+            errors = [[p.value - p.low for p in points], [p.high - p.value for p in points]]
+            axis.errorbar(calls, values, errors, label=name, marker="o", markersize=4, capsize=2)
+        ticks = sorted({p.calls for points in panel.curves.values() for p in points})
+        axis.set(title=panel.title, xlabel="network calls", ylabel=unit, xscale="log")
+        axis.set_yscale("symlog", linthresh=max(map(abs, panel.floor)) or 1.0)
+        axis.set_xticks(ticks)
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    axes[0].legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+    return path

@@ -1,0 +1,70 @@
+"""evaluate.py curve.samplers=[..]: samplers at several numbers of evaluations, side by side."""
+
+from hydra import compose
+
+from ddpm_lightning.evaluation.measure import Card
+from ddpm_lightning.evaluation.report import aligned, number, real_against_real
+from ddpm_lightning.plots.calls import CallsPanel, CallsPoint
+from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.run.build import build_sampler
+from ddpm_lightning.run.config import Node, resolved
+from ddpm_lightning.run.errors import user_errors
+from ddpm_lightning.samplers.base import Sampler
+
+Curve = dict[tuple[str, int], Sampler]  # by option of conf/sampler, and evaluations
+
+
+def build_curve(options: Node, process: GaussianProcess, floor: float) -> Curve:
+    """Build every sampler with every number of evaluations.
+
+    Args:
+        floor: of log-SNR, from which they walk.
+    Raises:
+        UserError: where one of them cannot walk the process, before any does.
+    """
+    curve = {}
+    for name in options["samplers"]:
+        for evaluations in sorted(set(options["evaluations"])):
+            words = [f"sampler={name}", f"sampler.num_evaluations={evaluations}"]
+            node = resolved(compose("sample", ["checkpoint=any", *words]))["sampler"]
+            sampler = build_sampler(node)
+            with user_errors(f"curve.samplers: {name} at {evaluations} evaluations"):
+                sampler.times(process, floor)
+            curve[name, evaluations] = sampler
+    return curve
+
+
+def table(curve: Curve, cards: list[Card]) -> str:
+    """Return a row for each point of a curve, a column for each number, and their floors.
+
+    Args:
+        cards: of a measure, point by point.
+    """
+    width = len(cards) // len(curve)
+    header = ["sampler", "network calls", *(card.name for card in cards[:width])]
+    rows = []
+    for i, (name, _) in enumerate(curve):
+        own = cards[i * width : (i + 1) * width]
+        rows.append([name, str(_calls(own[0])), *map(number, own)])
+    floors = map(real_against_real, cards[:width])
+    return aligned(header, [*rows, ["real against real", "", *floors]])
+
+
+def panels(curve: Curve, cards: list[Card]) -> list[CallsPanel]:
+    """Return a panel for each number of a measure, with a line for each sampler."""
+    drawn = []
+    for name in dict.fromkeys(card.name for card in cards):
+        own = [card for card in cards if card.name == name]
+        lines: dict[str, list[CallsPoint]] = {}
+        for (sampler, _), card in zip(curve, own, strict=True):
+            assert card.interval is not None
+            point = CallsPoint(_calls(card), card.value, *card.interval)
+            lines.setdefault(sampler, []).append(point)
+        assert own[0].floor is not None
+        drawn.append(CallsPanel(name, lines, (own[0].floor.low, own[0].floor.high)))
+    return drawn
+
+
+def _calls(card: Card) -> int:
+    assert card.samples is not None
+    return int(card.samples["network_calls"])

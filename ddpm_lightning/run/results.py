@@ -1,0 +1,94 @@
+"""Where evaluate.py's numbers go: tables on the screen, cards and pictures in a folder."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.io import encode_png
+
+from ddpm_lightning.evaluation.measure import Card, Measure, Result, cards_of, write_cards
+from ddpm_lightning.evaluation.report import counts, table
+from ddpm_lightning.evaluation.subject import Subject
+from ddpm_lightning.files.atomic import write_file
+from ddpm_lightning.plots.calls import save_calls
+from ddpm_lightning.run import curve as curves
+from ddpm_lightning.run.config import Node
+from ddpm_lightning.run.errors import user_errors
+
+
+class Results:
+    """Measures, prints and writes.
+
+    refusals: of measures that the run does not allow, a line each.
+
+    Args:
+        run: checkpoint and step, for the cards.
+        settings: of the measures by name, for the cards.
+        directory: of the files.
+    """
+
+    def __init__(self, run: Node, settings: Node, directory: Path) -> None:
+        self.run, self.settings, self.directory = run, settings, directory
+        self.refusals: list[str] = []
+        with user_errors("output"):
+            directory.mkdir(parents=True, exist_ok=True)
+
+    def measure(self, name: str, measure: Measure, subjects: dict[str, Subject]) -> None:
+        """Measure subjects, which are named by their weights."""
+        cards, details = [], []
+        try:
+            for weights, subject in subjects.items():
+                results = measure(subject)
+                if (lines := measure.details(results)) is not None:
+                    details.append(f"{name}, {weights} weights:\n{lines}")
+                cards += self._cards(name, measure, subject, weights, results)
+                if (picture := measure.picture(subject, results)) is not None:
+                    write_picture(picture, self.directory / f"{name}_{weights}.png")
+        except ValueError as error:
+            self._refuse(name, error)
+        else:
+            write_cards(cards, self.directory / f"{name}.json")
+            print("\n".join([table(cards), *details]))
+
+    def measure_curve(
+        self, measures: dict[str, Measure], curve: curves.Curve, subjects: dict[str, Subject]
+    ) -> None:
+        """Measure subjects with each sampler of a curve."""
+        for weights, subject in subjects.items():
+            cards: dict[str, list[Card]] = {name: [] for name in measures}
+            for sampler in curve.values():
+                at = subject.with_sampler(sampler)
+                for name in list(cards):
+                    try:
+                        results = measures[name](at)
+                    except ValueError as error:
+                        self._refuse(name, error)
+                        del cards[name]
+                    else:
+                        cards[name] += self._cards(name, measures[name], at, weights, results)
+            for name, points in cards.items():
+                path = write_cards(points, self.directory / f"curve_{name}_{weights}.json")
+                save_calls(curves.panels(curve, points), points[0].unit, path.with_suffix(".png"))
+                print(f"{name} of {counts(points[0])}, {weights} weights")
+                print(curves.table(curve, points))
+
+    def _cards(
+        self,
+        name: str,
+        measure: Measure,
+        subject: Subject,
+        weights: str,
+        results: dict[str, Result],
+    ) -> list[Card]:
+        run = {**self.run, "weights": weights}
+        return cards_of(measure, subject, results, run, self.settings[name])
+
+    def _refuse(self, name: str, error: ValueError) -> None:
+        self.refusals.append(f"{name}: {error}")
+        print(f"{name} is not measured: {error}")
+
+
+def write_picture(picture: np.ndarray, path: Path) -> None:
+    """Write uint8 (H, W, 3) as a PNG."""
+    data = bytes(encode_png(torch.from_numpy(picture).permute(2, 0, 1)).numpy())
+    write_file(path, [data], len(data))

@@ -1,0 +1,44 @@
+"""What is measured: samples, counted calls, clips without anything random."""
+
+import pytest
+import torch
+
+from ddpm_lightning.evaluation.subject import Reference, Subject
+from ddpm_lightning.samplers.ancestral import AncestralSampler
+from ddpm_lightning.samplers.heun import HeunSampler
+from tests.evaluation.measures.conftest import MakeReference
+from tests.evaluation.measures.shared import denoiser
+
+
+def test_a_sample_depends_on_its_seed_and_number_alone(reference: Reference) -> None:
+    sampler = AncestralSampler(num_evaluations=3)
+    batches = [reference, Reference(reference.data, batch_size=3)]
+    whole, parts = (Subject(denoiser(), r, sampler=sampler, num_samples=7) for r in batches)
+    assert whole.samples.shape == (7, 6, 16, 16, 1)
+    # Sums over another batch are rounded otherwise: a level of grey at most.
+    assert (whole.samples.int() - parts.samples.int()).abs().max() <= 1
+    other = Subject(denoiser(), reference, sampler=sampler, num_samples=7, seed=1)
+    assert (whole.samples != other.samples).any()
+
+
+def test_network_calls_are_counted_not_assumed(reference: Reference) -> None:
+    subject = Subject(denoiser(), reference, sampler=HeunSampler(50), num_samples=2)
+    facts = subject.sample_facts()
+    assert facts["network_calls"] == 49  # two a step, one at the last
+    assert facts["sampler"]["name"] == "HeunSampler"
+    assert facts["sampler"]["num_evaluations"] == 50
+
+
+def test_training_clips_are_shown_without_anything_random(make_reference: MakeReference) -> None:
+    first, second = (
+        make_reference(flip=True, fps_jitter=0.5, seed=seed).clips("train") for seed in (0, 1)
+    )
+    assert torch.equal(first, second)
+
+
+def test_the_two_sides_share_no_clip(reference: Reference) -> None:
+    train, held_out = (reference.clips(split).flatten(1) for split in ("train", "val"))
+    assert len(train) + len(held_out) == 160
+    assert torch.cdist(held_out.float(), train.float()).min() > 0
+    with pytest.raises(ValueError, match="at least 161 are needed"):
+        reference.refuse_too_few(161)
