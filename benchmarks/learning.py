@@ -123,6 +123,8 @@ def losses(make: Make, seed: int, steps: int, words: list[str]) -> Losses:
         instantiate(resolved_config["model"]["denoiser"][key]) for key in ("process", "objective")
     )
     module = build_module(resolved_config["model"], Denoiser(make(config), process, objective))
+    data.load()
+    module.denoiser.statistics.measure(data.examples(1024))
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
         devices=1,

@@ -5,6 +5,7 @@ from torch import Tensor
 from ddpm_lightning.denoiser import Denoiser, Estimate
 from ddpm_lightning.level import Level
 from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.statistics import Statistics
 
 
 class Conditioned:
@@ -21,6 +22,10 @@ class Conditioned:
     @property
     def process(self) -> GaussianProcess:
         return self.denoiser.process
+
+    @property
+    def statistics(self) -> Statistics:
+        return self.denoiser.statistics
 
     def estimate_at(self, x: Tensor, level: Level) -> Estimate:
         return self.denoiser.estimate_at(x, level, **self.conditions)

@@ -10,7 +10,7 @@ most the smaller of x_0 and noise error, so that neither end outweighs the rest.
 """
 
 from collections.abc import Iterable
-from math import exp
+from math import exp, nan
 from typing import NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.level import Level
 from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.times.base import TimeSampling
 
 LEVELS = torch.linspace(-12, 12, 33, dtype=torch.float64)
 NUM_TRIPLES = 8 * len(LEVELS)  # (clip, level, noise), at least
@@ -36,6 +37,11 @@ class LevelError(NamedTuple):
     weighted: float  # SNR / (1 + SNR) times that of x_0
 
 
+def num_draws(num_clips: int) -> int:
+    """Return how many triples each of so many clips takes part in, at most."""
+    return -(-NUM_TRIPLES // num_clips)
+
+
 def triples_of(index: Tensor, num_clips: int) -> list[tuple[int, int]]:
     """Return (row, number) of the triples that clips take part in; number mod 33 is the level.
 
@@ -45,7 +51,7 @@ def triples_of(index: Tensor, num_clips: int) -> list[tuple[int, int]]:
     Args:
         index: (B,) of the clips in their set of num_clips.
     """
-    draws = -(-NUM_TRIPLES // num_clips)
+    draws = num_draws(num_clips)
     triples = []
     for row, i in enumerate(index.tolist()):
         if draws > 1:
@@ -56,7 +62,7 @@ def triples_of(index: Tensor, num_clips: int) -> list[tuple[int, int]]:
 
 
 class LevelErrors:
-    """Sums squared errors of the x_0 estimate at each level, on triples that are always the same.
+    """Collects squared errors of the x_0 estimate, on triples that are always the same.
 
     Args:
         num_clips: of the whole set, of which batches follow in any order, on any number of ranks.
@@ -64,46 +70,83 @@ class LevelErrors:
 
     def __init__(self, num_clips: int) -> None:
         self.num_clips = num_clips
-        # rows: count, error, error squared; float64, on the CPU
-        self.sums = torch.zeros(3, len(LEVELS), dtype=torch.float64)
+        num_triples = max(NUM_TRIPLES, num_draws(num_clips) * num_clips)
+        if num_clips >= NUM_TRIPLES:
+            num_triples = NUM_TRIPLES
+        # rows: count, error; float64, on the CPU; ranks add theirs up
+        self.sums = torch.zeros(2, num_triples, dtype=torch.float64)
+        self._waiting: list[tuple[Tensor, int]] = []  # a clip and the number of its triple
+        self._batch_size = 0
+
+    def update(self, denoiser: Denoiser, x_0: Tensor, index: Tensor) -> None:
+        """Add the triples of standardised clips x_0 (B, C, F, H, W) with places index (B,).
+
+        They are measured B at a time, so that a compiled network sees one batch size.
+        """
+        self._batch_size = max(self._batch_size, len(x_0))
+        self._waiting += [(x_0[row], number) for row, number in triples_of(index, self.num_clips)]
+        while len(self._waiting) >= self._batch_size:
+            self._measure(denoiser, self._waiting[: self._batch_size])
+            del self._waiting[: self._batch_size]
+
+    def finish(self, denoiser: Denoiser) -> None:
+        """Measure what is left of the triples, in a batch that repeats the last one."""
+        if self._waiting:
+            missing = self._batch_size - len(self._waiting)
+            self._measure(denoiser, self._waiting + self._waiting[-1:] * missing)
+            self._waiting = []
 
     @torch.no_grad()
-    def update(self, denoiser: Denoiser, x_0: Tensor, index: Tensor) -> None:
-        """Add the triples of standardised clips x_0 (B, C, F, H, W) with places index (B,)."""
-        triples = triples_of(index, self.num_clips)
-        for first in range(0, len(triples), len(x_0)):  # no larger batches than training's
-            rows, numbers = zip(*triples[first : first + len(x_0)], strict=True)
-            clips = x_0[list(rows)]
-            seeds = [torch.Generator().manual_seed(number) for number in numbers]
-            noise = torch.stack([torch.randn(x_0.shape[1:], generator=seed) for seed in seeds])
-            at = torch.tensor(numbers) % len(LEVELS)
-            level = Level.at(LEVELS[at])
-            loss = denoiser.loss(clips, level, noise.to(x_0.device)).cpu().double()
-            error = loss * denoiser.squared_error_per_loss(level)
-            self.sums.index_add_(1, at, torch.stack([torch.ones_like(error), error, error**2]))
+    def _measure(self, denoiser: Denoiser, triples: list[tuple[Tensor, int]]) -> None:
+        clips, numbers = torch.stack([clip for clip, _ in triples]), [n for _, n in triples]
+        seeds = [torch.Generator().manual_seed(number) for number in numbers]
+        noise = torch.stack([torch.randn(clips.shape[1:], generator=seed) for seed in seeds])
+        at = torch.tensor(numbers)
+        level = Level.at(LEVELS[at % len(LEVELS)])
+        loss = denoiser.loss(clips, level, noise.to(clips.device)).cpu().double()
+        error = loss * denoiser.squared_error_per_loss(level)
+        self.sums.index_add_(1, at, torch.stack([torch.ones_like(error), error]))
+
+    def _triples(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return level (N,), clip (N,) and error (N,) of the triples that were measured."""
+        count, total = self.sums
+        (number,) = count.nonzero(as_tuple=True)
+        draws = num_draws(self.num_clips)
+        return number % len(LEVELS), number // draws, total[number] / count[number]
 
     def by_level(self) -> list[LevelError]:
         """Return the errors at each level that has a triple, the noisiest first."""
+        at, _, error = self._triples()
         errors = []
-        for level, (count, error, _) in zip(LEVELS.tolist(), self.sums.T.tolist(), strict=True):
-            if count:
-                snr, x_0 = exp(level), error / count
-                velocity = (1 + snr) * x_0
-                weighted = snr / (1 + snr) * x_0
-                errors.append(LevelError(level, int(count), x_0, snr * x_0, velocity, weighted))
+        for i, level in enumerate(LEVELS.tolist()):
+            if num_triples := int((at == i).sum()):
+                snr, x_0 = exp(level), float(error[at == i].mean())
+                velocity, weighted = (1 + snr) * x_0, snr / (1 + snr) * x_0
+                errors.append(LevelError(level, num_triples, x_0, snr * x_0, velocity, weighted))
         return errors
 
     def mean(self) -> float:
-        """Return `val/error`: the mean of the weighted error over the levels."""
-        count, error, _ = self.sums
-        return float((LEVELS.sigmoid() * error / count).nanmean())
+        """Return `val/error`, the mean over levels of the weighted error: NaN if any error is."""
+        weighted = [row.weighted for row in self.by_level()]
+        return sum(weighted) / len(weighted)
 
     def standard_error(self) -> float:
-        """Return that of the mean, over clips and noise: NaN with fewer than 2 at a level."""
-        count, error, square = self.sums
-        mean = error / count
-        variance = (square / count - mean.square()).clamp(min=0) / (count - 1)
-        return float((LEVELS.sigmoid().square() * variance).sum().sqrt() / len(LEVELS))
+        """Return that of the mean, over clips and noise: NaN with fewer than 2 clips.
+
+        A clip that is hard at one level is so at others: its triples are taken together (the
+        variance of a mean of clusters).
+        """
+        at, clip, error = self._triples()
+        count = torch.bincount(at, minlength=len(LEVELS)).clamp(min=1)
+        mean = torch.zeros(len(LEVELS), dtype=torch.float64).index_add_(0, at, error) / count
+        share = LEVELS.sigmoid()[at] / count[at] / len(at.unique())
+        _, of_clip = clip.unique(return_inverse=True)
+        num_clips = int(of_clip.max()) + 1
+        if num_clips < 2:
+            return nan
+        sums = torch.zeros(num_clips, dtype=torch.float64)
+        sums.index_add_(0, of_clip, share * (error - mean[at]))
+        return float((num_clips / (num_clips - 1) * sums.square().sum()).sqrt())
 
 
 def measure_levels(
@@ -114,13 +157,13 @@ def measure_levels(
     for batch in batches:
         x_0 = denoiser.statistics.standardise(batch.clip.to(device))
         errors.update(denoiser, x_0, batch.index)
+    errors.finish(denoiser)
     return errors
 
 
-def covered(process: GaussianProcess, floor: float) -> Tensor:
-    """Return which levels (33,) lie between the cleanest and the noisiest that are trained at."""
-    axis = process.axis(floor)
-    ends = torch.tensor([axis.first, axis.last], dtype=torch.float64)
-    high, low = axis.log_snr(ends).tolist()
+def covered(process: GaussianProcess, times: TimeSampling, floor: float) -> Tensor:
+    """Return which levels (33,) lie within 99.9 % of those that are trained at, Bool."""
+    ends = times.times(process, torch.tensor([0.0005, 0.9995], dtype=torch.float64), floor)
+    low, high = process.log_snr(ends).sort().values.tolist()
     inside: Tensor = (low <= LEVELS) & (high >= LEVELS)
     return inside

@@ -13,6 +13,7 @@ from torch import Tensor
 from ddpm_lightning.denoiser import Estimate, Estimator
 from ddpm_lightning.level import Level
 from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.statistics import DATA_STD
 from ddpm_lightning.tensors import expand
 
 TINY = 1e-30  # of a variance
@@ -54,7 +55,8 @@ def decoder_nats(denoiser: Estimator, level: Level, x_0: Tensor, mean: Tensor) -
         level: () or (B,), at which the mean was estimated.
     """
     statistics = denoiser.statistics
-    std = level.sigma / level.alpha / statistics.scale
+    ratio = (level.sigma / level.alpha).to(x_0.device, non_blocking=True)
+    std = ratio * (statistics.std / DATA_STD)  # on the device, which a loss must not wait for
     return discretised_nats(statistics.to_values(x_0), statistics.to_values(mean), std)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -50,13 +52,13 @@ def save_curves(metrics: Path, path: Path) -> Path:
                 axis.plot(steps, smooth(values), label=name, color="C0")
             else:
                 axis.plot(steps, values, label=name, color="C1", marker=".", markersize=3)
-        axis.set(title=title, xlabel="step", yscale="log" if title != "clips/s" else "linear")
+        axis.set(title=title, xlabel="step", yscale=scale_of(axis))
         if len(axis.get_legend_handles_labels()[0]) > 1:
             axis.legend()
     bins = {name: xy for name, xy in series.items() if name.startswith("val_by_log_snr/")}
     for name, (steps, values) in bins.items():
         axes[4].plot(steps, values, label=name.split("/")[1].replace("_", " "), marker=".")
-    axes[4].set(title="val/loss by log-SNR", xlabel="step", yscale="log")
+    axes[4].set(title="val/loss by log-SNR", xlabel="step", yscale=scale_of(axes[4]))
     _draw_levels(axes[5], series)
     for axis in axes[4:]:
         if axis.lines:
@@ -75,6 +77,12 @@ def _draw_levels(axis: "Axes", series: dict[str, tuple[list[float], list[float]]
         errors = [errors.get(step, float("nan")) for errors in at_level]
         axis.plot(levels, errors, label=f"step {step:,.0f}", marker=".")
     axis.set(title="val/error by level", xlabel="log-SNR", yscale="log")
+
+
+def scale_of(axis: "Axes") -> str:
+    """Return log where all values that an axis shows are positive, else linear."""
+    values = np.concatenate([np.asarray(line.get_ydata()) for line in axis.lines] or [np.zeros(1)])
+    return "log" if (values > 0).all() else "linear"
 
 
 def tell_empty(axes: "Iterable[Axes]") -> None:

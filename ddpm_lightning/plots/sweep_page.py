@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ddpm_lightning.plots.curves import read_metrics, smooth, tell_empty
+from ddpm_lightning.plots.curves import read_metrics, scale_of, smooth, tell_empty
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; max-width: 1136px; color: #222 }
@@ -137,7 +137,7 @@ def _curves(rows: Sequence[Row], names: Sequence[str], directory: Path) -> str:
     if not any(axis.lines for axis in axes):
         return ""
     for axis, name in zip(axes, names, strict=True):
-        axis.set(title=name, xlabel="step", yscale="log")
+        axis.set(title=name, xlabel="step", yscale=scale_of(axis))
     axes[0].legend(fontsize="small")
     tell_empty(axes)
     picture = io.BytesIO()

@@ -37,6 +37,7 @@ from ddpm_lightning.run.rewind import set_aside
 from ddpm_lightning.run.secrets import redacted
 
 LOG = "train.log"
+CLIPS = "clips.json"
 _NAMED_BY = ("model", "noise", "data")  # groups whose options name a run
 
 log = logging.getLogger(__name__)

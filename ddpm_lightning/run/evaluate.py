@@ -48,10 +48,15 @@ def evaluate_run(cfg: DictConfig) -> None:
                 "measure=quality"
             )
     reference = Reference(data, config["batch_size"])
-    process, floor = next(iter(denoisers.values())).process, log_snr_floor(reference.shape(1))
+    denoiser = next(iter(denoisers.values()))
+    process, floor = denoiser.process, log_snr_floor(reference.shape(1))
     curve = build_curve(config["curve"], process, floor)
     results = Results(
-        {"checkpoint": str(run.checkpoint), "step": step},
+        {
+            "checkpoint": str(run.checkpoint),
+            "step": step,
+            "standardised_by": str(denoiser.statistics),
+        },
         config["measure"],
         Path(config["output"] or run.directory / "evaluation"),
     )
@@ -119,7 +124,7 @@ def build_training(run: Run, device: torch.device) -> Training:
         state = read_checkpoint(run.checkpoint)["state_dict"]
         own = {key.removeprefix("loss."): v for key, v in state.items() if key.startswith("loss.")}
         loss.load_state_dict(own)
-        loss.to(device)
+        loss.to(device).eval()
     return Training(loss, times)
 
 

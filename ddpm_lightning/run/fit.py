@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import json
 import logging
 import os
 import sys
@@ -27,7 +28,7 @@ from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.checkpoint import check_resumable
 from ddpm_lightning.run.config import Node, check_with_lightning
-from ddpm_lightning.run.directory import LOG, Start, logged, quoted, recorded
+from ddpm_lightning.run.directory import CLIPS, LOG, Start, logged, quoted, recorded, write_text
 from ddpm_lightning.run.errors import Stopped, user_errors
 from ddpm_lightning.run.memory import Budget
 from ddpm_lightning.run.overview import overview
@@ -138,9 +139,13 @@ def check(run: Run) -> None:
         describe(denoiser.process, clip.shape)
     with user_errors("sampler"):
         for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
+            samplers: list[Sampler] = []
             if isinstance(callback, SampleGrid):
-                for sampler in (callback.sampler, *callback.compare.values()):
-                    rehearse(sampler, denoiser.process, floor, module.loss.num_outputs == 2)
+                samplers = [callback.sampler, *callback.compare.values()]
+            elif isinstance(callback, SampleQuality) and callback.every_n_validations:
+                samplers = [callback.sampler]
+            for sampler in samplers:
+                rehearse(sampler, denoiser.process, floor, module.loss.num_outputs == 2)
     with user_errors("model"), torch.no_grad():
         module.loss.check(denoiser, clip)
 
@@ -198,8 +203,9 @@ def fit(run: Run, ranks: Ranks) -> None:
     with ranks.heartbeat(trainer, start.directory, resume or start.directory):
         with user_errors("data"):
             data.load(trainer.world_size)
-            if resume is None:
+            if resume is None and trainer.is_global_zero:  # other ranks get them from this one
                 run.module.denoiser.statistics.measure(data.examples(MAX_MEASURED))
+                write_clips(data, run.module.denoiser.statistics, start.directory)
         with user_errors("callbacks.quality"):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, SampleQuality):
@@ -221,6 +227,16 @@ def fit(run: Run, ranks: Ranks) -> None:
             for loader in (trainer.train_dataloader, trainer.val_dataloaders):
                 if loader is not None:
                     loader.close()
+
+
+def write_clips(data: ClipData, statistics: Statistics, directory: Path) -> None:
+    """Write clips.json: which clips errors are measured on and in which units, for sweeps."""
+    clips = {
+        "held_out_sha256": data.val_set.digest(),
+        "mean": statistics.mean.tolist(),
+        "std": float(statistics.std),
+    }
+    write_text(directory / CLIPS, json.dumps(clips, indent=2) + "\n")
 
 
 def show(loggers: list[Logger], directory: Path, overview_text: str, step: int) -> None:

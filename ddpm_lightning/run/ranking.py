@@ -14,7 +14,8 @@ from ddpm_lightning.plots.curves import BY_LEVEL, read_metrics
 
 # Nodes of a configuration that change what is learned, not what a number means.
 LEARNING = (
-    *("network", "optimizer", "trainer", "callbacks", "seed", "logger", "sweep"),
+    *("network", "optimizer", "trainer", "seed", "logger", "sweep"),
+    *("callbacks.ema", "callbacks.checkpoints", "callbacks.samples", "callbacks.hang"),
     *("model.warmup_steps", "model.cooldown", "model.compile", "model.seed", "model.optimizer"),
     *("data.batch_size", "data.num_workers", "data.flip", "data.fps_jitter", "data.seed"),
     *("run_name", "run_dir", "run_id", "run_group", "outputs_dir"),
@@ -71,10 +72,13 @@ def rank(name: str, metrics: Sequence[Path], configs: Sequence[Mapping[str, Any]
     metric = METRICS.get(name)
     less = metric is None or metric.less_is_better
     columns, note = [name], ""
-    if name == ERROR and (levels := common_levels(series)):
-        columns, num_all = levels, max(_num_levels(of_job) for of_job in series)
-        if len(levels) < num_all:
-            note = f"mean over the {len(levels)} levels of log-SNR that all jobs were trained at"
+    if name == ERROR and (num_all := max(map(_num_levels, series), default=0)):
+        columns = common_levels(series)
+        if not columns:
+            none: list[Score | None] = [None] * len(series)
+            return Ranking(name, none, None, "no best: there is no level that all were trained at")
+        if len(columns) < num_all:
+            note = f"mean over the {len(columns)} levels of log-SNR that all jobs were trained at"
     scores = [_score(of_job, columns, less, f"{name}_se") for of_job in series]
     measured = {i: score for i, score in enumerate(scores) if score is not None}
     if metric is None:
@@ -103,7 +107,8 @@ def obstacles(name: str, configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def common_levels(series: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names of the levels that every job with values was trained at."""
-    names = [{n for n in of_job if n.startswith(BY_LEVEL)} for of_job in series if of_job]
+    names = [{n for n in of_job if n.startswith(BY_LEVEL)} for of_job in series]
+    names = [of_job for of_job in names if of_job]  # others failed before they had a value
     return sorted(set.intersection(*names)) if names else []
 
 

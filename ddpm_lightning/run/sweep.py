@@ -24,6 +24,7 @@ from ddpm_lightning.plots.sweep_page import Row, as_csv, as_html, as_markdown
 from ddpm_lightning.run.cli import Job, Sweep
 from ddpm_lightning.run.config import Node
 from ddpm_lightning.run.directory import (
+    CLIPS,
     freeze,
     new_start,
     quoted,
@@ -164,9 +165,16 @@ def _names(run: Path) -> list[str]:
         return [name for name in next(csv.reader(file)) if name.startswith(("train/", "val/"))]
 
 
+def _comparable(job: Job, planned: Planned) -> Node:
+    """Return a job's configuration, and which clips its errors are measured on, once it knows."""
+    config: Any = OmegaConf.to_container(job.cfg, resolve=False)
+    path = planned.directory / CLIPS
+    return {**config, "clips": json.loads(path.read_text())} if path.exists() else config
+
+
 def _report(planned: list[Planned], directory: Path, sweep: Sweep) -> list[Row]:
     metric = sweep.options["metric"]
-    configs: Any = [OmegaConf.to_container(job.cfg, resolve=False) for job in sweep.jobs]
+    configs = [_comparable(*pair) for pair in zip(sweep.jobs, planned, strict=True)]
     _, scores, best, note = rank(metric, [j.directory / "metrics.csv" for j in planned], configs)
     rows = [
         _row(job, score, i == best, directory)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
-from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
+from ddpm_lightning.samplers.grids.uniform_log_snr import UniformLogSNRGrid
 from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
 from ddpm_lightning.samplers.walk import Point, Walk
 from ddpm_lightning.tensors import combine, expand
@@ -32,7 +32,7 @@ class AncestralSampler(Sampler):
     def __init__(
         self,
         num_evaluations: int = 50,
-        grid: Grid = UniformTimeGrid(),
+        grid: Grid = UniformLogSNRGrid(),
         thresholding: Thresholding = StaticThresholding(),
         variance: float | None = 0.0,
     ) -> None:

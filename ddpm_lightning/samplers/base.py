@@ -17,7 +17,7 @@ from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.processes.axis import TimeAxis
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.samplers.grids.base import Grid
-from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
+from ddpm_lightning.samplers.grids.uniform_log_snr import UniformLogSNRGrid
 from ddpm_lightning.samplers.noise import Generators, noise_source
 from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
 from ddpm_lightning.samplers.walk import Draw, Point, State, Walk
@@ -39,7 +39,7 @@ class Sampler(ABC):
     def __init__(
         self,
         num_evaluations: int = 50,
-        grid: Grid = UniformTimeGrid(),
+        grid: Grid = UniformLogSNRGrid(),
         thresholding: Thresholding = StaticThresholding(),
     ) -> None:
         if num_evaluations < 1:

@@ -15,7 +15,7 @@ from ddpm_lightning.denoiser import Estimator
 from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.grids.base import Grid
-from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
+from ddpm_lightning.samplers.grids.uniform_log_snr import UniformLogSNRGrid
 from ddpm_lightning.samplers.inversion import invert
 from ddpm_lightning.samplers.thresholding import StaticThresholding, Thresholding
 from ddpm_lightning.samplers.walk import Point, Walk
@@ -30,7 +30,7 @@ class DDIMSampler(Sampler):
     def __init__(
         self,
         num_evaluations: int = 50,
-        grid: Grid = UniformTimeGrid(),
+        grid: Grid = UniformLogSNRGrid(),
         thresholding: Thresholding = StaticThresholding(),
         eta: float = 0.0,
     ) -> None:

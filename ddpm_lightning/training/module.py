@@ -161,7 +161,9 @@ class DiffusionModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         loader: Any = self.trainer.val_dataloaders
-        self._val_errors = LevelErrors(len(loader.dataset))
+        num_batches = self.trainer.num_val_batches[0] * self.trainer.world_size
+        most = num_batches * loader.order.batch_size  # with limit_val_batches, or to overfit
+        self._val_errors = LevelErrors(int(min(len(loader.dataset), most)))
         self._val_losses = LossByLogSNR(self.loss, self.times)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
@@ -173,6 +175,7 @@ class DiffusionModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         errors, losses = self._val_errors, self._val_losses
+        errors.finish(self.inference_denoiser)
         if self.trainer.world_size > 1:
             for measured in (errors, losses):
                 sums = self.all_gather(measured.sums.to(self.device))  # (ranks, ...)
@@ -183,7 +186,9 @@ class DiffusionModule(pl.LightningModule):
             "val/loss": losses.mean(),
             **{f"val_by_log_snr/{name}": mean for name, (_, mean) in losses.by_bin().items()},
         }
-        trained_at = LEVELS[covered(self.denoiser.process, log_snr_floor(self._val_shape))].tolist()
+        trained_at = LEVELS[
+            covered(self.denoiser.process, self.times, log_snr_floor(self._val_shape))
+        ].tolist()
         for row in errors.by_level():
             if row.log_snr in trained_at:
                 values[f"val_error_at/{row.log_snr:+06.2f}"] = row.weighted

@@ -1,19 +1,21 @@
 """Error at fixed levels: equal for equal denoisers, whatever the chain, schedule and objective."""
 
+from math import isnan
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ddpm_lightning.data.clip import to_float
 from ddpm_lightning.denoiser import Denoiser
-from ddpm_lightning.evaluation.levels import LEVELS, NUM_TRIPLES, LevelErrors, triples_of
+from ddpm_lightning.evaluation.levels import LEVELS, NUM_TRIPLES, LevelErrors, covered, triples_of
 from ddpm_lightning.level import Level
 from ddpm_lightning.objectives.base import Objective
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.tensors import expand
-from tests.problems import FixedOutput, build, options, process_under
+from tests.problems import FLOOR, FixedOutput, build, options, process_under
 
 README = [(p, n) for p in (StandardProcess, MedianProcess) for n in ("linear", "cosine", "hybrid")]
 
@@ -50,6 +52,7 @@ def measured(denoiser: Denoiser, x_0: Tensor, batch_size: int) -> LevelErrors:
     errors = LevelErrors(len(x_0))
     for index in torch.arange(len(x_0)).split(batch_size):
         errors.update(denoiser, x_0[index], index)
+    errors.finish(denoiser)
     return errors
 
 
@@ -78,6 +81,38 @@ def test_it_is_the_error_of_theory_within_its_standard_error() -> None:
         assert row.noise == pytest.approx(row.x_0 * torch.tensor(row.log_snr).exp().item())
         assert row.velocity == pytest.approx(row.x_0 + row.noise)
         assert row.weighted <= min(row.x_0, row.noise)
+
+
+def test_a_clip_that_is_hard_everywhere_widens_the_standard_error() -> None:
+    """Errors of a clip at all levels are a_i / w_l: the mean's error is that of the mean of a_i."""
+    errors = LevelErrors(num_clips=12)
+    numbers = torch.arange(errors.sums.shape[1])  # 22 a clip: every clip at 22 of 33 levels
+    hardness = torch.rand(12, generator=torch.Generator().manual_seed(0)).double()
+    errors.sums[0] = 1
+    errors.sums[1] = hardness[numbers // 22] / LEVELS.sigmoid()[numbers % 33]
+    expected = float(hardness.std()) / 12**0.5
+    assert errors.standard_error() == pytest.approx(expected, rel=0.1)
+
+
+def test_an_error_that_is_not_finite_is_no_good_one() -> None:
+    errors = LevelErrors(num_clips=264)
+    errors.sums[0] = 1
+    errors.sums[1, 5] = torch.nan
+    assert isnan(errors.mean())
+
+
+@pytest.mark.parametrize("times", options("times"))
+def test_levels_that_are_trained_at_lie_within_the_law_of_times(times: str) -> None:
+    process = process_under(StandardProcess, "cosine")
+    law = build("times", times)
+    fraction = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
+    drawn = process.log_snr(law.times(process, fraction, FLOOR))
+    trained = LEVELS[covered(process, law, FLOOR)]
+    assert len(trained) >= 5
+    assert drawn.min() <= trained.min()
+    assert drawn.max() >= trained.max()
+    outside = (drawn < trained.min() - 0.75) | (drawn > trained.max() + 0.75)
+    assert outside.double().mean() < 0.02  # the cleanest steps lie 1.4 apart
 
 
 @pytest.mark.parametrize("num_clips", [1, 10, 33, 44, 264, 265, 1000, 5000])

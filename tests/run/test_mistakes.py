@@ -144,7 +144,7 @@ MISTAKES = {
         ["model.data_std=0.3: model.data_std is now measured on the training clips"],
     ),
     "a variance that is not learned": (
-        ["sampler.variance=null"],
+        ["sampler=ancestral", "sampler.variance=null"],
         ["sampler: variance=null", "train with loss=hybrid_vlb, or set sampler.variance=0"],
     ),
     "unknown grid": (["sampler/grid=karas"], ["sampler/grid/karas", "did you mean"]),

@@ -47,6 +47,8 @@ def test_more_clips_a_second_are_better(tmp_path: Path) -> None:
         ("val/loss", {"noise": {"_target_": "hybrid"}}, "across noise._target_"),
         ("train/loss", {"noise": {"_target_": "hybrid"}}, "across noise._target_"),
         ("val/error", {"data": {"size": 32, "flip": False}}, "across data.size"),
+        ("val/error", {"clips": {"std": 0.4}}, "across clips.std"),
+        ("val/quality_spatial", {"callbacks": {"quality": {"num_samples": 9}}}, "across callbacks"),
         ("val/other", {}, "whether less of val/other is better is not known"),
     ],
 )
@@ -81,12 +83,20 @@ def test_the_error_is_averaged_over_the_levels_that_all_were_trained_at(tmp_path
     tables = [
         f"step,val/error,{at}+00.00,{at}+00.75\n1,0.2,0.4,0.0\n2,0.3,0.5,0.1\n",
         f"step,val/error,{at}+00.00\n1,0.35,0.35\n",
+        "step,train/loss\n1,0.1\n",  # failed before its first validation
         "",
     ]
-    ranking = ranked(tmp_path, tables, changes=[{}, {}, {}])
-    assert [score and score.value for score in ranking.scores] == [0.4, 0.35, None]
+    ranking = ranked(tmp_path, tables, changes=[{}, {}, {}, {}])
+    assert [score and score.value for score in ranking.scores] == [0.4, 0.35, None, None]
     assert ranking.best == 1
     assert "mean over the 1 levels" in ranking.note
+
+
+def test_jobs_without_a_level_in_common_are_not_compared(tmp_path: Path) -> None:
+    tables = [f"step,val/error,val_error_at/{level}\n1,0.2,0.2\n" for level in ("+00.00", "+00.75")]
+    ranking = ranked(tmp_path, tables)
+    assert ranking.best is None
+    assert "no level that all were trained at" in ranking.note
 
 
 def test_who_is_near_the_best_is_named(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_clips_that_cannot_be_reached_are_refused() -> None:
     """The last of few intervals ends close to the data's modes, and hardly anywhere between."""
     data = trimodal(process_under(StandardProcess, "linear"))
     sampler = ddim(num_evaluations=20)
-    message = r"^inversion did not settle within 1e-05 at t=27 in 200 iterations; ask for"
+    message = r"^inversion did not settle within 1e-05 at t=\d+ in 200 iterations; ask for"
     with pytest.raises(ValueError, match=message) as error:
         sampler.invert(data, torch.linspace(-1, 1, 21, dtype=torch.float64))
     assert "\n" not in str(error.value)

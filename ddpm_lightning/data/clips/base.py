@@ -117,13 +117,17 @@ class ClipData(ABC):
         self.val_set = ClipDataset(store, val, replace(self.windows, random=False))
 
     def examples(self, most: int) -> Iterator[Tensor]:
-        """Yield the first windows of training clips, uint8 (F, H, W, C), at most so many, spread
-        evenly over them.
+        """Yield windows of training clips, uint8 (F, H, W, C), at most so many, spread evenly over
+        at most 16 shards: of a store elsewhere, others are not copied.
         """
         clips = ClipDataset(
             self.train_set.store, self.train_set.indices, replace(self.windows, random=False)
         )
-        for i in range(0, len(clips), -(-len(clips) // most)):
+        of_clip = clips.shards()
+        shards = sorted(set(of_clip))
+        chosen = set(shards[:: -(-len(shards) // 16)])
+        indices = [i for i, shard in enumerate(of_clip) if shard in chosen]
+        for i in indices[:: -(-len(indices) // most)]:
             yield clips[i].clip[0]
 
     @property

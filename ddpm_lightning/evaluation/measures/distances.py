@@ -1,8 +1,8 @@
 """What all distances between samples and held-out clips share.
 
 Each is measured twice, of the spatial and of the temporal features of an extractor: a sampler can
-draw the right frames in the wrong order. Beside each stands the floor: what as many training clips
-in the place of the samples score against as many held-out ones.
+draw the right frames in the wrong order. Beside each stands the floor: what as many real clips in
+the place of the samples score against as many others, training and held-out clips drawn together.
 """
 
 from abc import abstractmethod
@@ -65,6 +65,11 @@ class FeatureMeasure(Measure):
                 f"num_samples={num_samples} is too few to measure: {MIN_CLIPS} or more"
             )
         reference.refuse_too_few(MIN_CLIPS)
+        if len(reference.train) < num_samples:
+            raise ValueError(
+                f"{num_samples} samples are compared with real clips in their place, but there are "
+                f"{len(reference.train)} training clips; set num_samples to that or less"
+            )
         held_out = reference.features(self.extractor, "val", None, device)
         self.check(num_samples, held_out)
         return reference.features(self.extractor, "train", max_train, device), held_out

@@ -60,10 +60,11 @@ class SampleQuality(pl.Callback):
     def check(self, data: ClipData) -> None:
         """Compute the features of loaded data; ValueError where samples cannot be compared."""
         if self.every_n_validations is not None:
-            self._reference = Reference(data)
-            self.measure.of_clips(self._reference, self.num_samples, "cpu")
+            self.measure.of_clips(Reference(data), self.num_samples, "cpu")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # After a resumed run has got back the clips that it validates on.
+        self._reference = Reference(trainer.datamodule.data)  # type: ignore[attr-defined]
         if trainer.world_size > 1:  # training's own group would give up after half an hour
             self._ranks = torch.distributed.new_group(timeout=timedelta(days=30), backend="gloo")
 
