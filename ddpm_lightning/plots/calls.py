@@ -45,6 +45,8 @@ def save_calls(panels: Sequence[CallsPanel], unit: str, path: Path) -> Path:
         ticks = sorted({p.calls for points in panel.curves.values() for p in points})
         axis.set(title=panel.title, xlabel="network calls", ylabel=unit, xscale="log")
         axis.set_yscale("symlog", linthresh=max(map(abs, panel.floor)) or 1.0)
+        lows = [p.low for points in panel.curves.values() for p in points]
+        axis.set_ylim(bottom=1.2 * min(0.0, panel.floor[0], *lows))
         axis.set_xticks(ticks)
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.xaxis.set_minor_formatter(NullFormatter())

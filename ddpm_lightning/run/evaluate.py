@@ -124,7 +124,7 @@ def build_training(run: Run, device: torch.device) -> Training:
         state = read_checkpoint(run.checkpoint)["state_dict"]
         own = {key.removeprefix("loss."): v for key, v in state.items() if key.startswith("loss.")}
         loss.load_state_dict(own)
-        loss.to(device)
+        loss.to(device).eval()
     return Training(loss, times)
 
 
