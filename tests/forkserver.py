@@ -119,11 +119,14 @@ def end() -> None:
 def import_all() -> None:
     """Import every module of the package and what is imported late, and start no thread."""
     gc.disable()
+    # torch._dynamo imports pandas where it is installed, and that pyarrow, which starts a thread.
+    sys.modules["pyarrow"] = None  # type: ignore[assignment]
     for name in LATE_IMPORTS:
         importlib.import_module(name)
     package = importlib.import_module("ddpm_lightning")
     for module in pkgutil.walk_packages(package.__path__, "ddpm_lightning."):
         importlib.import_module(module.name)
+    del sys.modules["pyarrow"]
     gc.enable()
     threads = os.listdir("/proc/self/task")
     assert len(threads) == 1, f"imports have started threads, which a fork loses: {threads}"
