@@ -6,6 +6,7 @@ and a network, for use from Python.
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from math import isfinite
 from typing import Annotated, Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -182,10 +183,11 @@ class DiffusionModule(pl.LightningModule):
                 assert isinstance(sums, Tensor)
                 measured.sums = sums.sum(0).cpu()
         values = {
-            "val/error_se": errors.standard_error(),
             "val/loss": losses.mean(),
             **{f"val_by_log_snr/{name}": mean for name, (_, mean) in losses.by_bin().items()},
         }
+        if isfinite(error := errors.standard_error()):  # of more than one clip
+            values["val/error_se"] = error
         trained_at = LEVELS[
             covered(self.denoiser.process, self.times, log_snr_floor(self._val_shape))
         ].tolist()

@@ -42,7 +42,6 @@ def test_metrics_hold_all_that_is_promised(trained: Path) -> None:
         "train/loss",
         "val/loss",
         "val/error",
-        "val/error_se",
         "train/grad_norm",
         "train/clips_per_s",
         "train/data_wait",
