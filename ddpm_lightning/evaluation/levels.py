@@ -70,9 +70,8 @@ class LevelErrors:
 
     def __init__(self, num_clips: int) -> None:
         self.num_clips = num_clips
-        num_triples = max(NUM_TRIPLES, num_draws(num_clips) * num_clips)
-        if num_clips >= NUM_TRIPLES:
-            num_triples = NUM_TRIPLES
+        draws = num_draws(num_clips)
+        num_triples = draws * num_clips if draws > 1 else NUM_TRIPLES
         # rows: count, error; float64, on the CPU; ranks add theirs up
         self.sums = torch.zeros(2, num_triples, dtype=torch.float64)
         self._waiting: list[tuple[Tensor, int]] = []  # a clip and the number of its triple

@@ -21,8 +21,13 @@ from ddpm_lightning.evaluation.subject import Subject
 from ddpm_lightning.files.atomic import write_file
 from ddpm_lightning.likelihood.base import mean_and_error
 
-# Groups of conf/ and keys beside them that change what is learned, not what a number means.
-LEARNING = ("network", "optimizer", "trainer", "callbacks", "seed")
+# Nodes of a configuration that change what is learned, not what a number means.
+LEARNING = (
+    *("network", "optimizer", "trainer", "seed"),
+    *("callbacks.ema", "callbacks.checkpoints", "callbacks.samples", "callbacks.hang"),
+    *("model.warmup_steps", "model.cooldown", "model.compile", "model.seed", "model.optimizer"),
+    *("data.batch_size", "data.num_workers", "data.flip", "data.fps_jitter", "data.seed"),
+)
 # As well those that change how: for numbers that are of the same quantity on the same clips.
 EVERYTHING_BUT_DATA = (*LEARNING, "model", "noise", "objective", "loss", "times", "sampler")
 

@@ -10,17 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, LEARNING
 from ddpm_lightning.plots.curves import BY_LEVEL, read_metrics
 
-# Nodes of a configuration that change what is learned, not what a number means.
-LEARNING = (
-    *("network", "optimizer", "trainer", "seed", "logger", "sweep"),
-    *("callbacks.ema", "callbacks.checkpoints", "callbacks.samples", "callbacks.hang"),
-    *("model.warmup_steps", "model.cooldown", "model.compile", "model.seed", "model.optimizer"),
-    *("data.batch_size", "data.num_workers", "data.flip", "data.fps_jitter", "data.seed"),
-    *("run_name", "run_dir", "run_id", "run_group", "outputs_dir"),
-)
-ALL_BUT_DATA = (*LEARNING, "model", "noise", "objective", "loss", "times", "sampler")
+# Nodes of a configuration that say where a run lies and is shown.
+PLACES = ("logger", "sweep", "run_name", "run_dir", "run_id", "run_group", "outputs_dir")
 ERROR = "val/error"
 
 
@@ -32,12 +26,12 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-    ERROR: Metric(True, ALL_BUT_DATA),
+    ERROR: Metric(True, EVERYTHING_BUT_DATA),
     "val/loss": Metric(True, LEARNING),
     "train/loss": Metric(True, LEARNING),
-    "val/quality_spatial": Metric(True, ALL_BUT_DATA),
-    "val/quality_temporal": Metric(True, ALL_BUT_DATA),
-    "train/clips_per_s": Metric(False, (*ALL_BUT_DATA, "data")),
+    "val/quality_spatial": Metric(True, EVERYTHING_BUT_DATA),
+    "val/quality_temporal": Metric(True, EVERYTHING_BUT_DATA),
+    "train/clips_per_s": Metric(False, (*EVERYTHING_BUT_DATA, "data")),
 }
 
 
@@ -101,7 +95,7 @@ def rank(name: str, metrics: Sequence[Path], configs: Sequence[Mapping[str, Any]
 def obstacles(name: str, configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the keys in which configurations differ that forbid to compare this metric."""
     metric = METRICS.get(name)
-    allowed = metric.comparable_across if metric else ()
+    allowed = (*PLACES, *(metric.comparable_across if metric else ()))
     return [key for key in varied(configs) if not _within(key, allowed)]
 
 
