@@ -52,7 +52,8 @@ def save_curves(metrics: Path, path: Path) -> Path:
                 axis.plot(steps, smooth(values), label=name, color="C0")
             else:
                 axis.plot(steps, values, label=name, color="C1", marker=".", markersize=3)
-        axis.set(title=title, xlabel="step", yscale=scale_of(axis))
+        scale = "linear" if title == "clips/s" else scale_of(axis)
+        axis.set(title=title, xlabel="step", yscale=scale)
         if len(axis.get_legend_handles_labels()[0]) > 1:
             axis.legend()
     bins = {name: xy for name, xy in series.items() if name.startswith("val_by_log_snr/")}
