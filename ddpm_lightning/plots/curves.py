@@ -65,7 +65,7 @@ def save_curves(metrics: Path, path: Path) -> Path:
     for axis in axes[4:]:
         if axis.lines:
             axis.legend(fontsize="small")
-    tell_empty(axes)
+    mark_empty(axes)
     figure.savefig(path, dpi=100)
     return path
 
@@ -87,7 +87,7 @@ def scale_of(axis: "Axes") -> str:
     return "log" if (values > 0).all() else "linear"
 
 
-def tell_empty(axes: "Iterable[Axes]") -> None:
+def mark_empty(axes: "Iterable[Axes]") -> None:
     """Writes so where there is nothing to see, as when a run was too short to be validated."""
     for axis in axes:
         if not axis.lines:
