@@ -39,6 +39,20 @@ class ConditionalEstimator(Protocol):
     def estimate_at(self, x: Tensor, level: Level, **conditions: Tensor) -> Estimate: ...
 
 
+class CountedCalls:
+    """Counts how often a network sees a clip."""
+
+    def __init__(self, denoiser: ConditionalEstimator) -> None:
+        self.denoiser = denoiser
+        self.process, self.statistics = denoiser.process, denoiser.statistics
+        self.conditions = denoiser.conditions
+        self.num_clips = 0
+
+    def estimate_at(self, x: Tensor, level: Level, **conditions: Tensor) -> Estimate:
+        self.num_clips += len(x)
+        return self.denoiser.estimate_at(x, level, **conditions)
+
+
 class Conditioned:
     """Gives a denoiser the same conditions at every call.
 

@@ -12,17 +12,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm_lightning.conditions.joint import Conditions
 from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.data.dataset import Annotation, Batch, ClipDataset
 from ddpm_lightning.data.draws import permutation
 from ddpm_lightning.data.order import Sample
-from ddpm_lightning.denoiser import Denoiser, Estimate
+from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.features.base import Extractor, Features
-from ddpm_lightning.guidance import ConditionalEstimator
+from ddpm_lightning.guidance import CountedCalls
 from ddpm_lightning.guidances.base import Guidance
 from ddpm_lightning.guidances.none import NoGuidance
-from ddpm_lightning.level import Level
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import per_sample_generators
@@ -125,20 +123,6 @@ class Reference:
             "channels": form.channels,
             "resize_filter": "area",
         }
-
-
-class CountedCalls:
-    """Counts how often a network sees a clip."""
-
-    def __init__(self, denoiser: ConditionalEstimator) -> None:
-        self.denoiser = denoiser
-        self.process, self.statistics = denoiser.process, denoiser.statistics
-        self.conditions: Conditions = denoiser.conditions
-        self.num_clips = 0
-
-    def estimate_at(self, x: Tensor, level: Level, **conditions: Tensor) -> Estimate:
-        self.num_clips += len(x)
-        return self.denoiser.estimate_at(x, level, **conditions)
 
 
 class Subject:

@@ -67,7 +67,6 @@ TOP_LEVEL: dict[str, Any] = {
     "sampler": Node | None,
     "condition": Node,
     "guidance": Node,
-    "asked": dict[str, str],
     "measure": Node,
     "extractor": Node,
     "trainer": Node,
