@@ -20,11 +20,13 @@ class Condition(nn.Module, ABC):
     is_wish: whether it is dropped in training.
     vector_width, token_width: of what it adds to the vectors and the tokens of the network; 0 for
         nothing.
+    choices: all of its values, where they can be listed.
     """
 
     is_wish: bool
     vector_width: int = 0
     token_width: int = 0
+    choices: Sequence[Any] = ()
 
     @abstractmethod
     def encode(self, values: Sequence[Any]) -> dict[str, Tensor]:
@@ -41,6 +43,10 @@ class Condition(nn.Module, ABC):
     def null(self, num_clips: int) -> dict[str, Tensor]:
         """Return the tensors of clips of which nothing is known."""
         return self.encode([None] * num_clips)
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """Return what it is, for the overview of a run."""
 
     def parse(self, text: str) -> Any:
         """Return the value that a user has typed, None for the empty text.

@@ -35,6 +35,9 @@ class FrameRate(Condition):
         angle = torch.tensor(octaves, device=self.frequencies.device)[:, None] * self.frequencies
         return {"vectors": torch.cat([angle.sin(), angle.cos()], 1) * len(_OCTAVES) ** -0.5}
 
+    def __str__(self) -> str:
+        return "fps, the frame rate of a GIF"
+
     def parse(self, text: str) -> float | None:
         if not text:
             return None

@@ -29,7 +29,7 @@ class Label(Condition):
         self.names = [str(name) for name in names]
         if len(set(self.names)) < len(self.names):
             raise ValueError(f"names of labels must differ, got {', '.join(self.names)}")
-        self.vector_width = len(self.names)
+        self.choices, self.vector_width = self.names, len(self.names)
         # The last row is that of no label.
         rows = torch.cat([torch.eye(len(self.names)), torch.zeros(1, len(self.names))])
         self.register_buffer("rows", rows, persistent=False)
@@ -38,6 +38,10 @@ class Label(Condition):
         number = {name: i for i, name in enumerate(self.names)}
         chosen = [number.get(value or "", len(self.names)) for value in values]
         return {"vectors": self.rows[torch.tensor(chosen, device=self.rows.device)]}
+
+    def __str__(self) -> str:
+        names = ", ".join(self.names[:_MAX_LISTED]) + (", .." * (len(self.names) > _MAX_LISTED))
+        return f"label, one of {len(self.names)}: {names}"
 
     def parse(self, text: str) -> str | None:
         if not text or text in self.names:
