@@ -47,6 +47,9 @@ class Caption(Condition):
         nn.init.normal_(self.rows.weight, std=words.WIDTH**-0.5)  # norm 1, as word vectors
         self.near = nn.Conv1d(words.WIDTH, words.WIDTH, 2 * _REACH + 1, padding=_REACH)
 
+    def __str__(self) -> str:
+        return f"captions by word vectors, the first {self.max_words} words"
+
     def encode(self, values: Sequence[str | None]) -> dict[str, Tensor]:
         shape = (len(values), self.max_words)
         vectors = np.zeros((*shape, words.WIDTH), dtype=np.float32)
