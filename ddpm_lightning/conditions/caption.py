@@ -50,6 +50,9 @@ class Caption(Condition):
     def __str__(self) -> str:
         return f"captions by word vectors, the first {self.max_words} words"
 
+    def prepare(self, values: Sequence[str]) -> None:
+        refuse_none(values)
+
     def encode(self, values: Sequence[str | None]) -> dict[str, Tensor]:
         shape = (len(values), self.max_words)
         vectors = np.zeros((*shape, words.WIDTH), dtype=np.float32)
@@ -69,6 +72,15 @@ class Caption(Condition):
         mean = (weight[..., None] * x).sum(1)
         tokens = x + self.near(x.mT).mT
         return {"vectors": F.normalize(mean, eps=1e-6), "tokens": tokens}
+
+
+def refuse_none(captions: Sequence[str]) -> None:
+    """Raise ValueError if there is no caption."""
+    if not captions:
+        raise ValueError(
+            "no clip has a caption; put captions.tsv, lines of NAME<TAB>SENTENCE, beside the GIFs, "
+            "or train with another condition"
+        )
 
 
 @lru_cache(maxsize=2**16)

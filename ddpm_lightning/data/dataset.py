@@ -117,6 +117,12 @@ class ClipDataset(Dataset[Batch]):
         )
 
 
+def annotations(entry: Entry) -> list[Annotation]:
+    """Return what is known of a clip, once with each of its captions."""
+    count = max(1, len(entry.captions))
+    return [annotation(entry, (k + 0.5) / count) for k in range(count)]
+
+
 def annotation(entry: Entry, draw: float = 0.0) -> Annotation:
     """Return what is known of a clip.
 

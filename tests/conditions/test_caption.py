@@ -1,5 +1,6 @@
 """Captions as tensors: which words are known, how far captions lie apart, odd texts."""
 
+import sys
 import tomllib
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from ddpm_lightning.conditions import words
 from ddpm_lightning.conditions.caption import Caption, row_of
+from ddpm_lightning.conditions.language_model import LanguageModelCaption
 from ddpm_lightning.conditions.words import cut
 from tests.data.shared import SHARED
 
@@ -147,6 +149,18 @@ def test_what_is_typed_is_a_caption(caption: Caption) -> None:
 def test_max_words_below_1_are_refused() -> None:
     with pytest.raises(ValueError, match="max_words must be at least 1, got 0"):
         Caption(max_words=0)
+
+
+def test_text_encoders_need_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)  # as where it is not installed
+    with pytest.raises(ValueError, match=r"pip install ddpm_lightning\[text\]; or condition/text"):
+        LanguageModelCaption("some/model")
+
+
+def test_data_without_captions_are_refused(caption: Caption) -> None:
+    caption.prepare(["a dog"])
+    with pytest.raises(ValueError, match=r"no clip has a caption; put captions.tsv"):
+        caption.prepare([])
 
 
 def test_no_word_is_read_by_constructing() -> None:

@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from ddpm_lightning.data.clip import clip_format
-from ddpm_lightning.data.dataset import ClipDataset
+from ddpm_lightning.data.dataset import Annotation, ClipDataset, annotations
 from ddpm_lightning.data.decode import Recipe
 from ddpm_lightning.data.gif_blocks import Limits
 from ddpm_lightning.data.loader import ClipLoader
@@ -137,6 +137,11 @@ class ClipData(ABC):
         indices = [i for i, shard in enumerate(of_clip) if shard in chosen]
         for i in indices[:: -(-len(indices) // most)]:
             yield clips[i].clip[0]
+
+    def annotations(self) -> list[Annotation]:
+        """Return what is known of each clip in the store, once with each of its captions."""
+        entries = self.store.entries if self.store else ()
+        return [known for entry in entries for known in annotations(entry)]
 
     @property
     def skipped(self) -> dict[str, int]:
