@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,33 @@ class Encodings:
 
     Args:
         model, revision: of huggingface.co; or a folder, whatever the revision.
+        width: numbers for each token.
         max_tokens: of a caption; further ones are left out.
         cache_path: a local folder.
-    Raises:
-        ValueError: in one line, if transformers is missing or has no text encoder there.
+
+    The encoder is looked for when the first caption is encoded, or asked for. It is a ValueError,
+    in one line, if transformers is missing, has no text encoder there, or one of another width.
     """
 
-    def __init__(self, model: str, revision: str, max_tokens: int, cache_path: str) -> None:
-        self.source = model, revision
-        self.max_tokens = max_tokens
-        config = _config(model, revision)
-        self.width: int = config.hidden_size
-        identity = json.dumps([_version(model, revision, config), max_tokens])
-        name = f"{Path(model).name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.sqlite"
-        self.path = Path(cache_path) / "text" / name
+    def __init__(
+        self, model: str, revision: str, width: int, max_tokens: int, cache_path: str
+    ) -> None:
+        self.model, self.revision = model, revision
+        self.width, self.max_tokens = width, max_tokens
+        self.directory = Path(cache_path) / "text"
+
+    @cached_property
+    def path(self) -> Path:
+        """The file with the results."""
+        config = _config(self.model, self.revision)
+        if config.hidden_size != self.width:
+            raise ValueError(
+                f"{self.model} has {config.hidden_size} numbers for each token, not {self.width}; "
+                f"set condition.caption.width={config.hidden_size}"
+            )
+        identity = json.dumps([_version(self.model, self.revision, config), self.max_tokens])
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        return self.directory / f"{Path(self.model).name}-{digest}.sqlite"
 
     def add(self, captions: Iterable[str], device: torch.device) -> None:
         """Encode the captions that are not there yet, on the device, and keep the results."""
@@ -54,7 +67,7 @@ class Encodings:
         return self._known(captions)
 
     def _encoded(self, captions: Sequence[str], device: torch.device) -> Iterator[np.ndarray]:
-        tokenizer, encoder = _loaded(*self.source)
+        tokenizer, encoder = _loaded(self.model, self.revision)
         plain = [c.encode("utf-8", "replace").decode() for c in captions]  # no lone surrogates
         tokens = tokenizer(
             plain, truncation=True, max_length=self.max_tokens, padding=True, return_tensors="pt"

@@ -20,9 +20,9 @@ class LanguageModelCaption(Condition):
     token; a caption that is not known, or empty, has no other.
 
     Args:
-        model, revision, max_tokens, cache_path: see Encodings.
+        model, revision, width, max_tokens, cache_path: see Encodings.
     Raises:
-        ValueError: for a max_tokens below 1, or as Encodings does.
+        ValueError: for a width or max_tokens below 1.
     """
 
     is_wish = True
@@ -31,15 +31,19 @@ class LanguageModelCaption(Condition):
         self,
         model: str = "google-t5/t5-small",
         revision: str = "main",
+        width: int = 512,
         max_tokens: int = 40,
         cache_path: str = "data/cache",
     ) -> None:
         super().__init__()
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {max_tokens}; 40 is usual")
+        if min(width, max_tokens) < 1:
+            raise ValueError(
+                f"width and max_tokens must be at least 1, got {width} and {max_tokens}; 40 tokens "
+                "are usual"
+            )
         self.model = model
-        self.encodings = Encodings(model, revision, max_tokens, cache_path)
-        self.vector_width = self.token_width = self.encodings.width
+        self.encodings = Encodings(model, revision, width, max_tokens, cache_path)
+        self.vector_width = self.token_width = width
         self.no_token = nn.Parameter(torch.randn(self.token_width) * self.token_width**-0.5)
 
     def __str__(self) -> str:

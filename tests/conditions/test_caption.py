@@ -154,7 +154,7 @@ def test_max_words_below_1_are_refused() -> None:
 def test_text_encoders_need_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)  # as where it is not installed
     with pytest.raises(ValueError, match=r"pip install ddpm_lightning\[text\]; or condition/text"):
-        LanguageModelCaption("some/model")
+        LanguageModelCaption("some/model").encode(["a dog"])
 
 
 def test_data_without_captions_are_refused(caption: Caption) -> None:

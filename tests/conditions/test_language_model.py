@@ -51,7 +51,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def caption(folder: Path, tmp_path: Path) -> LanguageModelCaption:
     torch.manual_seed(0)
-    return LanguageModelCaption(str(folder), max_tokens=5, cache_path=str(tmp_path))
+    return LanguageModelCaption(str(folder), width=WIDTH, max_tokens=5, cache_path=str(tmp_path))
 
 
 def test_tokens_are_the_hidden_states(caption: LanguageModelCaption, folder: Path) -> None:
@@ -83,7 +83,10 @@ def test_captions_are_encoded_once(
     assert calls == [["a dog", "a cat"]]
     before = caption.encode(["a cat"])
     again = LanguageModelCaption(
-        str(folder), max_tokens=5, cache_path=str(caption.encodings.path.parents[1])
+        str(folder),
+        width=WIDTH,
+        max_tokens=5,
+        cache_path=str(caption.encodings.path.parents[1]),
     )
     again.load_state_dict(caption.state_dict())
     after = again.encode(["a cat"])
@@ -93,7 +96,7 @@ def test_captions_are_encoded_once(
 
 
 def test_another_length_has_its_own_results(caption: LanguageModelCaption, folder: Path) -> None:
-    other = LanguageModelCaption(str(folder), max_tokens=2, cache_path="elsewhere")
+    other = LanguageModelCaption(str(folder), width=WIDTH, max_tokens=2)
     assert other.encodings.path.name != caption.encodings.path.name
 
 
@@ -120,9 +123,11 @@ def test_a_damaged_file_is_named(caption: LanguageModelCaption) -> None:
 
 def test_what_is_not_there_is_refused(tmp_path: Path, caption: LanguageModelCaption) -> None:
     with pytest.raises(ValueError, match=r"no text encoder .*; give a model") as error:
-        LanguageModelCaption(str(tmp_path), cache_path=str(tmp_path))
+        LanguageModelCaption(str(tmp_path), cache_path=str(tmp_path)).prepare(["a dog"])
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="max_tokens must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"16 numbers .*; set condition.caption.width=16"):
+        LanguageModelCaption(caption.model, width=8).prepare(["a dog"])
+    with pytest.raises(ValueError, match="max_tokens must be at least 1, got 512 and 0"):
         LanguageModelCaption(max_tokens=0)
     with pytest.raises(ValueError, match="no clip has a caption"):
         caption.prepare([])
