@@ -2,7 +2,7 @@
 
     python -m benchmarks.captions                     # writes GIFs, trains, samples, reads
     python -m benchmarks.captions trainer.max_steps=2000   # any value of the run
-    python -m benchmarks.captions --run RUN --weight 2     # samples and reads, of a run of it
+    python -m benchmarks.captions --run RUN --weights 2 3  # samples and reads, of a run of it
 
 All of it by the commands that users have: a folder of GIFs with captions.tsv, train.py, sample.py.
 The judge of each word, a support vector machine on real clips, reads 297 others as well.
@@ -141,7 +141,7 @@ def _show(name: str, shares: dict[str, float]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--run", type=Path, help="of this script; without it, one is trained")
-    parser.add_argument("--weight", type=float, default=2.0)
+    parser.add_argument("--weights", type=float, nargs="+", default=[1.0, 2.0], help="of guidance")
     parser.add_argument("--steps", type=int, default=50, help="of sampling")
     parser.add_argument("--folder", type=Path, default=Path("data/captioned_digits"))
     options, words = parser.parse_known_args()
@@ -155,7 +155,7 @@ def main() -> None:
         )  # fmt: skip
     others = clips(NUM_CLIPS, NUM_HELD_OUT)
     _show("real clips", read([_small(film) for film, _ in others], [s for _, s in others]))
-    for weight in sorted({1.0, options.weight}):
+    for weight in options.weights:
         _show(f"samples, weight {weight:g}", read(*sample(run, weight, options.steps)))
 
 

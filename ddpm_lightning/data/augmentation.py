@@ -60,7 +60,7 @@ class Augmentation:
 
     def speed(self, amounts: Amounts) -> float:
         """Return how many times faster the clip is played."""
-        return (1 + self.fps_jitter) ** amounts.speed
+        return float((1 + self.fps_jitter) ** amounts.speed)
 
     def apply(self, clip: Tensor, amounts: Amounts) -> Tensor:
         """Return a clip, uint8 (F, H, W, C), with all changes but that of speed; the clip itself

@@ -81,7 +81,7 @@ class ClipDataset(Dataset[Batch]):
         for row, sample in enumerate(samples):
             i, clip = self._clip(sample)
             entry = self.store.entries[self.indices[i]]
-            amounts = self.augmentation.amounts(draws[row, _CHANGES])
+            amounts = self.augmentation.amounts(draws[row, _CHANGES].tolist())
             speed = self.augmentation.speed(amounts)
             frames = self.windows.frames(entry.shots, len(clip), draws[row, _START], speed)
             np.take(clip, frames, axis=0, out=shown[row], mode="clip")  # raise would copy twice

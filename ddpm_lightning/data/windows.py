@@ -47,4 +47,5 @@ class Windows:
         span = int(steps[-1]) + 1
         place = start_draw if self.random else _MIDDLE
         start, stop = choose_window(span, length, shots, self.shots, place)
-        return start + steps % (stop - start)
+        frames: np.ndarray = start + steps % (stop - start)
+        return frames

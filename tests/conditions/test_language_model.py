@@ -76,9 +76,12 @@ def test_captions_are_encoded_once(
     """By what follows in this process and, as after a restart, by another condition."""
     calls: list[Any] = []
     encode = encodings.Encodings._encoded
-    monkeypatch.setattr(
-        encodings.Encodings, "_encoded", lambda *a: calls.append(a[1]) or encode(*a)
-    )
+
+    def counted(self: Any, captions: Any, device: Any) -> Any:
+        calls.append(captions)
+        return encode(self, captions, device)
+
+    monkeypatch.setattr(encodings.Encodings, "_encoded", counted)
     caption.prepare(["a dog", "a cat", "a dog"])
     assert calls == [["a dog", "a cat"]]
     before = caption.encode(["a cat"])
