@@ -85,7 +85,7 @@ class ClipDataset(Dataset[Batch]):
             speed = self.augmentation.speed(amounts)
             frames = self.windows.frames(entry.shots, len(clip), draws[row, _START], speed)
             np.take(clip, frames, axis=0, out=shown[row], mode="clip")  # raise would copy twice
-            known = annotation(entry, draws[row, _CAPTION])
+            known = annotation(entry, draws[row, _CAPTION], speed)
             if any(amounts):
                 clips[row] = self.augmentation.apply(clips[row], amounts)
                 known["augmentation"] = amounts
@@ -128,11 +128,11 @@ def annotations(entry: Entry) -> list[Annotation]:
     return [annotation(entry, (k + 0.5) / count) for k in range(count)]
 
 
-def annotation(entry: Entry, draw: float = 0.0) -> Annotation:
+def annotation(entry: Entry, draw: float = 0.0, speed: float = 1.0) -> Annotation:
     """Return what is known of a clip.
 
     Args:
-        draw: in [0, 1), of one of its captions.
+        draw: in [0, 1), of one of its captions.   speed: at which it is played.
     """
     known: Annotation = {}
     if entry.label:
@@ -140,5 +140,5 @@ def annotation(entry: Entry, draw: float = 0.0) -> Annotation:
     if entry.captions:
         known["caption"] = entry.captions[int(draw * len(entry.captions))]
     if entry.gif_fps:
-        known["fps"] = entry.gif_fps
+        known["fps"] = entry.gif_fps * speed
     return known

@@ -182,6 +182,21 @@ def test_lightning_moves_a_batch_with_its_captions(store: ClipStore) -> None:
     assert moved.annotations == batch.annotations
 
 
+def test_labels_ride_along_and_frame_rates_are_those_of_what_is_shown(tmp_path: Path) -> None:
+    """Played up to 1.5 times faster or slower, by the same draw that chooses the frames."""
+    create(tmp_path, Header(SHAPE, 10.0, "tests"))
+    entry = Entry("a", "0" * 64, label="cats/black", gif_fps=12.0)
+    write_shard(tmp_path, 0, [clip_of(9)], [entry], {})
+    store, jitter = ClipStore(tmp_path), Augmentation(fps_jitter=0.5)
+    dataset = ClipDataset(store, [0], ANYWHERE, augmentation=jitter)
+    assert dataset.annotation(0) == {"label": "cats/black", "fps": 12.0}
+    annotations = dataset.__getitems__(samples([0] * 200)).annotations
+    assert {known["label"] for known in annotations} == {"cats/black"}
+    speeds = torch.tensor([known["fps"] / 12 for known in annotations])
+    assert 0.66 < speeds.min() < 0.7
+    assert 1.45 < speeds.max() < 1.51
+
+
 def test_a_damaged_clip_is_replaced_by_another_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
