@@ -6,30 +6,35 @@ worker, the batch or the restart that asks for it.
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ddpm_lightning.data.augmentation import NO_AUGMENTATION, Augmentation
 from ddpm_lightning.data.draws import uniform
 from ddpm_lightning.data.order import Sample
+from ddpm_lightning.data.shards import Entry
 from ddpm_lightning.data.store import ClipStore, DamagedClip
 from ddpm_lightning.data.windows import Windows
 
-_START, _SPEED, _FLIP, _CAPTION, _NUM_LANES = range(5)
+_START, _SPEED, _FLIP, _CAPTION, _DOWN, _RIGHT, _ZOOM, _NUM_LANES = range(8)
+_CHANGES = [_FLIP, _SPEED, _DOWN, _RIGHT, _ZOOM]  # as in Amounts
 _MAX_SUBSTITUTES = 100
 
 
-class Batch(NamedTuple):
-    """clip: (B, F, H, W, C) uint8; index: (B,) int64, positions in the dataset; caption: B of them.
+Annotation = dict[str, Any]  # what is known of a clip: label, caption, fps; only what is known
 
-    A clip without captions has the empty one. number: B of them, the samples drawn before each.
+
+class Batch(NamedTuple):
+    """clip: (B, F, H, W, C) uint8; index: (B,) int64, positions in the dataset; annotations: B of
+    them; number: B of them, the samples drawn before each.
     """
 
     clip: torch.Tensor
     index: torch.Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls
-    caption: list[str]
+    annotations: list[Annotation]
     number: list[int]
 
 
@@ -40,7 +45,7 @@ class ClipDataset(Dataset[Batch]):
 
     Args:
         indices: positions in the store; dataset item i is clip indices[i].
-        flip: mirror half of the samples, left to right.
+        augmentation: of the samples, which then hold its amounts.
         seed: of all that is random.
     """
 
@@ -50,13 +55,13 @@ class ClipDataset(Dataset[Batch]):
         indices: Sequence[int],
         windows: Windows,
         *,
-        flip: bool = False,
+        augmentation: Augmentation = NO_AUGMENTATION,
         seed: int = 0,
     ) -> None:
         self.store = store
         self.indices = list(indices)
         self.windows = windows
-        self.flip = flip
+        self.augmentation = augmentation
         self.seed = seed
 
     def __len__(self) -> int:
@@ -72,19 +77,25 @@ class ClipDataset(Dataset[Batch]):
         shape = (len(samples), self.windows.num_frames, *self.store.shape)
         shown = np.empty(shape, dtype=np.uint8)
         clips = torch.from_numpy(shown)  # the same memory
-        index, caption = [], []
+        index, annotations = [], []
         for row, sample in enumerate(samples):
             i, clip = self._clip(sample)
             entry = self.store.entries[self.indices[i]]
-            start, speed = draws[row, _START], draws[row, _SPEED]
-            frames = self.windows.frames(entry.shots, len(clip), start, speed)
+            amounts = self.augmentation.amounts(draws[row, _CHANGES].tolist())
+            speed = self.augmentation.speed(amounts)
+            frames = self.windows.frames(entry.shots, len(clip), draws[row, _START], speed)
             np.take(clip, frames, axis=0, out=shown[row], mode="clip")  # raise would copy twice
-            if self.flip and draws[row, _FLIP] < 0.5:
-                clips[row] = clips[row].flip(-2)  # NumPy takes ten times as long
+            known = annotation(entry, draws[row, _CAPTION], speed)
+            if any(amounts):
+                clips[row] = self.augmentation.apply(clips[row], amounts)
+                known["augmentation"] = amounts
             index.append(i)
-            captions = entry.captions or ("",)
-            caption.append(captions[int(draws[row, _CAPTION] * len(captions))])
-        return Batch(clips, torch.tensor(index), caption, numbers.tolist())
+            annotations.append(known)
+        return Batch(clips, torch.tensor(index), annotations, numbers.tolist())
+
+    def annotation(self, i: int) -> Annotation:
+        """Return what is known of item i, with the first of its captions."""
+        return annotation(self.store.entries[self.indices[i]])
 
     def shards(self) -> list[int]:
         """The shard of every item, for the sampler."""
@@ -109,3 +120,25 @@ class ClipDataset(Dataset[Batch]):
             f"{_MAX_SUBSTITUTES} clips drawn in a row are damaged (the last one: {cause}); "
             "see what python inspect_data.py says of them"
         )
+
+
+def annotations(entry: Entry) -> list[Annotation]:
+    """Return what is known of a clip, once with each of its captions."""
+    count = max(1, len(entry.captions))
+    return [annotation(entry, (k + 0.5) / count) for k in range(count)]
+
+
+def annotation(entry: Entry, draw: float = 0.0, speed: float = 1.0) -> Annotation:
+    """Return what is known of a clip.
+
+    Args:
+        draw: in [0, 1), of one of its captions.   speed: at which it is played.
+    """
+    known: Annotation = {}
+    if entry.label:
+        known["label"] = entry.label
+    if entry.captions:
+        known["caption"] = entry.captions[int(draw * len(entry.captions))]
+    if entry.gif_fps:
+        known["fps"] = entry.gif_fps * speed
+    return known

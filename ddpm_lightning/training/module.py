@@ -152,7 +152,9 @@ class DiffusionModule(pl.LightningModule):
         t = self.times.draw(process, self._draws.uniform(), place, batch_size, floor)
         level = self.denoiser.process.level(t)
         noise = noise_source(x_0.shape, self._draws.generators(x_0.device), x_0.device)()
-        losses = self.loss(self.denoiser, x_0, t, level, noise)
+        conditions = self.denoiser.conditions
+        annotations = conditions.drop(batch.annotations, self._draws.wishes())
+        losses = self.loss(self.denoiser, x_0, t, level, noise, **conditions.encode(annotations))
         self.trained = Trained(batch, level.log_snr, losses.detach())
         loss = losses.mean()
         sync = self._num_parts > 1
@@ -171,8 +173,9 @@ class DiffusionModule(pl.LightningModule):
         denoiser = self.inference_denoiser
         x_0 = denoiser.statistics.standardise(batch.clip)
         self._val_shape = x_0.shape
-        self._val_errors.update(denoiser, x_0, batch.index)
-        self._val_losses.update(denoiser, x_0, batch.index, self.val_draws)
+        conditions = denoiser.conditions.encode(batch.annotations)
+        self._val_errors.update(denoiser, x_0, batch.index, **conditions)
+        self._val_losses.update(denoiser, x_0, batch.index, self.val_draws, **conditions)
 
     def on_validation_epoch_end(self) -> None:
         errors, losses = self._val_errors, self._val_losses

@@ -21,7 +21,7 @@ class StepDraws:
 
     def __init__(self, seed: int, step: int, numbers: Sequence[int]) -> None:
         keys = np.asarray(numbers, dtype=np.uint64) + np.uint64(_STEP * step)
-        self._draws = uniform(seed + _STREAM, keys, num_lanes=3)
+        self._draws = uniform(seed + _STREAM, keys, num_lanes=4)
 
     def uniform(self) -> Tensor:
         """(B,) in [0, 1), float64."""
@@ -31,6 +31,10 @@ class StepDraws:
         """One for each sample, on the device."""
         seeds = (self._draws[:, 1] * 2**53).astype(np.int64).tolist()
         return [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+    def wishes(self) -> Tensor:
+        """(B,) in [0, 1), float64: whether a clip's wishes are dropped."""
+        return torch.from_numpy(self._draws[:, 3].copy())
 
     def seed(self) -> int:
         """Of all else that may be random while these samples are trained on: dropout, say."""
