@@ -7,11 +7,14 @@ standard deviation s_d = 1/2. The network sees log-SNR, never the step index, so
 schedules are exchangeable under one network.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ddpm_lightning.conditions.base import Condition
+from ddpm_lightning.conditions.joint import Conditions
 from ddpm_lightning.level import Level
 from ddpm_lightning.objectives.base import Objective
 from ddpm_lightning.processes.base import GaussianProcess
@@ -53,6 +56,8 @@ class Denoiser(nn.Module):
         process: gives the levels that are trained and sampled at.
         objective: what the network predicts.
         statistics: of the training clips; by default clips of [-1, 1] are left as they are.
+        conditions: turn what is known of clips into vectors and tokens of the network, by name.
+        condition_dropout: see Conditions.
     """
 
     def __init__(
@@ -61,12 +66,15 @@ class Denoiser(nn.Module):
         process: GaussianProcess,
         objective: Objective,
         statistics: Statistics | None = None,
+        conditions: Mapping[str, Condition] | None = None,
+        condition_dropout: float = 0.1,
     ) -> None:
         super().__init__()
         self.network = network
         self.process = process
         self.objective = objective
         self.statistics = statistics or Statistics()
+        self.conditions = Conditions(conditions, condition_dropout)
 
     def denoise_at(self, x: Tensor, level: Level, **conditions: Tensor) -> Tensor:
         """Return the x_0 estimate (B, ...) from x = alpha x_0 + sigma noise.
@@ -74,7 +82,7 @@ class Denoiser(nn.Module):
         Args:
             x: (B, ...).   level: of x, () or (B,), or of its frames, (B, F).
             conditions: of the network for the B clips, such as vectors (B, vector_width) and tokens
-                (B, L, token_width) of UNet3D.
+                (B, L, token_width) of UNet3D; `self.conditions` encodes them.
         """
         return self.estimate_at(x, level, **conditions).x_0
 

@@ -21,7 +21,7 @@ from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.store import ClipStore, counts
 from ddpm_lightning.files.atomic import write_folder
 
-_VERSION = 3  # raise it when the same clips would be stored in another way
+_VERSION = 4  # raise it when the same clips would be stored in another way
 _SHARD_BYTES = 2**26  # a shard is written when its clips have as many
 
 _log = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ class _Job:
                         width=decoded.width,
                         height=decoded.height,
                         gif_fps=decoded.fps,
+                        label=self.source.label(key),
                     )
                 )
             if sum(clip.nbytes for clip in clips) >= _SHARD_BYTES:

@@ -6,7 +6,7 @@ worker, the batch or the restart that asks for it.
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from ddpm_lightning.data.draws import uniform
 from ddpm_lightning.data.order import Sample
+from ddpm_lightning.data.shards import Entry
 from ddpm_lightning.data.store import ClipStore, DamagedClip
 from ddpm_lightning.data.windows import Windows
 
@@ -21,15 +22,17 @@ _START, _SPEED, _FLIP, _CAPTION, _NUM_LANES = range(5)
 _MAX_SUBSTITUTES = 100
 
 
-class Batch(NamedTuple):
-    """clip: (B, F, H, W, C) uint8; index: (B,) int64, positions in the dataset; caption: B of them.
+Annotation = dict[str, Any]  # what is known of a clip: label, caption, fps; only what is known
 
-    A clip without captions has the empty one. number: B of them, the samples drawn before each.
+
+class Batch(NamedTuple):
+    """clip: (B, F, H, W, C) uint8; index: (B,) int64, positions in the dataset; annotations: B of
+    them; number: B of them, the samples drawn before each.
     """
 
     clip: torch.Tensor
     index: torch.Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls
-    caption: list[str]
+    annotations: list[Annotation]
     number: list[int]
 
 
@@ -72,7 +75,7 @@ class ClipDataset(Dataset[Batch]):
         shape = (len(samples), self.windows.num_frames, *self.store.shape)
         shown = np.empty(shape, dtype=np.uint8)
         clips = torch.from_numpy(shown)  # the same memory
-        index, caption = [], []
+        index, annotations = [], []
         for row, sample in enumerate(samples):
             i, clip = self._clip(sample)
             entry = self.store.entries[self.indices[i]]
@@ -82,9 +85,12 @@ class ClipDataset(Dataset[Batch]):
             if self.flip and draws[row, _FLIP] < 0.5:
                 clips[row] = clips[row].flip(-2)  # NumPy takes ten times as long
             index.append(i)
-            captions = entry.captions or ("",)
-            caption.append(captions[int(draws[row, _CAPTION] * len(captions))])
-        return Batch(clips, torch.tensor(index), caption, numbers.tolist())
+            annotations.append(annotation(entry, draws[row, _CAPTION]))
+        return Batch(clips, torch.tensor(index), annotations, numbers.tolist())
+
+    def annotation(self, i: int) -> Annotation:
+        """Return what is known of item i, with the first of its captions."""
+        return annotation(self.store.entries[self.indices[i]])
 
     def shards(self) -> list[int]:
         """The shard of every item, for the sampler."""
@@ -109,3 +115,19 @@ class ClipDataset(Dataset[Batch]):
             f"{_MAX_SUBSTITUTES} clips drawn in a row are damaged (the last one: {cause}); "
             "see what python inspect_data.py says of them"
         )
+
+
+def annotation(entry: Entry, draw: float = 0.0) -> Annotation:
+    """Return what is known of a clip.
+
+    Args:
+        draw: in [0, 1), of one of its captions.
+    """
+    known: Annotation = {}
+    if entry.label:
+        known["label"] = entry.label
+    if entry.captions:
+        known["caption"] = entry.captions[int(draw * len(entry.captions))]
+    if entry.gif_fps:
+        known["fps"] = entry.gif_fps
+    return known

@@ -54,6 +54,7 @@ class Entry:
     width: int = 0  # of the GIF in pixels; 0 where nobody asked
     height: int = 0
     gif_fps: float = 0.0  # of the GIF, on average
+    label: str = ""  # of the GIF's class; empty where there is none
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,16 +74,19 @@ class LevelErrors:
         num_triples = draws * num_clips if draws > 1 else NUM_TRIPLES
         # rows: count, error; float64, on the CPU; ranks add theirs up
         self.sums = torch.zeros(2, num_triples, dtype=torch.float64)
-        self._waiting: list[tuple[Tensor, int]] = []  # a clip and the number of its triple
+        # a clip, its conditions and the number of its triple
+        self._waiting: list[tuple[Tensor, dict[str, Tensor], int]] = []
         self._batch_size = 0
 
-    def update(self, denoiser: Denoiser, x_0: Tensor, index: Tensor) -> None:
+    def update(self, denoiser: Denoiser, x_0: Tensor, index: Tensor, **conditions: Tensor) -> None:
         """Add the triples of standardised clips x_0 (B, C, F, H, W) with places index (B,).
 
         They are measured B at a time, so that a compiled network sees one batch size.
         """
         self._batch_size = max(self._batch_size, len(x_0))
-        self._waiting += [(x_0[row], number) for row, number in triples_of(index, self.num_clips)]
+        for row, number in triples_of(index, self.num_clips):
+            own = {name: value[row] for name, value in conditions.items()}
+            self._waiting.append((x_0[row], own, number))
         while len(self._waiting) >= self._batch_size:
             self._measure(denoiser, self._waiting[: self._batch_size])
             del self._waiting[: self._batch_size]
@@ -96,13 +99,17 @@ class LevelErrors:
             self._waiting = []
 
     @torch.no_grad()
-    def _measure(self, denoiser: Denoiser, triples: list[tuple[Tensor, int]]) -> None:
-        clips, numbers = torch.stack([clip for clip, _ in triples]), [n for _, n in triples]
+    def _measure(
+        self, denoiser: Denoiser, triples: list[tuple[Tensor, dict[str, Tensor], int]]
+    ) -> None:
+        rows, own, numbers = zip(*triples, strict=True)
+        clips = torch.stack(rows)
+        conditions = {name: torch.stack([values[name] for values in own]) for name in own[0]}
         seeds = [torch.Generator().manual_seed(number) for number in numbers]
         noise = torch.stack([torch.randn(clips.shape[1:], generator=seed) for seed in seeds])
         at = torch.tensor(numbers)
         level = Level.at(LEVELS[at % len(LEVELS)])
-        loss = denoiser.loss(clips, level, noise.to(clips.device)).cpu().double()
+        loss = denoiser.loss(clips, level, noise.to(clips.device), **conditions).cpu().double()
         error = loss * denoiser.squared_error_per_loss(level)
         self.sums.index_add_(1, at, torch.stack([torch.ones_like(error), error]))
 
@@ -155,7 +162,8 @@ def measure_levels(
     errors = LevelErrors(num_clips)
     for batch in batches:
         x_0 = denoiser.statistics.standardise(batch.clip.to(device))
-        errors.update(denoiser, x_0, batch.index)
+        conditions = denoiser.conditions.encode(batch.annotations)
+        errors.update(denoiser, x_0, batch.index, **conditions)
     errors.finish(denoiser)
     return errors
 

@@ -65,13 +65,21 @@ class LossByLogSNR:
         self.sums = torch.zeros(2, len(LOG_SNR_EDGES) + 1, dtype=torch.float64)
 
     @torch.no_grad()
-    def update(self, denoiser: Denoiser, x_0: Tensor, index: Tensor, num_draws: int) -> None:
+    def update(
+        self,
+        denoiser: Denoiser,
+        x_0: Tensor,
+        index: Tensor,
+        num_draws: int,
+        **conditions: Tensor,
+    ) -> None:
         """Add num_draws fixed pairs of standardised clips x_0 (B, ...) with places index (B,)."""
         process = denoiser.process
         for draw in range(num_draws):
             t, noise = fixed_pairs(self.times, process, index, draw, num_draws, x_0.shape[1:])
             level = process.level(t)
-            loss = self.loss(denoiser, x_0, t, level, noise.to(x_0.device)).cpu().double()
+            noise = noise.to(x_0.device)
+            loss = self.loss(denoiser, x_0, t, level, noise, **conditions).cpu().double()
             where = bin_of(level.log_snr)
             self.sums.index_add_(1, where, torch.stack([torch.ones_like(loss), loss]))
 

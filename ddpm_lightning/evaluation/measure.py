@@ -24,12 +24,15 @@ from ddpm_lightning.likelihood.base import mean_and_error
 # Nodes of a configuration that change what is learned, not what a number means.
 LEARNING = (
     *("network", "optimizer", "trainer", "seed"),
+    "guidance",  # of the grids in training
     *("callbacks.ema", "callbacks.checkpoints", "callbacks.samples", "callbacks.hang"),
     *("model.warmup_steps", "model.cooldown", "model.compile", "model.seed", "model.optimizer"),
     *("data.batch_size", "data.num_workers", "data.flip", "data.fps_jitter", "data.seed"),
 )
 # As well those that change how: for numbers that are of the same quantity on the same clips.
 EVERYTHING_BUT_DATA = (*LEARNING, "model", "noise", "objective", "loss", "times", "sampler")
+# And what is known of clips, which makes a denoiser's error less: for numbers of samples.
+OF_SAMPLES = (*EVERYTHING_BUT_DATA, "condition")
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_lightning.data.clips.base import ClipData
-from ddpm_lightning.data.dataset import Batch, ClipDataset
+from ddpm_lightning.data.dataset import Annotation, Batch, ClipDataset
+from ddpm_lightning.data.draws import permutation
 from ddpm_lightning.data.order import Sample
-from ddpm_lightning.denoiser import Denoiser, Estimate
+from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.features.base import Extractor, Features
-from ddpm_lightning.level import Level
+from ddpm_lightning.guidance import CountedCalls
+from ddpm_lightning.guidances.base import Guidance
+from ddpm_lightning.guidances.none import NoGuidance
 from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import per_sample_generators
 from ddpm_lightning.samplers.walk import State
 from ddpm_lightning.times.base import TimeSampling
 
+NO_GUIDANCE = NoGuidance()
 Split = Literal["train", "val"]
 PROGRESS: dict[str, Any] = {"delay": 1, "leave": False, "disable": None}  # None: on a terminal only
 
@@ -121,19 +125,6 @@ class Reference:
         }
 
 
-class CountedCalls:
-    """Counts the network calls of an estimator."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser = denoiser
-        self.process, self.statistics = denoiser.process, denoiser.statistics
-        self.num_calls = 0
-
-    def estimate_at(self, x: Tensor, level: Level) -> Estimate:
-        self.num_calls += 1
-        return self.denoiser.estimate_at(x, level)
-
-
 class Subject:
     """A denoiser in evaluation mode, the clips of its run, and samples.
 
@@ -145,6 +136,7 @@ class Subject:
         num_samples: that are drawn.   seed: of their noise.
         training: what the denoiser is trained with; None where nothing asks for it.
         callback: receives every state of every walk.
+        guidance: of the samples.   weak: the weaker denoiser that it needs, if any.
     """
 
     def __init__(
@@ -157,11 +149,14 @@ class Subject:
         seed: int = 0,
         training: Training | None = None,
         callback: Callable[[State], None] | None = None,
+        guidance: Guidance = NO_GUIDANCE,
+        weak: Denoiser | None = None,
     ) -> None:
         self.denoiser, self.reference, self.device = denoiser, reference, device
         self._sampler, self.num_samples, self.seed = sampler, num_samples, seed
         self._training, self._callback = training, callback
-        self.num_network_calls = 0  # of a walk, once samples are drawn
+        self.guidance, self._weak = guidance, weak
+        self.num_network_calls = 0  # for a sample, once samples are drawn
         self._features: dict[Extractor, Features] = {}
 
     def with_sampler(self, sampler: Sampler) -> "Subject":
@@ -175,6 +170,8 @@ class Subject:
             self.seed,
             self._training,
             self._callback,
+            self.guidance,
+            self._weak,
         )
 
     @property
@@ -189,11 +186,25 @@ class Subject:
         assert self._sampler is not None
         return self._sampler
 
-    def held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield standardised held-out clips x_0 (B, C, F, H, W) on the device, and index (B,)."""
+    def held_out(self) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
+        """Yield standardised held-out clips x_0 (B, C, F, H, W) on the device, index (B,) and their
+        conditions.
+        """
         for batch in self.reference.batches("val"):
             clips = batch.clip.to(self.device)
-            yield self.denoiser.statistics.standardise(clips), batch.index
+            conditions = self.denoiser.conditions.encode(batch.annotations)
+            yield self.denoiser.statistics.standardise(clips), batch.index, conditions
+
+    @cached_property
+    def asked(self) -> list[Annotation]:
+        """What is asked of each sample: what is known of held-out clips, in an order by the seed.
+
+        After as many samples as there are held-out clips it begins again, in another order.
+        """
+        held_out = self.reference.held_out
+        orders = range(-(-self.num_samples // len(held_out)))
+        items = [i for k in orders for i in permutation(self.seed, k, len(held_out)).tolist()]
+        return [held_out.annotation(i) for i in items[: self.num_samples]]
 
     @cached_property
     def samples(self) -> Tensor:
@@ -209,14 +220,17 @@ class Subject:
         ):
             numbers = range(first, min(first + size, self.num_samples))
             counted = CountedCalls(self.denoiser)
+            weak = self._weak and CountedCalls(self._weak)
+            asked = [self.asked[i] for i in numbers]
             clips = self.sampler.sample(
-                counted,
+                self.guidance.guide(counted, asked, weak),
                 self.reference.shape(len(numbers)),
                 generator=per_sample_generators(self.seed, numbers),
                 device=self.device,
                 callback=self._callback,
             )
-            self.num_network_calls = counted.num_calls
+            num_clips = counted.num_clips + (weak.num_clips if weak else 0)
+            self.num_network_calls = num_clips // len(numbers)
             drawn.append(self.denoiser.statistics.restore(clips).cpu())
         return torch.cat(drawn)
 
@@ -233,6 +247,7 @@ class Subject:
         return {
             "num_samples": len(self.samples),
             "sampler": description(self.sampler),
+            "guidance": description(self.guidance),
             "evaluations": self.sampler.num_calls,
             "network_calls": self.num_network_calls,
             "seed": self.seed,

@@ -38,7 +38,8 @@ class Loss(ABC):
     def check(self, denoiser: Denoiser, x_0: Tensor) -> None:
         """Raise ValueError unless the network answers clips like x_0 with what the loss needs."""
         level = denoiser.process.level(1)
-        learned = denoiser.estimate_at(x_0, level).variance_share is not None
+        conditions = denoiser.conditions.null(len(x_0))
+        learned = denoiser.estimate_at(x_0, level, **conditions).variance_share is not None
         if learned != (self.num_outputs == 2):
             raise ValueError(
                 f"this loss needs {self.num_outputs} output channels of the network for each of "

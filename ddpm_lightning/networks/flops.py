@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import torch
 from torch import nn
@@ -36,12 +35,6 @@ def forward_flops(
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         blank(x, torch.empty(shape[0], device="meta"), **told)
     return int(counter.get_total_flops())
-
-
-@lru_cache(maxsize=1)  # counted once for a run
-def training_flops(network: nn.Module, clip: tuple[int, ...]) -> int:
-    """Of a training step, for each clip (C, F, H, W): the gradient needs two products for each."""
-    return 3 * forward_flops(network, (1, *clip))
 
 
 def peak_flops(device: torch.device) -> float | None:

@@ -17,8 +17,15 @@ M = TypeVar("M", bound=nn.Module)
 
 class LogSNREmbedding(nn.Module):
     """log-SNR (B,) -> (B, width), or (B, F) -> (B F, width): sines and cosines of geometrically
-    spaced frequencies, and an MLP. Further conditions, vectors (B, vector_width), are added before
-    its second layer, and start without effect.
+    spaced frequencies, and an MLP. Further conditions, vectors (B, vector_width) of norm 1, are
+    added before its second layer.
+
+    Their weights start as N(0, 1), so that a vector adds numbers of size 1 to those of log-SNR, of
+    size 0.4. Adam moves each weight by about its rate a step, however small its gradient. Vectors
+    that are far apart from the start are told apart by the layers behind, whose outputs then move
+    by some width / 2 = 96 rates a step; where they start at 0, they move themselves, by a rate a
+    step, and act through weights of size 0.04, on an output by some 6 rates. See
+    docs/conditioning.md for what that means for samples.
     """
 
     frequencies: Tensor
@@ -30,7 +37,9 @@ class LogSNREmbedding(nn.Module):
         self.register_buffer("frequencies", 2 * torch.pi / periods, persistent=False)
         self.first = nn.Linear(2 * num_frequencies, width)
         self.second = nn.Linear(width, width)
-        self.vectors = zeroed(nn.Linear(vector_width, width, bias=False)) if vector_width else None
+        self.vectors = nn.Linear(vector_width, width, bias=False) if vector_width else None
+        if self.vectors is not None:
+            nn.init.normal_(self.vectors.weight)
 
     def forward(self, log_snr: Tensor, vectors: Tensor | None = None) -> Tensor:
         angle = log_snr.flatten()[:, None] * self.frequencies

@@ -33,9 +33,11 @@ def grid_frames(clips: Tensor, columns: int) -> np.ndarray:
     return torch.stack(grids).permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def save_grid(clips: Tensor, path: Path, fps: float) -> Path:
-    """Writes clips uint8 (N, F, H, W, C) as one animated GIF, as square a grid as N allows."""
-    frames = grid_frames(clips, columns=int(np.ceil(len(clips) ** 0.5)))
+def save_grid(clips: Tensor, path: Path, fps: float, columns: int | None = None) -> Path:
+    """Writes clips uint8 (N, F, H, W, C) as one animated GIF, as square a grid as N allows if the
+    number of columns is None.
+    """
+    frames = grid_frames(clips, columns or int(np.ceil(len(clips) ** 0.5)))
     path.write_bytes(encode(frames, [frame_ms(fps)] * len(frames)))
     return path
 

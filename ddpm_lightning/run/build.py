@@ -4,6 +4,7 @@ from hydra.utils import instantiate
 
 from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.guidances.base import Guidance
 from ddpm_lightning.run.config import STORED_TARGETS, Node, check_without_lightning
 from ddpm_lightning.run.errors import user_errors
 from ddpm_lightning.samplers.base import Sampler
@@ -21,6 +22,13 @@ def build_data(data: Node) -> ClipData:
     with user_errors("data"):
         clips: ClipData = instantiate(data, _convert_="all")
     return clips
+
+
+def build_guidance(guidance: Node) -> Guidance:
+    """Build guidance; UserError where a value is refused."""
+    with user_errors("guidance"):
+        built: Guidance = instantiate(guidance, _convert_="all")
+    return built
 
 
 def build_sampler(sampler: Node) -> Sampler:

@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ddpm_lightning.run.config import Node, check_options, resolved
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, tell_error
 from ddpm_lightning.run.expand import expanded
+from ddpm_lightning.run.text import with_text
 from ddpm_lightning.run.threads import yield_cores
 from ddpm_lightning.run.words import CONF, describe, refuse_mistakes, root_of
 
@@ -95,6 +96,7 @@ def _one_job(
 
 def _under_hydra(job: Callable[[DictConfig], None], config_name: str) -> None:
     refuse_mistakes(config_name, sys.argv[1:])
+    sys.argv[1:] = with_text(config_name, sys.argv[1:])
     with environment("HYDRA_FULL_ERROR", "1"):  # raise instead of printing summaries of its own
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
 

@@ -65,6 +65,8 @@ TOP_LEVEL: dict[str, Any] = {
     "model": Node,
     "data": Node,
     "sampler": Node | None,
+    "condition": Node,
+    "guidance": Node,
     "measure": Node,
     "extractor": Node,
     "trainer": Node,

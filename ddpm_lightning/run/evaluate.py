@@ -15,7 +15,7 @@ from ddpm_lightning.evaluation.features.base import Extractor
 from ddpm_lightning.evaluation.measure import Measure
 from ddpm_lightning.evaluation.subject import Reference, Subject, Training
 from ddpm_lightning.level import log_snr_floor
-from ddpm_lightning.run.build import build_data, build_sampler
+from ddpm_lightning.run.build import build_data, build_guidance, build_sampler
 from ddpm_lightning.run.checkpoint import (
     Run,
     choose_denoiser,
@@ -28,6 +28,7 @@ from ddpm_lightning.run.curve import build_curve
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.run.results import Results
+from ddpm_lightning.run.weaker import weaker
 
 
 def evaluate_run(cfg: DictConfig) -> None:
@@ -100,6 +101,12 @@ def build_subjects(
     device: torch.device = choose_device(config["device"])
     sampler = build_sampler(config["sampler"] or run.config["sampler"])
     training = build_training(run, device)
+    guidance = build_guidance(config["guidance"])
+    weak = weaker(guidance, run)
+    weak = weak and weak.to(device)
+    with user_errors("guidance"):
+        for denoiser in denoisers.values():
+            guidance.guide(denoiser, [{}], weak)
     return {
         weights: Subject(
             denoiser.to(device),
@@ -109,6 +116,8 @@ def build_subjects(
             config["num_samples"],
             config["seed"],
             training,
+            guidance=guidance,
+            weak=weak,
         )
         for weights, denoiser in denoisers.items()
     }

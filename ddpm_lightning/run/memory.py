@@ -1,11 +1,12 @@
 """data.batch_size=auto, and a refusal before step 0 of what the device cannot hold."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ddpm_lightning.data.clip import clip_format
 from ddpm_lightning.networks.memory import GIB, RESERVE, MemoryPlan, largest_batch, measure
@@ -28,12 +29,18 @@ class Budget(NamedTuple):
         return f"{planned} planned, {self.available / GIB:.1f} GiB free"
 
 
-def choose_batch(config: Node, network: nn.Module, is_auto: bool) -> tuple[int, Budget]:
+def choose_batch(
+    config: Node,
+    network: nn.Module,
+    is_auto: bool,
+    conditions: Mapping[str, Tensor] | None = None,
+) -> tuple[int, Budget]:
     """Return the batch size and the memory that training with it takes.
 
     Args:
         config: a run's, resolved.
         is_auto: whether the largest power of 2 that fits is wanted, not data.batch_size.
+        conditions: of the network for one clip, an example.
 
     Raises:
         UserError: where the device cannot hold the batch, with what it can.
@@ -49,6 +56,7 @@ def choose_batch(config: Node, network: nn.Module, is_auto: bool) -> tuple[int, 
             training_dtype(trainer),
             averages=len(list(nodes(config["callbacks"].get("ema", {}).get("averages"), ""))),
             available=available,
+            conditions={name: value[0] for name, value in (conditions or {}).items()},
         )
     wanted = LARGEST_BATCH if is_auto else config["data"]["batch_size"]
     batch_size = largest_batch(plan, available, wanted)

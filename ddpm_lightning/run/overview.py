@@ -6,11 +6,12 @@ from os.path import relpath
 import lightning.pytorch as pl
 import torch
 
+from ddpm_lightning.conditions.joint import Conditions
 from ddpm_lightning.data.clips.base import ClipData
-from ddpm_lightning.networks.flops import training_flops
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.directory import Start
 from ddpm_lightning.run.memory import Budget
+from ddpm_lightning.training.callbacks.throughput import training_flops
 from ddpm_lightning.training.module import DiffusionModule
 from ddpm_lightning.training.text import labelled
 
@@ -28,12 +29,13 @@ def overview(
     factors = {"devices": trainer.world_size, "accumulated": trainer.accumulate_grad_batches}
     clips = data.batch_size * math.prod(factors.values())
     more = "".join(f" x {number} {what}" for what, number in factors.items() if number > 1)
-    gflops = training_flops(module.denoiser.network, form.shape) / 1e9
+    gflops = training_flops(module.denoiser, form.shape) / 1e9
     num_parameters = sum(p.numel() for p in module.denoiser.parameters())
     report = describe(module.denoiser.process, (1, *form.shape))
     return labelled(
         model=f"{choice['network']}, {num_parameters:,} parameters; "
         f"objective {choice['objective']}, loss {choice['loss']}, times {choice['times']}",
+        conditions=_conditions(module.denoiser.conditions),
         memory=f"{budget} on each device" if more else str(budget),
         compute=f"{gflops * clips:,.3g} GFLOP a step, {gflops:,.3g} a clip",
         schedule=f"{choice['model']}, {choice['noise']}: {report}",
@@ -48,6 +50,13 @@ def overview(
         length=_length(trainer, len(data.train_set) / clips),
         output=relpath(start.directory),
     )
+
+
+def _conditions(conditions: Conditions) -> str:
+    dropped = ""
+    if wishes := " and ".join(conditions.wishes):
+        dropped = f"; {conditions.dropout:.0%} of clips are trained on without {wishes}"
+    return ", ".join(map(str, conditions.members.values())) + dropped
 
 
 def _device(trainer: pl.Trainer) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, LEARNING
+from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, LEARNING, OF_SAMPLES
 from ddpm_lightning.plots.curves import BY_LEVEL, read_metrics
 
 # Nodes of a configuration that say where a run lies and is shown.
@@ -29,8 +29,8 @@ METRICS = {
     ERROR: Metric(True, EVERYTHING_BUT_DATA),
     "val/loss": Metric(True, LEARNING),
     "train/loss": Metric(True, LEARNING),
-    "val/quality_spatial": Metric(True, EVERYTHING_BUT_DATA),
-    "val/quality_temporal": Metric(True, EVERYTHING_BUT_DATA),
+    "val/quality_spatial": Metric(True, OF_SAMPLES),
+    "val/quality_temporal": Metric(True, OF_SAMPLES),
     "train/clips_per_s": Metric(False, (*EVERYTHING_BUT_DATA, "data")),
 }
 

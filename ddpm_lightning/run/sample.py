@@ -7,29 +7,40 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ddpm_lightning.data.clip import clip_format
+from ddpm_lightning.data.dataset import Annotation
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.guidance import CountedCalls
 from ddpm_lightning.plots.films import ReverseFilm, save_clips, save_grid
+from ddpm_lightning.run.asked import asked_of
+from ddpm_lightning.run.build import build_guidance, build_sampler
 from ddpm_lightning.run.checkpoint import Run, choose_denoiser, find_run
 from ddpm_lightning.run.config import Node, check, resolved
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.run.export import SUFFIX, load_exported
-from ddpm_lightning.samplers.base import Sampler
+from ddpm_lightning.run.weaker import weaker
 from ddpm_lightning.samplers.noise import per_sample_generators
+
+MOST_LISTED = 10
 
 
 def sample(cfg: DictConfig) -> None:
     """Writes grid.gif, reverse.gif and single clips, and prints where."""
     config = resolved(cfg)
+    asked_text = config.pop("asked")  # may hold anything
     check(config)
-    with user_errors("sampler"):
-        sampler: Sampler = instantiate(config["sampler"], _convert_="all")
+    sampler, guidance = build_sampler(config["sampler"]), build_guidance(config["guidance"])
     device = choose_device(config["device"])
     run, denoiser, step = find_denoiser(config)
+    asked, columns = asked_of(denoiser.conditions, asked_text, config["num_samples"])
+    weak = weaker(guidance, run)
+    counted = CountedCalls(denoiser.to(device))
+    counted_weak = weak and CountedCalls(weak.to(device))
+    with user_errors("guidance"):
+        guidance.guide(counted, asked[:1], counted_weak)
     form = clip_format(**run.config["data"])
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     directory = Path(config["output"] or run.directory / "samples" / name)
@@ -41,11 +52,12 @@ def sample(cfg: DictConfig) -> None:
     start = time.perf_counter()
     parts = []
     with user_errors("sampler"):
-        for first in range(0, config["num_samples"], config["batch_size"]):
-            numbers = range(first, min(first + config["batch_size"], config["num_samples"]))
+        for first in range(0, len(asked), config["batch_size"]):
+            numbers = range(first, min(first + config["batch_size"], len(asked)))
+            estimator = guidance.guide(counted, [asked[i] for i in numbers], counted_weak)
             x = sampler.sample(
-                denoiser.to(device),
-                (len(numbers), form.channels, form.num_frames, form.height, form.width),
+                estimator,
+                (len(numbers), *form.shape),
                 generator=per_sample_generators(config["seed"], numbers),
                 device=device,
                 callback=None if first else film.record,
@@ -53,16 +65,31 @@ def sample(cfg: DictConfig) -> None:
             parts.append(denoiser.statistics.restore(x).cpu())
     clips = torch.cat(parts)
     seconds = time.perf_counter() - start
-    grid = save_grid(clips, directory / "grid.gif", form.fps)
+    num_calls = counted.num_clips + (counted_weak.num_clips if counted_weak else 0)
+    grid = save_grid(clips, directory / "grid.gif", form.fps, columns)
     reverse = film.save(directory / "reverse.gif", form.fps)
     singles = save_clips(clips, directory / "clips", form.fps)
     print(
         f"{len(clips)} clips from {run.checkpoint} (step {step}, {config['weights']} weights) "
-        f"in {seconds:.1f} s on {device}, {sampler.num_calls} network calls each\n"
+        f"in {seconds:.1f} s on {device}, {num_calls // len(clips)} network calls each\n"
+        f"{describe_asked(asked, columns)}"
         f"  grid           {grid}\n"
         f"  reverse film   {reverse}\n"
         f"  single clips   {singles[0].parent}/"
     )
+
+
+def describe_asked(asked: list[Annotation], columns: int | None) -> str:
+    """Return a line that says what was asked for, nothing where that is nothing."""
+    different = [
+        dict(t) for t in dict.fromkeys(tuple(a.items()) for a in asked) if any(dict(t).values())
+    ]
+    if not different:
+        return ""
+    listed = [" ".join(f"{name}={value}" for name, value in a.items()) for a in different]
+    more = f", .. ({len(listed)} in all)" if len(listed) > MOST_LISTED else ""
+    where = ", a column each" if columns else ""
+    return f"  asked for      {'; '.join(listed[:MOST_LISTED])}{more}{where}\n"
 
 
 def find_denoiser(config: Node) -> tuple[Run, Denoiser, int]:

@@ -1,13 +1,39 @@
-"""What `auto` means on this machine: precision and batch size, which a resumed run keeps."""
+"""What a run decides by its machine and its data, and keeps when it is resumed: precision and batch
+size where they are `auto`, names of labels, and the widths of what its network is told.
+"""
 
 import torch
+from hydra.utils import instantiate
 
+from ddpm_lightning.conditions.joint import Conditions
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.run.build import build_data
 from ddpm_lightning.run.config import Node
 from ddpm_lightning.run.directory import Start
+from ddpm_lightning.run.errors import user_errors
 from ddpm_lightning.run.memory import Budget, choose_batch, training_device
 
 FULL, HALF = "32-true", "bf16-mixed"
+
+
+def with_conditions(start: Start) -> Start:
+    """Return the run with the names of its labels, and a network as wide as its conditions.
+
+    Raises:
+        UserError: where the data have no labels.
+    """
+    chosen = start.config.get("condition") or {}  # of a run of an earlier version: none
+    if not chosen:
+        return start
+    label = chosen.get("label")
+    if label is not None and not label["names"]:
+        data = build_data({**start.config["data"], "batch_size": 1})
+        with user_errors("condition=label"):
+            start = start.with_values({"condition.label.names": data.label_names()})
+    with user_errors("condition"):
+        conditions = Conditions(instantiate(start.config["condition"], _convert_="all"))
+    widths = {"vector_width": conditions.vector_width, "token_width": conditions.token_width}
+    return start.with_values({f"network.{name}": width for name, width in widths.items()})
 
 
 def settled(start: Start, denoiser: Denoiser) -> tuple[Start, Budget]:
@@ -23,7 +49,9 @@ def settled(start: Start, denoiser: Denoiser) -> tuple[Start, Budget]:
         precision = choose_precision(start.config["trainer"])
         start = start.with_values({"trainer.precision": precision})
     is_auto = start.config["data"].get("batch_size") == "auto"
-    batch_size, budget = choose_batch(start.config, denoiser.network, is_auto)
+    batch_size, budget = choose_batch(
+        start.config, denoiser.network, is_auto, denoiser.conditions.null(1)
+    )
     return start.with_values({"data.batch_size": batch_size}) if is_auto else start, budget
 
 

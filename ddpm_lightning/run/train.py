@@ -14,7 +14,7 @@ from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.compose import check_composed, composed_start, is_named
 from ddpm_lightning.run.directory import reserved
 from ddpm_lightning.run.ranks import rendezvous
-from ddpm_lightning.run.settle import settled
+from ddpm_lightning.run.settle import settled, with_conditions
 from ddpm_lightning.training.signals import stopped_by_signals
 
 
@@ -27,8 +27,9 @@ def train(job: Job) -> None:
             check_composed(unsettled.config)
             ranks.check_nodes(unsettled.config["trainer"].get("num_nodes", 1))
             seed_everything(unsettled.config["seed"])
-            denoiser = build_denoiser(unsettled.config["model"])
-            start, budget = settled(unsettled, denoiser)
+            conditioned = with_conditions(unsettled)
+            denoiser = build_denoiser(conditioned.config["model"])
+            start, budget = settled(conditioned, denoiser)
             data = build_data(start.config["data"])
             from ddpm_lightning.run.fit import build_run, check, finish, fit, record
 

@@ -158,7 +158,10 @@ class DiffusionModule(pl.LightningModule):
         process, floor = self.denoiser.process, log_snr_floor(x_0.shape)
         levels = self.times.levels(process, self._draws, place, batch_size, floor, x_0.shape[2])
         noise = noise_source(x_0.shape, self._draws.generators(x_0.device), x_0.device)()
-        losses = self.loss(self.denoiser, x_0, levels.t, levels.level, noise)
+        conditions = self.denoiser.conditions
+        annotations = conditions.drop(batch.annotations, self._draws.wishes())
+        encoded = conditions.encode(annotations)
+        losses = self.loss(self.denoiser, x_0, levels.t, levels.level, noise, **encoded)
         self.trained = Trained(batch, levels.level.log_snr, levels.mark(losses.detach()))
         loss = levels.per_clip(losses).mean()
         sync = self._num_parts > 1
@@ -177,8 +180,9 @@ class DiffusionModule(pl.LightningModule):
         denoiser = self.inference_denoiser
         x_0 = denoiser.statistics.standardise(batch.clip)
         self._val_shape = x_0.shape
-        self._val_errors.update(denoiser, x_0, batch.index)
-        self._val_losses.update(denoiser, x_0, batch.index, self.val_draws)
+        conditions = denoiser.conditions.encode(batch.annotations)
+        self._val_errors.update(denoiser, x_0, batch.index, **conditions)
+        self._val_losses.update(denoiser, x_0, batch.index, self.val_draws, **conditions)
 
     def on_validation_epoch_end(self) -> None:
         errors, losses = self._val_errors, self._val_losses

@@ -14,7 +14,7 @@ from ddpm_lightning.data.draws import uniform
 
 _STREAM = 2**32  # added to the seed, which is less: no draw is one of data.dataset's
 _STEP = 2**40  # more samples than any run draws
-_LANES = 3  # of what every step draws
+_LANES = 4  # of what every step draws
 
 
 class StepDraws:
@@ -37,6 +37,10 @@ class StepDraws:
         """One for each sample, on the device."""
         seeds = (self._draws[:, 1] * 2**53).astype(np.int64).tolist()
         return [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+    def wishes(self) -> Tensor:
+        """(B,) in [0, 1), float64: whether a clip's wishes are dropped."""
+        return torch.from_numpy(self._draws[:, 3].copy())
 
     def seed(self) -> int:
         """Of all else that may be random while these samples are trained on: dropout, say."""

@@ -59,7 +59,7 @@ def assert_equal(found: Sequence[Batch], wanted: Sequence[Batch]) -> None:
     for a, b in zip(found, wanted, strict=True):
         assert torch.equal(a.clip, b.clip)
         assert torch.equal(a.index, b.index)
-        assert a.caption == b.caption
+        assert a.annotations == b.annotations
 
 
 def test_batches_are_those_of_the_order_epoch_after_epoch(dataset: ClipDataset) -> None:

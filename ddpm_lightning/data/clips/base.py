@@ -89,6 +89,14 @@ class ClipData(ABC):
             ValueError, OSError: in one line.
         """
 
+    def label_names(self) -> list[str]:
+        """Return the names of all labels, sorted.
+
+        Raises:
+            ValueError: where clips have none.
+        """
+        raise ValueError("a list of URLs has no labels; use condition=none, or condition=caption")
+
     def recipe(self, limits: Limits) -> Recipe:
         """Return what determines a stored clip; num_frames does not: reading cuts windows."""
         form = self.format

@@ -32,6 +32,15 @@ class SourceClips(ClipData):
         super().__init__(size, val_fraction=val_fraction, **options)
         self.source = source(path)
 
+    def label_names(self) -> list[str]:
+        names = {self.source.label(key) for key in self.source.keys()} - {""}  # noqa: SIM118
+        if not names:
+            raise ValueError(
+                f"no GIF below {self.source.describe()} has a label; put those of each label into "
+                "a folder of its own"
+            )
+        return sorted(names)
+
     def open_store(self, world_size: int = 1) -> ClipStore:
         # Shown only where decoding takes longer than a second: not for a cache that is there.
         with tqdm(desc="decoding", unit="GIF", delay=1, leave=False) as bar:

@@ -20,6 +20,15 @@ class StoredClips(ClipData):
         super().__init__(**options)
         self.path = path
 
+    def label_names(self) -> list[str]:
+        names = {entry.label for entry in self.open_store().entries} - {""}
+        if not names:
+            raise ValueError(
+                f"the clips in {self.path} were stored without labels; store them again, or use "
+                "condition=none"
+            )
+        return sorted(names)
+
     def open_store(self, world_size: int = 1) -> ClipStore:
         store = ClipStore(find_parts(self.path), copies=self.cache_path / "copies")
         form = self.format

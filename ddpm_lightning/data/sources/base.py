@@ -14,6 +14,10 @@ class Source(ABC):
     def read(self, key: str) -> bytes:
         """The content under a key. Raises GifError unreadable when it cannot be fetched."""
 
+    def label(self, key: str) -> str:
+        """Return the class of the GIF under a key; empty where there is none."""
+        return ""
+
     @abstractmethod
     def fingerprint(self) -> str:
         """A hash that changes when keys or contents may have changed; cheap, reads no content."""

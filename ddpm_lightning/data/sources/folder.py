@@ -48,6 +48,10 @@ class GifFolder(Source):
         except OSError as error:
             raise GifError("unreadable", f"{path}: {error.strerror}") from error
 
+    def label(self, key: str) -> str:
+        """Return the folder that the GIF lies in, below path; empty in path itself."""
+        return key.rpartition("/")[0]
+
     def fingerprint(self) -> str:
         """Over the sorted keys with the size and modification time of each file."""
         digest = hashlib.sha256()

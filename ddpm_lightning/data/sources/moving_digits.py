@@ -51,6 +51,10 @@ class MovingDigits(Source):
     def read(self, key: str) -> bytes:
         return self._folder.read(key)
 
+    def label(self, key: str) -> str:
+        """Return the digit that the GIF shows."""
+        return key.removesuffix(".gif").rpartition("_")[2]
+
     def fingerprint(self) -> str:
         """Return a hash of the arguments alone: they determine every byte."""
         return hashlib.sha256(json.dumps(self._manifest).encode()).hexdigest()

@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm_lightning.data.sources.moving_digits import MovingDigits
 from ddpm_lightning.evaluation.digits import agreement, bounce_error, speed_deviation
 from ddpm_lightning.evaluation.distances import Floor
-from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, Measure, Result, around
+from ddpm_lightning.evaluation.measure import OF_SAMPLES, Measure, Result, around
 from ddpm_lightning.evaluation.subject import Subject
 
 
@@ -19,7 +19,7 @@ class DigitMeasure(Measure):
     """A mean over clips of moving digits."""
 
     of_samples = True
-    comparable_across = EVERYTHING_BUT_DATA
+    comparable_across = OF_SAMPLES
 
     def __call__(self, subject: Subject) -> dict[str, Result]:
         reference = subject.reference

@@ -14,7 +14,7 @@ from torch import Tensor
 from ddpm_lightning.evaluation.distances import Distance, Scale, floor, interval
 from ddpm_lightning.evaluation.features.base import Extractor, Features
 from ddpm_lightning.evaluation.features.pixels import Pixels
-from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, Measure, Result, around
+from ddpm_lightning.evaluation.measure import OF_SAMPLES, Measure, Result, around
 from ddpm_lightning.evaluation.subject import Reference, Subject
 
 PIXELS = Pixels()
@@ -30,7 +30,7 @@ class FeatureMeasure(Measure):
     """
 
     of_samples = True
-    comparable_across = EVERYTHING_BUT_DATA
+    comparable_across = OF_SAMPLES
 
     def __init__(self, extractor: Extractor = PIXELS) -> None:
         self.extractor = extractor

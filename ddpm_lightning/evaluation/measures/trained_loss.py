@@ -34,14 +34,15 @@ class TrainedLoss(Measure):
         denoiser, process = subject.denoiser, subject.denoiser.process
         loss, times = subject.training
         of_clips = []  # (draws, B)
-        for x_0, index in subject.held_out():
+        for x_0, index, conditions in subject.held_out():
             draws = []
             for draw in range(self.num_draws):
                 t, noise = fixed_pairs(
                     times, process, index, draw, self.num_draws, tuple(x_0.shape[1:])
                 )
                 noise = noise.to(x_0.device)
-                draws.append(loss(denoiser, x_0, t, process.level(t), noise).double().cpu())
+                losses = loss(denoiser, x_0, t, process.level(t), noise, **conditions)
+                draws.append(losses.double().cpu())
             of_clips.append(torch.stack(draws))
         losses = torch.cat(of_clips, dim=1).mean(0)
         return {"loss": mean_of_clips(losses, num_clips=len(losses))}

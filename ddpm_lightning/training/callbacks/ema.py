@@ -57,7 +57,12 @@ class EMA(pl.Callback):
         raw = pl_module.denoiser
         if stage == "fit" and pl_module.ema_denoiser is None:
             pl_module.ema_denoiser = Denoiser(
-                copy.deepcopy(raw.network), raw.process, raw.objective, raw.statistics
+                copy.deepcopy(raw.network),
+                raw.process,
+                raw.objective,
+                raw.statistics,
+                copy.deepcopy(raw.conditions.members),
+                raw.conditions.dropout,
             ).requires_grad_(False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

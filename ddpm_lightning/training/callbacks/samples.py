@@ -13,7 +13,12 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from ddpm_lightning.data.clip import ClipFormat
+from ddpm_lightning.conditions.columns import columns_of, in_columns
+from ddpm_lightning.data.clips.base import ClipData
+from ddpm_lightning.data.dataset import Annotation
+from ddpm_lightning.guidances.base import Guidance
+from ddpm_lightning.guidances.classifier_free import ClassifierFree
+from ddpm_lightning.guidances.none import NoGuidance
 from ddpm_lightning.plots.films import ReverseFilm, save_grid
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import per_sample_generators
@@ -30,10 +35,15 @@ class Interrupted(Exception):  # noqa: N818 - not an error
     """A signal was received while samples were drawn: the checkpoint cannot wait for them."""
 
 
+GUIDANCE = ClassifierFree()
+
+
 class SampleGrid(pl.Callback):
     """Draws samples with the averaged weights, always from the same noise: grids can be compared.
 
-    Rank 0 draws them, so that they are the same on any number of devices; the others wait.
+    Each label is a column, where there are no more of them than samples; else samples are asked for
+    what is known of held-out clips. Rank 0 draws them, so that they are the same on any number of
+    devices; the others wait.
 
     Args:
         sampler: walks from noise to clips.
@@ -44,6 +54,7 @@ class SampleGrid(pl.Callback):
         seed: of the noise.
         compare: further samplers by name, drawn at the end of the run.
         compare_every_n_steps: at whose multiples they are drawn as well; null for never.
+        guidance: of all of them, where clips are trained on without what is wished for.
     """
 
     def __init__(
@@ -56,6 +67,7 @@ class SampleGrid(pl.Callback):
         seed: int = 0,
         compare: dict[str, Sampler] | None = None,
         compare_every_n_steps: PositiveInt | None = None,
+        guidance: Guidance = GUIDANCE,
     ) -> None:
         self.sampler = sampler
         self.num_samples = num_samples
@@ -63,6 +75,7 @@ class SampleGrid(pl.Callback):
         self.seed = seed
         self.directory = Path(directory)
         self.compare, self.compare_every_n_steps = compare or {}, compare_every_n_steps
+        self.guidance = guidance
         self._last_step = 0
         self._ranks: Any = None
 
@@ -113,14 +126,14 @@ class SampleGrid(pl.Callback):
         assert isinstance(pl_module, DiffusionModule)
         states = ReverseFilm(pl_module.denoiser.statistics.restore)
         clips = self._sample(trainer, pl_module, self.sampler, states.record if film else None)
-        self._show(trainer, "samples", save_grid(clips, *self._place(trainer, name)))
+        self._show(trainer, "samples", self._save(trainer, clips, name))
         if film:
             self._show(trainer, "reverse_process", states.save(*self._place(trainer, film)))
 
     def _write_others(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for name, sampler in self.compare.items():
             clips = self._sample(trainer, pl_module, sampler)
-            path = save_grid(clips, *self._place(trainer, f"compare_{name}"))
+            path = self._save(trainer, clips, f"compare_{name}")
             self._show(trainer, f"compare/{name}_{sampler.num_calls}_calls", path)
 
     def _sample(
@@ -131,7 +144,10 @@ class SampleGrid(pl.Callback):
         record: Callable[[State], None] | None = None,
     ) -> Tensor:
         assert isinstance(pl_module, DiffusionModule)
-        denoiser, form = pl_module.inference_denoiser, _format(trainer)
+        denoiser, form = pl_module.inference_denoiser, _data(trainer).format
+        asked, _ = self._asked(trainer)
+        can_guide = denoiser.conditions.wishes and denoiser.conditions.dropout
+        guidance = self.guidance if can_guide else NoGuidance()
 
         def step(state: State) -> None:
             checkpoints = trainer.checkpoint_callback
@@ -144,9 +160,9 @@ class SampleGrid(pl.Callback):
         denoiser.eval()
         try:
             x = sampler.sample(
-                denoiser,
-                (self.num_samples, form.channels, form.num_frames, form.height, form.width),
-                generator=per_sample_generators(self.seed, range(self.num_samples)),
+                guidance.guide(denoiser, asked),
+                (len(asked), *form.shape),
+                generator=per_sample_generators(self.seed, range(len(asked))),
                 device=pl_module.device,
                 callback=step,
             )
@@ -154,16 +170,30 @@ class SampleGrid(pl.Callback):
         finally:
             denoiser.train(was_training)
 
+    def _asked(self, trainer: pl.Trainer) -> tuple[list[Annotation], int | None]:
+        """Return what is asked of each clip of a grid, and how many columns it has."""
+        module = trainer.lightning_module
+        assert isinstance(module, DiffusionModule)
+        columns = columns_of(module.denoiser.conditions)
+        if 0 < len(columns) <= self.num_samples:
+            return in_columns(columns, self.num_samples), len(columns)
+        held_out = _data(trainer).val_set
+        numbers = [k * len(held_out) // self.num_samples for k in range(self.num_samples)]
+        return [held_out.annotation(i) for i in numbers], None
+
+    def _save(self, trainer: pl.Trainer, clips: Tensor, name: str) -> Path:
+        return save_grid(clips, *self._place(trainer, name), self._asked(trainer)[1])
+
     def _place(self, trainer: pl.Trainer, name: str) -> tuple[Path, float]:
         self.directory.mkdir(parents=True, exist_ok=True)
-        return self.directory / f"{name}.gif", _format(trainer).fps
+        return self.directory / f"{name}.gif", _data(trainer).format.fps
 
     def _show(self, trainer: pl.Trainer, tag: str, path: Path) -> None:
         for logger in trainer.loggers:
             log_picture(logger, tag, path, trainer.global_step)
 
 
-def _format(trainer: pl.Trainer) -> ClipFormat:
+def _data(trainer: pl.Trainer) -> ClipData:
     module = trainer.datamodule  # type: ignore[attr-defined]
     assert isinstance(module, ClipDataModule)
-    return module.data.format
+    return module.data

@@ -3,6 +3,7 @@ the learning rate, and the gradient's norm, whole and by block of the network.
 """
 
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ddpm_lightning.data.dataset import Batch
-from ddpm_lightning.networks.flops import peak_flops, training_flops
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.networks.flops import forward_flops, peak_flops
 from ddpm_lightning.networks.memory import GIB
 from ddpm_lightning.training.module import DiffusionModule
 
@@ -83,7 +85,16 @@ def flops_of(pl_module: pl.LightningModule, batch: Batch) -> int:
     """Return the operations that a clip of the batch takes, forward and backward."""
     assert isinstance(pl_module, DiffusionModule)
     _, frames, height, width, channels = batch.clip.shape
-    return training_flops(pl_module.denoiser.network, (channels, frames, height, width))
+    return training_flops(pl_module.denoiser, (channels, frames, height, width))
+
+
+@lru_cache(maxsize=1)  # counted once for a run
+def training_flops(denoiser: Denoiser, clip: tuple[int, ...]) -> int:
+    """Return those of a training step for each clip (C, F, H, W): a gradient needs two products
+    for each of the network's.
+    """
+    conditions = {name: value.shape[1:] for name, value in denoiser.conditions.null(1).items()}
+    return 3 * forward_flops(denoiser.network, (1, *clip), conditions)
 
 
 def gradient_norms(network: nn.Module) -> dict[str, Tensor]:

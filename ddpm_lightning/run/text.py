@@ -1,0 +1,45 @@
+"""Words of a command line whose values are text: Hydra must not read them as lists or sweeps.
+
+What is asked of samples, `caption=a dog, jumping (left)`, may hold whatever a shell hands on. Such
+a word becomes `+asked.caption='..'`, quoted so that it is that text for Hydra and for OmegaConf.
+"""
+
+import re
+
+from ddpm_lightning.run.words import CONF
+
+ASKED = "asked"  # the node of sample.yaml that takes the text of each condition
+
+
+def names_of_conditions() -> list[str]:
+    """Return the names that conf/condition knows."""
+    return sorted(path.stem for path in (CONF / "condition").glob("*.yaml") if path.stem != "none")
+
+
+def with_text(config_name: str, words: list[str]) -> list[str]:
+    """Return a command's words with those of sample.py that name a condition, or a file of values
+    of one (captions=FILE), as text for Hydra.
+    """
+    if config_name != "sample":
+        return words
+    conditions = names_of_conditions()
+    keys = {*conditions, *(f"{name}s" for name in conditions)}
+    return [_as_text(word) if _key(word) in keys else word for word in words]
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+").partition("=")[0] if "=" in word else ""
+
+
+def _as_text(word: str) -> str:
+    return f"+{ASKED}.{_key(word)}={quoted(word.partition('=')[2])}"
+
+
+def quoted(text: str) -> str:
+    """Return text as a value on a command line of Hydra that stands for itself."""
+    # For OmegaConf: backslashes count before ${ alone, where each is written twice.
+    text = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", text)
+    # For Hydra: likewise before a quotation mark, the one at the end included.
+    text = re.sub(r"(\\*)'", lambda match: 2 * match[1] + r"\'", text)
+    text = re.sub(r"\\+$", lambda match: 2 * match[0], text)
+    return f"'{text}'"
