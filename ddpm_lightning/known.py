@@ -12,8 +12,8 @@ Cov(x_0 | x) = V = sigma^2 / alpha dE[x_0 | x] / dx by Tweedie's formula, so tha
 
     E[x_0 | x, y] = D + V M (r^2 + M V M)^-1 M (clip - D),   M the mask, r = sigma_k / alpha_k,
 
-exactly (moment matching: Rozet et al. 2024). The system is solved by conjugate gradients, each at
-a derivative of the network. To show given values to the network at the level of the walk and no
+exactly (moment matching: Rozet et al. 2024), at a derivative of the network for each iteration of
+a solver. To show given values to the network at the level of the walk and no
 more (replacement, Song et al. 2021; no iterations here) conditions the rest on too little.
 """
 
@@ -29,7 +29,7 @@ from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.statistics import Statistics
 from ddpm_lightning.tensors import expand
 
-TINY = 1e-20  # of a squared norm
+TINY = 1e-12  # of a norm
 
 
 class Known(ABC):
@@ -93,7 +93,7 @@ class KnownPixels(Known):
     """Given values of any shape, by the derivative of the estimate.
 
     Args:
-        num_iterations: of conjugate gradients.
+        num_iterations: of the solver.
     """
 
     def __init__(
@@ -118,25 +118,33 @@ class KnownPixels(Known):
                 (gradient,) = torch.autograd.grad(x_0, inputs, v, retain_graph=True)
                 return scale * gradient
 
-            weights = self._solve(covariance, (self.clip - x_0.detach()) * self.mask)
-            x_0 = x_0.detach() + covariance(weights)
+            difference = (self.clip - x_0.detach()) * self.mask
+            x_0 = x_0.detach() + self._propagate(covariance, difference)
         share = None if variance_share is None else variance_share.detach()
         return Estimate(self.complete(x_0), share)
 
-    def _solve(self, covariance: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
-        """Return w with (r^2 + M V M) w = target by conjugate gradients, clip by clip."""
+    def _propagate(self, covariance: Callable[[Tensor], Tensor], difference: Tensor) -> Tensor:
+        """Return V w for each clip, where w leaves the least residual of (r^2 + M V M) w =
+        difference over the Krylov space (generalised conjugate residuals).
+
+        A network's derivative is not symmetric, and far from V at the noisiest levels, where
+        conjugate gradients diverge; here the residual never grows.
+        """
         ratio = float(self.level.sigma / self.level.alpha)
-        weights = torch.zeros_like(target)
-        residual = direction = target
-        norm = _dot(residual, residual)
+        change, residual = torch.zeros_like(difference), difference
+        earlier: list[tuple[Tensor, Tensor]] = []  # V d and (r^2 + M V M) d, the latter orthonormal
         for _ in range(self.num_iterations):
-            image = ratio**2 * direction + covariance(direction) * self.mask
-            step = norm / _dot(direction, image).clamp(min=TINY)
-            weights = weights + step * direction
-            residual = residual - step * image
-            before, norm = norm, _dot(residual, residual)
-            direction = residual + norm / before.clamp(min=TINY) * direction
-        return weights
+            spread = covariance(residual)
+            image = ratio**2 * residual + spread * self.mask
+            for old_spread, old_image in earlier:
+                share = _dot(old_image, image)
+                spread, image = spread - share * old_spread, image - share * old_image
+            length = _dot(image, image).sqrt().clamp(min=TINY)
+            spread, image = spread / length, image / length
+            step = _dot(image, residual)
+            change, residual = change + step * spread, residual - step * image
+            earlier.append((spread, image))
+        return change
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def test_frames_have_the_exact_law_given_others_at_their_level(
 def test_values_have_the_exact_law_given_others(
     name: str, process_type: type[GaussianProcess], noise: str
 ) -> None:
-    """With as many iterations as values are given, conjugate gradients are exact."""
+    """With as many iterations as values are given, the solver is exact."""
     clip, _ = normal()
     data = GaussianClips(process_under(process_type, noise))
     known = KnownPixels(data, clip, PIXELS, at(torch.inf), num_iterations=2)
