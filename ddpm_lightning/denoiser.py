@@ -50,7 +50,7 @@ class Denoiser(nn.Module):
     """Estimates x_0 from a noisy clip at any level.
 
     Args:
-        network: maps x (B, C, F, H, W) and log-SNR (B,), with conditions as keywords, to
+        network: maps x (B, C, F, H, W) and log-SNR (B,) or (B, F), with conditions as keywords, to
             (B, C, F, H, W); or to twice as many channels, of which the second half is the learned
             variance.
         process: gives the levels that are trained and sampled at.
@@ -80,7 +80,7 @@ class Denoiser(nn.Module):
         """Return the x_0 estimate (B, ...) from x = alpha x_0 + sigma noise.
 
         Args:
-            x: (B, ...).   level: of x, () or (B,).
+            x: (B, ...).   level: of x, () or (B,), or of its frames, (B, F).
             conditions: of the network for the B clips, such as vectors (B, vector_width) and tokens
                 (B, L, token_width) of UNet3D; `self.conditions` encodes them.
         """
@@ -104,17 +104,17 @@ class Denoiser(nn.Module):
         return combine(level.alpha / variance, x_0, -1 / variance, x)
 
     def loss(self, x_0: Tensor, level: Level, noise: Tensor, **conditions: Tensor) -> Tensor:
-        """Return the mean squared error on the objective's target, per sample: (B,).
+        """Return the mean squared error on the objective's target: (B,), or (B, F) of frames.
 
         Args:
-            x_0, noise: (B, ...).   level: (B,).
+            x_0, noise: (B, ...).   level: (B,), or (B, F) with x_0 (B, C, F, H, W).
         """
         return self.loss_and_estimate(x_0, level, noise, **conditions)[0]
 
     def loss_and_estimate(
         self, x_0: Tensor, level: Level, noise: Tensor, **conditions: Tensor
     ) -> tuple[Tensor, Estimate]:
-        """Return the loss (B,), and the estimate that the same call of the network gives.
+        """Return the loss as in `loss`, and the estimate that the same call of the network gives.
 
         The target (x_0 - c_skip x_t) / c_out is formed from x_0 and noise with coefficients in
         float64, so that nothing is divided by a small alpha in float32.
@@ -126,11 +126,14 @@ class Denoiser(nn.Module):
         target = combine(of_x_0, x_0, of_noise, noise)
         x_t = level.diffuse(x_0, noise)
         output, variance_share = self._predict(x_t, bounded, conditions)
-        loss = (output - target).square().flatten(1).mean(1)
+        error = (output - target).square()
+        loss = error.flatten(1).mean(1) if level.log_snr.dim() < 2 else error.mean((1, 3, 4))
         return loss, Estimate(combine(c_skip, x_t, c_out, output), variance_share)
 
     def squared_error_per_loss(self, level: Level) -> Tensor:
-        """Return c_out^2 (B,): the x_0 estimate's mean squared error is this times the loss."""
+        """Return c_out^2, shaped like the level: this times the loss is the mean squared error of
+        the x_0 estimate.
+        """
         return self.objective.scaling(level.bounded()).c_out.square()
 
     def _predict(
@@ -154,8 +157,8 @@ class Denoiser(nn.Module):
 
 
 def _per_sample(log_snr: Tensor, x: Tensor) -> Tensor:
-    """Return log-SNR (B,) like x. No view: a compiled network would be compiled once more."""
+    """Return log-SNR (B,), or (B, F), like x. No view, which would be compiled once more."""
     if not log_snr.dim():  # without waiting for the device
         return torch.full((len(x),), float(log_snr), device=x.device, dtype=x.dtype)
     on_device = log_snr.to(device=x.device, dtype=x.dtype, non_blocking=True)
-    return on_device.expand(len(x)).clone()
+    return on_device.expand(len(x), *on_device.shape[1:]).clone()

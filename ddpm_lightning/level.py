@@ -29,7 +29,9 @@ def log_snr_floor(shape: Sequence[int]) -> float:
 
 
 class Level(NamedTuple):
-    """Coefficients of x = alpha x_0 + sigma noise: float64, on the CPU, () or (B,)."""
+    """Coefficients of x = alpha x_0 + sigma noise: float64, on the CPU, () or (B,), or (B, F) where
+    frames have levels of their own.
+    """
 
     alpha: Tensor
     sigma: Tensor

@@ -7,11 +7,14 @@ from torch import Tensor
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
     """Return a float64 coefficient, () or (B,), shaped and typed to multiply x (B, ...).
 
-    A scalar stays on the CPU: torch hands it to the accelerator as a number, without waiting.
+    One of each frame, (B, F), multiplies x (B, C, F, H, W). A scalar stays on the CPU: torch hands
+    it to the accelerator as a number, without waiting.
     """
     if not coefficient.dim():
         return coefficient.to(x.dtype)
     coefficient = coefficient.to(device=x.device, dtype=x.dtype, non_blocking=True)
+    if coefficient.dim() == 2:
+        return coefficient[:, None, :, None, None]
     return coefficient.reshape(-1, *[1] * (x.dim() - 1))
 
 

@@ -271,3 +271,22 @@ def test_denoising_without_gradients_may_take_turns_with_inference_mode(
     for mode in (first, second):
         with mode():
             torch.testing.assert_close(denoise(denoiser, x, 500), expected, rtol=0, atol=0)
+
+
+@every_objective
+def test_frames_have_the_estimates_and_losses_of_clips_at_their_levels(objective: str) -> None:
+    """Levels from pure noise to pure data, of a network that answers 0.3."""
+    denoiser = make(process_under(MedianProcess, "linear"), objective)
+    log_snr = torch.tensor([[-50.0, 0.0], [5.0, -3.0], [torch.inf, 7.0], [1.0, 2.0]]).double()
+    level, (x_0, e) = Level.at(log_snr), normal(2, *SHAPE)
+    loss, estimate = denoiser.loss_and_estimate(x_0, level, e)
+    assert loss.shape == log_snr.shape
+    for frame in range(2):
+        part = slice(frame, frame + 1)
+        alone = Level.at(log_snr[:, frame])
+        expected = denoiser.loss_and_estimate(x_0[:, :, part], alone, e[:, :, part])
+        torch.testing.assert_close(loss[:, frame], expected[0])
+        torch.testing.assert_close(estimate.x_0[:, :, part], expected[1].x_0)
+    assert received(denoiser)[1].shape == (4,)
+    denoiser.denoise_at(x_0, level)
+    torch.testing.assert_close(received(denoiser)[1], log_snr.clamp(-40, 40).float())

@@ -16,6 +16,16 @@ def test_each_sample_is_multiplied_by_its_own_coefficient(shape: tuple[int, ...]
     )
 
 
+def test_each_frame_is_multiplied_by_its_own_coefficient() -> None:
+    coefficient, x = torch.rand(2, 3, dtype=torch.float64), torch.rand(2, 1, 3, 4, 4).double()
+    product = expand(coefficient, x) * x
+    for clip in range(2):
+        for frame in range(3):
+            assert torch.equal(
+                product[clip, :, frame], coefficient[clip, frame] * x[clip, :, frame]
+            )
+
+
 def test_scalar_multiplies_every_sample() -> None:
     x = torch.ones(2, 1, 3, 4, 4)
     assert torch.equal(expand(torch.tensor(2.0, dtype=torch.float64), x) * x, 2 * x)

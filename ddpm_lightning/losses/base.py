@@ -13,9 +13,10 @@ from ddpm_lightning.level import MAX_LOG_SNR, Level
 
 
 class Loss(ABC):
-    """Computes losses per sample (B,); the caller takes the mean."""
+    """Computes losses per sample (B,), or per frame (B, F); the caller takes the mean."""
 
     num_outputs = 1  # of the network per channel; 2 where it learns the variance too
+    by_frame = True  # whether frames of a clip may have levels of their own
 
     @abstractmethod
     def __call__(
@@ -27,10 +28,10 @@ class Loss(ABC):
         noise: Tensor,
         **conditions: Tensor,
     ) -> Tensor:
-        """Return the losses (B,).
+        """Return the losses, shaped like t.
 
         Args:
-            x_0, noise: (B, ...).   t: (B,) times.   level: of the denoiser's process at t.
+            x_0, noise: (B, ...).   t: (B,) times, or (B, F).   level: of them.
             conditions: of the network.
         """
 
@@ -52,7 +53,7 @@ class WeightedLoss(Loss, ABC):
 
     @abstractmethod
     def weight(self, log_snr: Tensor) -> Tensor:
-        """Return the weights (B,), float64, at a log-SNR within +-MAX_LOG_SNR."""
+        """Return the weights, float64, at a log-SNR within +-MAX_LOG_SNR."""
 
     def __call__(
         self,
@@ -67,6 +68,6 @@ class WeightedLoss(Loss, ABC):
         return denoiser.loss(x_0, level, noise, **conditions) * weight
 
     def per_loss(self, denoiser: Denoiser, level: Level) -> Tensor:
-        """Return what multiplies the error on the objective's own target: (B,), float64."""
+        """Return what multiplies the error on the objective's own target: float64."""
         log_snr = level.log_snr.clamp(-MAX_LOG_SNR, MAX_LOG_SNR)
         return self.weight(log_snr) * denoiser.squared_error_per_loss(level)

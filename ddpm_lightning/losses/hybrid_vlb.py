@@ -16,6 +16,7 @@ class HybridVLBLoss(Loss):
     """Adds vlb_weight times the bound, in nats per value, to the simple loss; see num_outputs."""
 
     num_outputs = 2
+    by_frame = False
 
     def __init__(self, vlb_weight: float = 0.001) -> None:
         if not vlb_weight >= 0:

@@ -35,7 +35,7 @@ class UncertaintyLoss(Loss, nn.Module):
     def __init__(self, loss: Loss = SIMPLE) -> None:
         super().__init__()
         self.loss = loss
-        self.num_outputs = loss.num_outputs
+        self.num_outputs, self.by_frame = loss.num_outputs, loss.by_frame
         # Periods from the range of log-SNR, +-40, down to 4.
         periods = torch.logspace(1.903, 0.602, NUM_FREQUENCIES)
         self.register_buffer("frequencies", 2 * torch.pi / periods, persistent=False)
@@ -56,8 +56,10 @@ class UncertaintyLoss(Loss, nn.Module):
         return loss * (-log_variance).exp() + log_variance
 
     def log_variance(self, log_snr: Tensor) -> Tensor:
-        """Return u (B,) at log-SNRs (B,)."""
+        """Return u at log-SNRs, (B,) or (B, F)."""
         log_snr = log_snr.clamp(-MAX_LOG_SNR, MAX_LOG_SNR).to(self.frequencies, non_blocking=True)
-        angle = log_snr[:, None] * self.frequencies
-        waves = torch.cat([angle.sin(), angle.cos()], dim=1)
-        return (waves * self.weight).sum(1) + self.bias  # no matrix product: float32 under autocast
+        angle = log_snr[..., None] * self.frequencies
+        waves = torch.cat([angle.sin(), angle.cos()], dim=-1)
+        return (waves * self.weight).sum(
+            -1
+        ) + self.bias  # no matrix product: float32 under autocast

@@ -16,6 +16,8 @@ class VLBLoss(Loss):
     weigh its terms by their density.
     """
 
+    by_frame = False
+
     def __call__(
         self,
         denoiser: Denoiser,

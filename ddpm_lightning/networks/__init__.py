@@ -1,1 +1,1 @@
-"""Networks: (B, C, F, H, W) and log-SNR (B,) -> (B, C, F, H, W)."""
+"""Networks: (B, C, F, H, W) and log-SNR (B,) or (B, F) -> (B, C, F, H, W)."""

@@ -16,8 +16,9 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class LogSNREmbedding(nn.Module):
-    """log-SNR (B,) -> (B, width): sines and cosines of geometrically spaced frequencies, and an
-    MLP. Further conditions, vectors (B, vector_width) of norm 1, are added before its second layer.
+    """log-SNR (B,) -> (B, width), or (B, F) -> (B F, width): sines and cosines of geometrically
+    spaced frequencies, and an MLP. Further conditions, vectors (B, vector_width) of norm 1, are
+    added before its second layer.
 
     Their weights start as N(0, 1), so that a vector adds numbers of size 1 to those of log-SNR, of
     size 0.4. Adam moves each weight by about its rate a step, however small its gradient. Vectors
@@ -41,10 +42,11 @@ class LogSNREmbedding(nn.Module):
             nn.init.normal_(self.vectors.weight)
 
     def forward(self, log_snr: Tensor, vectors: Tensor | None = None) -> Tensor:
-        angle = log_snr[:, None] * self.frequencies
+        angle = log_snr.flatten()[:, None] * self.frequencies
         h = self.first(torch.cat([angle.sin(), angle.cos()], dim=1))
         if self.vectors is not None:
-            h = h + self.vectors(vectors)
+            added = self.vectors(vectors)
+            h = h + added.repeat_interleave(len(h) // len(added), 0)
         return F.silu(self.second(F.silu(h)))
 
 
@@ -60,7 +62,7 @@ class RMSConv(nn.Module):
     def forward(
         self, x: Tensor, modulation: Tensor | None = None, residual: Tensor | None = None
     ) -> Tensor:
-        """x (N, H, W, in), modulation (B, 2 in), residual (N, H, W, out) -> (N, H, W, out)."""
+        """x (N, H, W, in), modulation (B or N, 2 in), residual (N, H, W, out) -> (N, H, W, out)."""
         scale, shift = self.gain[None], self.offset[None]
         if modulation is not None:
             more, further = modulation.float().chunk(2, dim=1)
@@ -170,7 +172,7 @@ class ResidualBlock(nn.Module):
     def forward(
         self, x: Tensor, embedding: Tensor, num_frames: int, skip: Tensor | None = None
     ) -> Tensor:
-        """x (N, H, W, in_width), embedding (B, embedding_width) -> (N, H, W, out_width)."""
+        """x (N, H, W, in_width), embedding (B or N, embedding_width) -> (N, H, W, out_width)."""
         h = self.conv_in(x)
         if self.shortcut is not None:
             x = conv(x, self.shortcut.weight, self.shortcut.bias)

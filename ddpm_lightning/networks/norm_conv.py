@@ -30,7 +30,8 @@ def norm_conv(
     """conv(SiLU(x / rms(x) scale + shift)) + residual, stride 1, size kept.
 
     Args:
-        x: (N, H, W, C).   scale, shift: (B, C), N a multiple of B, sample b's frames together.
+        x: (N, H, W, C).   scale, shift: (B, C), N a multiple of B, sample b's frames together;
+            or (N, C).
         weight: (O, C, k, k), k odd.   bias: (O,).   residual: (N, H, W, O).
     """
     if by_blocks(x):
@@ -146,16 +147,12 @@ def activated_gradient(
 def _blocks(
     tensors: Sequence[Tensor], coefficients: Sequence[Tensor]
 ) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Views (1 or B, m, C) of tensors (N, H, W, C), with those (1 or B, 1, C) of the coefficients
-    (B, C): all at once if that is one block, else sample by sample.
+    """Views (b, m, C) of tensors (N, H, W, C), with those (b, 1, C) of the coefficients (B, C):
+    as many whole samples, or frames, as make up a block, or parts of one.
     """
     num_samples, width = coefficients[0].shape
     views = [t.view(num_samples, -1, width) for t in tensors]
     rows = views[0].shape[1]
-    if len(list(spans(num_samples * rows, 4 * width))) == 1:
-        yield views, [c[:, None] for c in coefficients]
-        return
-    for sample in range(num_samples):
+    for some in spans(num_samples, 4 * width * rows):
         for span in spans(rows, 4 * width):
-            one = slice(sample, sample + 1)
-            yield [v[one, span] for v in views], [c[one, None] for c in coefficients]
+            yield [v[some, span] for v in views], [c[some, None] for c in coefficients]

@@ -1,5 +1,5 @@
-"""UNet3D: a spatio-temporal U-Net for short clips, (B, C, F, H, W) and log-SNR (B,) -> (B, C, F, H,
-W).
+"""UNet3D: a spatio-temporal U-Net for short clips, (B, C, F, H, W) and log-SNR (B,) or (B, F) ->
+(B, C, F, H, W).
 
 Factorised: convolutions and spatial attention within frames, temporal attention (and, if asked for,
 convolution) along each pixel (as in Ho et al. 2022, Video Diffusion Models). Time keeps its
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from ddpm_lightning.networks.attention import SPATIAL
+from ddpm_lightning.networks.blocks import by_blocks
 from ddpm_lightning.networks.checks import (
     check_choice,
     check_condition,
@@ -184,15 +185,19 @@ class UNet3D(nn.Module):
         """Return the output (B, out_channels, F, H, W), float32.
 
         Args:
-            x: (B, C, F, H, W).   log_snr: (B,).
+            x: (B, C, F, H, W).   log_snr: (B,), or (B, F): a level for every frame.
             vectors: (B, vector_width).   tokens: (B, L, token_width), whose order does not matter.
         """
         self.check_size(*x.shape[-2:])
         check_condition("vectors", vectors, (len(x), self.vector_width))
         check_condition("tokens", tokens, (len(x), "L", self.token_width))
         clips = len(x)
-        if log_snr.shape != (clips,):  # a compiler then knows that both sizes are one
-            raise ValueError(f"{clips} clips need as many log-SNRs, got {tuple(log_snr.shape)}")
+        # A compiler then knows which sizes are one.
+        if log_snr.shape != (clips,) and log_snr.shape != (clips, x.shape[2]):
+            raise ValueError(
+                f"{clips} clips of {x.shape[2]} frames need as many log-SNRs, ({clips},) or "
+                f"({clips}, {x.shape[2]}), got {tuple(log_snr.shape)}"
+            )
         share = self.image_share if self.training else 0
         if not (images := round(share * clips)):
             return self.apply_layers(x, log_snr, vectors, tokens, images)
@@ -213,6 +218,8 @@ class UNet3D(nn.Module):
     ) -> Tensor:
         """Return the output of `forward`; in the first `images` clips no frame sees another."""
         clips, _, num_frames = x.shape[:3]
+        if log_snr.dim() == 1 and not by_blocks(x):  # the same operators: to the bit what (B, F) is
+            log_snr = log_snr[:, None].expand(-1, num_frames)
         embedding = self.embedding(log_snr, vectors)
         x = pixel_unshuffle(x.transpose(1, 2).flatten(0, 1), self.patch)
         x = self.entry(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)

@@ -39,7 +39,7 @@ def export(cfg: DictConfig) -> None:
     run = find_run(str(config["checkpoint"]), Path(config["outputs_dir"]))
     denoiser, step = choose_denoiser(run, config["weights"])
     stored = {
-        "model": {"denoiser": run.config["model"]["denoiser"]},
+        "model": {key: run.config["model"][key] for key in ("denoiser", "times")},
         "data": {key: run.config["data"][key] for key in FORM_KEYS},
     }
     metadata = {

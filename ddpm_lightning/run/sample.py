@@ -11,12 +11,13 @@ from omegaconf import DictConfig
 
 from ddpm_lightning.data.clip import clip_format
 from ddpm_lightning.denoiser import Denoiser
-from ddpm_lightning.guidance import CountedCalls
+from ddpm_lightning.guidance import Conditioned, CountedCalls
 from ddpm_lightning.plots.films import ReverseFilm, save_clips, save_grid
 from ddpm_lightning.run.asked import asked_of, describe
 from ddpm_lightning.run.build import build_guidance, build_sampler
 from ddpm_lightning.run.checkpoint import Run, choose_denoiser, find_run
 from ddpm_lightning.run.config import Node, check, resolved
+from ddpm_lightning.run.continuation import check_invertible, continuation_of, is_by_frame
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.run.export import SUFFIX, load_exported
@@ -34,11 +35,14 @@ def sample(cfg: DictConfig) -> None:
     run, denoiser, step = find_denoiser(config)
     asked, columns = asked_of(denoiser.conditions, asked_text, config["num_samples"])
     weak = weaker(guidance, run)
-    counted = CountedCalls(denoiser.to(device))
+    counted = CountedCalls(denoiser.to(device).requires_grad_(False))
     counted_weak = weak and CountedCalls(weak.to(device))
     with user_errors("guidance"):
         guidance.guide(counted, asked[:1], counted_weak)
     form = clip_format(**run.config["data"])
+    continued = continuation_of(config, form, denoiser.statistics, is_by_frame(run.config))
+    if continued and continued.invert:
+        check_invertible(sampler.stochastic)
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     directory = Path(config["output"] or run.directory / "samples" / name)
     if (directory / "clips").exists():
@@ -52,14 +56,19 @@ def sample(cfg: DictConfig) -> None:
         for first in range(0, len(asked), config["batch_size"]):
             numbers = range(first, min(first + config["batch_size"], len(asked)))
             estimator = guidance.guide(counted, [asked[i] for i in numbers], counted_weak)
-            x = sampler.sample(
-                estimator,
-                (len(numbers), *form.shape),
-                generator=per_sample_generators(config["seed"], numbers),
-                device=device,
-                callback=None if first else film.record,
-            )
-            parts.append(denoiser.statistics.restore(x).cpu())
+            generators = per_sample_generators(config["seed"], numbers)
+            record = None if first else film.record
+            if continued:
+                conditions = denoiser.conditions
+                wishless = conditions.without_wishes([asked[i] for i in numbers])
+                bare = Conditioned(counted, **conditions.encode(wishless))
+                x = continued.sample(sampler, estimator, bare, generators, device, record)
+            else:
+                shape = (len(numbers), *form.shape)
+                x = sampler.sample(
+                    estimator, shape, generator=generators, device=device, callback=record
+                )
+            parts.append(denoiser.statistics.restore(x.to(device)).cpu())
     clips = torch.cat(parts)
     seconds = time.perf_counter() - start
     num_calls = counted.num_clips + (counted_weak.num_clips if counted_weak else 0)
@@ -70,6 +79,7 @@ def sample(cfg: DictConfig) -> None:
         f"{len(clips)} clips from {run.checkpoint} (step {step}, {config['weights']} weights) "
         f"in {seconds:.1f} s on {device}, {num_calls // len(clips)} network calls each\n"
         f"{describe(asked, columns)}"
+        f"{continued.description if continued else ''}"
         f"  grid           {grid}\n"
         f"  reverse film   {reverse}\n"
         f"  single clips   {singles[0].parent}/"

@@ -8,6 +8,7 @@ import re
 
 from ddpm_lightning.run.words import CONF
 
+PLAIN = ("init", "keep", "mask")  # keys of sample.yaml that take text
 ASKED = "asked"  # the node of sample.yaml that takes the text of each condition
 
 
@@ -18,10 +19,11 @@ def names_of_conditions() -> list[str]:
 
 def with_text(config_name: str, words: list[str]) -> list[str]:
     """Return a command's words with those of sample.py that name a condition, or a file of values
-    of one (captions=FILE), as text for Hydra.
+    of one (captions=FILE), a file or frames to keep, as text for Hydra.
     """
     if config_name != "sample":
         return words
+    words = [_as_is(word) if _key(word) in PLAIN else word for word in words]
     conditions = names_of_conditions()
     keys = {*conditions, *(f"{name}s" for name in conditions)}
     return [_as_text(word) if _key(word) in keys else word for word in words]
@@ -29,6 +31,10 @@ def with_text(config_name: str, words: list[str]) -> list[str]:
 
 def _key(word: str) -> str:
     return word.lstrip("+").partition("=")[0] if "=" in word else ""
+
+
+def _as_is(word: str) -> str:
+    return f"{_key(word)}={quoted(word.partition('=')[2])}"
 
 
 def _as_text(word: str) -> str:

@@ -127,6 +127,12 @@ class Sampler(ABC):
         """Return a draw from the prior at the first point of the grid."""
         return draw() * point.sigma
 
+    def diffuse(self, x_0: Tensor, point: Point, process: GaussianProcess, draw: Draw) -> Tensor:
+        """Return what `start` does where clips x_0 (B, ...) are known: a walk from there changes
+        them (SDEdit, Meng et al. 2022).
+        """
+        return torch.add(self.start(point, process, draw), x_0, alpha=point.alpha)
+
     @abstractmethod
     def step(self, walk: Walk, x: Tensor, here: Point, there: Point) -> Tensor:
         """Return x at `there` from x at `here`; data where `there` is t = 0."""

@@ -29,6 +29,10 @@ class PairSampler(Sampler):
         noise = torch.stack([draw() for _ in range(process.memory)])
         return _mixed(_root(covariance), noise)
 
+    def diffuse(self, x_0: Tensor, point: Point, process: GaussianProcess, draw: Draw) -> Tensor:
+        signal = state_law(process, point.t).signal
+        return self.start(point, process, draw) + torch.stack([float(a) * x_0 for a in signal])
+
     def step(self, walk: Walk, x: Tensor, here: Point, there: Point) -> Tensor:
         law = state_law(walk.process, here.t)
         snr = float(law.snr())

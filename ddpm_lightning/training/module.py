@@ -42,7 +42,9 @@ SIMPLE, STRATIFIED, VELOCITY = SimpleLoss(), UniformTime(stratified=True), Veloc
 
 
 class Trained(NamedTuple):
-    """The batch, log-SNR (B,) and losses (B,) of a training step."""
+    """The batch, log-SNR and losses of a training step: (B,), or (B, F) of frames, with NaN for
+    the loss of one that does not count.
+    """
 
     batch: Batch
     log_snr: Tensor
@@ -82,6 +84,11 @@ class DiffusionModule(pl.LightningModule):
         # Built and updated by the EMA callback.
         self.ema_denoiser: Denoiser | None = None
         self.has_average = False
+        if times.by_frame and not loss.by_frame:
+            raise ValueError(
+                f"{type(loss).__name__} bounds the likelihood of clips at one level, and times="
+                "frames gives every frame its own; choose loss=simple, or times=stratified"
+            )
         self.loss, self.times = loss, times
         self.optimizer = optimizer(self.parameters())  # a loss may have some too
         self.warmup_steps, self.cooldown = warmup_steps, cooldown
@@ -149,14 +156,14 @@ class DiffusionModule(pl.LightningModule):
         batch_size = len(x_0) * self._num_parts  # of the optimizer step
         place = torch.tensor(batch.number) % batch_size
         process, floor = self.denoiser.process, log_snr_floor(x_0.shape)
-        t = self.times.draw(process, self._draws.uniform(), place, batch_size, floor)
-        level = self.denoiser.process.level(t)
+        levels = self.times.levels(process, self._draws, place, batch_size, floor, x_0.shape[2])
         noise = noise_source(x_0.shape, self._draws.generators(x_0.device), x_0.device)()
         conditions = self.denoiser.conditions
         annotations = conditions.drop(batch.annotations, self._draws.wishes())
-        losses = self.loss(self.denoiser, x_0, t, level, noise, **conditions.encode(annotations))
-        self.trained = Trained(batch, level.log_snr, losses.detach())
-        loss = losses.mean()
+        encoded = conditions.encode(annotations)
+        losses = self.loss(self.denoiser, x_0, levels.t, levels.level, noise, **encoded)
+        self.trained = Trained(batch, levels.level.log_snr, levels.mark(losses.detach()))
+        loss = levels.per_clip(losses).mean()
         sync = self._num_parts > 1
         self.log("train/loss", loss, prog_bar=True, batch_size=len(x_0), sync_dist=sync)
         # An infinite one may have a finite gradient; with this all ranks get none.

@@ -14,18 +14,24 @@ from ddpm_lightning.data.draws import uniform
 
 _STREAM = 2**32  # added to the seed, which is less: no draw is one of data.dataset's
 _STEP = 2**40  # more samples than any run draws
+_LANES = 4  # of what every step draws
 
 
 class StepDraws:
     """Draws of one optimizer step on the samples with these numbers, (B,)."""
 
     def __init__(self, seed: int, step: int, numbers: Sequence[int]) -> None:
-        keys = np.asarray(numbers, dtype=np.uint64) + np.uint64(_STEP * step)
-        self._draws = uniform(seed + _STREAM, keys, num_lanes=4)
+        self._seed = seed + _STREAM
+        self._keys = np.asarray(numbers, dtype=np.uint64) + np.uint64(_STEP * step)
+        self._draws = uniform(self._seed, self._keys, num_lanes=_LANES)
 
     def uniform(self) -> Tensor:
         """(B,) in [0, 1), float64."""
         return torch.from_numpy(self._draws[:, 0].copy())
+
+    def more(self, count: int) -> Tensor:
+        """(B, count) others in [0, 1), float64."""
+        return torch.from_numpy(uniform(self._seed, self._keys, _LANES + count)[:, _LANES:].copy())
 
     def generators(self, device: torch.device) -> list[torch.Generator]:
         """One for each sample, on the device."""

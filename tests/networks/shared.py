@@ -56,7 +56,7 @@ def clips(batch_size: int = 2, num_frames: int = 5, height: int = 8, width: int 
 
 
 def loss_and_gradients(
-    model: UNet3D, x: Tensor, **conditions: Tensor
+    model: nn.Module, x: Tensor, **conditions: Tensor
 ) -> tuple[float, list[Tensor]]:
     """A training step's, for two clips."""
     model.zero_grad()

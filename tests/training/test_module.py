@@ -19,7 +19,7 @@ from tests.problems import PROCESSES, ThirdOrderProcess, build, options, process
 
 every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
 every_loss = pytest.mark.parametrize("loss", options("loss"))
-every_times = pytest.mark.parametrize("times", options("times"))
+every_times = pytest.mark.parametrize("times", [t for t in options("times") if t != "frames"])
 
 
 def module(process: GaussianProcess, loss: Loss, times: str = "uniform_t") -> DiffusionModule:
@@ -89,6 +89,29 @@ def test_the_loss_is_asked_at_the_drawn_times_and_averaged(
     assert all(map(torch.equal, recorder.level, process.level(drawn[0])))
     assert recorder.noise.shape == recorder.x_0.shape
     assert recorder.noise.dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to .self.log")
+@pytest.mark.parametrize("loss", ["simple", "min_snr", "uncertainty"])
+def test_frames_at_levels_of_their_own_are_averaged_over_those_that_count(loss: str) -> None:
+    process = process_under(StandardProcess, "cosine", 50)
+    model = module(process, build("loss", loss), "frames")
+    model.prepare_draws(batch(), step=3)  # of which one clip has a context
+    value = model.training_step(batch(), 0).item()
+    log_snr, losses = model.trained.log_snr, model.trained.loss
+    assert log_snr.shape == losses.shape == (4, 3)
+    context = losses.isnan()
+    assert 0 < int(context.sum()) < 12
+    assert (log_snr[context] >= 4).all()
+    assert value == pytest.approx(float(losses.nanmean(1).mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["vlb", "hybrid_vlb"])
+def test_bounds_are_refused_where_frames_have_levels_of_their_own(loss: str) -> None:
+    process = process_under(StandardProcess, "cosine", 50)
+    with pytest.raises(ValueError, match=r"clips at one level, .* choose loss=simple, or") as error:
+        module(process, build("loss", loss), "frames")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to .self.log")

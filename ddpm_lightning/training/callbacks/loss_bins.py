@@ -16,7 +16,8 @@ _KEPT = "trained_by_log_snr"  # in a checkpoint: log-SNRs and losses, (ranks, sa
 class LossBins(pl.Callback):
     """Logs train_by_log_snr/BIN at the trainer's logging interval.
 
-    It is the mean of the loss over all samples of the interval, on all devices. A bin without
+    It is the mean of the loss over all samples of the interval, on all devices, or over all frames
+    that count where each has its own level. A bin without
     samples is left out, and so are losses that are not finite: their steps are skipped.
 
     Until then losses stay on the device, so that no step waits for them. They are kept in
@@ -24,7 +25,9 @@ class LossBins(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self._trained: list[tuple[Tensor, Tensor]] = []  # log-SNRs and losses (B,) of each batch
+        self._trained: list[
+            tuple[Tensor, Tensor]
+        ] = []  # log-SNRs and losses (B,), or (B F,), of each batch
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -57,7 +60,7 @@ class LossBins(pl.Callback):
             return
         assert isinstance(pl_module, DiffusionModule)
         trained = pl_module.trained
-        self._trained.append((trained.log_snr.float(), trained.loss))
+        self._trained.append((trained.log_snr.float().flatten(), trained.loss.flatten()))
         stepped = trainer.global_step > self._last_step  # else gradients still accumulate
         self._last_step = trainer.global_step
         if stepped and is_logging_step(trainer, trainer.global_step):

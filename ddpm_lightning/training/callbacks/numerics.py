@@ -86,6 +86,8 @@ class NumericsGuard(pl.Callback):
             file.write(json.dumps(row) + "\n")
 
 
-def finite(value: float) -> float | str:
-    """Return the value, as a string where JSON has no number for it."""
+def finite(value: float | list[float]) -> Any:
+    """Return the value, or values, as strings where JSON has no number for them."""
+    if isinstance(value, list):
+        return [finite(one) for one in value]
     return value if math.isfinite(value) else str(value)

@@ -1,0 +1,59 @@
+"""keep=: which frames of a GIF stand where in the clip that is sampled.
+
+    keep=0:4   keep=[0,1,2,3]   keep=0,-1   keep=-2:
+
+Number i is the GIF's frame i at place i; -1 is its last one at the last place. A GIF that is longer
+than the clip counts as cut to the clip's length.
+"""
+
+from ddpm_lightning.run.errors import UserError
+
+
+def kept_frames(keep: str | None, num_given: int, num_frames: int, name: str) -> dict[int, int]:
+    """Return the GIF's frame by the place in the clip where it stands, in order.
+
+    Args:
+        keep: as above; None is as many frames as there are.
+        num_given: frames of the GIF.   num_frames: of the clip.   name: of the GIF.
+    Raises:
+        UserError: for a word that is none of these, a place beyond the clip and a frame beyond the
+            GIF.
+    """
+    num_given = min(num_given, num_frames)
+    places = list(range(num_given)) if keep is None else _places(str(keep))
+    kept = {}
+    for place in places:
+        if not -num_frames <= place < num_frames:
+            raise UserError(
+                f"keep={keep}: the clip has {num_frames} frames, {-num_frames} to "
+                f"{num_frames - 1}, and {place} is none of them; keep others, or add frames="
+                f"{place + 1 if place >= 0 else -place}"
+            )
+        if not -num_given <= place < num_given:
+            raise UserError(
+                f"keep={keep}: {name} has {num_given} frames at the run's frame rate, {-num_given} "
+                f"to {num_given - 1}, and {place} is none of them; keep fewer"
+            )
+        kept[place % num_frames] = place % num_given
+    return dict(sorted(kept.items()))
+
+
+def _places(keep: str) -> list[int]:
+    text = keep.strip().removeprefix("[").removesuffix("]")
+    places: list[int] = []
+    try:
+        for part in text.split(","):
+            first, colon, stop = (piece.strip() for piece in part.partition(":"))
+            if not colon:
+                places.append(int(first))
+                continue
+            low, high = int(first or 0), int(stop or 0)
+            if (stop == "0" or high <= low) and not (low < 0 and not stop):
+                raise ValueError
+            places += range(low, high)
+    except ValueError:
+        raise UserError(
+            f"keep={keep} names no frames; keep=0:4 are the first four, keep=[0,-1] the first and "
+            "the last, keep=-2: the last two"
+        ) from None
+    return places
