@@ -149,7 +149,8 @@ def drawn_at(step: int, numbers: list[int], num_parts: int = 1) -> tuple[Tensor,
     """t and noise of a step on samples with these numbers, and a draw of torch's own generator."""
     recorder = Recorder()
     model = module(process_under(StandardProcess, "cosine", 1000), recorder, "stratified")
-    samples = batch()._replace(clip=batch().clip[: len(numbers)], number=numbers)
+    clips, annotations = batch().clip[: len(numbers)], batch().annotations[: len(numbers)]
+    samples = batch()._replace(clip=clips, annotations=annotations, number=numbers)
     model.prepare_draws(samples, step, num_parts)
     other = float(torch.rand(()))
     model.training_step(samples, 0)
