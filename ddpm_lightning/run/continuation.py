@@ -193,8 +193,8 @@ def _given(
     else:
         clip = torch.zeros(num_frames, *frames.shape[1:], dtype=torch.uint8)
     if config["strength"] is not None:
-        share = f"{config['strength']:g} of the steps"
-        lines.append(f"  changed        by the last {share}, from it with noise")
+        steps = f"{config['strength']:g} of the steps"
+        lines.append(f"  changed        by the last {steps}, from it with noise")
     if config["invert"]:
         lines.append("  inverted       to the noise that leads to it, and back from there")
     if config["keep"] is not None or not whole:

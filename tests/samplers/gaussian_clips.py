@@ -2,7 +2,6 @@
 known exactly, with a level for every frame.
 """
 
-from collections.abc import Sequence
 from itertools import count
 
 import torch
@@ -27,11 +26,11 @@ class GaussianClips:
         mean: of the first and the last value; it is linear between.
     """
 
-    def __init__(self, process: GaussianProcess, mean: Sequence[float] = (-0.3, 0.4)) -> None:
+    def __init__(self, process: GaussianProcess, mean: tuple[float, float] = (-0.3, 0.4)) -> None:
         self.process, self.statistics = process, Statistics()
         frame, pixel = torch.arange(SIZE) // 2, torch.arange(SIZE) % 2
         distance = (frame[:, None] - frame).abs() + 0.4 * (pixel[:, None] - pixel).abs()
-        self.mean = torch.linspace(*mean, SIZE).double()
+        self.mean = torch.linspace(mean[0], mean[1], SIZE).double()
         self.covariance = 0.25 * 0.7 ** distance.double()
 
     def estimate_at(self, x: Tensor, level: Level) -> Estimate:
