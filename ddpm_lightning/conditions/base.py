@@ -40,6 +40,15 @@ class Condition(nn.Module, ABC):
             values: of B clips; None where it is not known, or dropped.
         """
 
+    def prepare(self, values: Sequence[Any]) -> None:
+        """Make ready for training on clips with these values, and keep what took long.
+
+        Args:
+            values: all that there are at the start of a run; others may come.
+        Raises:
+            ValueError: in one line, where nothing could be learned from them.
+        """
+
     def null(self, num_clips: int) -> dict[str, Tensor]:
         """Return the tensors of clips of which nothing is known."""
         return self.encode([None] * num_clips)

@@ -69,9 +69,19 @@ class Conditions(nn.Module):
             conditions["tokens"] = torch.cat([F.pad(t, (0, width - t.shape[2])) for t in tokens], 1)
         return conditions
 
+    def prepare(self, annotations: Sequence[Annotation]) -> None:
+        """Make each member ready for training on clips of which this is known.
+
+        Raises:
+            ValueError: in one line, where nothing could be learned from it.
+        """
+        for name, member in self.members.items():
+            member.prepare([known[name] for known in annotations if name in known])
+
+    @torch.no_grad()
     def null(self, num_clips: int) -> dict[str, Tensor]:
         """Return the conditions of clips of which nothing is known: example inputs for whatever
-        needs some, such as counts of operations and of memory.
+        needs some, such as counts of operations and of memory; without gradients.
         """
         return self.encode([{}] * num_clips)
 

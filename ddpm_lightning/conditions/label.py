@@ -47,6 +47,6 @@ class Label(Condition):
         if not text or text in self.names:
             return text or None
         near = get_close_matches(text, self.names, n=_MAX_LISTED, cutoff=0.4)
-        names = near or self.names[:_MAX_LISTED]
+        names = list(dict.fromkeys([*near, *self.names]))[:_MAX_LISTED]
         more = ", .." if len(names) < len(self.names) else ""
-        raise ValueError(f"no clip was labelled {text!r}; the run knows {', '.join(names)}{more}")
+        raise ValueError(f"no clip was labelled {text!r}; the nearest are {', '.join(names)}{more}")

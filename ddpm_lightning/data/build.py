@@ -96,6 +96,7 @@ class _Job:
                         height=decoded.height,
                         gif_fps=decoded.fps,
                         label=self.source.label(key),
+                        captions=self.source.captions(key),
                     )
                 )
             if sum(clip.nbytes for clip in clips) >= _SHARD_BYTES:

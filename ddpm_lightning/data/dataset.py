@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ddpm_lightning.data.augmentation import NO_AUGMENTATION, Augmentation
 from ddpm_lightning.data.draws import uniform
 from ddpm_lightning.data.order import Sample
 from ddpm_lightning.data.shards import Entry
 from ddpm_lightning.data.store import ClipStore, DamagedClip
 from ddpm_lightning.data.windows import Windows
 
-_START, _SPEED, _FLIP, _CAPTION, _NUM_LANES = range(5)
+_START, _SPEED, _FLIP, _CAPTION, _DOWN, _RIGHT, _ZOOM, _NUM_LANES = range(8)
+_CHANGES = [_FLIP, _SPEED, _DOWN, _RIGHT, _ZOOM]  # as in Amounts
 _MAX_SUBSTITUTES = 100
 
 
@@ -43,7 +45,7 @@ class ClipDataset(Dataset[Batch]):
 
     Args:
         indices: positions in the store; dataset item i is clip indices[i].
-        flip: mirror half of the samples, left to right.
+        augmentation: of the samples, which then hold its amounts.
         seed: of all that is random.
     """
 
@@ -53,13 +55,13 @@ class ClipDataset(Dataset[Batch]):
         indices: Sequence[int],
         windows: Windows,
         *,
-        flip: bool = False,
+        augmentation: Augmentation = NO_AUGMENTATION,
         seed: int = 0,
     ) -> None:
         self.store = store
         self.indices = list(indices)
         self.windows = windows
-        self.flip = flip
+        self.augmentation = augmentation
         self.seed = seed
 
     def __len__(self) -> int:
@@ -79,13 +81,16 @@ class ClipDataset(Dataset[Batch]):
         for row, sample in enumerate(samples):
             i, clip = self._clip(sample)
             entry = self.store.entries[self.indices[i]]
-            start, speed = draws[row, _START], draws[row, _SPEED]
-            frames = self.windows.frames(entry.shots, len(clip), start, speed)
+            amounts = self.augmentation.amounts(draws[row, _CHANGES].tolist())
+            speed = self.augmentation.speed(amounts)
+            frames = self.windows.frames(entry.shots, len(clip), draws[row, _START], speed)
             np.take(clip, frames, axis=0, out=shown[row], mode="clip")  # raise would copy twice
-            if self.flip and draws[row, _FLIP] < 0.5:
-                clips[row] = clips[row].flip(-2)  # NumPy takes ten times as long
+            known = annotation(entry, draws[row, _CAPTION], speed)
+            if any(amounts):
+                clips[row] = self.augmentation.apply(clips[row], amounts)
+                known["augmentation"] = amounts
             index.append(i)
-            annotations.append(annotation(entry, draws[row, _CAPTION]))
+            annotations.append(known)
         return Batch(clips, torch.tensor(index), annotations, numbers.tolist())
 
     def annotation(self, i: int) -> Annotation:
@@ -117,11 +122,17 @@ class ClipDataset(Dataset[Batch]):
         )
 
 
-def annotation(entry: Entry, draw: float = 0.0) -> Annotation:
+def annotations(entry: Entry) -> list[Annotation]:
+    """Return what is known of a clip, once with each of its captions."""
+    count = max(1, len(entry.captions))
+    return [annotation(entry, (k + 0.5) / count) for k in range(count)]
+
+
+def annotation(entry: Entry, draw: float = 0.0, speed: float = 1.0) -> Annotation:
     """Return what is known of a clip.
 
     Args:
-        draw: in [0, 1), of one of its captions.
+        draw: in [0, 1), of one of its captions.   speed: at which it is played.
     """
     known: Annotation = {}
     if entry.label:
@@ -129,5 +140,5 @@ def annotation(entry: Entry, draw: float = 0.0) -> Annotation:
     if entry.captions:
         known["caption"] = entry.captions[int(draw * len(entry.captions))]
     if entry.gif_fps:
-        known["fps"] = entry.gif_fps
+        known["fps"] = entry.gif_fps * speed
     return known

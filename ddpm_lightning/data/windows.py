@@ -20,35 +20,32 @@ class Windows:
 
     Args:
         random: anywhere, else in the middle.
-        fps_jitter: j plays a clip up to 1 + j times faster or slower; 0 keeps its rate.
         shots: which shots a window may see, see choose_window.
     Raises ValueError for other values.
     """
 
     num_frames: int
     random: bool
-    fps_jitter: float = 0.0
     shots: ShotMode = "any"
 
     def __post_init__(self) -> None:
         if self.num_frames < 1:
             raise ValueError(f"num_frames must be at least 1, got {self.num_frames}")
-        if not 0 <= self.fps_jitter <= 1:
-            raise ValueError(f"fps_jitter must lie in [0, 1], got {self.fps_jitter}")
-        self.frames([0], 1, 0.0, 0.0)  # refuses what shots cannot be
+        self.frames([0], 1, 0.0)  # refuses what shots cannot be
 
     def frames(
-        self, shots: Sequence[int], length: int, start_draw: float, speed_draw: float
+        self, shots: Sequence[int], length: int, start_draw: float, speed: float = 1.0
     ) -> np.ndarray:
         """Return the frames shown, (num_frames,) int64.
 
         Args:
             shots: the frames at which a shot starts, 0 first.   length: of the clip in frames.
-            start_draw, speed_draw: in [0, 1); neither is used unless random.
+            start_draw: in [0, 1); not used unless random.
+            speed: how many times faster the clip is played.
         """
-        speed = (1 + self.fps_jitter) ** (2 * speed_draw - 1) if self.random else 1.0
         steps = np.floor(np.arange(self.num_frames) * speed).astype(np.int64)
         span = int(steps[-1]) + 1
         place = start_draw if self.random else _MIDDLE
         start, stop = choose_window(span, length, shots, self.shots, place)
-        return start + steps % (stop - start)
+        frames: np.ndarray = start + steps % (stop - start)
+        return frames

@@ -35,12 +35,23 @@ def agreement(clips: Tensor) -> tuple[float, float]:
     A support vector machine tells what digit a frame shows. The second number is the standard
     error over clips (N, F, H, W, C) uint8, as in all these functions.
     """
-    frames, size = _grey(clips)
-    shown = torch.from_numpy(_classifier(size).predict(_patches(frames.flatten(0, 1)).numpy()))
-    same = shown.view(*frames.shape[:2], 1) == shown.view(len(frames), 1, -1)  # (N, F, F)
-    num_frames = frames.shape[1]
+    shown = _read(clips)
+    same = shown[:, :, None] == shown[:, None]  # (N, F, F)
+    num_frames = shown.shape[1]
     pairs = same.double().sum((1, 2)) - num_frames
     return mean_and_error(pairs / (num_frames * (num_frames - 1)))
+
+
+def read_as(clips: Tensor, digits: Tensor) -> tuple[float, float]:
+    """Return the share of clips that most of their frames show as these digits (N,)."""
+    return mean_and_error((_read(clips).mode(1).values == digits).double())
+
+
+def _read(clips: Tensor) -> Tensor:
+    """Return the digit that each frame shows (N, F)."""
+    frames, size = _grey(clips)
+    shown = torch.from_numpy(_classifier(size).predict(_patches(frames.flatten(0, 1)).numpy()))
+    return shown.view(frames.shape[:2])
 
 
 def speed_deviation(clips: Tensor, fps: float) -> tuple[float, float]:

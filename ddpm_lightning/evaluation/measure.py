@@ -27,7 +27,8 @@ LEARNING = (
     "guidance",  # of the grids in training
     *("callbacks.ema", "callbacks.checkpoints", "callbacks.samples", "callbacks.hang"),
     *("model.warmup_steps", "model.cooldown", "model.compile", "model.seed", "model.optimizer"),
-    *("data.batch_size", "data.num_workers", "data.flip", "data.fps_jitter", "data.seed"),
+    *("data.batch_size", "data.num_workers", "data.seed"),
+    *("data.flip", "data.fps_jitter", "data.shift", "data.zoom"),
 )
 # As well those that change how: for numbers that are of the same quantity on the same clips.
 EVERYTHING_BUT_DATA = (*LEARNING, "model", "noise", "objective", "loss", "times", "sampler")

@@ -37,8 +37,8 @@ class AutoGuidance(Guidance):
     ) -> Estimator:
         if weak is None:
             raise ValueError(
-                "guidance=auto needs a weaker denoiser: give guidance.weak=CHECKPOINT, an earlier "
-                "one of the run, or the length of a shorter average, such as guidance.weak=0.02"
+                "auto needs a weaker denoiser: give guidance.weak=CHECKPOINT, an earlier one of "
+                "the run, or the length of a shorter average, such as guidance.weak=0.02"
             )
         return Guided(
             Conditioned(denoiser, **denoiser.conditions.encode(annotations)),

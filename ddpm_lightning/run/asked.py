@@ -1,6 +1,6 @@
 """What is asked of samples: sample.py label=3, 'caption=a dog, jumping', captions=FILE."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ddpm_lightning.data.dataset import Annotation
 from ddpm_lightning.run.errors import UserError, user_errors
 
 MOST_COLUMNS = 16  # a grid with more is made square
+MOST_LISTED = 10
 
 
 def asked_of(
@@ -71,3 +72,14 @@ def _taken(conditions: Conditions) -> str:
     if not conditions.members:
         return "it takes no conditions"
     return f"it takes {', '.join(conditions.members)}"
+
+
+def describe(asked: Sequence[Annotation], columns: int | None) -> str:
+    """Return a line that says what was asked for; nothing where that is nothing."""
+    texts = [" ".join(f"{name}={value}" for name, value in a.items() if value) for a in asked]
+    different = [text for text in dict.fromkeys(texts) if text]
+    if not different:
+        return ""
+    more = f"; .. {len(different)} in all" if len(different) > MOST_LISTED else ""
+    where = ", a column each" if columns else ""
+    return f"  asked for      {'; '.join(different[:MOST_LISTED])}{more}{where}\n"

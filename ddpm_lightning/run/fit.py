@@ -206,6 +206,8 @@ def fit(run: Run, ranks: Ranks) -> None:
             if resume is None and trainer.is_global_zero:  # other ranks get them from this one
                 run.module.denoiser.statistics.measure(data.examples(MAX_MEASURED))
                 write_clips(data, run.module.denoiser.statistics, start.directory)
+        with user_errors("condition"):
+            run.module.denoiser.conditions.prepare(data.annotations())
         with user_errors("callbacks.quality"):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, SampleQuality):

@@ -10,11 +10,10 @@ import torch
 from omegaconf import DictConfig
 
 from ddpm_lightning.data.clip import clip_format
-from ddpm_lightning.data.dataset import Annotation
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.guidance import Conditioned, CountedCalls
 from ddpm_lightning.plots.films import ReverseFilm, save_clips, save_grid
-from ddpm_lightning.run.asked import asked_of
+from ddpm_lightning.run.asked import asked_of, describe
 from ddpm_lightning.run.build import build_guidance, build_sampler
 from ddpm_lightning.run.checkpoint import Run, choose_denoiser, find_run
 from ddpm_lightning.run.config import Node, check, resolved
@@ -24,8 +23,6 @@ from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.run.export import SUFFIX, load_exported
 from ddpm_lightning.run.weaker import weaker
 from ddpm_lightning.samplers.noise import per_sample_generators
-
-MOST_LISTED = 10
 
 
 def sample(cfg: DictConfig) -> None:
@@ -81,25 +78,12 @@ def sample(cfg: DictConfig) -> None:
     print(
         f"{len(clips)} clips from {run.checkpoint} (step {step}, {config['weights']} weights) "
         f"in {seconds:.1f} s on {device}, {num_calls // len(clips)} network calls each\n"
-        f"{describe_asked(asked, columns)}"
+        f"{describe(asked, columns)}"
         f"{continued.description if continued else ''}"
         f"  grid           {grid}\n"
         f"  reverse film   {reverse}\n"
         f"  single clips   {singles[0].parent}/"
     )
-
-
-def describe_asked(asked: list[Annotation], columns: int | None) -> str:
-    """Return a line that says what was asked for, nothing where that is nothing."""
-    different = [
-        dict(t) for t in dict.fromkeys(tuple(a.items()) for a in asked) if any(dict(t).values())
-    ]
-    if not different:
-        return ""
-    listed = [" ".join(f"{name}={value}" for name, value in a.items()) for a in different]
-    more = f", .. ({len(listed)} in all)" if len(listed) > MOST_LISTED else ""
-    where = ", a column each" if columns else ""
-    return f"  asked for      {'; '.join(listed[:MOST_LISTED])}{more}{where}\n"
 
 
 def find_denoiser(config: Node) -> tuple[Run, Denoiser, int]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 
+from ddpm_lightning.data.augmentation import Augmentation
 from ddpm_lightning.data.dataset import Batch, ClipDataset
 from ddpm_lightning.data.order import Sample
 from ddpm_lightning.data.shards import Entry, Header, create, write_shard
@@ -83,40 +84,46 @@ def test_windows_start_everywhere_alike(counting: Counting) -> None:
 def test_short_clips_loop(counting: Counting) -> None:
     dataset = ClipDataset(counting(3), [0], Windows(8, random=True))
     assert (frames_shown(dataset, 5) == [0, 1, 2, 0, 1, 2, 0, 1]).all()
-    still = ClipDataset(counting(1), [0], Windows(3, random=True, fps_jitter=1.0))
+    still = ClipDataset(
+        counting(1), [0], Windows(3, random=True), augmentation=Augmentation(fps_jitter=1.0)
+    )
     assert (frames_shown(still, 5) == 0).all()
 
 
 def test_what_a_sample_shows_depends_on_its_number_and_the_seed_alone(store: ClipStore) -> None:
     """Not on the batch it comes in, nor on what was drawn before or by torch."""
-    windows = Windows(3, random=True, fps_jitter=0.5)
-    dataset = ClipDataset(store, range(10), windows, flip=True, seed=5)
+    windows, augmentation = Windows(3, random=True), Augmentation(True, 0.5, 0.1, 0.1)
+    dataset = ClipDataset(store, range(10), windows, augmentation=augmentation, seed=5)
     wanted = dataset.__getitems__(samples(list(range(10)) * 3))
     torch.manual_seed(9)
     copy = pickle.loads(pickle.dumps(dataset))
     for k in (17, 3, 29):
         batch = copy.__getitems__([Sample(k % 10, k)])
         assert torch.equal(batch.clip[0], wanted.clip[k])
-        assert batch.caption[0] == wanted.caption[k]
+        assert batch.annotations[0] == wanted.annotations[k]
     later = dataset.__getitems__(samples(list(range(10)) * 3, first=30))
-    other = ClipDataset(store, range(10), windows, flip=True, seed=6)
+    other = ClipDataset(store, range(10), windows, augmentation=augmentation, seed=6)
     assert not torch.equal(later.clip, wanted.clip)
     assert not torch.equal(other.__getitems__(samples(list(range(10)) * 3)).clip, wanted.clip)
 
 
 def test_half_of_the_samples_are_mirrored_exactly(counting: Counting) -> None:
     """1,000 draws: 500 +- 5 x 16."""
-    dataset = ClipDataset(counting(4), [0], CENTRED, flip=True)
-    clips = dataset.__getitems__(samples([0] * 1000)).clip
+    dataset = ClipDataset(counting(4), [0], CENTRED, augmentation=Augmentation(flip=True))
+    batch = dataset.__getitems__(samples([0] * 1000))
+    clips = batch.clip
     plain = torch.from_numpy(ClipStore(dataset.store.addresses).clip(0).copy())
     mirrored = (clips == plain.flip(2)).flatten(1).all(1)
     assert ((clips == plain).flatten(1).all(1) != mirrored).all()
     assert 420 < int(mirrored.sum()) < 580
+    noted = torch.tensor(["augmentation" in known for known in batch.annotations])
+    assert torch.equal(noted, mirrored)
 
 
 def test_jitter_plays_up_to_its_factor_faster_or_slower(counting: Counting) -> None:
     """Speeds are spread evenly on the log scale: half of 1,000 are above 1, +- 5 x 16."""
-    dataset = ClipDataset(counting(40), [0], Windows(16, random=True, fps_jitter=0.5))
+    jitter = Augmentation(fps_jitter=0.5)
+    dataset = ClipDataset(counting(40), [0], Windows(16, random=True), augmentation=jitter)
     shown = frames_shown(dataset, 1000)
     steps = np.diff(shown, axis=1)
     assert set(np.unique(steps)) == {0, 1, 2}
@@ -152,12 +159,17 @@ def test_a_shot_that_is_too_short_is_looped_not_left(counting: Counting) -> None
     assert (frames_shown(dataset, 20) == [3, 4, 5, 6, 7, 3, 4]).all()
 
 
+def captions_of(dataset: ClipDataset, items: list[int]) -> list[str | None]:
+    known = dataset.__getitems__(samples(items)).annotations
+    return [annotation.get("caption") for annotation in known]
+
+
 def test_captions_ride_along(store: ClipStore) -> None:
-    """A clip's captions alternate by sample; one without any has the empty caption. 300 draws of
+    """A clip's captions alternate by sample; one without any has none. 300 draws of
     3: 100 +- 5 x 8."""
     dataset = ClipDataset(store, range(10), CENTRED)
-    assert dataset.__getitems__(samples([4, 1])).caption == ["", "clip 1, sentence 0"]
-    counts = Counter(dataset.__getitems__(samples([3] * 300)).caption)
+    assert captions_of(dataset, [4, 1]) == [None, "clip 1, sentence 0"]
+    counts = Counter(captions_of(dataset, [3] * 300))
     assert set(counts) == {f"clip 3, sentence {k}" for k in range(3)}
     assert min(counts.values()) > 60
 
@@ -167,7 +179,22 @@ def test_lightning_moves_a_batch_with_its_captions(store: ClipStore) -> None:
     moved = move_data_to_device(batch, torch.device("meta"))
     assert type(moved) is Batch
     assert moved.clip.device.type == moved.index.device.type == "meta"
-    assert moved.caption == batch.caption
+    assert moved.annotations == batch.annotations
+
+
+def test_labels_ride_along_and_frame_rates_are_those_of_what_is_shown(tmp_path: Path) -> None:
+    """Played up to 1.5 times faster or slower, by the same draw that chooses the frames."""
+    create(tmp_path, Header(SHAPE, 10.0, "tests"))
+    entry = Entry("a", "0" * 64, label="cats/black", gif_fps=12.0)
+    write_shard(tmp_path, 0, [clip_of(9)], [entry], {})
+    store, jitter = ClipStore(tmp_path), Augmentation(fps_jitter=0.5)
+    dataset = ClipDataset(store, [0], ANYWHERE, augmentation=jitter)
+    assert dataset.annotation(0) == {"label": "cats/black", "fps": 12.0}
+    annotations = dataset.__getitems__(samples([0] * 200)).annotations
+    assert {known["label"] for known in annotations} == {"cats/black"}
+    speeds = torch.tensor([known["fps"] / 12 for known in annotations])
+    assert 0.66 < speeds.min() < 0.7
+    assert 1.45 < speeds.max() < 1.51
 
 
 def test_a_damaged_clip_is_replaced_by_another_and_logged(
@@ -213,7 +240,6 @@ def test_the_digest_tells_other_clips_and_orders(store: ClipStore) -> None:
     ("arguments", "message"),
     [
         ({"num_frames": 0}, "num_frames must be at least 1, got 0"),
-        ({"fps_jitter": -0.1}, r"fps_jitter must lie in \[0, 1\], got -0.1"),
         ({"shots": "best"}, "shots must be any, first, longest or within, got best"),
     ],
 )

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from ddpm_lightning.data.augmentation import Augmentation
 from ddpm_lightning.data.dataset import Batch, ClipDataset
 from ddpm_lightning.data.loader import ClipLoader
 from ddpm_lightning.data.order import InOrder, Sample, ShuffledOrder
@@ -28,7 +29,9 @@ from tests.data.stores import HEADER, bin_of, write_numbers, write_store
 def dataset(tmp_path: Path) -> ClipDataset:
     """22 clips in shards of 4; everything that can be random is."""
     store = ClipStore(write_store(tmp_path, num_clips=22))
-    return ClipDataset(store, range(22), Windows(3, random=True, fps_jitter=0.3), flip=True)
+    return ClipDataset(
+        store, range(22), Windows(3, random=True), augmentation=Augmentation(True, 0.3)
+    )
 
 
 def loader_of(

@@ -25,6 +25,16 @@ def test_folder_finds_gifs_at_every_depth_in_any_case(tmp_path: Path) -> None:
     assert source.describe() == str(tmp_path)
 
 
+def test_a_label_is_the_folder_that_a_gif_lies_in_or_its_digit(tmp_path: Path) -> None:
+    for name in ("cats/black/a.gif", "cats/b.gif", "c.gif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"GIF89a")
+    folder = GifFolder(tmp_path)
+    assert [folder.label(key) for key in folder.keys()] == ["", "cats", "cats/black"]  # noqa: SIM118
+    digits = MovingDigits(tmp_path / "digits", num_clips=3)
+    assert [digits.label(key) for key in digits.keys()] == ["0", "1", "2"]  # noqa: SIM118
+
+
 def test_folder_errors_name_the_path_and_the_remedy(tmp_path: Path) -> None:
     file = tmp_path / "a.gif"
     with pytest.raises(ValueError, match=r"holds no \.gif file; put some in"):

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import Generator, Tensor
 
 from ddpm_lightning.data.decode import Recipe, decode
 from ddpm_lightning.data.sources.moving_digits import MovingDigits
 from ddpm_lightning.evaluation.corruptions import cut, jitter, shuffle
-from ddpm_lightning.evaluation.digits import agreement, bounce_error, speed_deviation
+from ddpm_lightning.evaluation.digits import agreement, bounce_error, read_as, speed_deviation
 
 FPS = 10.0
 
@@ -39,6 +40,13 @@ def test_digits_of_the_data_are_near_perfect(clips: Tensor) -> None:
     assert agreement(clips)[0] > 0.99
     assert speed_deviation(clips, FPS)[0] < 0.05
     assert bounce_error(clips, FPS)[0] < 0.06
+
+
+def test_digits_of_the_data_are_read_as_their_labels(clips: Tensor) -> None:
+    """All but one of forty, at most."""
+    labels = torch.from_numpy(load_digits().target[: len(clips)])
+    assert read_as(clips, labels)[0] > 0.97
+    assert read_as(clips, (labels + 1) % 10)[0] < 0.03
 
 
 def test_a_clip_that_turns_into_another_agrees_in_half_its_pairs(

@@ -25,7 +25,7 @@ def drawn(num_clips: int, batch_size: int, available: int = 200) -> list[int]:
         torch.arange(available, dtype=torch.uint8).reshape(-1, 1, 1, 1, 1).expand(-1, 2, 3, 3, 1)
     )
     rows = torch.arange(available).split(batch_size)
-    batches = [Batch(clips[row], row, [""] * len(row), row.tolist()) for row in rows]
+    batches = [Batch(clips[row], row, [{}] * len(row), row.tolist()) for row in rows]
     process = process_under(StandardProcess, "linear")
     denoiser = Denoiser(FixedOutput(0.0), process, build("objective", "velocity"))
     means = measure(Brightness(), denoiser, batches, num_clips, "cpu").total

@@ -70,7 +70,9 @@ def test_the_order_and_the_scale_of_tokens_do_not_matter_and_there_may_be_any_nu
 
 
 def test_a_network_learns_about_conditions_from_where_it_stands() -> None:
-    """Weights trained without them give the same output with them, and gradients flow."""
+    """Weights trained without them give the same output with tokens, and with vectors of zeros,
+    which a label has where it is not known; gradients flow.
+    """
     x, plain = clips(), unet()
     torch.manual_seed(0)
     options: dict[str, Any] = {"width_multipliers": [1, 2], "num_blocks": [1, 2], "patch": 1}
@@ -79,7 +81,7 @@ def test_a_network_learns_about_conditions_from_where_it_stands() -> None:
     missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
     assert unexpected == []
     assert all(key.startswith("embedding.vectors") or ".cross." in key for key in missing)
-    output = model(x, LEVEL, **conditions())
+    output = model(x, LEVEL, **conditions() | {"vectors": torch.zeros(2, 3)})
     torch.testing.assert_close(output, plain(x, LEVEL), rtol=0, atol=1e-6)
     output.square().sum().backward()
     assert model.middle.cross is not None

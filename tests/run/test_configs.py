@@ -18,7 +18,7 @@ from ddpm_lightning.run.evaluate import build_measures
 from ddpm_lightning.run.fit import build_module, build_trainer
 from ddpm_lightning.run.words import CONF
 from tests.commands import TINY, write_gifs
-from tests.problems import OF_EVALUATE
+from tests.problems import NEEDED, OF_EVALUATE
 
 pytestmark = pytest.mark.slow  # each composes the whole configuration
 
@@ -72,7 +72,7 @@ def test_option_composes_and_builds(
     monkeypatch.chdir(tmp_path)
     write_gifs(tmp_path / "gifs")
     (tmp_path / "list.txt").write_text("https://example.com/a.gif\n")
-    path = ["data.source.num_clips=20"]
+    path = ["data.source.num_clips=20", *filter(None, [NEEDED.get(group)])]
     if group in ("data", "experiment"):
         data = unresolved(tmp_path / "run", f"{group}={option}").data
         if "list" in set(data.keys()):  # which may be missing

@@ -42,7 +42,7 @@ def uses() -> dict[str, list[Use]]:
         for name in options(group):
             option = f"{group}={name}"
             cfg = _compositions()[option]
-            place = group.replace("/", ".")
+            place = "condition.caption" if group == "condition/text" else group.replace("/", ".")
             node = OmegaConf.select(cfg, place)
             values = OmegaConf.to_container(node, resolve=True) if node else {}
             raw = dict(nodes(OmegaConf.to_container(node) if node else {}, place))

@@ -28,6 +28,7 @@ COMMON = (
     "callbacks.samples.num_samples=1",
     "sampler.num_evaluations=2",
     "data.source.num_clips=64",
+    "condition=none",
 )
 CONFIGURATIONS = {
     "standard cosine velocity": ["model=standard", "noise=cosine"],

@@ -70,7 +70,7 @@ class SlowClips:
         generator = torch.Generator().manual_seed(int(index.sum()))
         shape = (len(samples), 4, 8, 8, 1)
         clip = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        return Batch(clip, index, [""] * len(samples), index.tolist())
+        return Batch(clip, index, [{}] * len(samples), index.tolist())
 
     def digest(self) -> str:
         return "the same"

@@ -11,8 +11,9 @@ from typing import Annotated, Any
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from ddpm_lightning.data.augmentation import Augmentation
 from ddpm_lightning.data.clip import clip_format
-from ddpm_lightning.data.dataset import ClipDataset
+from ddpm_lightning.data.dataset import Annotation, ClipDataset, annotations
 from ddpm_lightning.data.decode import Recipe
 from ddpm_lightning.data.gif_blocks import Limits
 from ddpm_lightning.data.loader import ClipLoader
@@ -44,7 +45,7 @@ class ClipData(ABC):
         cache_path: a local folder, where decoded clips are kept.
         batch_size: clips per device and step.
         num_workers: processes that load batches; 0 is usually fastest, clips are memory-mapped.
-        flip, fps_jitter: of training samples, see ClipDataset and Windows.
+        flip, fps_jitter, shift, zoom: of training samples, see Augmentation.
         seed: of the order of training samples and of what is random in them.
     """
 
@@ -65,7 +66,9 @@ class ClipData(ABC):
         batch_size: PositiveInt = 16,
         num_workers: NonNegativeInt = 0,
         flip: bool = False,
-        fps_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        fps_jitter: float = 0.0,
+        shift: float = 0.0,
+        zoom: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.format = clip_format(size, num_frames, fps, channels)
@@ -74,8 +77,8 @@ class ClipData(ABC):
         self.cache_path = local_folder(cache_path)
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.windows = Windows(num_frames, random=True, fps_jitter=fps_jitter, shots=shots)
-        self.flip = flip
+        self.windows = Windows(num_frames, random=True, shots=shots)
+        self.augmentation = Augmentation(flip, fps_jitter, shift, zoom)
         self.seed = seed
         self.store: ClipStore | None = None
 
@@ -121,7 +124,9 @@ class ClipData(ABC):
         train, _ = train_val_indices(store.entries, self.val_fraction)
         _, val = train_val_indices(store.entries[:num_first], self.val_fraction)
         self.num_first = num_first
-        self.train_set = ClipDataset(store, train, self.windows, flip=self.flip, seed=self.seed)
+        self.train_set = ClipDataset(
+            store, train, self.windows, augmentation=self.augmentation, seed=self.seed
+        )
         self.val_set = ClipDataset(store, val, replace(self.windows, random=False))
 
     def examples(self, most: int) -> Iterator[Tensor]:
@@ -137,6 +142,11 @@ class ClipData(ABC):
         indices = [i for i, shard in enumerate(of_clip) if shard in chosen]
         for i in indices[:: -(-len(indices) // most)]:
             yield clips[i].clip[0]
+
+    def annotations(self) -> list[Annotation]:
+        """Return what is known of each clip in the store, once with each of its captions."""
+        entries = self.store.entries if self.store else ()
+        return [known for entry in entries for known in annotations(entry)]
 
     @property
     def skipped(self) -> dict[str, int]:

@@ -145,11 +145,11 @@ def _take(row: ListRow, captions: dict[str, dict[str, None]]) -> list[str]:
     if not row.url:
         return causes or ["blank"]
     known = row.url in captions
-    cause = None if known else _damage(row.url) or _not_a_url(row.url)
+    cause = None if known else damage(row.url) or _not_a_url(row.url)
     if cause:
         return [*causes, cause]
     sentences = captions.setdefault(row.url, {})
-    cause = _damage(row.caption)
+    cause = damage(row.caption)
     if cause:
         return [*causes, cause]
     if known and (not row.caption or row.caption in sentences):
@@ -159,7 +159,8 @@ def _take(row: ListRow, captions: dict[str, dict[str, None]]) -> list[str]:
     return causes
 
 
-def _damage(text: str) -> str | None:
+def damage(text: str) -> str | None:
+    """Return why a text cannot be kept: nul or not_utf8; None where it can."""
     if "\0" in text:
         return "nul"
     return "not_utf8" if _SURROGATE.search(text) else None

@@ -1,8 +1,9 @@
 """Rows of a list of URLs: (line, url, caption), from text lines, CSV or Parquet.
 
 Text lines are a URL alone, or URL<TAB>sentence without a header as in TGIF. CSV and Parquet have a
-column `url` and may have one `caption`, in any case. Nothing in a file is fatal but a missing
-column: what a row suffers from is its cause. Whether a url is one, is decided elsewhere.
+column `url` (or another one that is asked for) and may have one `caption`, in any case. Nothing in
+a file is fatal but a missing column: what a row suffers from is its cause. Whether a url is one, is
+decided elsewhere.
 """
 
 import codecs
@@ -27,20 +28,21 @@ class ListRow(NamedTuple):
     cause: str | None = None  # too_long, extra_tabs, open_quote
 
 
-def read_rows(data: bytes, name: str) -> Iterator[ListRow]:
+def read_rows(data: bytes, name: str, column: str = "url") -> Iterator[ListRow]:
     """The rows of a file, in order.
 
     Args:
         data: the file's bytes.
         name: its name; .csv and .parquet tell those formats.
-    Raises ValueError for CSV or Parquet without a column url, a damaged Parquet file, or a Parquet
+        column: of CSV and Parquet, which becomes a row's url.
+    Raises ValueError for CSV or Parquet without that column, a damaged Parquet file, or a Parquet
     file where pyarrow is missing.
     """
     suffix = name.rpartition(".")[-1].lower()
     if suffix == "parquet":
-        return _parquet_rows(data, name)
+        return _parquet_rows(data, name, column)
     if suffix == "csv":
-        return _csv_rows(list(_text_lines(data)), name)
+        return _csv_rows(list(_text_lines(data)), name, column)
     return _tab_rows(_text_lines(data))
 
 
@@ -63,7 +65,7 @@ def _tab_rows(lines: Iterator[str]) -> Iterator[ListRow]:
         yield ListRow(number, url, " ".join(sentences), cause)
 
 
-def _csv_rows(lines: Sequence[str], name: str) -> Iterator[ListRow]:
+def _csv_rows(lines: Sequence[str], name: str, column: str) -> Iterator[ListRow]:
     columns: list[str] = []
     start = 0
     while start < len(lines):
@@ -72,10 +74,10 @@ def _csv_rows(lines: Sequence[str], name: str) -> Iterator[ListRow]:
         if cause or not any(fields):
             yield ListRow(number, "", cause=cause)
         elif not columns:
-            columns = _columns(fields, name)
+            columns = _columns(fields, name, column)
         else:
             cells = dict(zip(columns, map(str.strip, fields), strict=False))
-            yield ListRow(number, cells.get("url", ""), cells.get("caption", ""))
+            yield ListRow(number, cells.get(column, ""), cells.get("caption", ""))
 
 
 def _record(lines: Sequence[str], start: int) -> tuple[list[str], str | None, int]:
@@ -94,23 +96,23 @@ def _record(lines: Sequence[str], start: int) -> tuple[list[str], str | None, in
     return fields, None, start + reader.line_num
 
 
-def _columns(names: Sequence[str], file: str) -> list[str]:
+def _columns(names: Sequence[str], file: str, column: str) -> list[str]:
     """The header in lower case."""
     columns = [name.strip().lower() for name in names]
-    if "url" not in columns:
-        raise ValueError(f"{file} has the columns {names}; one must be named url")
+    if column not in columns:
+        raise ValueError(f"{file} has the columns {names}; one must be named {column}")
     return columns
 
 
-def _parquet_rows(data: bytes, name: str) -> Iterator[ListRow]:
+def _parquet_rows(data: bytes, name: str, column: str) -> Iterator[ListRow]:
     arrow = optional_module("pyarrow", name, "pip install pyarrow")
     parquet = optional_module("pyarrow.parquet", name, "pip install pyarrow")
     number = 0
     try:
         file = parquet.ParquetFile(arrow.BufferReader(data))
         own_names = file.schema_arrow.names
-        columns = dict(zip(_columns(own_names, name), own_names, strict=True))
-        url_name, caption_name = columns["url"], columns.get("caption")
+        columns = dict(zip(_columns(own_names, name, column), own_names, strict=True))
+        url_name, caption_name = columns[column], columns.get("caption")
         for batch in file.iter_batches(columns=[url_name, caption_name or url_name]):
             urls = _texts(arrow, batch[url_name])
             captions = _texts(arrow, batch[caption_name]) if caption_name else [""] * len(urls)

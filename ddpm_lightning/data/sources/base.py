@@ -18,6 +18,10 @@ class Source(ABC):
         """Return the class of the GIF under a key; empty where there is none."""
         return ""
 
+    def captions(self, key: str) -> tuple[str, ...]:
+        """Return the captions of the GIF under a key, of which there may be none."""
+        return ()
+
     @abstractmethod
     def fingerprint(self) -> str:
         """A hash that changes when keys or contents may have changed; cheap, reads no content."""

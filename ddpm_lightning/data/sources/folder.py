@@ -1,12 +1,14 @@
 """A folder of .gif files, searched at every depth."""
 
 import hashlib
+import json
 import os
 import stat
 from pathlib import Path
 
 from ddpm_lightning.data.gif_blocks import GifError
 from ddpm_lightning.data.sources.base import Source
+from ddpm_lightning.data.sources.captions import read_captions
 
 
 class GifFolder(Source):
@@ -14,7 +16,8 @@ class GifFolder(Source):
 
     Keys are paths relative to the folder, with forward slashes. The files are listed once, here.
     Links to files are read; links to folders are not entered, so a loop of links does no harm.
-    Raises ValueError if path is missing, is no folder, or holds no .gif file.
+    A file captions.tsv in the folder has captions, see data.sources.captions.
+    Raises ValueError if path is missing, is no folder, holds no .gif file, or captions of none.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -35,6 +38,7 @@ class GifFolder(Source):
         )
         if not self._keys:
             raise ValueError(f"data.path={path} holds no .gif file; put some in, at any depth")
+        self._captions = read_captions(self.path, self._keys)
 
     def keys(self) -> list[str]:
         return list(self._keys)
@@ -52,11 +56,16 @@ class GifFolder(Source):
         """Return the folder that the GIF lies in, below path; empty in path itself."""
         return key.rpartition("/")[0]
 
+    def captions(self, key: str) -> tuple[str, ...]:
+        return self._captions.get(key, ())
+
     def fingerprint(self) -> str:
-        """Over the sorted keys with the size and modification time of each file."""
+        """Over the sorted keys with the size and modification time of each file, and captions."""
         digest = hashlib.sha256()
         for key in self._keys:
             digest.update(f"{key}\0{self._state(key)}\0".encode("utf-8", "surrogateescape"))
+        if self._captions:
+            digest.update(json.dumps(sorted(self._captions.items())).encode())
         return digest.hexdigest()
 
     def _state(self, key: str) -> str:

@@ -25,7 +25,7 @@ def test_it_is_the_mean_that_training_draws(loss: str, times: str, reference: Re
 def train_losses(subject: Subject, num: int) -> torch.Tensor:
     """Return losses (num,) at independent times and noise, as a training step has them."""
     generator = torch.Generator().manual_seed(0)
-    clips = torch.cat([x_0 for x_0, _ in subject.held_out()])
+    clips = torch.cat([x_0 for x_0, *_ in subject.held_out()])
     x_0 = clips[torch.randint(0, len(clips), (num,), generator=generator)]
     uniform = torch.rand(num, generator=generator, dtype=torch.float64)
     loss, times = subject.training
