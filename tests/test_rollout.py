@@ -25,7 +25,7 @@ def known(estimator: Estimator, clip: Tensor, mask: Tensor, noise: Tensor) -> Kn
 
 def nothing(num_frames: int) -> Plan:
     return Plan(
-        torch.zeros(1, num_frames, *SHAPE[2:]).double(),
+        torch.zeros(1, 1, num_frames, *SHAPE[2:]).double(),
         torch.zeros(num_frames, 1, 1).bool(),
         SHAPE[1],
     )
@@ -89,11 +89,11 @@ def test_long_clips_of_markov_frames_have_the_law_of_the_data(name: str) -> None
 def test_what_is_given_stands_and_clips_depend_on_their_generators_alone() -> None:
     data = GaussianClips(process_under(MedianProcess, "hybrid"))
     plan = nothing(6)
-    plan.clip[:, :2], plan.mask[:2] = 0.3, True
+    plan.clip[:, :, :2], plan.mask[:2] = 0.3, True
     sampler = free("unipc", num_evaluations=5)
     whole = roll_out(sampler, data, plan, per_sample_generators(0, range(3)), known)
     assert whole.shape == (3, 1, 6, *SHAPE[2:])
-    assert (whole[:, :, :2] == plan.clip[:, :2]).all()
+    assert (whole[:, :, :2] == plan.clip[:, :, :2]).all()
     alone = roll_out(sampler, data, plan, per_sample_generators(0, [2]), known)
     torch.testing.assert_close(alone[0], whole[2])
 
@@ -106,7 +106,7 @@ def test_a_weak_walk_stays_close_to_its_clip(strength: float) -> None:
     process = process_under(StandardProcess, "cosine")
     data = GaussianClips(process, mean=(0.0, 0.0))
     clip = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)) / 2
-    plan = Plan(clip.double(), torch.zeros(3, 1, 1).bool(), 3, strength=strength)
+    plan = Plan(clip[None].double(), torch.zeros(3, 1, 1).bool(), 3, strength=strength)
     sampler = free("unipc", num_evaluations=64)
     clips = roll_out(sampler, data, plan, per_sample_generators(0, range(400)), known)
     times = sampler.times(process, -12 - torch.tensor(6.0).log().item())
