@@ -25,9 +25,9 @@ MakeKnown = Callable[[Estimator, Tensor, Tensor, Tensor], Known]
 class Plan(NamedTuple):
     """What is given, and how many frames are sampled.
 
-    clip: (C, N, H, W), standardised, of the N frames.   mask: Bool (N, H, W) or (N, 1, 1), what of
-    it is known.   window: frames of a chunk.   strength: of all steps, the share at the end that is
-    walked, from the clip with noise; 1 begins with noise alone.
+    clip: (B or 1, C, N, H, W), standardised, of all N frames.   mask: Bool (N, H, W) or (N, 1, 1),
+    what of it is known.   window: frames of a chunk.   strength: of all steps, the share at the end
+    that is walked, from the clip with noise; 1 begins with noise alone.
     """
 
     clip: Tensor
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 
     @property
     def num_frames(self) -> int:
-        return self.clip.shape[1]
+        return self.clip.shape[2]
 
     def chunks(self) -> list[Tensor]:
         """Return the positions (window,) of the frames of each chunk, in order."""
@@ -88,8 +88,8 @@ def roll_out(
         generators: of the noise of each of the B clips.
         callback: receives the states of the first chunk's walk.
     """
-    channels, num_frames, height, width = plan.clip.shape
-    clips = plan.clip.repeat(len(generators), 1, 1, 1, 1)
+    _, channels, num_frames, height, width = plan.clip.shape
+    clips = plan.clip.expand(len(generators), -1, -1, -1, -1).clone()
     mask = plan.mask.expand(num_frames, *plan.mask.shape[1:]).clone()
     shape = (len(generators), channels, plan.window, height, width)
     draw = noise_source(shape, generators, device)

@@ -47,6 +47,19 @@ def read_as(clips: Tensor, digits: Tensor) -> tuple[float, float]:
     return mean_and_error((_read(clips).mode(1).values == digits).double())
 
 
+def keeps_digit(clips: Tensor, num_given: int) -> tuple[float, float]:
+    """Return the share of the frames after the first num_given that show the digit of those."""
+    shown = _read(clips)
+    digits = shown[:, :num_given].mode(1, keepdim=True).values
+    return mean_and_error((shown[:, num_given:] == digits).double().mean(1))
+
+
+def position_errors(clips: Tensor, real: Tensor) -> list[tuple[float, float]]:
+    """Return how far the digit is from where real clips have it, in pixels, for each frame."""
+    distance = (_positions(clips) - _positions(real)).norm(dim=-1)  # (N, F)
+    return [mean_and_error(of_frame) for of_frame in distance.T]
+
+
 def _read(clips: Tensor) -> Tensor:
     """Return the digit that each frame shows (N, F)."""
     frames, size = _grey(clips)

@@ -69,7 +69,7 @@ class Continuation(NamedTuple):
         if not self.invert:
             clips = (sampler, estimator, self.plan, generators, self.make_known, device, callback)
             return roll_out(*clips)
-        clip = self.plan.clip.to(device).repeat(len(generators), 1, 1, 1, 1)
+        clip = self.plan.clip.to(device).expand(len(generators), -1, -1, -1, -1)
         times = sampler.times(estimator.process, log_snr_floor(clip.shape))
         with torch.no_grad():
             x = invert(bare, clip, times, TOLERANCE)
@@ -114,7 +114,7 @@ def continuation_of(
     if config["init"]:
         clip, mask = _given(config, form, num_frames, lines)
     plan = Plan(
-        statistics.standardise(clip[None].to(statistics.mean.device))[0].cpu(),
+        statistics.standardise(clip[None].to(statistics.mean.device)).cpu(),
         mask,
         min(window, num_frames),
         loop,
@@ -193,8 +193,8 @@ def _given(
     else:
         clip = torch.zeros(num_frames, *frames.shape[1:], dtype=torch.uint8)
     if config["strength"] is not None:
-        share = f"{config['strength']:g} of the steps"
-        lines.append(f"  changed        by the last {share}, from it with noise")
+        steps = f"{config['strength']:g} of the steps"
+        lines.append(f"  changed        by the last {steps}, from it with noise")
     if config["invert"]:
         lines.append("  inverted       to the noise that leads to it, and back from there")
     if config["keep"] is not None or not whole:

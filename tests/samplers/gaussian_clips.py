@@ -20,13 +20,17 @@ SIZE = 6
 
 
 class GaussianClips:
-    """Data N(mean, covariance), with neighbours in time and space alike; an exact Estimator."""
+    """Data N(mean, covariance), Markov along frames, with neighbours alike; an exact Estimator.
 
-    def __init__(self, process: GaussianProcess) -> None:
+    Args:
+        mean: of the first and the last value; it is linear between.
+    """
+
+    def __init__(self, process: GaussianProcess, mean: tuple[float, float] = (-0.3, 0.4)) -> None:
         self.process, self.statistics = process, Statistics()
         frame, pixel = torch.arange(SIZE) // 2, torch.arange(SIZE) % 2
         distance = (frame[:, None] - frame).abs() + 0.4 * (pixel[:, None] - pixel).abs()
-        self.mean = torch.linspace(-0.3, 0.4, SIZE).double()
+        self.mean = torch.linspace(mean[0], mean[1], SIZE).double()
         self.covariance = 0.25 * 0.7 ** distance.double()
 
     def estimate_at(self, x: Tensor, level: Level) -> Estimate:
