@@ -95,6 +95,7 @@ class _Job:
                         width=decoded.width,
                         height=decoded.height,
                         gif_fps=decoded.fps,
+                        note=decoded.note,
                     )
                 )
             if sum(clip.nbytes for clip in clips) >= _SHARD_BYTES:

@@ -54,6 +54,7 @@ class Entry:
     width: int = 0  # of the GIF in pixels; 0 where nobody asked
     height: int = 0
     gif_fps: float = 0.0  # of the GIF, on average
+    note: str = ""  # what is odd about a GIF that was taken all the same
 
 
 @dataclass(frozen=True, slots=True)
