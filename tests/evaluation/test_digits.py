@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from benchmarks.corruptions import cut, jitter, shuffle
 from ddpm_lightning.data.decode import Recipe, decode
 from ddpm_lightning.data.sources.moving_digits import MovingDigits
-from ddpm_lightning.evaluation.corruptions import cut, jitter, shuffle
 from ddpm_lightning.evaluation.digits import agreement, bounce_error, speed_deviation
 
 FPS = 10.0
