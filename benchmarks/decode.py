@@ -124,7 +124,7 @@ def real(folder: Path) -> list[tuple[int, bytes]]:
     for path in sorted(folder.glob("*.gif")):
         data = path.read_bytes()
         try:
-            num_frames = len(gif.durations_ms(data, FETCHED_LIMITS))
+            num_frames = len(gif.walk(data, FETCHED_LIMITS).images)
         except GifError:
             continue
         if num_frames >= NUM_FRAMES:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from benchmarks.corruptions import CORRUPTIONS
 from ddpm_lightning.data.decode import Recipe, decode
 from ddpm_lightning.data.gif_blocks import GifError
 from ddpm_lightning.data.sources.folder import GifFolder
-from ddpm_lightning.evaluation.corruptions import CORRUPTIONS
 from ddpm_lightning.evaluation.distances import Scale, floor, polynomial_mmd
 from ddpm_lightning.evaluation.features.base import Extractor
 from ddpm_lightning.evaluation.features.efficientnet import EfficientNet

@@ -97,6 +97,7 @@ class _Job:
                         gif_fps=decoded.fps,
                         label=self.source.label(key),
                         captions=self.source.captions(key),
+                        note=decoded.note,
                     )
                 )
             if sum(clip.nbytes for clip in clips) >= _SHARD_BYTES:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
-from ddpm_lightning.data.gif_blocks import GifError
+from ddpm_lightning.data.gif_blocks import MAX_DELAY_CS, GifError
 
 if TYPE_CHECKING:
     import torch  # which decoding needs nowhere: it would triple the memory of a decode worker
@@ -42,8 +42,9 @@ class ClipFormat:
         for name in ("height", "width", "num_frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.fps < math.inf:
-            raise ValueError(f"fps must be positive and finite, got {self.fps}")
+        if not 100 / MAX_DELAY_CS <= self.fps < math.inf:  # of a GIF, which has to show the clip
+            least = 100 / MAX_DELAY_CS
+            raise ValueError(f"fps must be at least {least:.4f} and finite, got {self.fps}")
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {self.channels}")
 

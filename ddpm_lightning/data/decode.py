@@ -20,7 +20,7 @@ from ddpm_lightning.data.shots import find_shots
 
 FETCHED_LIMITS = Limits(max_pixels=400_000_000, max_frames=2_000, max_side=4096)
 
-_VERSION = 1  # raise it when the same GIF would give another clip or other shots
+_VERSION = 2  # raise it when the same GIF would give another clip or other shots
 _FILTER = "area"
 _MAX_CLIP_BYTES = 64 * 2**20  # a worker holds several copies
 
@@ -74,6 +74,7 @@ class Decoded(NamedTuple):
     height: int
     num_gif_frames: int
     fps: float  # of the GIF, on average
+    note: str = ""  # see gif_blocks.Structure
 
 
 def decode(data: bytes, recipe: Recipe, max_frames: int = MAX_CLIP_FRAMES) -> Decoded:
@@ -100,6 +101,7 @@ def decode(data: bytes, recipe: Recipe, max_frames: int = MAX_CLIP_FRAMES) -> De
         height=structure.height,
         num_gif_frames=len(structure.images),
         fps=len(structure.images) / seconds,
+        note=structure.note,
     )
 
 

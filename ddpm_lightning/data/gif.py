@@ -3,8 +3,8 @@
 FFmpeg (through PyAV) decodes the LZW data of one image at a time, handed to it as a GIF of its
 own with the format fixed, so nothing is probed and no frame can be dropped. The structure comes
 from gif_blocks: canvas, rectangles, delays, disposal, and the number of images, which is the
-number of frames. Compositing is done here, with the rules that browsers follow: outside every
-image, and where one is cleared, the canvas is transparent, which means white.
+number of frames. Compositing is done here, by the rules of browsers, of which gif_blocks has the
+table.
 """
 
 import struct
@@ -35,7 +35,6 @@ __all__ = [
     "Limits",
     "canvases",
     "decode",
-    "durations_ms",
     "encode",
     "frames",
     "walk",
@@ -60,18 +59,13 @@ def frames(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[np.nd
     Raises GifError: at once when the structure is at fault, while iterating when an image is.
     """
     shown = canvases(walk(data, limits))
-    return ((np.ascontiguousarray(canvas[..., :3]), duration_ms) for canvas, duration_ms in shown)
+    return ((canvas[..., :3].copy(), duration_ms) for canvas, duration_ms in shown)
 
 
 def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Frames:
     """All frames at once, at most limits.max_pixels * 3 bytes of them. Raises GifError."""
     images, durations = zip(*frames(data, limits), strict=True)
     return Frames(np.stack(images), np.array(durations, dtype=np.int64))
-
-
-def durations_ms(data: bytes, limits: Limits = DEFAULT_LIMITS) -> list[int]:
-    """The duration of every frame, from the file's blocks: nothing is decoded. Raises GifError."""
-    return [image.duration_ms for image in walk(data, limits).images]
 
 
 def canvases(structure: Structure) -> Iterator[tuple[np.ndarray, int]]:
@@ -88,7 +82,8 @@ def canvases(structure: Structure) -> Iterator[tuple[np.ndarray, int]]:
         box = np.s_[image.top : image.top + image.height, image.left : image.left + image.width]
         region = canvas[box]  # a view, clipped to the canvas
         before = region.copy() if image.disposal == _RESTORE else region
-        _paint(region, *_decode_image(decoder, image))
+        if not image.is_empty:
+            _paint(region, *_decode_image(decoder, image))
         yield shown, image.duration_ms
         if image.disposal == _CLEAR:
             region[...] = _WHITE

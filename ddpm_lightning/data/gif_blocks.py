@@ -1,19 +1,37 @@
 """The block structure of a GIF file: what it claims to hold, read before any pixel is decoded.
 
 Defines GifError (every reason for refusing a GIF), Limits (how much work one file may ask for),
-ImageBlock (one image with its place, palette, delay and disposal) and walk, which lists them.
-It follows the GIF89a specification and knows nothing of LZW, colours or FFmpeg.
+ImageBlock (one image with its place, palette, delay and disposal) and walk, which lists them; LZW
+and FFmpeg are not known here. What GIF89a leaves open, or files break, is read as browsers do:
+
+screen            transparent, which means white, whatever the background colour
+first frame       a screen that is smaller, or 0, becomes that frame's size, the frame its whole
+later frames      are cut at the edges of the screen
+zero sizes        an image of no width or height is as large as the screen
+disposal 0, 1     the image stays; so it does for 5, 6 and 7, which mean nothing
+disposal 2        its rectangle becomes transparent
+disposal 3        what was there comes back; 4 is read as 3
+delays            0 and 10 ms mean 100 ms
+missing trailer   the file ends with its last whole block; a note, `no_trailer`, is counted
+cut in a block    refused as truncated
+extra bytes       after the trailer nothing is read; an unknown block after an image ends the file
+                  (note `extra_bytes`), before one it is corrupt; zeros between blocks are skipped
+interlace         rows are put in their order
+empty images      an image without data shows what was there for its time; one whose data end
+                  early is corrupt: browsers show its part, but no clip should be made of it
+transparency      the index of an image's control block alone; it may lie beyond the palette
+local palettes    hold for their image alone; an image without any palette is corrupt
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Cause = Literal[
     "unreadable",  # the bytes could not be fetched
     "not_a_gif",  # the signature is neither GIF87a nor GIF89a
     "no_frames",  # a whole file without a single image
-    "truncated",  # the bytes end before the trailer
+    "truncated",  # the bytes end inside a block, or before the first image
     "corrupt",  # the blocks contradict the format, or an image does not decode completely
     "too_large",  # beyond Limits
     "too_short",  # lasts less than wanted
@@ -25,6 +43,8 @@ Cause = Literal[
 _TRAILER, _EXTENSION, _IMAGE, _PADDING = 0x3B, 0x21, 0x2C, 0x00
 _GRAPHIC_CONTROL = 0xF9
 _SHORTEST_HONOURED_MS, _DEFAULT_MS = 10, 100
+MAX_DELAY_CS = 65535
+_DISPOSALS = (0, 0, 2, 3, 3, 0, 0, 0)  # as stored -> as read
 
 
 class GifError(ValueError):
@@ -73,7 +93,7 @@ class ImageBlock:
     interlaced: bool
     palette: bytes  # RGB triples, 2 to 256 of them
     transparent: int | None  # palette index
-    disposal: int  # 2: clear the rectangle afterwards, 3: put back what was there, else keep
+    disposal: int  # 2: clear the rectangle afterwards, 3: put back what was there, 0: keep
     delay_cs: int  # as stored
     data: bytes  # minimum code size, then the LZW sub-blocks with their terminator
 
@@ -83,6 +103,11 @@ class ImageBlock:
         stored = 10 * self.delay_cs
         return stored if stored > _SHORTEST_HONOURED_MS else _DEFAULT_MS
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no data, not one sub-block of them."""
+        return len(self.data) == 2
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -91,6 +116,7 @@ class Structure:
     width: int
     height: int
     images: tuple[ImageBlock, ...]
+    note: str = ""  # what is odd about the end: no_trailer, extra_bytes
 
 
 class _Reader:
@@ -127,7 +153,7 @@ class _Reader:
 
 
 def walk(data: bytes, limits: Limits) -> Structure:
-    """List the images of a whole GIF file; bytes after its trailer are ignored.
+    """List the images of a whole GIF file, by the rules above.
 
     Raises GifError: not_a_gif, truncated, corrupt, no_frames, or too_large by limits.
     """
@@ -138,36 +164,39 @@ def walk(data: bytes, limits: Limits) -> Structure:
     reader = _Reader(data)
     reader.take(6)
     width, height, flags = struct.unpack("<HHBxx", reader.take(7))
-    if not width or not height:
-        raise GifError("corrupt", f"the canvas is {width}x{height} pixels")
     _check_sides(width, height, limits)
     shared_palette = reader.palette(flags)
     images: list[ImageBlock] = []
     pixels = 0
+    note = ""
     control: tuple[int, int, int | None] = (0, 0, None)
-    while (kind := reader.byte()) != _TRAILER:
+    while True:
+        if images and reader.position == len(data):
+            note = "no_trailer"
+            break
+        if (kind := reader.byte()) == _TRAILER:
+            break
         if kind == _EXTENSION:
-            if reader.byte() == _GRAPHIC_CONTROL:
-                control = _graphic_control(reader)
-            else:
-                reader.skip_sub_blocks()
+            control = _graphic_control(reader) or control
         elif kind == _IMAGE:
-            image = _image(reader, shared_palette, *control)
+            image = _image(reader, (width, height), shared_palette, *control)
             control = (0, 0, None)
+            if not images and (image.width > width or image.height > height):
+                width, height = image.width, image.height
+                image = replace(image, left=0, top=0)
             images.append(image)
             _check_sides(image.width, image.height, limits)
             pixels += max(width * height, image.width * image.height)
-            if pixels > limits.max_pixels or len(images) > limits.max_frames:
-                raise GifError(
-                    "too_large",
-                    f"{len(images)} or more frames on a {width}x{height} canvas; at most "
-                    f"{limits.max_frames} frames and {limits.max_pixels} pixels are decoded",
-                )
+            _check_work(len(images), pixels, f"{width}x{height}", limits)
         elif kind != _PADDING:
-            raise GifError("corrupt", f"unknown block 0x{kind:02x} at byte {reader.position - 1}")
-    if not images:
-        raise GifError("no_frames", "a whole file without an image")
-    return Structure(width, height, tuple(images))
+            if not images:
+                where = reader.position - 1
+                raise GifError("corrupt", f"unknown block 0x{kind:02x} at byte {where}")
+            note = "extra_bytes"
+            break
+    if all(image.is_empty for image in images):
+        raise GifError("no_frames", f"{len(images)} images, none of them with data")
+    return Structure(width, height, tuple(images), note)
 
 
 def _check_sides(width: int, height: int, limits: Limits) -> None:
@@ -175,22 +204,41 @@ def _check_sides(width: int, height: int, limits: Limits) -> None:
         raise GifError("too_large", f"{width}x{height} pixels, at most {limits.max_side} a side")
 
 
-def _graphic_control(reader: _Reader) -> tuple[int, int, int | None]:
-    """(disposal, delay_cs, transparent index) of a graphic control extension."""
+def _check_work(num_images: int, pixels: int, screen: str, limits: Limits) -> None:
+    if pixels > limits.max_pixels or num_images > limits.max_frames:
+        raise GifError(
+            "too_large",
+            f"{num_images} or more frames on a {screen} canvas; at most {limits.max_frames} frames "
+            f"and {limits.max_pixels} pixels are decoded",
+        )
+
+
+def _graphic_control(reader: _Reader) -> tuple[int, int, int | None] | None:
+    """(disposal, delay_cs, transparent index) of a graphic control extension; None of others."""
+    if reader.byte() != _GRAPHIC_CONTROL:
+        reader.skip_sub_blocks()
+        return None
     size = reader.byte()
     if size < 4:
         raise GifError("corrupt", f"a graphic control block of {size} bytes instead of 4")
     flags, delay_cs, transparent = struct.unpack_from("<BHB", reader.take(size))
     reader.skip_sub_blocks()
-    return (flags >> 2) & 7, delay_cs, transparent if flags & 1 else None
+    return _DISPOSALS[(flags >> 2) & 7], delay_cs, transparent if flags & 1 else None
 
 
 def _image(
-    reader: _Reader, shared_palette: bytes, disposal: int, delay_cs: int, transparent: int | None
+    reader: _Reader,
+    screen: tuple[int, int],
+    shared_palette: bytes,
+    disposal: int,
+    delay_cs: int,
+    transparent: int | None,
 ) -> ImageBlock:
     left, top, width, height, flags = struct.unpack("<HHHHB", reader.take(9))
     if not width or not height:
-        raise GifError("corrupt", f"an image of {width}x{height} pixels")
+        width, height = screen
+    if not width or not height:
+        raise GifError("corrupt", "an image without a size on a screen without one")
     palette = reader.palette(flags) or shared_palette
     if not palette:
         raise GifError("corrupt", "an image without any colour table")

@@ -15,12 +15,13 @@ import numpy as np
 from av.filter import Graph
 from av.video.frame import VideoFrame
 
+from ddpm_lightning.data.gif_blocks import MAX_DELAY_CS
+
 _NUM_COLOURS = 256
 _NUM_SAMPLES = 4096  # pixels from which a palette is chosen
 _CHUNK = 256  # colours mapped at a time: so small a product runs on one thread, at a steady speed
 _CENTISECOND = Fraction(1, 100)
 _MAX_SIDE = 65535
-_MAX_DELAY_CS = 65535
 _MIN_DELAY_CS = 2  # browsers show a shorter one for 100 ms
 
 
@@ -45,9 +46,9 @@ def encode(frames: np.ndarray, durations_ms: Sequence[int] | np.ndarray) -> byte
             f"got {len(frames)} frames and {len(durations_ms)} durations; give one each"
         )
     delays_cs = np.rint(np.asarray(durations_ms) / 10).astype(np.int64)
-    if delays_cs.min() < _MIN_DELAY_CS or delays_cs.max() > _MAX_DELAY_CS:
+    if delays_cs.min() < _MIN_DELAY_CS or delays_cs.max() > MAX_DELAY_CS:
         raise ValueError(
-            f"durations must lie in [{10 * _MIN_DELAY_CS}, {10 * _MAX_DELAY_CS}] ms when rounded "
+            f"durations must lie in [{10 * _MIN_DELAY_CS}, {10 * MAX_DELAY_CS}] ms when rounded "
             f"to 10 ms, got {min(durations_ms)} to {max(durations_ms)}"
         )
     pixels = frames.reshape(-1, 3)

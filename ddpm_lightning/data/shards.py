@@ -55,6 +55,7 @@ class Entry:
     height: int = 0
     gif_fps: float = 0.0  # of the GIF, on average
     label: str = ""  # of the GIF's class; empty where there is none
+    note: str = ""  # what is odd about a GIF that was taken all the same
 
 
 @dataclass(frozen=True, slots=True)

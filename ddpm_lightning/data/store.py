@@ -192,6 +192,8 @@ class ClipStore:
         line = f"{len(self):,} clips from {', '.join(self.sources)}"
         if self.skipped:
             line += f"; skipped {self.skipped.total():,}: {counts(self.skipped)}"
+        if notes := Counter(entry.note for entry in self.entries if entry.note):
+            line += f"; taken all the same {notes.total():,}: {counts(notes)}"
         if self.damage:
             line += f"; damaged shards {len(self.damage):,}: {', '.join(self.damage)}"
         return line

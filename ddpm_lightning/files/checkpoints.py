@@ -9,6 +9,7 @@ import hashlib
 import io
 import logging
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Mapping
@@ -75,6 +76,10 @@ def _load(source: io.BytesIO | Path, path: Path, map_location: Any) -> dict[str,
         )
     except Exception as error:  # what torch raises for foreign bytes has many types
         reason = next(iter(str(error).splitlines()), type(error).__name__)
+        if isinstance(
+            error, pickle.UnpicklingError
+        ):  # torch's text advises to load it all the same
+            reason = "it holds more than tensors and plain values, which could run code"
         raise DamagedCheckpoint(f"{path} is not a checkpoint: {reason}") from error
     if not isinstance(checkpoint, dict):
         kind = type(checkpoint).__name__
@@ -89,7 +94,12 @@ def verified(path: Path) -> bytes:
         DamagedCheckpoint: if their checksum is another, or is missing.
         FileNotFoundError: if there is no such file.
     """
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except (OSError, MemoryError) as error:
+        raise DamagedCheckpoint(f"{path} cannot be read: {error or 'it is too large'}") from error
     _verify(data, path)
     return data
 
@@ -159,7 +169,7 @@ def newest_valid(folder: Path) -> Path | None:
         DamagedCheckpoint: if there are only damaged ones.
     """
     damage: list[DamagedCheckpoint] = []
-    for path in filter(Path.exists, [folder / LAST, *by_step(folder), folder / BEST]):
+    for path in filter(os.path.exists, [folder / LAST, *by_step(folder), folder / BEST]):
         try:
             verified(path)
         except DamagedCheckpoint as error:
@@ -198,7 +208,7 @@ def _sidecar(path: Path) -> Path:
 def _digests(path: Path) -> list[str]:
     try:
         words = _sidecar(path).read_text().split()
-    except (FileNotFoundError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError, MemoryError):
         return []
     return [word for word in words if _DIGEST.fullmatch(word)]
 

@@ -127,7 +127,7 @@ class UNet3D(nn.Module):
         embedding_width = 4 * base_width
         self.patch = patch
         self.stride = patch * 2 ** (levels - 1)
-        self.out_channels = out_channels
+        self.channels, self.out_channels = channels, out_channels
         self.image_share = image_share
         self.vector_width, self.token_width = vector_width, token_width
         self.embedding = LogSNREmbedding(embedding_width, vector_width)
@@ -189,6 +189,10 @@ class UNet3D(nn.Module):
             vectors: (B, vector_width).   tokens: (B, L, token_width), whose order does not matter.
         """
         self.check_size(*x.shape[-2:])
+        if (own := x.shape[1]) != self.channels:
+            raise ValueError(
+                f"clips have {own} channels, not {self.channels}: network.channels={own}"
+            )
         check_condition("vectors", vectors, (len(x), self.vector_width))
         check_condition("tokens", tokens, (len(x), "L", self.token_width))
         clips = len(x)

@@ -6,6 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+MAX_STEPS = 20_000  # the tables of a chain take a second or so
 LOWEST_LOG_SNR = -1400.0  # below it alpha is 0 in float64
 
 
@@ -13,9 +14,10 @@ class NoiseSchedule(ABC):
     """Variances beta_t of the noise added at each of num_steps diffusion steps."""
 
     def __init__(self, num_steps: int) -> None:
-        if num_steps < 1:
+        if not 1 <= num_steps <= MAX_STEPS:
             raise ValueError(
-                f"num_steps must be at least 1, got {num_steps}; set noise.num_steps=1000, say"
+                f"num_steps must be at least 1, at most {MAX_STEPS}, got {num_steps}; set "
+                "noise.num_steps=1000, say"
             )
         self.num_steps = num_steps
 

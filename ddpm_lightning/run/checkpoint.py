@@ -4,6 +4,9 @@ Checkpoints are checked against their checksums and read with weights_only, and 
 may name only classes that run.config allows.
 """
 
+import shlex
+from collections.abc import Collection
+from os.path import relpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,16 +23,20 @@ from ddpm_lightning.files.checkpoints import (
 )
 from ddpm_lightning.run.build import build_denoiser
 from ddpm_lightning.run.config import (
+    PATHS,
     STORED_TARGETS,
     Node,
     check_without_lightning,
     first_difference,
 )
 from ddpm_lightning.run.errors import UserError, user_errors
-from ddpm_lightning.run.secrets import redacted
+from ddpm_lightning.run.paste import hydra_word, path_command
+from ddpm_lightning.run.secrets import find_leaves, redacted
 
 PREFIX = {"raw": "denoiser.", "ema": "ema_denoiser."}  # of weights in a checkpoint
 SCHEDULE_KEYS = ("warmup_steps", "cooldown", "val_draws")
+_MAX_YAML_BYTES, _MAX_DEPTH = 2**20, 50
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FORM_KEYS = ("size", "num_frames", "fps", "channels")
 
 
@@ -84,19 +91,36 @@ def find_run(given: str, outputs: Path) -> Run:
     directory = find_directory(given, outputs)
     checkpoint = Path(given) if Path(given).is_file() else newest_checkpoint(directory)
     if checkpoint is None:
-        raise UserError(f"{given}: no checkpoint there yet; train on with resume={directory}")
+        again = path_command("train.py", "resume", directory)
+        raise UserError(f"{given}: no checkpoint there yet; go on with: {again}")
     return Run(directory, checkpoint, read_config(directory))
 
 
 def read_config(directory: Path) -> Node:
     """Return a run's configuration, checked."""
     file = directory / "config.yaml"
-    try:
-        config = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise UserError(f"{file} is not readable YAML: {str(e).splitlines()[0]}") from e
+    config = read_yaml(file)
     check_stored(config, file)
     return dict(config)
+
+
+def read_yaml(file: Path) -> Any:
+    """Return the content of a file of a run, perhaps a stranger's; UserError where it cannot be
+    read, is no configuration by its size, or holds aliases, with which a line can mean a million.
+    """
+    depth = 0
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(_MAX_YAML_BYTES + 1)
+        for event in yaml.parse(data, _Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            is_plain = len(data) <= _MAX_YAML_BYTES and depth <= _MAX_DEPTH
+            if isinstance(event, yaml.AliasEvent) or not is_plain:
+                raise ValueError("it holds aliases, or is too large or too deep")
+        return yaml.load(data, _Loader)
+    except (OSError, ValueError, yaml.YAMLError) as e:
+        raise UserError(f"{file} is not readable YAML: {str(e).splitlines()[0]}") from e
 
 
 def check_stored(config: Any, path: Path) -> None:
@@ -104,19 +128,37 @@ def check_stored(config: Any, path: Path) -> None:
 
     It may be a stranger's, so only classes of this package and optimizers may be its targets.
     """
-    if not isinstance(config, dict) or not {"model", "data"} <= set(config):
-        raise UserError(f"{path} is not the configuration of a run: it has no model or no data")
-    model = config["model"]
-    if not isinstance(model, dict) or not isinstance(config["data"], dict):
-        raise UserError(f"{path} is not the configuration of a run: model or data is no node")
-    denoiser = model.get("denoiser")
-    if not isinstance(denoiser, dict) or "_target_" not in denoiser or "data_std" in denoiser:
+    model, data = map(config.get, ("model", "data")) if isinstance(config, dict) else (None, None)
+    if not isinstance(model, dict) or "denoiser" not in model or not isinstance(data, dict):
         raise UserError(
-            f"{path} was written by an earlier version, whose model was built otherwise; use the "
-            "revision of the code that trained it, in starts/01.json"
+            f"{path} is not the configuration of a run, or was written by an earlier version: use "
+            "the revision of the code that trained it, in starts/01.json"
         )
     check_without_lightning({"model": config["model"], "data": config["data"]}, STORED_TARGETS)
     check_without_lightning(config)
+
+
+def check_places(config: Node, directory: Path, named: Collection[str]) -> None:
+    """Raise UserError where a stored configuration, perhaps a stranger's, would write outside
+    of its run and data/, unless a cache of clips is there, or the command has named the key.
+    """
+    allowed = directory.resolve(), Path("data").resolve()
+    has_digits = "Digits" in str(config["data"].get("source"))  # which are written there
+    for key, text in find_leaves(config):
+        root, name = key.partition(".")[0], key.rpartition(".")[2].partition("[")[0]
+        is_ours = root in ("callbacks", "logger", "trainer") and name in PATHS
+        is_written = is_ours or name == "cache_path" or (key == "data.path" and has_digits)
+        if not is_written or not isinstance(text, str) or key in named:
+            continue
+        place = Path(text.replace("\0", "")).resolve()
+        manifests = (place.glob(f"{depth}manifest.json") for depth in ("", "*/", "*/*/"))
+        is_cache = root == "data" and any(map(any, manifests))
+        if not is_cache and not any(place.is_relative_to(folder) for folder in allowed):
+            again = shlex.quote(hydra_word(key, text))
+            raise UserError(
+                f"{key}={text} lies outside {relpath(directory)} and data/; to write there all the "
+                f"same, add {again} to the command"
+            )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -252,7 +294,9 @@ def check_resumable(denoiser: Denoiser, averages: bool, path: Path) -> int:
 
 
 def check_architecture(module: nn.Module, state: dict[str, Any], path: Path) -> None:
-    """Raise UserError, naming the first difference, unless names and shapes of a state fit."""
+    """Raise UserError, naming the first difference, unless names and shapes of a state fit, and
+    weights are finite.
+    """
     expected = module.state_dict()
     for name in [*expected, *state]:
         if name not in state or name not in expected:
@@ -265,6 +309,12 @@ def check_architecture(module: nn.Module, state: dict[str, Any], path: Path) -> 
             f"{path} was trained with another architecture: {problem}; "
             "use the network, channels and base_width it was trained with"
         )
+    for name, _ in module.named_parameters():
+        if not state[name].isfinite().all():
+            raise UserError(
+                f"{path} holds weights that are not finite ({name}): its training had failed; take "
+                "an earlier checkpoint"
+            )
 
 
 def _part(state: dict[str, Any], weights: str) -> dict[str, Any]:

@@ -22,12 +22,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ddpm_lightning.run.config import Node, check_options, resolved
+from ddpm_lightning.run.config import Node, check_options, resolved, settle_paths
+from ddpm_lightning.run.console import lasting_console
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, print_error
 from ddpm_lightning.run.expand import expanded
 from ddpm_lightning.run.text import with_text
 from ddpm_lightning.run.threads import yield_cores
-from ddpm_lightning.run.words import CONF, describe, refuse_mistakes, root_of
+from ddpm_lightning.run.words import CONF, describe, refuse_mistakes, root_of, with_home
 
 SWEEP_WORDS = "sweep."  # how to run a sweep, not what
 # Keys that say which run goes on and where, not what is trained.
@@ -66,6 +67,7 @@ class JobError(Exception):
         self.code = code
 
 
+@lasting_console()
 def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     """Composes conf/{config_name}.yaml with the command line and hands it to task, once per job.
 
@@ -73,6 +75,7 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     and on other machines.
     """
     yield_cores()
+    sys.argv[1:] = map(with_home, sys.argv[1:])
     codes: list[int] = []
     job = partial(_one_job, task, os.environ.get("HYDRA_FULL_ERROR"), os.getpid(), codes)
     code = attempt(partial(_under_hydra, job, config_name))
@@ -101,10 +104,11 @@ def _under_hydra(job: Callable[[DictConfig], None], config_name: str) -> None:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
 
 
+@lasting_console()
 def run_jobs(task: Callable[[Job], None], sweep: Callable[[Sweep], None], config_name: str) -> None:
     """The same for a task that asks for more than the configuration, and runs its own sweeps."""
     yield_cores()
-    words = sys.argv[1:]
+    sys.argv[1:] = words = [with_home(word) for word in sys.argv[1:]]
     flags = {word for word in words if word.startswith("-")}
     if flags and flags <= {"-m", "--multirun"}:
         words = [word for word in words if word not in flags]
@@ -183,6 +187,7 @@ def _job(cfg: DictConfig, own: DictConfig | HydraConf) -> Job:
     for key in ("sweep", "hydra"):
         cfg.pop(key, None)
     OmegaConf.set_struct(cfg, True)
+    settle_paths(cfg)
     words = OmegaConf.to_container(own.overrides.task, resolve=False)  # ${..} as given
     return Job(cfg, cast(list[str], words), dict(own.runtime.choices))
 

@@ -5,10 +5,12 @@ and values of a wrong type are refused by name. Targets are limited to a few pac
 run's configuration travels with it and is built again by sample.py and evaluate.py.
 """
 
+import os
 import typing
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
+from math import isfinite
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -25,7 +27,7 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import ErrorDetails, SchemaError
 
 from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.secrets import HIDDEN, find_login
+from ddpm_lightning.run.secrets import HIDDEN, find_leaves, find_login
 from ddpm_lightning.run.signatures import signature
 
 TARGETS = ("ddpm_lightning.", "lightning.pytorch.", "torch.optim.")
@@ -45,6 +47,13 @@ Duration = (
     | dict[typing.Literal["weeks", "days", "hours", "minutes", "seconds"], NonNegativeInt]
 )
 OrEndless = NonNegativeInt | typing.Literal[-1]
+
+# The keys, of any node, that are paths.
+PATHS = {
+    *("outputs_dir", "run_dir", "resume", "ckpt_path", "checkpoint", "output", "path", "list"),
+    *("splits", "cache_path", "directory", "save_dir", "dirpath", "default_root_dir", "log_dir"),
+    *("root_dir", "filename"),
+}
 
 TOP_LEVEL: dict[str, Any] = {
     "seed": Seed,
@@ -132,11 +141,12 @@ TRAINER: dict[str, Any] = {
 
 
 def resolved(cfg: DictConfig) -> Node:
-    """Return plain containers, every interpolation replaced by its value.
+    """Return plain containers, every interpolation replaced by its value, paths settled.
 
     Raises:
         UserError: for a value that is missing, and for one that should not be stored.
     """
+    settle_paths(cfg)
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise UserError(f"{missing[0]} must be given: add {missing[0]}=VALUE to the command")
@@ -148,6 +158,20 @@ def resolved(cfg: DictConfig) -> Node:
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return typing.cast(Node, container)
+
+
+def settle_paths(cfg: DictConfig) -> None:
+    """Replace ~ in paths by the home directory, as a shell does at the beginning of a word.
+
+    Raises:
+        UserError: for a path that is empty, which would mean the current folder.
+    """
+    for key, text in find_leaves(OmegaConf.to_container(cfg, resolve=False)):
+        is_path = isinstance(text, str) and key.rpartition(".")[2].partition("[")[0] in PATHS
+        if is_path and not text:
+            raise UserError(f"{key} is empty; give a path, or null where there may be none")
+        if is_path and text.startswith("~"):
+            OmegaConf.update(cfg, key, os.path.expanduser(text))
 
 
 def check(config: Node) -> None:
@@ -165,7 +189,7 @@ def check_without_lightning(config: Node, targets: tuple[str, ...] = TARGETS) ->
     Raises:
         UserError: if a value has a wrong type or a key is not known.
     """
-    _refuse_interpolations(config, "")
+    _refuse_unbuildable(config)
     if config.get("data", {}).get("batch_size") == "auto":  # until the memory has been measured
         config = {**config, "data": {**config["data"], "batch_size": 1}}
     for key in TOP_LEVEL.keys() & config.keys():
@@ -181,16 +205,15 @@ def check_without_lightning(config: Node, targets: tuple[str, ...] = TARGETS) ->
             _check_node(where, node, targets)
 
 
-def _refuse_interpolations(value: Any, where: str) -> None:
-    """Raise UserError for ${..}, which would be resolved, and might call anything, in building."""
-    if isinstance(value, Mapping):
-        for key, child in value.items():
-            _refuse_interpolations(child, f"{where}.{key}" if where else str(key))
-    elif isinstance(value, list):
-        for i, child in enumerate(value):
-            _refuse_interpolations(child, f"{where}[{i}]")
-    elif isinstance(value, str) and "${" in value:
-        raise UserError(f"{where}={value!r} is not allowed: give the value itself")
+def _refuse_unbuildable(config: Node) -> None:
+    """Raise UserError for ${..}, which would be resolved, and might call anything, in building; and
+    for numbers that are not finite, which no option means.
+    """
+    for key, value in find_leaves(config):
+        if isinstance(value, str) and "${" in value:
+            raise UserError(f"{key}={value!r} is not allowed: give the value itself")
+        if isinstance(value, float) and not isfinite(value):
+            raise UserError(f"{key}={value} is not allowed: give a finite number")
 
 
 def check_with_lightning(config: Node) -> None:

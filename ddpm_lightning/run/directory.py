@@ -32,12 +32,14 @@ from ddpm_lightning.files.checkpoints import sweep
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import Node, resolved
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, user_errors
-from ddpm_lightning.run.provenance import command, diff, provenance
+from ddpm_lightning.run.paste import path_command
+from ddpm_lightning.run.provenance import diff, provenance
 from ddpm_lightning.run.rewind import split_off
 from ddpm_lightning.run.secrets import redacted
 
 LOG = "train.log"
 CLIPS = "clips.json"
+_STARTED: dict[Path, float] = {}  # when this process did, by the monotonic clock
 _NAMED_BY = ("model", "noise", "data")  # groups whose options name a run
 
 log = logging.getLogger(__name__)
@@ -147,13 +149,8 @@ def _create(start: Start, is_named: bool) -> Start:
 def _taken(directory: Path) -> UserError:
     return UserError(
         f"{relpath(directory)} already exists; choose another run_dir, or go on with that run: "
-        f"resume={relpath(directory)}"
+        f"{path_command('train.py', 'resume', directory)}"
     )
-
-
-def write_redacted(path: Path, text: str) -> None:
-    """Write a text for readers: without secrets."""
-    write_text(path, redacted(text))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -201,10 +198,11 @@ def _with_status(directory: Path, seconds: float) -> Iterator[None]:
     Args:
         seconds: that earlier starts took.
     """
-    started = time.time() - seconds
+    started = time.monotonic() - seconds
+    _STARTED[directory] = started
 
     def record(status: str, error: str | None = None) -> None:
-        seconds = round(time.time() - started, 1)
+        seconds = round(time.monotonic() - started, 1)
         write_text(directory / "status.json", _status(status, seconds, error))
 
     def try_record(status: str, error: str | None = None) -> None:
@@ -217,7 +215,7 @@ def _with_status(directory: Path, seconds: float) -> Iterator[None]:
     except (Stopped, KeyboardInterrupt, SystemExit) as e:  # Lightning exits after the second
         try_record("interrupted")
         number = e.signal_number if isinstance(e, Stopped) else signal.SIGINT
-        again = command([f"resume={relpath(directory)}"])
+        again = path_command("train.py", "resume", directory)
         name = signal.Signals(number).name
         raise Stopped(number, f"interrupted by {name}; go on with: {again}") from e
     except UserError as e:
@@ -236,8 +234,7 @@ def record_failure(directory: Path, cause: str) -> None:
     """
     status = directory / "status.json"
     with suppress(OSError):
-        seconds = json.loads(status.read_text())["seconds"]
-        seconds += time.time() - status.stat().st_mtime  # since it said "running"
+        seconds = time.monotonic() - _STARTED.get(directory, time.monotonic())
         write_text(status, _status("failed", round(seconds, 1), cause))
     with suppress(OSError), (directory / LOG).open("a") as file:
         file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} ERROR {redacted(cause)}\n")
@@ -319,11 +316,6 @@ def read_status(directory: Path) -> dict[str, Any]:
     return content
 
 
-def quoted(path: Path) -> str:
-    """Return a path as a value on a command line of Hydra."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def _write_config(start: Start) -> None:
     text = yaml.safe_dump(redacted(start.config), sort_keys=False)
     write_text(start.directory / "config.yaml", text)
@@ -350,4 +342,4 @@ def _write_provenance(start: Start, words: list[str], number: int) -> None:
     facts: dict[str, Any] = provenance(words, start.config)
     write_text(starts / f"{number:02d}.json", json.dumps(redacted(facts), indent=2) + "\n")
     if patch := diff():
-        write_redacted(starts / f"{number:02d}.patch", patch)
+        write_text(starts / f"{number:02d}.patch", redacted(patch))

@@ -18,6 +18,7 @@ from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.run.build import build_data, build_guidance, build_sampler
 from ddpm_lightning.run.checkpoint import (
     Run,
+    check_places,
     choose_denoiser,
     find_run,
     load_denoisers,
@@ -147,6 +148,7 @@ def open_data(run: Run, moved: Node) -> ClipData:
     node = {**run.config["data"], **overrides}
     node |= {"frozen": True} if "frozen" in node else {}  # measuring fetches nothing
     check({"data": node})
+    check_places({"data": node}, run.directory, {f"data.{key}" for key in overrides})
     data = build_data(node)
     with user_errors("data"):
         data.load()

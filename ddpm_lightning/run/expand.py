@@ -31,14 +31,14 @@ def expanded(
         return [[_drawn(override, generator) for override in overrides] for _ in range(num_random)]
     grid = [list(_listed(override)) for override in overrides]
     num_jobs = math.prod(map(len, grid))
+    if not num_jobs or (num_jobs > MAX_JOBS and num_random is None):
+        raise UserError(
+            f"this sweep has {num_jobs:,} jobs, none or more than {MAX_JOBS:,}; draw some of them: "
+            "add sweep.num_random=100"
+        )
     if num_random is not None:
         drawn = random.Random(seed).sample(range(num_jobs), min(num_random, num_jobs))
         return [_combination(grid, number) for number in sorted(drawn)]
-    if num_jobs > MAX_JOBS:
-        raise UserError(
-            f"this sweep has {num_jobs:,} jobs, more than {MAX_JOBS:,}; draw some of them: "
-            "add sweep.num_random=100"
-        )
     return [_combination(grid, number) for number in range(num_jobs)]
 
 

@@ -27,6 +27,7 @@ from ddpm_lightning.run.checkpoint import (
 )
 from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.paste import hydra_word, path_command
 
 SUFFIX = ".safetensors"
 _NO_DIGEST = b"0" * 64
@@ -53,10 +54,11 @@ def export(cfg: DictConfig) -> None:
     with user_errors("output"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, [data], len(data))
+    weights = hydra_word("weights", str(config["weights"]))
     print(
         f"{config['weights']} weights of {run.checkpoint}, step {step}: {len(data):,} bytes\n"
         f"  file           {path}\n"
-        f"  sample from it python sample.py checkpoint={path} weights={config['weights']}"
+        f"  sample from it {path_command('sample.py', 'checkpoint', path, weights)}"
     )
 
 
@@ -77,7 +79,7 @@ def load_exported(path: Path) -> tuple[Run, Denoiser, int, str]:
             raise ValueError("its checksum is not that of its content")
         config = json.loads(metadata["config"])
         step, weights = int(metadata["step"]), metadata["weights"]
-    except (OSError, SafetensorError, ValueError, KeyError) as e:
+    except (OSError, SafetensorError, ValueError, KeyError, MemoryError, RecursionError) as e:
         raise UserError(f"{path} is not a file of export.py, or damaged: {e}") from e
     check_stored(config, path)
     run = Run(path.parent, path, config)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -28,13 +29,16 @@ from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.checkpoint import check_resumable
 from ddpm_lightning.run.config import Node, check_with_lightning
-from ddpm_lightning.run.directory import CLIPS, LOG, Start, logged, quoted, recorded, write_text
+from ddpm_lightning.run.directory import CLIPS, LOG, Start, logged, recorded, write_text
 from ddpm_lightning.run.errors import Stopped, user_errors
 from ddpm_lightning.run.memory import Budget
 from ddpm_lightning.run.overview import overview
+from ddpm_lightning.run.paste import hydra_word, path_command
+from ddpm_lightning.run.ranking import ERROR, check_metric
 from ddpm_lightning.run.ranks import Ranks
 from ddpm_lightning.run.secrets import redact_logs, redacted
 from ddpm_lightning.run.slurm import requeued
+from ddpm_lightning.run.words import path_words
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
 from ddpm_lightning.statistics import Statistics
@@ -97,9 +101,14 @@ def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Traine
     Args:
         first_step: at which training is resumed; curves are continued there.
     """
+    options = dict(config["trainer"])
+    if isinstance(options.get("val_check_interval"), float | None):  # a share of an epoch, or one
+        options["check_val_every_n_epoch"] = options.get("check_val_every_n_epoch") or 1
     with user_errors("callbacks"):
         callbacks = list(instantiate(config["callbacks"], _convert_="all").values())
         callbacks.append(SameConfiguration(config))
+    if options.get("enable_progress_bar") is False:
+        callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
     with user_errors("logger"):
         logger = config["logger"]
         nodes = [logger] if "_target_" in logger else logger.values()
@@ -109,7 +118,7 @@ def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Traine
     loggers.append(MetricsTable(run_dir, first_step, flush_logs_every_n_steps=20))
     with user_errors("trainer"):
         trainer: pl.Trainer = instantiate(
-            config["trainer"],
+            options,
             callbacks=callbacks,
             logger=loggers,
             plugins=VerifiedCheckpointIO(),
@@ -137,6 +146,8 @@ def check(run: Run) -> None:
     floor = log_snr_floor(clip.shape)
     with user_errors("model"):
         describe(denoiser.process, clip.shape)
+    monitor = run.start.config["callbacks"].get("checkpoints", {}).get("monitor", ERROR)
+    check_metric(f"callbacks.checkpoints.monitor={monitor}")
     with user_errors("sampler"):
         for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
             samplers: list[Sampler] = []
@@ -192,7 +203,8 @@ def record(run: Run, ranks: Ranks) -> Iterator[None]:
             log.info("resuming from %s, step %d", start.checkpoint, run.first_step)
         # Lightning starts other ranks with the same words: they are to resume from the run
         # directory, whatever has become of conf/ and of the time.
-        sys.argv[1:] = [f"resume={quoted(start.checkpoint or start.directory)}"]
+        place = hydra_word("resume", str(start.checkpoint or start.directory))
+        sys.argv[1:] = [place, *path_words(ranks.job.words)]
         yield
 
 
@@ -274,13 +286,13 @@ def finish(run: Run) -> None:
         curves = save_curves(run_dir / "metrics.csv", run_dir / "curves.png")
         lines.append(f"  loss curves    {curves}")
     if (run_dir / "tensorboard").exists():
-        lines.append("  dashboard      make dashboard, or tensorboard --logdir outputs")
+        lines.append(f"  dashboard      tensorboard --logdir {quote(str(run_dir.parent))}")
     if any(run_dir.glob("wandb/offline-run-*")):
         lines.append(f"  W&B (offline)  wandb sync {quote(str(run_dir))}/wandb/offline-run-*")
     wandb_run: Any = getattr(sys.modules.get("wandb"), "run", None)
     if wandb_run is not None and not wandb_run.offline and wandb_run.url:
         lines.append(f"  W&B            {wandb_run.url}")
-    lines.append(f"  sample again   python sample.py checkpoint={run_dir}")
+    lines.append(f"  sample again   {path_command('sample.py', 'checkpoint', run_dir)}")
     print("\n".join(lines))
 
 

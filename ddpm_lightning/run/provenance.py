@@ -4,7 +4,6 @@ Nothing is read from the environment but its names of devices and ranks: no secr
 """
 
 import platform
-import shlex
 import subprocess
 import sys
 from datetime import datetime
@@ -13,14 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_lightning.run.config import Node
+from ddpm_lightning.run.paste import command
 
 ROOT = Path(__file__).parents[2]
 _PLAIN = ("--no-color", "--no-ext-diff")
-
-
-def command(words: list[str]) -> str:
-    """What a user types to start this again."""
-    return shlex.join(["python", "train.py", *words])
 
 
 def provenance(words: list[str], config: Node) -> dict[str, Any]:
@@ -29,7 +24,7 @@ def provenance(words: list[str], config: Node) -> dict[str, Any]:
     metadata = [found.metadata for found in distributions()]  # .name and .version parse it twice
     return {
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": command(words),
+        "command": command("train.py", *words),
         "seed": config["seed"],
         "data_seed": config["data"].get("seed"),
         "git": revision and {"revision": revision.strip(), "changed": bool(diff())},

@@ -12,10 +12,14 @@ from typing import Any, NamedTuple
 
 from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, LEARNING, OF_SAMPLES
 from ddpm_lightning.plots.curves import BY_LEVEL, read_metrics
+from ddpm_lightning.run.errors import UserError
 
 # Nodes of a configuration that say where a run lies and is shown.
 PLACES = ("logger", "sweep", "run_name", "run_dir", "run_id", "run_group", "outputs_dir")
 ERROR = "val/error"
+
+
+_LOGGED = ("train/", "train_by_log_snr/", "grad_norm/", "val_by_log_snr/", BY_LEVEL)
 
 
 class Metric(NamedTuple):
@@ -33,6 +37,13 @@ METRICS = {
     "val/quality_temporal": Metric(True, OF_SAMPLES),
     "train/clips_per_s": Metric(False, (*EVERYTHING_BUT_DATA, "data")),
 }
+
+
+def check_metric(word: str) -> None:
+    """Raise UserError for KEY=NAME unless a run logs something of this name."""
+    name = word.partition("=")[2]
+    if name not in METRICS and not name.startswith(_LOGGED):
+        raise UserError(f"{word}: no run logs that; choose {', '.join(METRICS)}")
 
 
 class Score(NamedTuple):

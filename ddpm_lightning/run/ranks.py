@@ -27,6 +27,7 @@ from ddpm_lightning.run.config import first_difference
 from ddpm_lightning.run.directory import record_failure
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, print_error
 from ddpm_lightning.run.slurm import continued
+from ddpm_lightning.run.words import path_words
 from ddpm_lightning.training.steps import Steps
 from ddpm_lightning.training.watch import LOOPBACK, FirstRankWatch, OtherRankWatch, Watch
 
@@ -210,7 +211,7 @@ def _joined(job: Job, rank: int) -> Iterator[tuple[Job, Watch]]:
         message = others.receive()
         cfg = job.cfg.copy()
         cfg.ckpt_path = message["resume"]
-        job = job._replace(cfg=cfg, words=[])
+        job = job._replace(cfg=cfg, words=path_words(job.words))
         address, token = (message["host"], message["port"]), message["token"]
     elif _ADDRESS in os.environ:
         port, _, token = os.environ[_ADDRESS].partition(":")

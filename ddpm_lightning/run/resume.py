@@ -8,16 +8,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lightning.run.checkpoint import (
+    check_places,
     check_same_experiment,
     find_directory,
     newest_checkpoint,
     read_config,
+    read_yaml,
 )
 from ddpm_lightning.run.cli import NOT_OF_THE_RUN, Job
 from ddpm_lightning.run.config import check_without_lightning, resolved
@@ -42,15 +43,16 @@ def resumed_start(given: str, job: Job) -> Start:
         cfg.run_dir = str(directory.absolute())  # it may have been moved
         start = Start(directory, cfg, resolved(cfg), choices, checkpoint, is_new=False)
         check_same_experiment(directory, stored, start.config)
+        check_places(start.config, directory, {word.partition("=")[0] for word in job.words})
         return start
 
 
 def _composed(directory: Path) -> tuple[DictConfig, dict[str, str | None]]:
     file = directory / "composed.yaml"
     try:
-        found: dict[str, Any] = yaml.safe_load(file.read_text())
+        found: dict[str, Any] = read_yaml(file)
         cfg, choices = OmegaConf.create(found["config"]), dict(found["choices"])
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as e:
+    except (KeyError, TypeError, ValueError) as e:
         raise UserError(f"{file} is missing or damaged, so {directory} cannot go on: {e}") from e
     assert isinstance(cfg, DictConfig)
     OmegaConf.set_struct(cfg, True)

@@ -91,6 +91,8 @@ def _choose(checkpoint: Path, last: Path) -> None:
                 numbered = last.with_name(STEP.format(read(path)["global_step"]))
                 if not is_whole(numbered):
                     link(path, numbered)
+    if last.is_dir():
+        last.rename(last.with_name(f"{last.name}.folder"))
     if checkpoint.resolve() != last.resolve():
         link(checkpoint, last)
         last.touch()  # the newest run is known by it

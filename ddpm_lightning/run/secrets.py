@@ -37,7 +37,7 @@ def redacted(value: Any) -> Any:
 
 def find_login(unresolved: Any) -> str | None:
     """The key of one that a configuration holds itself, and does not take from the environment."""
-    return next((key for key, text in _texts(unresolved, "") if _LOGIN.search(text)), None)
+    return next((key for key, text in find_leaves(unresolved) if _LOGIN.search(str(text))), None)
 
 
 def redact_logs() -> None:
@@ -74,12 +74,13 @@ def _may_be_secret(value: str) -> bool:
     return len(value) >= _MIN_LENGTH and not value.isdigit() and not is_place
 
 
-def _texts(value: Any, where: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield where, value
-    elif isinstance(value, dict):
+def find_leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what containers hold that is no container, with its key."""
+    if isinstance(value, dict):
         for key, item in value.items():
-            yield from _texts(item, f"{where}.{key}" if where else str(key))
+            yield from find_leaves(item, f"{where}.{key}" if where else str(key))
     elif isinstance(value, list):
         for i, item in enumerate(value):
-            yield from _texts(item, f"{where}[{i}]")
+            yield from find_leaves(item, f"{where}[{i}]")
+    else:
+        yield where, value

@@ -9,6 +9,7 @@ goes on.
 import csv
 import hashlib
 import json
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -20,31 +21,38 @@ from omegaconf import OmegaConf
 
 from ddpm_lightning.data.ingest.lock import ProcessLock
 from ddpm_lightning.plots.sweep_page import Row, as_csv, as_html, as_markdown
+from ddpm_lightning.run.build import build_denoiser
 from ddpm_lightning.run.cli import Job, Sweep
+from ddpm_lightning.run.compose import check_composed
 from ddpm_lightning.run.config import Node
 from ddpm_lightning.run.directory import (
     CLIPS,
     freeze,
     new_start,
-    quoted,
     read_status,
-    write_redacted,
+    record_failure,
     write_text,
 )
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, user_errors
 from ddpm_lightning.run.executors import Executor, Local, Submitit
+from ddpm_lightning.run.paste import hydra_word
 from ddpm_lightning.run.provenance import ROOT
-from ddpm_lightning.run.ranking import Score, obstacles, rank
+from ddpm_lightning.run.ranking import Score, check_metric, obstacles, rank
+from ddpm_lightning.run.secrets import redacted
+from ddpm_lightning.run.words import path_words
+from ddpm_lightning.training.signals import watched_signals
 
+_IN_ORDER = ("starts", "submitted", "done", "completed")  # events of jobs
 _OWN = ("run_id", "run_dir")  # of a start, not of what is to be trained
 
 
 class Planned(NamedTuple):
-    """A job in its directory. words: those in which it differs from others."""
+    """A job in its directory. words: those in which it differs.   paths: those that give paths."""
 
     number: int
     directory: Path
     words: list[str]
+    paths: list[str]
 
     @property
     def is_finished(self) -> bool:
@@ -52,7 +60,8 @@ class Planned(NamedTuple):
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, str(ROOT / "train.py"), f"resume={quoted(self.directory)}"]
+        words = hydra_word("resume", str(self.directory)), *self.paths
+        return [sys.executable, str(ROOT / "train.py"), *words]
 
 
 def run_sweep(sweep: Sweep) -> None:
@@ -60,6 +69,7 @@ def run_sweep(sweep: Sweep) -> None:
 
     Raises RunFailed if a job failed, Stopped at SIGINT and SIGTERM, after the jobs have ended.
     """
+    check_jobs(sweep)
     outputs = Path(sweep.jobs[0].cfg.outputs_dir)
     directory = (outputs / "sweeps" / _name(sweep)).absolute()
     with user_errors("the sweep's directory"):
@@ -76,6 +86,21 @@ def run_sweep(sweep: Sweep) -> None:
             f"{len(failed)} of {len(rows)} jobs failed: {', '.join(map(str, failed))}; the same "
             "command tries them again"
         )
+
+
+def check_jobs(sweep: Sweep) -> None:
+    """Raise UserError for a mistake of any job, before one is written; denoisers are built, too."""
+    check_metric(f"sweep.metric={sweep.options['metric']}")
+    built: set[str] = set()
+    for number, job in enumerate(sweep.jobs):
+        try:
+            config = new_start(job).config
+            check_composed(config)
+            if (model := json.dumps(config["model"])) not in built:
+                build_denoiser(config["model"])
+                built.add(model)
+        except UserError as e:
+            raise UserError(f"job {number} ({' '.join(_own(job, sweep))}): {e}") from e
 
 
 def _name(sweep: Sweep) -> str:
@@ -112,7 +137,7 @@ def _planned(number: int, job: Job, sweep_directory: Path, sweep: Sweep) -> Plan
                 f"{directory} was begun with another {', '.join(changed)}; conf/ has changed "
                 "since. Delete the sweep's directory to begin again"
             )
-    return Planned(number, directory, _own(job, sweep))
+    return Planned(number, directory, _own(job, sweep), path_words(job.words))
 
 
 def _run(planned: list[Planned], options: Node, directory: Path) -> None:
@@ -128,16 +153,21 @@ def _run(planned: list[Planned], options: Node, directory: Path) -> None:
         executor.stop()
         raise Stopped(number, "the sweep was interrupted; the same command goes on with it")
 
-    def report(i: int, event: str) -> None:
-        print(f"[{left[i].number}] {' '.join(left[i].words) or 'job'}: {event}", flush=True)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in watched_signals()}
     try:
-        executor.run([(job.command, job.directory / "console.log") for job in left], report)
+        commands = [(job.command, job.directory / "console.log") for job in left]
+        executor.run(commands, lambda i, event: report_event(left[i], event))
     finally:
         executor.join()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def report_event(job: Planned, event: str) -> None:
+    """Print what has become of a job; one whose process ended before the run began has failed."""
+    print(f"[{job.number}] {' '.join(job.words) or 'job'}: {event}", flush=True)
+    if not event.startswith(_IN_ORDER) and read_status(job.directory)["status"] == "waiting":
+        record_failure(job.directory, f"{event} before it began")
 
 
 def _row(job: Planned, score: Score | None, is_best: bool, directory: Path) -> Row:
@@ -176,13 +206,13 @@ def _report(planned: list[Planned], directory: Path, sweep: Sweep) -> list[Row]:
         for i, (job, score) in enumerate(zip(planned, scores, strict=True))
     ]
     table = as_markdown(rows, metric, note)
-    write_redacted(directory / "sweep.md", table)
-    write_redacted(directory / "sweep.csv", as_csv(rows, metric))
+    write_text(directory / "sweep.md", redacted(table))
+    write_text(directory / "sweep.csv", redacted(as_csv(rows, metric)))
     curves = [
         name for name in dict.fromkeys(["train/loss", metric]) if not obstacles(name, configs)
     ]
-    page = as_html(rows, metric, note, curves, directory, " ".join(sweep.words))
-    write_redacted(directory / "sweep.html", page)
+    page = as_html(rows, metric, note, curves, directory, shlex.join(sweep.words))
+    write_text(directory / "sweep.html", redacted(page))
     print(f"\n{table}\n  page           {directory / 'sweep.html'}")
     finished = [directory / row.path for row in rows if row.status == "finished"]
     if finished and all(row.value is None for row in rows):

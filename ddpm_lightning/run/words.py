@@ -1,7 +1,10 @@
 """The words of a command line: what is wrong with them, and what is near in conf/."""
 
 import math
+import os
 import re
+import shlex
+from contextlib import suppress
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
@@ -9,36 +12,32 @@ from typing import NoReturn
 
 import yaml
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.types import RangeSweep
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from ddpm_lightning.run.config import PATHS
 from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.paste import hydra_word, read
 
 OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
 
 CONF = Path(__file__).parents[2] / "conf"
 OPTIONAL_GROUPS = ("experiment", "debug")  # null means none of them
+_TEXTS = {
+    *PATHS,
+    "run_name",
+    "run_id",
+    "run_group",
+    "name",
+    "project",
+    "device",
+}  # keys, last parts
 _FLAGS = (  # of Hydra
     *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package"),
     *("-r", "--run", "-m", "--multirun", "-sc", "--shell-completion", "-cp", "--config-path"),
     *("-cn", "--config-name", "-cd", "--config-dir", "--experimental-rerun", "-i", "--info"),
 )
-_REMOVED = {  # keys of any command, and of one, and what they are now
-    "": {
-        "model.data_std": "measured on the training clips",
-        "model.denoiser.data_std": "measured on the training clips",
-        "model.process": "model.denoiser.process",
-        "network.outputs": "network.out_channels, a number of channels of its own",
-    },
-    "evaluate": {
-        "num_draws": "measure.trained_loss.num_draws",
-        "num_clips": "measure.bits.num_clips, with measure=bits",
-        "likelihood": "measure=bits; likelihood@measure.bits.bound=pair takes another bound",
-        "likelihood/solver": "likelihood/solver@measure.bits.flow.solver, with measure=bits",
-        "likelihood/probe": "likelihood/probe@measure.bits.flow.probe, with measure=bits",
-        "data.batch_size": "batch_size",
-    },
-}
 _NO_NEWS = ("full_key:", "object_type=", "Config search path:", "provider=")  # of Hydra's messages
 _USUAL_FLAGS = "flags are -m, --help, --cfg job, --info"
 
@@ -49,25 +48,27 @@ def refuse_mistakes(config_name: str, words: list[str]) -> None:
     parser = get_args_parser()
     parser.error = _refuse_flags  # type: ignore[method-assign]
     _refuse_blanks(parser.parse_args(words).overrides)
-    _refuse_removed(config_name, words)
+    _refuse_unquoted(words)
     _refuse_null_groups(words)
     if not any(word.startswith("-") for word in words):  # --config-dir brings groups of its own
         _refuse_unknown_keys(config_name, words)
 
 
+def with_home(word: str) -> str:
+    """Return KEY=~/.. with the home directory in the place of ~, which shells leave there."""
+    key, _, value = word.partition("=")
+    is_home = value.startswith("~") and "," not in value
+    return hydra_word(key, os.path.expanduser(value)) if is_home else word
+
+
+def path_words(words: list[str]) -> list[str]:
+    """Return those that give paths: what resumes their run has to be given them, too."""
+    return [word for word in words if word.partition("=")[0].rpartition(".")[2] in PATHS]
+
+
 def root_of(word: str) -> str:
     """Return the first part of the key."""
     return re.split(r"[./@=]", word.lstrip("+~"))[0]
-
-
-def _refuse_removed(config_name: str, words: list[str]) -> None:
-    """Raise UserError for a key that has another name now."""
-    removed = _REMOVED[""] | _REMOVED.get(config_name, {})
-    for word in words:
-        key = word.lstrip("+~").partition("=")[0]
-        for old, new in removed.items():
-            if key == old or key.startswith(f"{old}."):
-                raise UserError(f"{word}: {old} is now {new}")
 
 
 def _refuse_null_groups(words: list[str]) -> None:
@@ -102,8 +103,36 @@ def _refuse_flags(message: str) -> NoReturn:
 def _refuse_blanks(overrides: list[str]) -> None:
     """Raise UserError for KEY VALUE, and KEY = VALUE."""
     for word in overrides:
-        if "=" not in word and not word.startswith("~"):
+        _, is_given, value = word.partition("=")
+        if not is_given and not word.startswith("~"):
             raise UserError(f"{word} has no value: give KEY=VALUE, in one word")
+        if is_given and not value:
+            raise UserError(
+                f"{word} is empty; is a variable of the shell not set? {word}null is none, "
+                f"'{word}\"\"' an empty text"
+            )
+
+
+def _refuse_unquoted(words: list[str]) -> None:
+    """Raise UserError, with the word that Hydra reads, for a text that it does not read as one."""
+    for word in words:
+        key, _, value = word.partition("=")
+        if word.startswith("-") or not value or value == "???":
+            continue
+        is_text = key.lstrip("+").rpartition(".")[2] in _TEXTS
+        if not is_text and re.fullmatch(r"[\w./,:+-]*", value, re.ASCII):
+            continue
+        found = read(word)
+        if isinstance(found, HydraException):
+            reason = "Hydra does not read it"
+        elif is_text and isinstance(found, int | float | bool | dict):
+            reason = f"Hydra reads {found}, which is no text"
+        elif isinstance(found, RangeSweep) and not list(found.range()):
+            raise UserError(f"{word} has no values, so there would be no job")
+        else:
+            continue
+        with suppress(StopIteration):
+            raise UserError(f"{word}: {reason}; quote it: {shlex.quote(hydra_word(key, value))}")
 
 
 def _refuse_unknown_keys(config_name: str, words: list[str]) -> None:

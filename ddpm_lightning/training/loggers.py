@@ -6,6 +6,7 @@ GIFs are animated there: W&B and TensorBoard receive the file's own bytes.
 
 import csv
 import logging
+import os
 import struct
 import sys
 from collections.abc import Iterator, Mapping
@@ -36,17 +37,21 @@ class WandbRun(WandbLogger):
     warning logs the cause.
 
     Args:
-        mode: online sends what is logged at once, offline keeps it for `wandb sync`.
+        mode: online sends what is logged at once, offline keeps it for `wandb sync`; None: what
+            WANDB_MODE says, or offline.
         settings: of wandb.Settings.
-        options: of WandbLogger and wandb.init.
+        options: of WandbLogger and wandb.init; project None: what WANDB_PROJECT says.
     """
 
     def __init__(
         self,
-        mode: Literal["online", "offline", "disabled"] = "offline",
+        mode: Literal["online", "offline", "disabled"] | None = None,
         settings: Mapping[str, Any] = _SETTINGS,
         **options: Any,
     ) -> None:
+        project = options.get("project") or os.environ.get("WANDB_PROJECT") or "ddpm_lightning"
+        options["project"] = project
+        mode = mode or os.environ.get("WANDB_MODE") or "offline"  # type: ignore[assignment]
         super().__init__(mode=mode, settings={**settings, "finish_timeout_raises": True}, **options)
         del self._wandb_init["anonymous"]  # W&B warns of it, whatever it is
 

@@ -39,8 +39,11 @@ def stopped_by_signals(message: str) -> Iterator[None]:
 
 
 def watched_signals() -> list[signal.Signals]:
-    """SIGINT, SIGTERM, and SIGUSR1 in a SLURM job, which gets it before its time is up."""
+    """SIGINT, SIGTERM, and SIGUSR1 in a SLURM job, which gets it before its time is up. SIGHUP of a
+    terminal that closes, and SIGXCPU of a limit, unless they are ignored, as nohup makes them.
+    """
     also = [signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else []
+    also += [n for n in (signal.SIGHUP, signal.SIGXCPU) if signal.getsignal(n) != signal.SIG_IGN]
     return [signal.SIGINT, signal.SIGTERM, *also]
 
 

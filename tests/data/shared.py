@@ -44,7 +44,8 @@ def gif_bytes(
     background: int = 0,
 ) -> bytes:
     """A GIF from parts: images are dicts of indices (h, w) and left, top, disposal, transparent,
-    delay_cs. The LZW data clear the table before every pixel, so they need no compressor."""
+    delay_cs; size, palette, interlaced and data where they are not those of the indices. The LZW
+    data clear the table before every pixel, so they need no compressor."""
     palette = bytes(range(0, 240, 20)) if palette is None else palette  # 4 colours
     out = [header, struct.pack("<HHBBB", *canvas, 0x81 if palette else 0, background, 0), palette]
     for image in images:
@@ -55,8 +56,12 @@ def gif_bytes(
             delay_cs = image.get("delay_cs", 10)
             control = struct.pack("<BBBBHBB", 0x21, 0xF9, 4, flags, delay_cs, transparent or 0, 0)
             out.append(control)
-        place = (image.get("left", 0), image.get("top", 0), *indices.shape[::-1])
-        out += [struct.pack("<BHHHHB", 0x2C, *place, 0), _lzw(indices.astype(int).ravel().tolist())]
+        size = image.get("size", indices.shape[::-1])
+        place = (image.get("left", 0), image.get("top", 0), *size)
+        own = image.get("palette", b"")  # of 4 colours
+        flags = (0x81 if own else 0) | image.get("interlaced", 0) << 6
+        pixels = _lzw(indices.astype(int).ravel().tolist())
+        out += [struct.pack("<BHHHHB", 0x2C, *place, flags), own, image.get("data", pixels)]
     return b"".join(out) + end
 
 

@@ -53,6 +53,18 @@ def state(store: ClipStore) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder_of(store).iterdir()}
 
 
+def test_what_is_odd_about_a_gif_that_is_taken_is_counted(folder: Path) -> None:
+    data = noise_gif(7)
+    (folder / "a.gif").write_bytes(data[:-1])
+    (folder / "b.gif").write_bytes(data[:-1] + b"junk")
+    (folder / "c.gif").write_bytes(noise_gif(8)[:-1])
+    (folder / "d.gif").write_bytes(noise_gif(9)[:-3])
+    summary = build_in(folder).summary()
+    assert "6 clips" in summary
+    assert "skipped 1: 1 truncated" in summary
+    assert "taken all the same 3: 2 no_trailer, 1 extra_bytes" in summary
+
+
 def test_a_store_holds_every_clip_exactly(folder: Path) -> None:
     calls = []
     store = build_in(folder, progress=lambda done, total: calls.append((done, total)))
@@ -210,7 +222,7 @@ def test_a_delay_beyond_what_a_clip_may_hold_is_skipped(folder: Path) -> None:
 
 def test_no_usable_gif_is_one_line_with_the_counts(tmp_path: Path) -> None:
     (tmp_path / "a.gif").touch()
-    (tmp_path / "b.gif").write_bytes(noise_gif(0)[:-1])
+    (tmp_path / "b.gif").write_bytes(noise_gif(0)[:-2])
     cache = tmp_path / "cache"
     with pytest.raises(ValueError, match=r"no usable GIF in .*: 2 files, 1 not_a_gif, 1 truncated"):
         build(GifFolder(tmp_path), RECIPE, cache)

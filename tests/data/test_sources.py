@@ -1,5 +1,6 @@
 """Sources: the folder of GIFs and the moving digits."""
 
+import errno
 import os
 from multiprocessing import get_context
 from pathlib import Path
@@ -55,6 +56,57 @@ def test_unreadable_files_are_gif_errors(tmp_path: Path) -> None:
             source.read(key)
         assert caught.value.cause == "unreadable"
     assert source.fingerprint() == GifFolder(tmp_path).fingerprint()
+
+
+def test_links_are_followed_each_folder_and_file_once(tmp_path: Path) -> None:
+    """Links to a folder, to its parent, to files in and out of it, and one to the first link."""
+    pool, top = tmp_path / "pool", tmp_path / "top"
+    for name in ("pool/a.gif", "pool/deep/b.gif", "top/c.gif", "one.gif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    (top / "linked").symlink_to(pool)
+    (top / "linked_again").symlink_to(top / "linked")
+    (pool / "deep" / "loop").symlink_to(pool)
+    (top / "loop").symlink_to(top)
+    (top / "a_link_to_c.gif").symlink_to(top / "c.gif")
+    (top / "one_a.gif").symlink_to(tmp_path / "one.gif")
+    (top / "one_b.gif").symlink_to(tmp_path / "one.gif")
+    source = GifFolder(top)
+    assert source.keys() == ["c.gif", "linked/a.gif", "linked/deep/b.gif", "one_a.gif"]
+    assert source.read("linked/deep/b.gif") == b"pool/deep/b.gif"
+    (tmp_path / "way").symlink_to(top)
+    assert GifFolder(tmp_path / "way").keys() == source.keys()
+
+
+def test_a_folder_that_cannot_be_read_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may read any: so os.walk is told of one that it may not."""
+    for name in ("a/x.gif", "b/y.gif"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if str(path).endswith("/b"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    source = GifFolder(tmp_path)
+    assert source.keys() == ["a/x.gif", "b"]
+    with pytest.raises(GifError, match="unreadable"):
+        source.read("b")
+
+
+@pytest.mark.parametrize("size", [32 * 2**20 + 1, 2**32, 40 * 2**30])
+def test_a_file_is_bounded_before_it_is_read(size: int, tmp_path: Path) -> None:
+    """Sparse: it takes no room on the disk."""
+    with (tmp_path / "a.gif").open("wb") as file:
+        file.truncate(size)
+    with pytest.raises(GifError, match=f"has {size:,} bytes, at most 33,554,432") as caught:
+        GifFolder(tmp_path).read("a.gif")
+    assert caught.value.cause == "too_large"
 
 
 def test_folder_fingerprint_sees_names_sizes_and_times(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from benchmarks.corruptions import CORRUPTIONS, Corruption
 from ddpm_lightning.data.decode import Recipe, decode
 from ddpm_lightning.data.sources.moving_digits import MovingDigits
-from ddpm_lightning.evaluation.corruptions import CORRUPTIONS, Corruption
 from ddpm_lightning.evaluation.distances import Scale, floor, polynomial_mmd
 from ddpm_lightning.evaluation.features.pixels import Pixels
 from tests.evaluation.features.shared import noise_clips

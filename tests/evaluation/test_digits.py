@@ -6,9 +6,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Generator, Tensor
 
+from benchmarks.corruptions import cut, jitter, shuffle
 from ddpm_lightning.data.decode import Recipe, decode
 from ddpm_lightning.data.sources.moving_digits import MovingDigits
-from ddpm_lightning.evaluation.corruptions import cut, jitter, shuffle
 from ddpm_lightning.evaluation.digits import agreement, bounce_error, read_as, speed_deviation
 
 FPS = 10.0

@@ -46,7 +46,8 @@ def test_max_beta_bounds_every_beta(name: str) -> None:
 @every_noise
 @pytest.mark.parametrize("num_steps", [0, -3])
 def test_a_chain_without_steps_is_refused_in_one_line(name: str, num_steps: int) -> None:
-    with pytest.raises(ValueError, match=f"num_steps must be at least 1, got {num_steps}") as error:
+    message = f"num_steps must be at least 1, at most 20000, got {num_steps}"
+    with pytest.raises(ValueError, match=message) as error:
         build("noise", name, num_steps=num_steps)
     assert "\n" not in str(error.value)
 

@@ -17,7 +17,12 @@ pytestmark = pytest.mark.slow  # all of them
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "logger"), [(signal.SIGINT, 130, "csv"), (signal.SIGTERM, 143, "wandb")]
+    ("number", "code", "logger"),
+    [
+        (signal.SIGINT, 130, "csv"),
+        (signal.SIGTERM, 143, "wandb"),
+        pytest.param(signal.SIGHUP, 129, "csv", marks=pytest.mark.long),
+    ],
 )
 def test_a_signal_saves_the_last_step_and_says_how_to_go_on(
     number: signal.Signals, code: int, logger: str, tmp_path: Path

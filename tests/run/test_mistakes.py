@@ -93,7 +93,7 @@ MISTAKES = {
     ),
     "wrong type in a list": (["network.width_multipliers=[1,x]"], ["width_multipliers"]),
     "broken override": (["model=[median"], ["[median"]),
-    "no steps": (["noise.num_steps=0"], ["num_steps must be at least 1, got 0"]),
+    "no steps": (["noise.num_steps=0"], ["num_steps must be at least 1", "got 0"]),
     "half a step": (["noise.num_steps=1.5"], ["noise.num_steps=1.5", "integer"]),
     "no path": (["data=gif_folder", "data.path=???"], ["data.path must be given"]),
     "missing folder": (["data.path=nowhere"], ["nowhere", "does not exist"]),
@@ -134,14 +134,6 @@ MISTAKES = {
     "an output without a use": (
         ["network.out_channels=2"],
         ["model: this loss needs 1 output channels", "got 2; set network.out_channels=1"],
-    ),
-    "an option that has another name now": (
-        ["network.outputs=2"],
-        ["network.outputs=2: network.outputs is now network.out_channels"],
-    ),
-    "an option that has another place now": (
-        ["model.data_std=0.3"],
-        ["model.data_std=0.3: model.data_std is now measured on the training clips"],
     ),
     "a variance that is not learned": (
         ["sampler=ancestral", "sampler.variance=null"],
@@ -213,6 +205,32 @@ MISTAKES = {
     "a misspelt precision": (
         ["trainer.precision=bf61"],
         ["trainer.precision='bf61'", "bf16-mixed"],
+    ),
+    "a rate without end": (["optimizer.lr=inf"], ["optimizer.lr=inf", "give a finite number"]),
+    "a rate that is none": (["optimizer.lr=nan"], ["optimizer.lr=nan", "give a finite number"]),
+    "an offset without end": (["noise.offset=inf"], ["offset=inf", "finite"]),
+    "more steps than tables can have": (
+        ["noise.num_steps=100000000"],
+        ["num_steps must be at least 1, at most 20000, got 100000000"],
+    ),
+    "more steps in a schedule inside": (
+        ["noise=matched", "noise.process.schedule.num_steps=30000"],
+        ["num_steps must be at least 1, at most 20000"],
+    ),
+    "frames longer than a GIF shows": (["data.fps=0.001"], ["fps must be at least 0.0015"]),
+    "a value that nobody logs": (
+        ["callbacks.checkpoints.monitor=val/nope"],
+        ["callbacks.checkpoints.monitor=val/nope", "no run logs that; choose val/error"],
+    ),
+    "a monitor of another case": (
+        ["callbacks.checkpoints.monitor=Val/loss"],
+        ["monitor=Val/loss", "no run logs that"],
+    ),
+    "a directory that is a number": (["run_dir=2024"], ["Hydra reads 2024", 'run_dir="2024"']),
+    "a path without a value": (["data.path="], ["data.path= is empty"]),
+    "a network of other channels": (
+        ["network.channels=3"],
+        ["model: clips have 1 channels, not 3: network.channels=1"],
     ),
     "a decline longer than the run": (["model.cooldown=2"], ["model.cooldown=2", "equal to 1"]),
     "no samples": (

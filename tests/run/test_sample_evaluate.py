@@ -221,7 +221,7 @@ def test_a_run_of_an_earlier_version_is_refused(call: Call, trained: Path) -> No
         ("train", "resume"),
     ):
         result = call(command, f"{key}={trained}")
-        assert_user_error(result, "config.yaml was written by an earlier version")
+        assert_user_error(result, "config.yaml is not the configuration", "an earlier version")
         assert len(result.err.splitlines()) == 1
 
 

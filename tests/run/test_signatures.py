@@ -14,7 +14,7 @@ def test_keywords_that_are_handed_on_are_known() -> None:
     wandb = signature("ddpm_lightning.training.loggers.WandbRun")
     assert {"settings", "project", "tags"} <= set(wandb.hints)
     assert not wandb.is_open
-    assert wandb.hints["mode"] == typing.Literal["online", "offline", "disabled"]
+    assert wandb.hints["mode"] == typing.Literal["online", "offline", "disabled"] | None
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from ddpm_lightning.plots.sweep_page import Row, as_html, as_markdown
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.executors import Local, Process, visible_devices
 from ddpm_lightning.run.expand import expanded
+from ddpm_lightning.run.sweep import Planned, report_event
 from ddpm_lightning.run.threads import num_cores
 from tests.commands import (
     TINY,
@@ -84,6 +85,14 @@ def test_endless_sweeps_are_refused() -> None:
         (["-m", "optimizer.lr=interval(0,1)"], ["sweep.num_random"]),
         (["-m", "seed=0,1", "hydra/launcher=joblib"], ["see sweep.executor"]),
         (["sweep.num_random=3"], ["sweep.num_random=3 is about sweeps; add -m"]),
+        (["-m", "seed=0,[]"], ["job 1 (seed=[]): seed=[] is not allowed"]),
+        (["-m", "noise.num_steps=20,0"], ["job 1 (noise.num_steps=0): noise: num_steps must be"]),
+        (["-m", "data.fps=10,0.001"], ["job 1 (data.fps=0.001): data: fps must be at least"]),
+        (["-m", "trainer.precision=32,8"], ["job 1 (trainer.precision=8)", "'bf16-mixed'"]),
+        (["-m", "optimizer.lr=1e-3,inf"], ["job 1 (optimizer.lr=inf)", "give a finite number"]),
+        (["-m", "seed=0,1", "sweep.metric=val/nope"], ["sweep.metric=val/nope", "val/error"]),
+        (["-m", "seed=range(0,0)"], ["seed=range(0,0) has no values"]),
+        (["-m", "noise=glob(nope*)"], ["this sweep has 0 jobs"]),
     ],
 )
 def test_mistakes_are_found_before_the_first_job(
@@ -91,6 +100,25 @@ def test_mistakes_are_found_before_the_first_job(
 ) -> None:
     assert_user_error(call("train", *given), *expected)
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    "event", ["killed by signal 9", "ended with exit code 1", "cancelled", "out_of_memory"]
+)
+def test_a_job_that_has_ended_before_it_began_has_failed_of_that(
+    event: str, tmp_path: Path
+) -> None:
+    status = tmp_path / "status.json"
+    status.write_text('{"status": "waiting", "seconds": 0, "error": null}')
+    job = Planned(3, tmp_path, ["seed=3"], [])
+    for in_order in ("submitted as 4711", "starts"):
+        report_event(job, in_order)
+        assert json.loads(status.read_text())["status"] == "waiting"
+    report_event(job, event)
+    told = json.loads(status.read_text())
+    assert (told["status"], told["error"]) == ("failed", f"{event} before it began")
+    report_event(job, "killed by signal 15")  # the first cause stays
+    assert json.loads(status.read_text()) == told
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

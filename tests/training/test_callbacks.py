@@ -3,10 +3,13 @@ alone.
 """
 
 import copy
+import csv
 import math
 import time
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
@@ -18,16 +21,22 @@ from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.data.loader import ClipLoader
 from ddpm_lightning.data.order import InOrder, Sample
 from ddpm_lightning.denoiser import Denoiser
-from ddpm_lightning.evaluation.losses import bin_names
+from ddpm_lightning.evaluation.losses import bin_names, bin_of
+from ddpm_lightning.files.checkpoints import by_step, read
 from ddpm_lightning.networks.flops import forward_flops
 from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.objectives.velocity import VelocityObjective
 from ddpm_lightning.processes.standard import StandardProcess
+from ddpm_lightning.times.uniform_t import UniformTime
 from ddpm_lightning.training.callbacks import throughput
+from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
 from ddpm_lightning.training.callbacks.ema import EMA, distance
 from ddpm_lightning.training.callbacks.loss_bins import LossBins
+from ddpm_lightning.training.callbacks.numerics import NonFinite, refuse_non_finite
 from ddpm_lightning.training.callbacks.throughput import Throughput, gradient_norms, peak_memory
+from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
+from ddpm_lightning.training.loggers import MetricsTable
 from ddpm_lightning.training.module import StandardDiffusion
 from tests.problems import build
 
@@ -83,13 +92,10 @@ def fit(model: pl.LightningModule, seconds: float = 0.0, **settings: object) -> 
     callbacks = settings.pop("callbacks")
     trainer = pl.Trainer(
         callbacks=callbacks,  # type: ignore[arg-type]
-        logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         accelerator="cpu",
-        log_every_n_steps=4,
-        **settings,  # type: ignore[arg-type]
+        **{"enable_checkpointing": False, "logger": False, "log_every_n_steps": 4, **settings},  # type: ignore[arg-type]
     )
     trainer.fit(model, ClipLoader(SlowClips(seconds), InOrder(NUM_CLIPS, batch_size=2)))
     return trainer
@@ -231,6 +237,93 @@ def test_the_training_loss_is_told_by_log_snr(accumulated: int, times: str) -> N
             expected[f"train_by_log_snr/{name}"] = sum(inside) / len(inside)
     assert len(expected) > 1
     assert logged == pytest.approx(expected, rel=1e-6)  # float32
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_a_bin_without_samples_is_left_out_of_a_row(every: int, tmp_path: Path) -> None:
+    """Each row holds the bins of the samples since the row before it, and no other."""
+
+    class Keep(pl.Callback):
+        def __init__(self) -> None:
+            self.bins: list[set[str]] = []
+
+        def on_train_batch_end(
+            self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object
+        ) -> None:
+            assert isinstance(pl_module, StandardDiffusion)
+            names = [bin_names()[i] for i in bin_of(pl_module.trained.log_snr.float())]
+            self.bins.append({f"train_by_log_snr/{name}" for name in names})
+
+    keep, table = Keep(), MetricsTable(tmp_path, 0, 1)
+    settings: dict[str, Any] = {"max_steps": 12, "log_every_n_steps": every, "logger": table}
+    model = module()
+    model.times = UniformTime(stratified=False)
+    fit(model, callbacks=[keep, LossBins()], **settings)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    found = [
+        {name for name, value in row.items() if "by_log_snr" in name and value} for row in rows
+    ]
+    windows = [keep.bins[start : start + every] for start in range(0, 12, every)]
+    assert found == [set.union(*window) for window in windows]
+    assert every > 1 or len({tuple(sorted(names)) for names in found}) > 1
+
+
+@pytest.mark.parametrize(
+    ("first", "others", "refused"),
+    [
+        ("raw", [], "raw"),
+        ("short", ["ema"], "ema"),
+        ("ema", ["raw"], "raw"),
+        ("0.1", [], "0.1"),
+        ("ema", ["last/best"], "last/best"),
+    ],
+)
+def test_averages_have_names_of_their_own(first: str, others: list[str], refused: str) -> None:
+    with pytest.raises(ValueError, match=f"cannot be called {refused}: weights=raw, weights=ema"):
+        EMA(dict.fromkeys([first, *others], ConstantDecay(0.9)), "")
+    EMA(dict.fromkeys(["short", "long"], ConstantDecay(0.9)), "")
+    EMA(dict.fromkeys(["ema", "long_2"], ConstantDecay(0.9)), "")
+
+
+class SpoilWeight(pl.Callback):
+    """Sets a weight after step 3: of the raw ones, or of the average."""
+
+    def __init__(self, value: float, average: bool) -> None:
+        self.value, self.average = value, average
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object
+    ) -> None:
+        assert isinstance(pl_module, StandardDiffusion)
+        denoiser = pl_module.ema_denoiser if self.average else pl_module.denoiser
+        if trainer.global_step == 3 and denoiser is not None:
+            next(iter(denoiser.parameters())).view(-1)[0] = self.value
+
+
+@pytest.mark.parametrize(
+    ("value", "average"), [(torch.nan, False), (torch.inf, False), (-torch.inf, True)]
+)
+def test_weights_that_are_not_finite_are_not_saved(
+    value: float, average: bool, tmp_path: Path
+) -> None:
+    callbacks = [
+        EMA({"ema": ConstantDecay(0.9)}, ""),
+        SpoilWeight(value, average),
+        Checkpoints(str(tmp_path), 1, None, 10, "val/loss"),
+    ]
+    plugins = VerifiedCheckpointIO()
+    with pytest.raises(NonFinite, match="not finite after step 3, saved weights are from before"):
+        fit(module(), callbacks=callbacks, max_steps=4, plugins=plugins, enable_checkpointing=True)
+    assert [path.name[-6:-5] for path in by_step(tmp_path)] == ["2", "1"]
+    state = read(tmp_path / "last.ckpt")["state_dict"]
+    assert all(weight.isfinite().all() for weight in state.values())
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e30, 3e38])
+def test_large_weights_are_finite(size: float) -> None:
+    """Their squares are not, in float32."""
+    refuse_non_finite([torch.full((9,), size), torch.zeros(0), torch.zeros(3).bfloat16()], 1)
 
 
 def test_a_loss_that_is_not_finite_leaves_the_others_of_its_bin() -> None:

@@ -301,3 +301,38 @@ def test_a_step_that_is_in_the_checkpoint_is_in_the_table_once(
 def test_time_alone_saves_too(folder: Path, tmp_path: Path) -> None:
     fit(folder, tmp_path, every_n_steps=1000, minutes=1e-9)
     assert len(by_step(tmp_path)) == NUM_STEPS
+
+
+def table(out: Path, first_step: int = 0) -> dict[str, Any]:
+    """Settings of runs whose rows are compared: one batch is validated on, to be quick."""
+    logger = MetricsTable(out, first_step, 1)
+    every = {"log_every_n_steps": 1, "every_n_steps": 100, "limit_val_batches": 2}
+    return {"logger": logger, "num_steps": 16, **every}
+
+
+@pytest.fixture(scope="module")
+def rows(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The table of a run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("rows")
+    fit(folder, out, **table(out))
+    return read_metrics(out / "metrics.csv")
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        {"stop_in_step": 5},
+        {"stop_in_step": 6},  # after which there is a validation
+        {"stop_in_validation": 6},
+        {"stop_in_step": 15},  # at an epoch's end, too
+        {"stop_in_validation": 15},
+    ],
+)
+def test_rows_of_a_run_that_was_stopped_are_those_of_one_that_was_not(
+    stop: dict[str, Any], folder: Path, rows: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(Stopped):
+        fit(folder, tmp_path, **stop, **table(tmp_path))
+    fit(folder, tmp_path, tmp_path / "last.ckpt", **table(tmp_path, next(iter(stop.values()))))
+    assert read_metrics(tmp_path / "metrics.csv") == rows
+    assert rows["val/loss"][0] == [2, 5, 8, 11, 14]

@@ -1,10 +1,10 @@
 """Which addresses a list of URLs from strangers may reach: those of the public Internet only.
 
-Everything else - this machine, its network, the cloud's metadata service - is refused, also when it
-hides inside IPv6 (mapped, 6to4, NAT64). The ranges are IANA's special-purpose registries, written
-out because what Python's ipaddress calls global differs from one patch release to the next.
-Names are not known here: an address is checked where the socket to it is opened, so nothing can
-change between the check and the connection.
+Everything else - this machine, its network, a cloud's metadata service and its platform - is
+refused, also when it hides inside IPv6 (mapped, 6to4, NAT64). The ranges are IANA's special-purpose
+registries, written out because what Python's ipaddress calls global differs from one patch release
+to the next. Names are not known here: an address is checked where the socket to it is opened, so
+nothing can change between the check and the connection.
 """
 
 import errno
@@ -21,6 +21,7 @@ _REFUSED: list[tuple[IPv4Network | IPv6Network, str]] = [
         ("10.0.0.0/8", "private"),
         ("100.64.0.0/10", "carrier-grade NAT"),
         ("127.0.0.0/8", "loopback"),
+        ("168.63.129.16/32", "a cloud's platform"),  # Azure's, at a public address
         ("169.254.0.0/16", "link-local"),
         ("172.16.0.0/12", "private"),
         ("192.0.0.0/24", "reserved"),

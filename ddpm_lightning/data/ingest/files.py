@@ -1,28 +1,40 @@
 """Whole small files by address: a local path, or whatever fsspec can open.
 
 An address with :// (file://, memory://, https://, s3://) goes through fsspec, which the extra
-`tgif` installs; a plain path needs nothing.
+`tgif` installs; a plain path needs nothing. What gzip, bzip2 or xz has packed is unpacked.
 """
 
+import bz2
+import gzip
+import lzma
 from importlib import import_module
-from typing import Any, BinaryIO
+from io import BytesIO
+from typing import Any
 
 _MAX_BYTES = 2**30
 _CHUNK_BYTES = 2**20
+_UNPACK: dict[bytes, Any] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}  # by first bytes
+_ARCHIVES = {b"PK\3\4": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7z"}
 _TGIF_EXTRA = "pip install ddpm_lightning[tgif]"
 
 
 def read_file(address: str) -> bytes:
-    """The bytes at an address, all of them.
+    """The bytes at an address, all of them, unpacked.
 
     Raises ValueError, in one line, when there is no such file, when it cannot be read to its end,
-    when it exceeds 1 GiB, and when a package is missing.
+    when it exceeds 1 GiB, packed or not, when it is an archive, and when a package is missing.
     """
     remote = "://" in address
     opener = optional_module("fsspec", address, _TGIF_EXTRA).open if remote else open
     try:
         with opener(address, "rb") as file:
             data = _read(file)
+        for unpack in [unpack for magic, unpack in _UNPACK.items() if data.startswith(magic)]:
+            data = _read(unpack(BytesIO(data)))
     except ImportError as error:  # fsspec is here, what it needs for this address is not
         raise ValueError(f"{address} cannot be opened: {one_line(error)}; {_TGIF_EXTRA}") from error
     except Exception as error:  # each of fsspec's file systems raises its own kinds
@@ -32,6 +44,8 @@ def read_file(address: str) -> bytes:
         raise ValueError(f"{address} cannot be read: {one_line(why)}") from error
     if len(data) > _MAX_BYTES:
         raise ValueError(f"{address} has more than {_MAX_BYTES:,} bytes; split it")
+    for kind in [kind for magic, kind in _ARCHIVES.items() if data.startswith(magic)]:
+        raise ValueError(f"{address} is a {kind} archive; unpack it first")
     return data
 
 
@@ -43,7 +57,7 @@ def optional_module(name: str, address: str, install: str) -> Any:
         raise ValueError(f"{address} needs the package {name}; {install}") from error
 
 
-def _read(file: BinaryIO) -> bytes:
+def _read(file: Any) -> bytes:
     chunks = []
     size = 0
     while size <= _MAX_BYTES and (chunk := file.read(_CHUNK_BYTES)):  # may return less than asked

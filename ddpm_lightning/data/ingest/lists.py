@@ -116,6 +116,8 @@ def _basename(url: str) -> str:
 def _read(address: str) -> tuple[dict[str, dict[str, None]], ListReport]:
     """Sentences by URL, both in order and without repetition."""
     name = urlsplit(address).path if "://" in address else address
+    for packed in (".gz", ".bz2", ".xz"):
+        name = name.removesuffix(packed)
     captions, report = _collect(read_rows(read_file(address), name), address)
     if not captions:
         raise ValueError(f"no URL in {report.describe()}; give lines that start with http(s)://")

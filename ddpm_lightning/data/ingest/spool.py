@@ -27,6 +27,7 @@ class Spooled(NamedTuple):
     width: int  # of the GIF
     height: int
     gif_fps: float
+    note: str
 
 
 class Spool:
@@ -46,6 +47,7 @@ class Spool:
             "width": decoded.width,
             "height": decoded.height,
             "gif_fps": decoded.fps,
+            "note": decoded.note,
         }
         path = self._path(url)
         temporary = path.with_name(f".{path.name}")

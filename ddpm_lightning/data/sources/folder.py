@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from ddpm_lightning.data.gif_blocks import GifError
+from ddpm_lightning.data.gif_blocks import DEFAULT_LIMITS, GifError
 from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.sources.captions import read_captions
 
@@ -15,7 +15,7 @@ class GifFolder(Source):
     """Every file below path whose name ends in .gif, in any case.
 
     Keys are paths relative to the folder, with forward slashes. The files are listed once, here.
-    Links to files are read; links to folders are not entered, so a loop of links does no harm.
+    Links are followed, each folder and file once. A folder that cannot be read is a key, too.
     A file captions.tsv in the folder has captions, see data.sources.captions.
     Raises ValueError if path is missing, is no folder, holds no .gif file, or captions of none.
     """
@@ -30,14 +30,10 @@ class GifFolder(Source):
             raise ValueError(
                 f"data.path={path} is not a folder; give a folder that holds .gif files"
             )
-        self._keys = sorted(
-            (Path(folder) / name).relative_to(self.path).as_posix()
-            for folder, _, names in os.walk(self.path)
-            for name in names
-            if name.lower().endswith(".gif")
-        )
-        if not self._keys:
+        found, unread = _walk(self.path)
+        if not found:
             raise ValueError(f"data.path={path} holds no .gif file; put some in, at any depth")
+        self._keys = sorted(file.relative_to(self.path).as_posix() for file in found + unread)
         self._captions = read_captions(self.path, self._keys)
 
     def keys(self) -> list[str]:
@@ -46,9 +42,15 @@ class GifFolder(Source):
     def read(self, key: str) -> bytes:
         path = self.path / key
         try:
-            if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait forever
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait forever
                 raise GifError("unreadable", f"{path} is not a regular file")
-            return path.read_bytes()
+            if status.st_size > (most := DEFAULT_LIMITS.max_bytes):
+                raise GifError(
+                    "too_large", f"{path} has {status.st_size:,} bytes, at most {most:,}"
+                )
+            with path.open("rb") as file:
+                return file.read(most + 1)  # it may have grown since
         except OSError as error:
             raise GifError("unreadable", f"{path}: {error.strerror}") from error
 
@@ -77,3 +79,25 @@ class GifFolder(Source):
 
     def describe(self) -> str:
         return str(self.path)
+
+
+def _walk(top: Path) -> tuple[list[Path], list[Path]]:
+    """Return the .gif files below a folder, each once, and the folders that cannot be read."""
+    unread: list[Path] = []
+    seen, files = {os.path.realpath(top)}, dict[str, Path]()
+    walk = os.walk(top, onerror=lambda e: unread.append(Path(e.filename)), followlinks=True)
+    for folder, below, names in walk:
+        for name in sorted(below):
+            real = os.path.realpath(os.path.join(folder, name))
+            if real in seen:
+                below.remove(name)
+            seen.add(real)
+        below.sort()
+        own = os.path.realpath(folder)
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            is_link = os.path.islink(path)
+            target = os.path.realpath(path) if is_link else os.path.join(own, name)
+            if name.lower().endswith(".gif") and not (is_link and target in files):
+                files[target] = Path(path)
+    return list(files.values()), unread

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from pydantic import PositiveFloat, PositiveInt
 
 from ddpm_lightning.files import checkpoints as files
+from ddpm_lightning.training.callbacks.numerics import refuse_non_finite
 from ddpm_lightning.training.callbacks.throughput import is_logging_step
 from ddpm_lightning.training.loggers import log_once
 from ddpm_lightning.training.signals import SignalWatch, Stopped
@@ -26,7 +27,7 @@ class Checkpoints(Checkpoint):
 
     Args:
         directory: for them.
-        every_n_steps: of the optimizer.
+        every_n_steps: of the optimizer; null for after each validation.
         every_n_minutes: as well; null for never.
         keep: how many of the newest stay; with two, one can be damaged.
         monitor: the logged value that is least at the best.
@@ -35,7 +36,7 @@ class Checkpoints(Checkpoint):
     def __init__(
         self,
         directory: str,
-        every_n_steps: PositiveInt,
+        every_n_steps: PositiveInt | None = None,
         every_n_minutes: PositiveFloat | None = 30,
         keep: PositiveInt = 2,
         monitor: str = "val/error",
@@ -85,12 +86,8 @@ class Checkpoints(Checkpoint):
         self._last_step = step
         is_late = self._has_waited_long()
         self._is_stopping, is_late = _agreed(trainer, self.is_asked_to_stop, is_late)
-        self._is_due = (
-            is_late
-            or self._is_stopping
-            or step % self.every_n_steps == 0
-            or step == trainer.max_steps
-        )
+        is_regular = (every := self.every_n_steps) is not None and step % every == 0
+        self._is_due = is_late or self._is_stopping or is_regular or step == trainer.max_steps
         if not self._is_due:
             return
         self._owes_validation = validation_follows(trainer)
@@ -127,7 +124,8 @@ class Checkpoints(Checkpoint):
         is_best = bool(trainer.strategy.broadcast(score < self._best))
         if is_best:
             self._best, self._best_step = score, trainer.global_step
-        if self._is_due or is_best:
+        is_between = not trainer.fit_loop.epoch_loop._should_accumulate()  # optimizer steps
+        if self._is_due or is_best or (self.every_n_steps is None and is_between):
             self._save(trainer, is_best)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -146,11 +144,15 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint[_UNLOGGED] = self._unlogged
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+        loops = checkpoint["loops"]["fit_loop"]
+        progress, trained = (loops[f"epoch_loop.{of}batch_progress"] for of in ("val_loop.", ""))
         total = progress["total"]
         if self._owes_validation:  # Lightning does it again from its start, if that has begun
             total |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             progress["current"] |= {"ready": 0, "started": 0, "processed": 0, "completed": 0}
+            # A batch that is not completed yet, Lightning counts both when it resumes and after it.
+            is_counted_twice = trained["total"]["completed"] < trained["total"]["processed"]
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= is_counted_twice
         else:  # one that was repeated is complete, too
             total |= dict.fromkeys(("ready", "started", "processed"), total["completed"])
 
@@ -168,6 +170,7 @@ class Checkpoints(Checkpoint):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         last = self.directory / files.LAST
+        refuse_non_finite(trainer.lightning_module.parameters(), trainer.global_step)
         trainer.save_checkpoint(last, weights_only=False)
         if trainer.is_global_zero:
             files.link(last, last.with_name(files.STEP.format(trainer.global_step)))

@@ -178,13 +178,14 @@ class Diagnosis(pl.Callback):
 def intervals(trainer: pl.Trainer) -> dict[str, tuple[float, str]]:
     """Return how often each work is done, in steps, and by which option."""
     often: dict[str, tuple[float, str]] = {}
+    batches = trainer.val_check_batch or math.inf  # none where it goes by the clock
+    steps = batches / trainer.accumulate_grad_batches
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, SampleGrid):
             often["samples"] = (callback.every_n_steps, "callbacks.samples.every_n_steps")
         if isinstance(callback, Checkpoints):
-            often["checkpoints"] = (callback.every_n_steps, "callbacks.checkpoints.every_n_steps")
-    batches = trainer.val_check_batch or math.inf  # none where it goes by the clock
-    steps = batches / trainer.accumulate_grad_batches
+            every = callback.every_n_steps or steps
+            often["checkpoints"] = (every, "callbacks.checkpoints.every_n_steps")
     often["validation"] = (steps, "trainer.val_check_interval")
     return often
 

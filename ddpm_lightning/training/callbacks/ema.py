@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ddpm_lightning.averages import Decay, PowerDecay
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.files import checkpoints
+from ddpm_lightning.training.callbacks.numerics import refuse_non_finite
 from ddpm_lightning.training.callbacks.throughput import is_logging_step
 from ddpm_lightning.training.module import DiffusionModule
 
@@ -24,7 +25,7 @@ class EMA(pl.Callback):
     """Averages weights after every optimizer step, and logs how far the first is from the raw ones.
 
     Args:
-        averages: how much each keeps at a step, by name; the first is the one that is used.
+        averages: how much each keeps at a step, by name; the first is the one used, weights=ema.
         directory: for snapshots.
         snapshot_every_n_steps: when those under a power law are also written, so that others can be
             rebuilt from them; null for never.
@@ -36,6 +37,10 @@ class EMA(pl.Callback):
         directory: str,
         snapshot_every_n_steps: PositiveInt | None = None,
     ) -> None:
+        for i, name in enumerate(averages):
+            if not name.isidentifier() or name == "raw" or (name == "ema" and i):
+                others = "weights=raw, weights=ema (the first one) and numbers mean others"
+                raise ValueError(f"an average cannot be called {name}: {others}; choose a word")
         self.averages = averages
         self.directory = Path(directory)
         self.snapshot_every_n_steps = snapshot_every_n_steps
@@ -114,6 +119,7 @@ class EMA(pl.Callback):
         first = next(iter(self.averages))
         weights = {first: floats(average)} | self._others
         averages = {n: {"gamma": g, "weights": weights[n]} for n, g in windows.items()}
+        refuse_non_finite(floats(average).values(), step)
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / checkpoints.STEP.format(step)
         checkpoints.write({"step": step, "averages": averages}, path)

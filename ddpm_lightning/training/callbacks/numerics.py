@@ -2,18 +2,30 @@
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from pydantic import PositiveInt
+from torch import Tensor
 from torch.optim import Optimizer
 
 from ddpm_lightning.training.module import DiffusionModule, Trained
 
 
 class NonFinite(RuntimeError):  # noqa: N818 - one more way for a run to fail
-    """Too many steps in a row were skipped; str() names the first and the file of their samples."""
+    """Too many steps in a row were skipped, or weights are not finite; str() says where to look."""
+
+
+def refuse_non_finite(weights: Iterable[Tensor], step: int) -> None:
+    """Raise NonFinite unless all weights are finite: one reduction, and a wait for the device."""
+    norms = torch._foreach_norm([w for w in weights if w.numel()], ord=torch.inf)
+    if not torch.stack([norm.float() for norm in norms]).isfinite().all():
+        raise NonFinite(
+            f"weights not finite after step {step}, saved weights are from before; lower the rate"
+        )
 
 
 class NumericsGuard(pl.Callback):
@@ -49,15 +61,17 @@ class NumericsGuard(pl.Callback):
     ) -> None:
         assert isinstance(pl_module, DiffusionModule)
         trained, self._trained = self._trained, []
-        if trainer.scaler is not None or bool(pl_module.gradient_norm().isfinite()):
+        is_finite = trainer.scaler is not None or bool(pl_module.gradient_norm().isfinite())
+        self._num_skipped += not is_finite
+        if self._num_skipped:
+            pl_module.log("train/skipped_steps", float(self._num_skipped))
+        if is_finite:
             self._in_a_row = 0
             return
         for parameter in pl_module.parameters():
             parameter.grad = None  # which optimizers pass over
-        self._num_skipped += 1
         self._in_a_row += 1
         self._write(trainer, pl_module, trained)
-        pl_module.log("train/skipped_steps", float(self._num_skipped))
         if self._in_a_row == self.max_in_a_row:
             first = trainer.global_step - self._in_a_row + 1
             raise NonFinite(

@@ -1,5 +1,6 @@
 """One progress bar for the whole run: loss, clips/s, data-wait share and the time that is left."""
 
+import os
 import sys
 from typing import Any
 
@@ -43,7 +44,7 @@ class RunProgress(ProgressBar):
             mininterval=0.2 if interactive else self.seconds_between_lines,
             bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
             "[{elapsed} elapsed, {remaining} left]{postfix}",
-            disable=not self._enabled or trainer.global_rank > 0,
+            disable=not self._enabled or trainer.global_rank > 0 or "TQDM_DISABLE" in os.environ,
         )
 
     def on_train_batch_end(

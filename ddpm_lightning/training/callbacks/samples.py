@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from ddpm_lightning.conditions.columns import columns_of, in_columns
@@ -29,6 +29,9 @@ from ddpm_lightning.training.loggers import log_picture
 from ddpm_lightning.training.module import DiffusionModule
 
 log = logging.getLogger(__name__)
+
+
+FileName = Annotated[str, Field(pattern=r"^[\w-]+$")]
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
@@ -65,7 +68,7 @@ class SampleGrid(pl.Callback):
         first_step: int = 50,
         every_n_steps: PositiveInt = 1000,
         seed: int = 0,
-        compare: dict[str, Sampler] | None = None,
+        compare: dict[FileName, Sampler] | None = None,
         compare_every_n_steps: PositiveInt | None = None,
         guidance: Guidance = GUIDANCE,
     ) -> None:

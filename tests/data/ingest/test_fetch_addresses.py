@@ -26,6 +26,17 @@ RANGES = {
     "::1/128": "loopback",
     "fc00::/7": "private",
     "fe80::/10": "link-local",
+    "168.63.129.16/32": "a cloud's platform",
+    "100.100.100.200/32": "carrier-grade NAT",  # metadata of clouds, as the following
+    "192.0.0.192/32": "reserved",
+    "fd00:ec2::254/128": "private",
+    "fd20:ce::254/128": "private",
+    "::ffff:168.63.129.16/128": "a cloud's platform",
+    "64:ff9b::a83f:8110/128": "a cloud's platform",
+    "2002:a83f:8110::/48": "a cloud's platform",
+    "2002:a9fe:a9fe::/48": "link-local",
+    "::a9fe:a9fe/128": "reserved",
+    "64:ff9b:1::a9fe:a9fe/128": "reserved",
     "ff00::/8": "multicast",
     "2001::/32": "reserved",
     "64:ff9b:1::/48": "reserved",
@@ -40,6 +51,7 @@ PUBLIC = [
     "126.255.255.255",
 ]
 PUBLIC += ["128.0.0.0", "169.253.255.255", "172.15.255.255", "172.32.0.0", "192.167.255.255"]
+PUBLIC += ["168.63.129.15", "168.63.129.17"]
 PUBLIC += ["192.169.0.0", "198.17.255.255", "198.20.0.0", "223.255.255.255", "2606:4700::1111"]
 
 

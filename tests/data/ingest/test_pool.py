@@ -57,7 +57,7 @@ def huge_gif(num_images: int = 2) -> bytes:
 
 
 def test_a_pool_decodes_like_a_call() -> None:
-    gifs = [noise_gif(seed, num_frames=3 + seed) for seed in range(8)] + [GIF[:-1], b""]
+    gifs = [noise_gif(seed, num_frames=3 + seed) for seed in range(8)] + [GIF[:-2], b""]
 
     async def steps(pool: DecodePool) -> Any:
         return await asyncio.gather(*map(pool.decode, gifs))

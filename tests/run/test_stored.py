@@ -1,0 +1,242 @@
+"""Runs as disks and strangers leave them: files that cannot be read, hostile YAML and pickles,
+weights that are not finite, places outside.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from ddpm_lightning.files import checkpoints as files
+from ddpm_lightning.run.checkpoint import check_places, read_yaml
+from ddpm_lightning.run.errors import UserError
+from tests.commands import Call, assert_user_error
+
+LEVELS = 30
+
+
+def nested_aliases() -> str:
+    """Each level names the one before it nine times: 9^30 leaves."""
+    lines = ["a0: &a0 [x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, LEVELS)]
+    return "\n".join(lines)
+
+
+HOSTILE = {
+    "nested aliases": nested_aliases(),
+    "an alias of itself": "a: &a [*a]",
+    "merged maps": "a: &a {x: 1}\nb: &b {<<: [*a, *a]}\nc: {<<: [*b, *b]}",
+    "deep lists": "[" * 10_000,
+    "deep maps": "".join(f"{' ' * i}a:\n" for i in range(60)),
+    "too much": f"a: {'x' * 2**20}",
+    "no YAML": "a: [1, 2",
+    "an object": "a: !!python/object/apply:os.system [true]",
+    "no text": "a: \x00",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_yaml_of_strangers_is_bounded(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(HOSTILE[name])
+    with pytest.raises(UserError, match=r"config\.yaml is not readable YAML") as caught:
+        read_yaml(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_and_a_binary_file_are_not_yaml(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "binary").write_bytes(bytes(range(256)))
+    for name in ("folder", "binary", "absent"):
+        with pytest.raises(UserError, match=f"{name} is not readable YAML"):
+            read_yaml(tmp_path / name)
+
+
+def saved(folder: Path, steps: list[int]) -> None:
+    for step in steps:
+        path = folder / files.STEP.format(step)
+        files.write({"global_step": step, "state_dict": {}}, path)
+        files.link(path, folder / files.LAST)
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def make_loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def cut(path: Path) -> None:
+    path.unlink()
+    path.write_bytes(b"PK")
+
+
+def lose_checksum(path: Path) -> None:
+    sidecar = path.with_name(f"{path.name}.sha256")
+    sidecar.unlink()
+    sidecar.mkdir()
+
+
+@pytest.mark.parametrize("damage", [make_folder, make_loop, cut, lose_checksum])
+def test_the_newest_whole_checkpoint_is_taken(
+    damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    saved(tmp_path, [2, 4])
+    damage(tmp_path / files.LAST)
+    found = files.newest_valid(tmp_path)
+    assert found == tmp_path / files.STEP.format(4)
+    damage(tmp_path / files.STEP.format(4))
+    found = files.newest_valid(tmp_path)
+    assert found == tmp_path / files.STEP.format(2)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
+def test_a_disk_that_fails_hides_one_file_alone(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path, [2])
+    read_bytes = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path.name == files.LAST:
+            raise error
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert files.newest_valid(tmp_path) == tmp_path / files.STEP.format(2)
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, ("touch hacked",)
+
+
+@pytest.mark.parametrize("inside", [Hostile(), {"a": Hostile()}, [torch.nn.Linear(1, 1)]])
+def test_a_hostile_pickle_is_refused_without_advice_to_load_it(
+    inside: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.ckpt"
+    for protocol in (None, 0):
+        if protocol is None:
+            torch.save(inside, path)
+        else:
+            path.write_bytes(pickle.dumps(inside, protocol))
+        data = path.read_bytes()
+        files._write_digests(path, [hashlib.sha256(data).hexdigest()])
+        with pytest.raises(files.DamagedCheckpoint, match="which could run code") as caught:
+            files.read(path)
+        assert "weights_only" not in str(caught.value)
+    assert not (tmp_path / "hacked").exists()
+
+
+def spoil(run: Path, value: float) -> None:
+    """Make one weight of every checkpoint NaN or infinite, in raw and averaged weights."""
+    for path in (run / "checkpoints").glob("*.ckpt"):
+        checkpoint = files.read(path)
+        for name in ("denoiser.network", "ema_denoiser.network"):
+            key = next(key for key in checkpoint["state_dict"] if key.startswith(name))
+            checkpoint["state_dict"][key].view(-1)[0] = value
+        files.write(checkpoint, path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_weights_that_are_not_finite_are_told(value: float, call: Call, trained: Path) -> None:
+    spoil(trained, value)
+    for command, words in (
+        ("sample", ["checkpoint=last", "num_samples=1"]),
+        ("sample", ["checkpoint=last", "weights=raw", "num_samples=1"]),
+        ("export", ["checkpoint=last"]),
+        ("evaluate", ["checkpoint=last"]),
+        ("train", ["resume=last"]),
+    ):
+        assert_user_error(call(command, *words), "weights that are not finite")
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_a_folder_took_the_place_of_its_last_checkpoint(
+    call: Call, trained: Path
+) -> None:
+    make_folder(trained / "checkpoints" / "last.ckpt")
+    result = call("train", "resume=" + str(trained), "trainer.max_steps=6")
+    assert result.code == 0, result.err
+    assert files.read(trained / "checkpoints" / "last.ckpt")["global_step"] == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["config.yaml", "composed.yaml"])
+def test_aliases_in_a_run_are_refused(name: str, call: Call, trained: Path) -> None:
+    path = trained / name
+    path.write_text(path.read_text() + nested_aliases())
+    assert_user_error(call("train", f"resume={trained}"), f"{name} is not readable YAML")
+    if name == "config.yaml":
+        assert_user_error(call("sample", f"checkpoint={trained}"), "is not readable YAML")
+
+
+OUTSIDE = {
+    "callbacks.samples.directory": "/tmp/evil",
+    "callbacks.numerics.path": "/tmp/evil.jsonl",
+    "callbacks.checkpoints.directory": "../evil",
+    "logger.csv.save_dir": "/tmp/evil",
+    "trainer.default_root_dir": "/tmp/evil",
+    "data.cache_path": "/tmp/evil",
+    "data.path": "/tmp/evil",
+}
+
+
+@pytest.mark.parametrize("key", OUTSIDE)
+def test_a_stranger_s_run_writes_nowhere_else(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "outputs" / "run"
+    config: dict[str, Any] = {
+        "callbacks": {"samples": {"directory": str(run / "samples")}},
+        "data": {"source": {"_target_": "MovingDigits"}, "path": "data/digits"},
+    }
+    check_places(config, run, ())
+    root, _, name = key.rpartition(".")
+    node = config
+    for part in root.split("."):
+        node = node.setdefault(part, {})
+    node[name] = OUTSIDE[key]
+    with pytest.raises(UserError, match="lies outside outputs/run and data/"):
+        check_places(config, run, ())
+    check_places(config, run, {key})
+    node[name] = "data/elsewhere" if root == "data" else str(run / "elsewhere")
+    check_places(config, run, ())
+
+
+def test_a_cache_that_is_there_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = {"data": {"cache_path": "../cache", "path": "/gifs", "source": {"_target_": "Folder"}}}
+    (tmp_path / ".." / "cache" / "1").mkdir(parents=True)
+    with pytest.raises(UserError, match="add data"):
+        check_places(config, tmp_path / "run", ())
+    (tmp_path / ".." / "cache" / "1" / "manifest.json").touch()  # or one deeper, of a list's part
+    check_places(config, tmp_path / "run", ())
+
+
+@pytest.mark.slow
+def test_a_stranger_s_run_is_refused_by_resume_and_evaluate(call: Call, trained: Path) -> None:
+    evil = trained.parents[1] / "evil"
+    for name in ("config.yaml", "composed.yaml"):
+        stored = yaml.safe_load((trained / name).read_text())
+        stored.get("config", stored)["data"]["cache_path"] = str(evil)
+        (trained / name).write_text(yaml.safe_dump(stored))
+    assert_user_error(call("train", f"resume={trained}"), "lies outside", f"data.cache_path={evil}")
+    assert_user_error(call("evaluate", f"checkpoint={trained}"), "lies outside")
+    assert not evil.exists()
+    status = json.loads((trained / "status.json").read_text())
+    assert status["status"] == "finished"
