@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ddpm_lightning.data.augmentation import NO_AUGMENTATION, Augmentation
 from ddpm_lightning.data.dataset import ClipDataset
 from ddpm_lightning.data.loader import ClipLoader
 from ddpm_lightning.data.order import ShuffledOrder
@@ -52,11 +53,12 @@ def write_store(folder: Path) -> None:
     finish(folder)
 
 
-def our_loader(folder: Path, **options: Any) -> ClipLoader:
-    num_workers = options.pop("num_workers", 0)
+def our_loader(
+    folder: Path, augmentation: Augmentation = NO_AUGMENTATION, num_workers: int = 0
+) -> ClipLoader:
     store = ClipStore(folder)
-    windows = Windows(SHAPE[0], random=True, fps_jitter=options.pop("fps_jitter", 0.0))
-    dataset = ClipDataset(store, range(len(store)), windows, **options)
+    windows = Windows(SHAPE[0], random=True)
+    dataset = ClipDataset(store, range(len(store)), windows, augmentation=augmentation)
     return ClipLoader(dataset, ShuffledOrder(dataset.shards(), BATCH_SIZE, seed=0), num_workers)
 
 
@@ -145,7 +147,7 @@ def measure(folder: Path) -> None:
     first = clips_per_second(our_loader(ours))
     loaders: dict[str, Callable[[], Iterable[Any]]] = {
         "ours": lambda: our_loader(ours),
-        "ours, flip and jitter": lambda: our_loader(ours, flip=True, fps_jitter=0.2),
+        "ours, flip and jitter": lambda: our_loader(ours, Augmentation(flip=True, fps_jitter=0.2)),
         "ours, 2 workers": lambda: our_loader(ours, num_workers=2),
     }
     peers = {
