@@ -75,12 +75,12 @@ class KnownFrames(Known):
     ) -> None:
         super().__init__(estimator, clip, mask, level)
         self.noisy = level.diffuse(clip, noise)
-        self.given = mask[:, 0, :, 0, 0].cpu()  # (B or 1, F)
+        self.is_known = mask[:, 0, :, 0, 0].cpu()  # (B or 1, F)
 
     def estimate_at(self, x: Tensor, level: Level) -> Estimate:
         of_frames = Level(
             *(
-                torch.where(self.given, known, each.reshape(-1, 1)).expand(len(x), -1)
+                torch.where(self.is_known, known, each.reshape(-1, 1)).expand(len(x), -1)
                 for known, each in zip(self.level, level, strict=True)
             )
         )

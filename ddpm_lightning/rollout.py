@@ -98,8 +98,8 @@ def roll_out(
     times = times[first_step(plan.strength, len(times) - 1) :]
     start = Point.at(process, times[0])
     for positions in plan.chunks():
-        clip, given = clips[:, :, positions].to(device), mask[positions].to(device)
-        bent = make_known(estimator, clip, given[None, None], draw()) if given.any() else None
+        clip, here = clips[:, :, positions].to(device), mask[positions].to(device)
+        bent = make_known(estimator, clip, here[None, None], draw()) if here.any() else None
         if plan.strength < 1:
             x = sampler.diffuse(clip, start, process, draw)
         else:

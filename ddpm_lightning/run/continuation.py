@@ -112,7 +112,7 @@ def continuation_of(
     mask = torch.zeros(num_frames, 1, 1, dtype=torch.bool)
     lines: list[str] = []
     if config["init"]:
-        clip, mask = _given(config, form, num_frames, lines)
+        clip, mask = _read_init(config, form, num_frames, lines)
     plan = Plan(
         statistics.standardise(clip[None].to(statistics.mean.device)).cpu(),
         mask,
@@ -172,7 +172,7 @@ def _check_together(config: Node) -> None:
                 raise UserError(f"invert=true leads back a whole clip; leave {key} away")
 
 
-def _given(
+def _read_init(
     config: Node, form: ClipFormat, num_frames: int, lines: list[str]
 ) -> tuple[Tensor, Tensor]:
     """Return the clip (N, H, W, C) of num_frames, and what of it is known."""

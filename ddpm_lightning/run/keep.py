@@ -9,18 +9,18 @@ than the clip counts as cut to the clip's length.
 from ddpm_lightning.run.errors import UserError
 
 
-def kept_frames(keep: str | None, num_given: int, num_frames: int, name: str) -> dict[int, int]:
+def kept_frames(keep: str | None, gif_length: int, num_frames: int, name: str) -> dict[int, int]:
     """Return the GIF's frame by the place in the clip where it stands, in order.
 
     Args:
         keep: as above; None is as many frames as there are.
-        num_given: frames of the GIF.   num_frames: of the clip.   name: of the GIF.
+        gif_length: frames of the GIF.   num_frames: of the clip.   name: of the GIF.
     Raises:
         UserError: for a word that is none of these, a place beyond the clip and a frame beyond the
             GIF.
     """
-    num_given = min(num_given, num_frames)
-    places = list(range(num_given)) if keep is None else _places(str(keep))
+    gif_length = min(gif_length, num_frames)
+    places = list(range(gif_length)) if keep is None else _places(str(keep))
     kept = {}
     for place in places:
         if not -num_frames <= place < num_frames:
@@ -29,12 +29,12 @@ def kept_frames(keep: str | None, num_given: int, num_frames: int, name: str) ->
                 f"{num_frames - 1}, and {place} is none of them; keep others, or add frames="
                 f"{place + 1 if place >= 0 else -place}"
             )
-        if not -num_given <= place < num_given:
+        if not -gif_length <= place < gif_length:
             raise UserError(
-                f"keep={keep}: {name} has {num_given} frames at the run's frame rate, {-num_given} "
-                f"to {num_given - 1}, and {place} is none of them; keep fewer"
+                f"keep={keep}: {name} has {gif_length} frames at the run's frame rate, "
+                f"{-gif_length} to {gif_length - 1}, and {place} is none of them; keep fewer"
             )
-        kept[place % num_frames] = place % num_given
+        kept[place % num_frames] = place % gif_length
     return dict(sorted(kept.items()))
 
 

@@ -70,14 +70,14 @@ class FrameTimes(TimeSampling):
         own = self.times(process, of_frames.flatten(), floor).view_as(of_frames)
         t = torch.where((kind >= 1 - self.independent)[:, None], own, t)
 
-        given = _context(count, is_block < 0.5, of_frames)
-        given &= ((kind >= self.alike) & (kind < 1 - self.independent))[:, None]
+        in_context = _context(count, is_block < 0.5, of_frames)
+        in_context &= ((kind >= self.alike) & (kind < 1 - self.independent))[:, None]
         low, high = CONTEXT_LOG_SNR
         clean = Level.at(low + (high - low) * log_snr[:, None])
         level = Level(
-            *(torch.where(given, a, b) for a, b in zip(clean, process.level(t), strict=True))
+            *(torch.where(in_context, a, b) for a, b in zip(clean, process.level(t), strict=True))
         )
-        return Levels(torch.where(given, 0, t), level, ~given)
+        return Levels(torch.where(in_context, 0, t), level, ~in_context)
 
 
 def _context(count: Tensor, is_block: Tensor, of_frames: Tensor) -> Tensor:
@@ -88,8 +88,8 @@ def _context(count: Tensor, is_block: Tensor, of_frames: Tensor) -> Tensor:
         of_frames: (B, F) draws of where.
     """
     num_frames = of_frames.shape[1]
-    num_given = 1 + (count * (num_frames - 1)).floor()[:, None]
+    num_context = 1 + (count * (num_frames - 1)).floor()[:, None]
     start = (of_frames[:, :1] * num_frames).floor()
-    in_block = (torch.arange(num_frames) - start) % num_frames < num_given
-    at_random = of_frames.argsort(1).argsort(1) < num_given
+    in_block = (torch.arange(num_frames) - start) % num_frames < num_context
+    at_random = of_frames.argsort(1).argsort(1) < num_context
     return torch.where(is_block[:, None], in_block, at_random) & (num_frames > 1)

@@ -24,7 +24,13 @@ class Spread(torch.nn.Module):
         return output
 
 
-@pytest.mark.parametrize("name", options("network"))
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "unet3d_tiny" else pytest.param(name, marks=pytest.mark.long)
+        for name in options("network")
+    ],
+)
 def test_equal_levels_give_what_one_level_gives(name: str) -> None:
     """To the bit in single operators; by blocks products of other sizes round otherwise."""
     model, x = preset(name), clips(height=16, width=32)

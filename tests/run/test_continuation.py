@@ -1,6 +1,7 @@
 """sample.py init=my.gif: what is kept stands to the byte, and mistakes are one line."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,16 @@ from torchvision.io import write_png
 
 from ddpm_lightning.data.clip import ClipFormat
 from ddpm_lightning.data.gif import decode, encode
-from ddpm_lightning.run.continuation import read_gif
+from ddpm_lightning.run.continuation import (
+    KEYS,
+    check_invertible,
+    continuation_of,
+    read_gif,
+)
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.keep import kept_frames
 from ddpm_lightning.run.mask import read_mask
+from ddpm_lightning.statistics import Statistics
 from tests.commands import Call, assert_user_error
 
 FORM = ClipFormat(8, 8, 4, fps=10, channels=1)
@@ -49,10 +56,13 @@ def sampled(folder: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_by_frame", [True, False])
 @pytest.mark.parametrize(
-    ("keep", "places", "sources"),
-    [("0:2", [0, 1], [0, 1]), ("[0,-1]", [0, 3], [0, 3]), ("0,-1", [0, 3], [0, 3])],
+    ("keep", "places", "sources", "is_by_frame"),
+    [
+        ("0,-1", [0, 3], [0, 3], True),
+        pytest.param("0:2", [0, 1], [0, 1], False, marks=pytest.mark.long),
+        pytest.param("[0,-1]", [0, 3], [0, 3], False, marks=pytest.mark.long),
+    ],
 )
 def test_kept_frames_stand(
     call: Call,
@@ -113,43 +123,65 @@ def test_long_clips_loops_masks_and_changes(call: Call, trained: Path, tmp_path:
 
 
 @pytest.mark.slow
+def test_a_mistake_is_one_line_and_leaves_no_folder(call: Call, trained: Path) -> None:
+    result = call("sample", f"checkpoint={trained}", "keep=0:2", *FEW)
+    assert_user_error(result, "keep=0:2 needs a GIF to start from; add init=my.gif")
+    assert len(result.err.strip().splitlines()) == 1
+    assert not Path("out").exists()
+
+
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("given", "message"),
     [
-        (["init=my.gif", "keep=0:5"], "the clip has 4 frames, -4 to 3, and 4 is none of them"),
-        (["init=short.gif", "keep=0:3"], "short.gif has 2 frames"),
-        (["init=my.gif", "keep=first"], "keep=first names no frames; keep=0:4 are the first four"),
-        (["init=my.gif"], "gives all 4 frames, so there is nothing to sample"),
-        (["init=my.gif", "mask=odd.png"], "is 20 x 20 pixels, and must be 8 x 8 (clips) or 16 x"),
-        (["init=my.gif", "mask=none.png"], "No such file"),
-        (["init=my.gif", "mask=my.gif.txt"], "is no PNG or JPEG"),
-        (["init=none.gif"], "No such file"),
-        (["init=my.gif.txt", "keep=0"], "cannot be used: not_a_gif"),
-        (["keep=0:2"], "keep=0:2 needs a GIF to start from; add init=my.gif"),
-        (["init=my.gif", "strength=1.5"], "strength must lie in (0, 1], got 1.5"),
-        (["init=my.gif", "invert=true"], "add sampler=ddim"),
-        (["init=my.gif", "invert=true", "sampler=ddim", "frames=8"], "leave frames away"),
-        (["loop=true", "frames=4"], "a loop of 4 frames has to be more than the 4"),
-        (["init=my.gif", "keep=0", "known_log_snr=40"], "known_log_snr must lie in 4 to 12"),
-        (["frames=0"], "frames"),
+        (
+            {"init": "my.gif", "keep": "0:5"},
+            "the clip has 4 frames, -4 to 3, and 4 is none of them",
+        ),
+        ({"init": "short.gif", "keep": "0:3"}, "short.gif has 2 frames"),
+        ({"init": "my.gif", "keep": "first"}, "keep=first names no frames; keep=0:4 are the first"),
+        ({"init": "my.gif"}, "gives all 4 frames, so there is nothing to sample"),
+        (
+            {"init": "my.gif", "mask": "odd.png"},
+            r"is 20 x 20 pixels, and must be 8 x 8 \(clips\) or",
+        ),
+        ({"init": "my.gif", "mask": "none.png"}, "No such file"),
+        ({"init": "my.gif", "mask": "text"}, "is no PNG or JPEG"),
+        ({"init": "none.gif"}, "No such file"),
+        ({"init": "text", "keep": "0"}, "cannot be used: not_a_gif"),
+        ({"mask": "odd.png"}, "mask=odd.png needs a GIF to start from; add init=my.gif"),
+        ({"init": "my.gif", "strength": 1.5}, r"strength must lie in \(0, 1\], got 1.5"),
+        ({"init": "my.gif", "invert": True, "frames": 8}, "leave frames away"),
+        ({"loop": True, "frames": 4}, "a loop of 4 frames has to be more than the 4"),
+        ({"init": "my.gif", "keep": "0", "known_log_snr": 40.0}, "must lie in 4 to 12"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )
-def test_mistakes_are_one_line(
-    call: Call, trained: Path, tmp_path: Path, words: list[str], message: str
+def test_mistakes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], message: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     write_gif(tmp_path / "my.gif")
     write_gif(tmp_path / "short.gif", num_frames=2)
     write_mask(tmp_path / "odd.png", 20)
-    (tmp_path / "my.gif.txt").write_text("no picture")
-    result = call("sample", f"checkpoint={trained}", *words, *FEW)
-    assert_user_error(result, message)
-    assert len(result.err.strip().splitlines()) == 1
-    assert not (tmp_path / "out").exists()
+    (tmp_path / "text").write_text("no picture")
+    config = dict.fromkeys(KEYS) | {"known_log_snr": 6.0} | given
+    with pytest.raises(UserError, match=message) as error:
+        continuation_of(config, FORM, Statistics(), by_frame=True)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_asked_is_no_continuation() -> None:
+    config = dict.fromkeys(KEYS) | {"known_log_snr": 6.0}
+    assert continuation_of(config, FORM, Statistics(), by_frame=True) is None
+
+
+def test_a_walk_with_fresh_noise_is_not_inverted() -> None:
+    with pytest.raises(UserError, match="add sampler=ddim"):
+        check_invertible(stochastic=True)
 
 
 @pytest.mark.parametrize(
-    ("keep", "num_given", "expected"),
+    ("keep", "gif_length", "expected"),
     [
         (None, 3, {0: 0, 1: 1, 2: 2}),
         ("0:4", 30, {0: 0, 1: 1, 2: 2, 3: 3}),
@@ -160,8 +192,8 @@ def test_mistakes_are_one_line(
         ("5", 6, {5: 5}),
     ],
 )
-def test_words_for_frames(keep: str | None, num_given: int, expected: dict[int, int]) -> None:
-    assert kept_frames(keep, num_given, 8, "my.gif") == expected
+def test_words_for_frames(keep: str | None, gif_length: int, expected: dict[int, int]) -> None:
+    assert kept_frames(keep, gif_length, 8, "my.gif") == expected
 
 
 @pytest.mark.parametrize("keep", ["", "a", "3:1", "0:", "1.5", "0:1:2", "[", "0,,1"])

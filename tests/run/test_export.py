@@ -37,7 +37,7 @@ def test_an_exported_file_samples_as_its_run_does(
     other = "raw" if weights == "ema" else "ema"
     with safe_open(tmp_path / "x.safetensors", "pt") as opened:
         config = json.loads(opened.metadata()["config"])
-    assert (set(config), set(config["model"])) == ({"model", "data"}, {"denoiser"})
+    assert (set(config), set(config["model"])) == ({"model", "data"}, {"denoiser", "times"})
     refused = call("sample", "checkpoint=x.safetensors", f"weights={other}")
     assert_user_error(refused, f"holds the {weights} weights; add weights={weights}")
 

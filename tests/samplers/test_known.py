@@ -27,7 +27,7 @@ FAST = [("unipc", *EXAMPLES[0]), ("pair", *EXAMPLES[1])]
 walks = pytest.mark.parametrize(
     ("name", "process_type", "noise"),
     [
-        case if case in FAST else pytest.param(*case, marks=pytest.mark.slow)
+        case if case in FAST else pytest.param(*case, marks=pytest.mark.long)
         for name in ("ancestral", "ddim", "unipc", "midpoint", "pair")
         for case in [(name, *example) for example in EXAMPLES]
     ],
@@ -150,7 +150,7 @@ def test_unipc_keeps_its_order() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        name if name in ("ancestral", "pair") else pytest.param(name, marks=pytest.mark.slow)
+        name if name in ("ancestral", "pair") else pytest.param(name, marks=pytest.mark.long)
         for name in options("sampler")
     ],
 )
