@@ -5,7 +5,7 @@ may name only classes that run.config allows.
 """
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Iterable
 from os.path import relpath
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,16 +138,18 @@ def check_stored(config: Any, path: Path) -> None:
     check_without_lightning(config)
 
 
-def check_places(config: Node, directory: Path, named: Collection[str]) -> None:
+def check_places(config: Node, directory: Path, words: Iterable[str]) -> None:
     """Raise UserError where a stored configuration, perhaps a stranger's, would write outside
-    of its run and data/, unless a cache of clips is there, or the command has named the key.
+    of its run and data/, unless a cache of clips is there, or words of the command name the key.
     """
+    named = {word.lstrip("+").partition("=")[0] for word in words}
     allowed = directory.resolve(), Path("data").resolve()
     has_digits = "Digits" in str(config["data"].get("source"))  # which are written there
     for key, text in find_leaves(config):
         root, name = key.partition(".")[0], key.rpartition(".")[2].partition("[")[0]
-        is_ours = root in ("callbacks", "logger", "trainer") and name in PATHS
-        is_written = is_ours or name == "cache_path" or (key == "data.path" and has_digits)
+        is_written = name == "cache_path" or (key == "data.path" and has_digits)
+        if root in ("callbacks", "logger", "trainer") and ".extractor." not in key:
+            is_written = name in PATHS
         if not is_written or not isinstance(text, str) or key in named:
             continue
         place = Path(text.replace("\0", "")).resolve()

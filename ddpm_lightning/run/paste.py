@@ -40,4 +40,3 @@ def _spellings(key: str, value: str) -> Iterator[str]:
     for quote in "\"'":
         escaped = value.replace("\\", "\\\\").replace(quote, f"\\{quote}")
         yield f"{key}={quote}{escaped}{quote}"
-    yield key + '="' + value.replace('"', '\\"') + '"'

@@ -43,7 +43,7 @@ def resumed_start(given: str, job: Job) -> Start:
         cfg.run_dir = str(directory.absolute())  # it may have been moved
         start = Start(directory, cfg, resolved(cfg), choices, checkpoint, is_new=False)
         check_same_experiment(directory, stored, start.config)
-        check_places(start.config, directory, {word.partition("=")[0] for word in job.words})
+        check_places(start.config, directory, job.words)
         return start
 
 

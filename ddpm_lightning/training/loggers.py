@@ -49,8 +49,7 @@ class WandbRun(WandbLogger):
         settings: Mapping[str, Any] = _SETTINGS,
         **options: Any,
     ) -> None:
-        project = options.get("project") or os.environ.get("WANDB_PROJECT") or "ddpm_lightning"
-        options["project"] = project
+        options["project"] = options.get("project") or os.getenv("WANDB_PROJECT", "ddpm_lightning")
         mode = mode or os.environ.get("WANDB_MODE") or "offline"  # type: ignore[assignment]
         super().__init__(mode=mode, settings={**settings, "finish_timeout_raises": True}, **options)
         del self._wandb_init["anonymous"]  # W&B warns of it, whatever it is

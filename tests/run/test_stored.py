@@ -205,6 +205,7 @@ def test_a_stranger_s_run_writes_nowhere_else(
         "callbacks": {"samples": {"directory": str(run / "samples")}},
         "data": {"source": {"_target_": "MovingDigits"}, "path": "data/digits"},
     }
+    config["callbacks"]["quality"] = {"extractor": {"path": "/weights/i3d.pt"}}  # which is read
     check_places(config, run, ())
     root, _, name = key.rpartition(".")
     node = config
