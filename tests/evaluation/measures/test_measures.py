@@ -12,7 +12,12 @@ from ddpm_lightning.evaluation.features.pixels import Pixels
 from ddpm_lightning.evaluation.measure import Card, cards_of, write_cards
 from ddpm_lightning.evaluation.measures.bits import Bits
 from ddpm_lightning.evaluation.measures.coverage import Coverage
-from ddpm_lightning.evaluation.measures.digits import DigitBounce, DigitMeasure, DigitSpeed
+from ddpm_lightning.evaluation.measures.digits import (
+    DigitBounce,
+    DigitLabel,
+    DigitMeasure,
+    DigitSpeed,
+)
 from ddpm_lightning.evaluation.measures.distances import DistanceMeasure
 from ddpm_lightning.evaluation.measures.frechet import Frechet
 from ddpm_lightning.evaluation.measures.memorisation import GAP, TILE_PIXELS, Memorisation
@@ -98,6 +103,18 @@ def test_new_digits_obey_their_law_and_shuffled_ones_do_not(
         (result,) = measure(subject_of(samples, reference)).values()
         assert result.floor is not None
         assert (result.value < result.floor.mean + 5 * result.floor.std) == is_within
+
+
+def test_held_out_digits_show_what_they_are_asked_for_and_others_do_not(
+    reference: Reference,
+) -> None:
+    known = [reference.held_out.annotation(i) for i in range(len(reference.held_out))]
+    clips, measure = reference.clips("val"), DigitLabel()
+    assert measure.mean(clips, known, 10.0)[0] > 0.97
+    others = [{"label": str((int(annotation["label"]) + 1) % 10)} for annotation in known]
+    assert measure.mean(clips, others, 10.0)[0] < 0.03
+    with pytest.raises(ValueError, match="where the run has condition=label"):
+        measure(subject_of(clips, reference))
 
 
 def test_too_few_clips_are_refused_in_one_line(

@@ -29,6 +29,20 @@ def test_network_calls_are_counted_not_assumed(reference: Reference) -> None:
     assert facts["sampler"]["num_evaluations"] == 50
 
 
+def test_samples_are_asked_for_what_held_out_clips_are(reference: Reference) -> None:
+    """Each as often as any other; in another order under another seed, and for each pass."""
+    held_out = reference.held_out
+    known = [held_out.annotation(i) for i in range(len(held_out))]
+    first, other = (
+        Subject(denoiser(), reference, num_samples=2 * len(known), seed=seed).asked
+        for seed in (0, 1)
+    )
+    for half in (first[: len(known)], first[len(known) :], other[: len(known)]):
+        assert sorted(a["label"] for a in half) == sorted(a["label"] for a in known)
+    assert len({str(part) for part in (first[:64], first[len(known) :][:64], other[:64])}) == 3
+    assert all(set(a) == {"label", "fps"} and a["fps"] == 10 for a in first)
+
+
 def test_training_clips_are_shown_without_anything_random(make_reference: MakeReference) -> None:
     first, second = (
         make_reference(flip=True, fps_jitter=0.5, seed=seed).clips("train") for seed in (0, 1)
