@@ -105,9 +105,7 @@ def read_config(directory: Path) -> Node:
 
 
 def read_yaml(file: Path) -> Any:
-    """Return the content of a file of a run, perhaps a stranger's; UserError where it cannot be
-    read, is no configuration by its size, or holds aliases, with which a line can mean a million.
-    """
+    """Return a file's content, perhaps a stranger's; UserError unless it is small, plain YAML."""
     depth = 0
     try:
         with file.open("rb") as stream:
@@ -129,12 +127,13 @@ def check_stored(config: Any, path: Path) -> None:
     It may be a stranger's, so only classes of this package and optimizers may be its targets.
     """
     model, data = map(config.get, ("model", "data")) if isinstance(config, dict) else (None, None)
-    if not isinstance(model, dict) or "denoiser" not in model or not isinstance(data, dict):
+    denoiser = model.get("denoiser") if isinstance(model, dict) else None
+    if not isinstance(denoiser, dict) or not isinstance(data, dict):
         raise UserError(
             f"{path} is not the configuration of a run, or was written by an earlier version: use "
             "the revision of the code that trained it, in starts/01.json"
         )
-    check_without_lightning({"model": config["model"], "data": config["data"]}, STORED_TARGETS)
+    check_without_lightning({"model": model, "data": data}, STORED_TARGETS)
     check_without_lightning(config)
 
 
