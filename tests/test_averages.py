@@ -119,7 +119,7 @@ def test_float_parameters_are_averaged_and_buffers_copied() -> None:
 
 def test_several_are_kept_at_once_and_the_first_is_used_once_it_is_one(tmp_path: Path) -> None:
     model = module()
-    laws = {"short": PowerDecay(0.05), "long": PowerDecay(0.2), "ema": ConstantDecay(0.9)}
+    laws = {"short": PowerDecay(0.05), "long": PowerDecay(0.2), "steady": ConstantDecay(0.9)}
     ema = EMA(laws, str(tmp_path / "averages"), 2)
     assert model.inference_denoiser is model.denoiser
     ema.setup(fit(module(), callbacks=[], max_epochs=1), model, "fit")
@@ -128,12 +128,12 @@ def test_several_are_kept_at_once_and_the_first_is_used_once_it_is_one(tmp_path:
     assert model.inference_denoiser is model.ema_denoiser
     kept = ema.state_dict()
     assert kept["num_updates"] == 4
-    assert list(kept["others"]) == ["long", "ema"]
+    assert list(kept["others"]) == ["long", "steady"]
     assert model.ema_denoiser is not None
     raw, short = (dict(d.named_parameters()) for d in (model.denoiser, model.ema_denoiser))
     distances = [
         sum(float((weights[name] - raw[name]).detach().norm()) for name in raw)
-        for weights in (short, kept["others"]["long"], kept["others"]["ema"])
+        for weights in (short, kept["others"]["long"], kept["others"]["steady"])
     ]
     assert 0 < distances[0] < distances[1]  # the longer one lags behind more
     assert distances[2] > 0

@@ -20,13 +20,18 @@ from ddpm_lightning.run.config import META_KEYS, nodes
 from tests.problems import CONF, OF_EVALUATE, build, composed, composed_alone, options
 
 GROUPS = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir())
+CHOICES = [
+    f"${{{group}}}" for group in ("condition", "guidance")
+]  # that have a default without one
 # Their values are a data set's or a recipe's: the classes leave them to whoever constructs them.
 RECIPES = ("model", "data")
 
 
 @dataclass(frozen=True)
 class Use:
-    """One node of an option: its arguments, and which of them the file states as plain values."""
+    """One node of an option: its arguments, but for those that another group chooses, and which
+    of them the file states as plain values.
+    """
 
     option: str
     arguments: dict[str, Any]
@@ -48,7 +53,8 @@ def uses() -> dict[str, list[Use]]:
             raw = dict(nodes(OmegaConf.to_container(node) if node else {}, place))
             for where, value in nodes(values, place):
                 if value["_target_"].startswith("ddpm_lightning."):
-                    own = {k: v for k, v in value.items() if k not in META_KEYS}
+                    chosen = [k for k, v in raw.get(where, {}).items() if v in CHOICES]
+                    own = {k: v for k, v in value.items() if k not in (*META_KEYS, *chosen)}
                     stated = frozenset(k for k in own if where in raw and _is_plain(raw[where][k]))
                     use = Use(option, own, stated, value.get("_partial_", False))
                     found.setdefault(value["_target_"], []).append(use)
