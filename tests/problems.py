@@ -81,9 +81,10 @@ def build(group: str, name: str, *words: str, **overrides: Any) -> Any:
     Args:
         words: further overrides, such as sampler/grid=karras.   overrides: values for its keys.
     """
-    if all(group.split("/", maxsplit=1)[0] in word.split("=")[0] for word in words):
+    own = all(group.split("/", maxsplit=1)[0] in word.split("=")[0] for word in words)
+    if own and group != "data":
         config = composed_alone(group, name, *words)
-    else:  # overrides of another group
+    else:  # overrides of another group, which a file of data may have
         config = composed(f"{group}={name}", *words)
     if overrides:
         config = copy.deepcopy(config)
