@@ -76,7 +76,7 @@ def ingest(base: str, names: list[str], num_workers: int) -> News:
     items = [Item(i, base + name, name, ()) for i, name in enumerate(names)]
     with tempfile.TemporaryDirectory() as folder:
         job = Job(items, Path(folder), "benchmark", RECIPE, limits=LIMITS, num_workers=num_workers)
-        return run(job, "none", wait=False, tell=lambda news: None)
+        return run(job, "none", wait=False, on_news=lambda news: None)
 
 
 async def decode(gifs: list[bytes], num_workers: int) -> float:

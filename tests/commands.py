@@ -102,7 +102,7 @@ def write_gifs(folder: Path, num_gifs: int = 8, size: int = 8, num_frames: int =
         frames = np.full((num_frames, size, size, 3), 20, dtype=np.uint8)
         for i, frame in enumerate(frames):
             column = (x + i) % (size - 2)
-            frame[y : y + 3, column : column + 3] = 120 + 10 * number
+            frame[y : y + 3, column : column + 3] = 120 + 10 * number % 136
         (folder / f"{number:02d}.gif").write_bytes(encode(frames, [100] * num_frames))
     return folder
 

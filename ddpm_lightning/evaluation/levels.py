@@ -24,6 +24,7 @@ from ddpm_lightning.times.base import TimeSampling
 
 LEVELS = torch.linspace(-12, 12, 33, dtype=torch.float64)
 NUM_TRIPLES = 8 * len(LEVELS)  # (clip, level, noise), at least
+VALUES_AT_ONCE = 2**14  # small clips share a call, whose fixed costs are those of as many values
 
 
 class LevelError(NamedTuple):
@@ -81,9 +82,10 @@ class LevelErrors:
     def update(self, denoiser: Denoiser, x_0: Tensor, index: Tensor, **conditions: Tensor) -> None:
         """Add the triples of standardised clips x_0 (B, C, F, H, W) with places index (B,).
 
-        They are measured B at a time, so that a compiled network sees one batch size.
+        They are measured B at a time, or more of small clips, so that a compiled network sees one
+        batch size.
         """
-        self._batch_size = max(self._batch_size, len(x_0))
+        self._batch_size = max(self._batch_size, len(x_0), VALUES_AT_ONCE // x_0[0].numel())
         for row, number in triples_of(index, self.num_clips):
             own = {name: value[row] for name, value in conditions.items()}
             self._waiting.append((x_0[row], own, number))

@@ -24,16 +24,16 @@ def forward_flops(
 
     Args:
         shape: (B, C, F, H, W) of the clips.
-        conditions: shape for one clip of what the network is told beside log-SNR, by its name.
+        conditions: shape for one clip of each condition of the network, by its name.
     """
     blank = copy.deepcopy(network).to("meta")
     x = torch.empty(tuple(shape), device="meta")
-    told = {
+    inputs = {
         name: torch.empty(shape[0], *each, device="meta")
         for name, each in (conditions or {}).items()
     }
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        blank(x, torch.empty(shape[0], device="meta"), **told)
+        blank(x, torch.empty(shape[0], device="meta"), **inputs)
     return int(counter.get_total_flops())
 
 

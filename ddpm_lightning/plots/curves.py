@@ -39,7 +39,8 @@ def save_curves(metrics: Path, path: Path) -> Path:
     from matplotlib.figure import Figure
 
     series = read_metrics(metrics)
-    figure = Figure(figsize=(14, 7), layout="constrained")
+    figure = Figure(figsize=(14, 7))
+    figure.subplots_adjust(0.05, 0.07, 0.98, 0.94, 0.2, 0.3)  # to measure texts takes as long again
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(2, 3).flat)
     for (title, names), axis in zip(PANELS.items(), axes, strict=False):
@@ -64,7 +65,7 @@ def save_curves(metrics: Path, path: Path) -> Path:
     for axis in axes[4:]:
         if axis.lines:
             axis.legend(fontsize="small")
-    tell_empty(axes)
+    mark_empty(axes)
     figure.savefig(path, dpi=100)
     return path
 
@@ -86,7 +87,7 @@ def scale_of(axis: "Axes") -> str:
     return "log" if (values > 0).all() else "linear"
 
 
-def tell_empty(axes: "Iterable[Axes]") -> None:
+def mark_empty(axes: "Iterable[Axes]") -> None:
     """Writes so where there is nothing to see, as when a run was too short to be validated."""
     for axis in axes:
         if not axis.lines:

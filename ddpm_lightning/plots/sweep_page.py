@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ddpm_lightning.plots.curves import read_metrics, scale_of, smooth, tell_empty
+from ddpm_lightning.plots.curves import mark_empty, read_metrics, scale_of, smooth
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; max-width: 1136px; color: #222 }
@@ -87,10 +87,10 @@ def as_html(
     for row in rows:
         number, words, status, value, time, path = map(html.escape, _cells(row))
         kind = " class='best'" if row.is_best else ""
-        told = f" <span class='failed'>{html.escape(row.error)}</span>" if row.error else ""
+        error = f" <span class='failed'>{html.escape(row.error)}</span>" if row.error else ""
         lines.append(
             f"<tr{kind}><td class='number'>{number}</td><td><code>{words}</code></td>"
-            f"<td>{status}{told}</td><td class='number'>{value}</td><td class='number'>{time}</td>"
+            f"<td>{status}{error}</td><td class='number'>{value}</td><td class='number'>{time}</td>"
             f"<td><a href='{path}/'>{path}</a></td></tr>"
         )
     head = "".join(
@@ -139,7 +139,7 @@ def _curves(rows: Sequence[Row], names: Sequence[str], directory: Path) -> str:
     for axis, name in zip(axes, names, strict=True):
         axis.set(title=name, xlabel="step", yscale=scale_of(axis))
     axes[0].legend(fontsize="small")
-    tell_empty(axes)
+    mark_empty(axes)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     return f"<h2>Curves</h2><img alt='loss curves' src='{_embedded(picture.getvalue(), 'png')}'>"

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ddpm_lightning.run.config import Node, check_options, resolved
-from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, tell_error
+from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, print_error
 from ddpm_lightning.run.expand import expanded
 from ddpm_lightning.run.text import with_text
 from ddpm_lightning.run.threads import yield_cores
@@ -196,7 +196,7 @@ def attempt(part: Callable[[], None]) -> int:
     except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError, RunFailed) as e:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":  # set by hand, it asks for whole tracebacks
             raise
-        tell_error(describe(e))
+        print_error(describe(e))
         return 1 if isinstance(e, RunFailed) else 2
     except Stopped as e:
         print(e, file=sys.stderr)

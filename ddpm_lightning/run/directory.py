@@ -33,7 +33,7 @@ from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import Node, resolved
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, user_errors
 from ddpm_lightning.run.provenance import command, diff, provenance
-from ddpm_lightning.run.rewind import set_aside
+from ddpm_lightning.run.rewind import split_off
 from ddpm_lightning.run.secrets import redacted
 
 LOG = "train.log"
@@ -181,7 +181,7 @@ def recorded(start: Start, words: list[str], first_step: int) -> Iterator[None]:
                 sweep(folder)
             aside = None
             if start.checkpoint and not start.config["trainer"].get("fast_dev_run"):
-                aside = set_aside(directory, start.checkpoint, first_step)
+                aside = split_off(directory, start.checkpoint, first_step)
             _write_start(start, words)
         with logged(directory), _with_status(directory, seconds):
             if aside:

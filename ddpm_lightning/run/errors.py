@@ -16,7 +16,7 @@ from hydra.errors import InstantiationException
 from ddpm_lightning.run.secrets import redacted
 from ddpm_lightning.training.signals import Stopped
 
-__all__ = ["RunFailed", "Stopped", "UserError", "tell_error", "user_errors"]
+__all__ = ["RunFailed", "Stopped", "UserError", "print_error", "user_errors"]
 
 
 _ENDS_SECONDS = 10
@@ -62,7 +62,7 @@ def user_errors(where: str) -> Iterator[None]:
         raise UserError(f"{group}: {message}") from e
 
 
-def tell_error(message: str) -> None:
+def print_error(message: str) -> None:
     """Print an error on stderr, and write it to the file that torchrun repeats when it exits."""
     message = redacted(message)
     print(f"error: {message}", file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ from ddpm_lightning.run.threads import num_cores
 from ddpm_lightning.training.watch import how_ended
 
 Command = tuple[list[str], Path]  # and the file for what it prints
-Tell = Callable[[int, str], None]  # about which command, and what
+Report = Callable[[int, str], None]  # about which command, and what
 
 _POLL_SECONDS = 0.2
 _RANKS = {  # what would make a job a part of what has started the sweep
@@ -39,7 +39,7 @@ class Executor(ABC):
     """Runs commands, each in a process of its own, whatever becomes of the others."""
 
     @abstractmethod
-    def run(self, commands: list[Command], tell: Tell) -> None:
+    def run(self, commands: list[Command], report: Report) -> None:
         """Returns when all have ended."""
 
     @abstractmethod
@@ -66,7 +66,7 @@ class Local(Executor):
         self._running: dict[int, subprocess.Popen[bytes]] = {}  # by slot
         self._stopped = False
 
-    def run(self, commands: list[Command], tell: Tell) -> None:
+    def run(self, commands: list[Command], report: Report) -> None:
         devices = visible_devices() if self._max_parallel > 1 else []
         which: dict[int, int] = {}  # slot -> command
         left = list(enumerate(commands))
@@ -74,11 +74,11 @@ class Local(Executor):
             for slot in set(range(self._max_parallel)) - set(self._running):
                 if left and not self._stopped:
                     which[slot], command = left.pop(0)
-                    tell(which[slot], "starts")
+                    report(which[slot], "starts")
                     self._running[slot] = self._start(command, slot, devices)
             for slot, process in list(self._running.items()):
                 if process.poll() is not None:
-                    tell(which[slot], how_ended(process.returncode))
+                    report(which[slot], how_ended(process.returncode))
                     del self._running[slot]
             time.sleep(_POLL_SECONDS)
 
@@ -136,16 +136,16 @@ class Submitit(Executor):
             raise UserError(f"sweep.slurm: {error}") from error
         self._jobs: list[Any] = []
 
-    def run(self, commands: list[Command], tell: Tell) -> None:
+    def run(self, commands: list[Command], report: Report) -> None:
         with self._executor.batch():
             self._jobs = [self._executor.submit(Process(*command)) for command in commands]
         for i, job in enumerate(self._jobs):
-            tell(i, f"submitted as {job.job_id}")
+            report(i, f"submitted as {job.job_id}")
         waiting = dict(enumerate(self._jobs))
         while waiting:
             for i, job in list(waiting.items()):
                 if job.done():
-                    tell(i, str(job.state).lower())
+                    report(i, str(job.state).lower())
                     del waiting[i]
             time.sleep(_POLL_SECONDS)
 

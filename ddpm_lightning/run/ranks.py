@@ -25,8 +25,8 @@ from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[a
 from ddpm_lightning.run.cli import Job, JobError
 from ddpm_lightning.run.config import first_difference
 from ddpm_lightning.run.directory import record_failure
-from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, tell_error
-from ddpm_lightning.run.slurm import going_on
+from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, print_error
+from ddpm_lightning.run.slurm import continued
 from ddpm_lightning.training.steps import Steps
 from ddpm_lightning.training.watch import LOOPBACK, FirstRankWatch, OtherRankWatch, Watch
 
@@ -57,7 +57,7 @@ class Meeting:
     def __init__(self, environment: "ClusterEnvironment") -> None:
         self.rank, self.world_size = environment.global_rank(), environment.world_size()
         self.host, self.port = environment.main_address, environment.main_port
-        self.has_told = False
+        self.has_sent = False
         is_served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # by torchrun
         try:
             store = TCPStore(
@@ -96,12 +96,12 @@ class Meeting:
         """Send the settings of another rank to rank 0."""
         self._store.set(f"settings/{self.rank}", json.dumps(settings))
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         """Send to all others, as rank 0, where the run is, or the exit code that ended it."""
         self._store.set("run", json.dumps(message))
-        self.has_told = True
+        self.has_sent = True
 
-    def told(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         """Receive the message of rank 0; JobError if its run has ended before."""
         while (text := self._get("run")) is None:
             time.sleep(_POLL_SECONDS)
@@ -182,7 +182,7 @@ def rendezvous(job: Job) -> Iterator[Ranks]:
             yield Ranks(own, is_first=False, watch=watch)
     else:
         with _gathered(job) as meeting:
-            yield Ranks(going_on(job), is_first=True, meeting=meeting)
+            yield Ranks(continued(job), is_first=True, meeting=meeting)
 
 
 @contextmanager
@@ -195,8 +195,8 @@ def _gathered(job: Job) -> Iterator[Meeting | None]:
             others.gather(settings)
         yield others
     except BaseException as e:
-        if others is not None and not others.has_told:
-            others.tell({"failed": 2 if isinstance(e, UserError) else 1})
+        if others is not None and not others.has_sent:
+            others.send({"failed": 2 if isinstance(e, UserError) else 1})
             time.sleep(2 * _POLL_SECONDS)  # the store may end with this process
         raise
 
@@ -207,7 +207,7 @@ def _joined(job: Job, rank: int) -> Iterator[tuple[Job, Watch]]:
     others = meeting()
     if others is not None:
         others.show(_settings(job))
-        message = others.told()
+        message = others.receive()
         cfg = job.cfg.copy()
         cfg.ckpt_path = message["resume"]
         job = job._replace(cfg=cfg, words=[])
@@ -266,7 +266,7 @@ def _first_heartbeat(
         os.environ[_ADDRESS] = f"{watch.port}:{watch.token}"
     else:
         here = {"host": others.own_address(), "port": watch.port, "token": watch.token}
-        others.tell({"resume": str(resume), **here})
+        others.send({"resume": str(resume), **here})
     try:
         with _watched(watch):
             yield
@@ -301,7 +301,7 @@ def _steps(trainer: "pl.Trainer") -> Steps | None:
 def _end_process(cause: str | None) -> None:
     if cause is not None:
         print(file=sys.stderr)  # behind the progress bar
-        tell_error(cause)
+        print_error(cause)
     os._exit(1)
 
 

@@ -29,7 +29,7 @@ from ddpm_lightning.files.checkpoints import (
 from ddpm_lightning.run.errors import UserError
 
 
-def set_aside(directory: Path, checkpoint: Path, step: int) -> Path | None:
+def split_off(directory: Path, checkpoint: Path, step: int) -> Path | None:
     """Archive what a run has of later steps in a new directory in it, abandoned_1, abandoned_2, ..
 
     It can be sampled, evaluated and resumed like any other. If a process dies on the way, the next

@@ -23,7 +23,7 @@ def job_id() -> str | None:
     return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
 
 
-def going_on(job: Job) -> Job:
+def continued(job: Job) -> Job:
     """Return the job, resuming the run that it began with these words before.
 
     A checkpoint that it is started with takes precedence until it is requeued.

@@ -11,7 +11,6 @@ import hashlib
 import json
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -129,20 +128,16 @@ def _run(planned: list[Planned], options: Node, directory: Path) -> None:
         executor.stop()
         raise Stopped(number, "the sweep was interrupted; the same command goes on with it")
 
+    def report(i: int, event: str) -> None:
+        print(f"[{left[i].number}] {' '.join(left[i].words) or 'job'}: {event}", flush=True)
+
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        executor.run([(job.command, job.directory / "console.log") for job in left], _teller(left))
+        executor.run([(job.command, job.directory / "console.log") for job in left], report)
     finally:
         executor.join()
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _teller(left: list[Planned]) -> Callable[[int, str], None]:
-    def tell(i: int, event: str) -> None:
-        print(f"[{left[i].number}] {' '.join(left[i].words) or 'job'}: {event}", flush=True)
-
-    return tell
 
 
 def _row(job: Planned, score: Score | None, is_best: bool, directory: Path) -> Row:

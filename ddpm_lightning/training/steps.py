@@ -20,7 +20,7 @@ _PARTS = (FORWARD, BACKWARD, UPDATE)
 _FREE_STEPS = 3  # the first of a process, which compile; the next one shows how long they take
 _RECENT = 100  # batches; who has waited long for another rank should forget it
 _TIMES_LONGEST = 10
-_MAX_FRAMES, _MAX_RANKS, _MAX_CHARACTERS = 3, 4, 100  # that are told
+_MAX_FRAMES, _MAX_RANKS, _MAX_CHARACTERS = 3, 4, 100  # in a message
 # Where a thread stands that waits for a collective operation, or for its own backward pass.
 _WAITING = ("torch/autograd/graph.py", "torch/distributed/", "nn/parallel/distributed.py")
 
@@ -118,12 +118,12 @@ def hang(positions: Mapping[str, Position | None], seconds: float) -> str | None
     blamed = busy or behind
     is_known = len(blamed) < len(found)
     says = "hangs" if is_known else "stands"
-    told = [f"{rank} {says} {position}" for rank, position in islice(blamed.items(), _MAX_RANKS)]
+    lines = [f"{rank} {says} {position}" for rank, position in islice(blamed.items(), _MAX_RANKS)]
     if len(blamed) > _MAX_RANKS:
-        told.append(f"and {len(blamed) - _MAX_RANKS} more")
+        lines.append(f"and {len(blamed) - _MAX_RANKS} more")
     if not is_known:
-        told.insert(0, "no rank gets on, and which of them hangs is not known")
-    return "; ".join(told) + " (callbacks.hang.seconds)"
+        lines.insert(0, "no rank gets on, and which of them hangs is not known")
+    return "; ".join(lines) + " (callbacks.hang.seconds)"
 
 
 def _main_frames() -> list[str]:

@@ -59,16 +59,16 @@ class Line:
         self.heard_at = time.monotonic()
         self._received = b""
         self._token = token
-        self.say({"pid": os.getpid(), "machine": _machine(), **first})
+        self.send({"pid": os.getpid(), "machine": _machine(), **first})
 
     def __str__(self) -> str:
         return f"rank {self.peer['rank']} (process {self.peer['pid']})"
 
-    def say(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         with suppress(OSError):  # if it is gone, that will be heard
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
-    def hear(self) -> list[Message]:
+    def receive(self) -> list[Message]:
         """What has come."""
         try:
             received = self.socket.recv(2**16)
@@ -123,7 +123,7 @@ class Watch(ABC):
         self._ended.set()
         self._thread.join()
         for line in self._lines:
-            line.say({"end": cause})
+            line.send({"end": cause})
             line.socket.close()
 
     @abstractmethod
@@ -157,7 +157,7 @@ class Watch(ABC):
             if now - beat_at >= BEAT_SECONDS:
                 beat_at = now
                 for line in self._lines:
-                    line.say({"at": self.steps and self.steps.position()})
+                    line.send({"at": self.steps and self.steps.position()})
 
 
 class FirstRankWatch(Watch):
@@ -216,7 +216,7 @@ class FirstRankWatch(Watch):
             self._fail(cause, False, None)
 
     def _hear(self, line: Line) -> None:
-        ends = [message["end"] for message in line.hear() if "end" in message]
+        ends = [message["end"] for message in line.receive() if "end" in message]
         if line.is_open and not ends:
             return
         self._drop(line)
@@ -240,7 +240,7 @@ class FirstRankWatch(Watch):
 
     def _fail(self, cause: str, is_told: bool, stopped: Message | None) -> None:
         for line in self._lines if not self._ended.is_set() else []:
-            line.say({"end": cause, "stopped": stopped})
+            line.send({"end": cause, "stopped": stopped})
         super()._fail(cause, is_told, stopped)
 
 
@@ -265,7 +265,7 @@ class OtherRankWatch(Watch):
         (line,) = self._lines
         is_told = self._rank > 1  # by rank 1
         if line.socket in ready:
-            ends = [message for message in line.hear() if "end" in message]
+            ends = [message for message in line.receive() if "end" in message]
             if ends and ends[0]["end"] is None:
                 self._ended.set()
             elif ends:

@@ -89,7 +89,7 @@ def load_in(folder: Path, name: str, cache: str = "cache", **changes: Any) -> Cl
     data: ClipData = build("data", name, *words, **keys)
     if "list" in node:
         job = data.urls.job(0, 1, data.limits, 1)  # type: ignore[attr-defined]
-        assert run(job, "none", wait=False, tell=lambda news: None).complete
+        assert run(job, "none", wait=False, on_news=lambda news: None).complete
     data.load()
     return data
 

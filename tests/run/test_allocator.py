@@ -24,7 +24,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of GNU's C library alone")
 def test_steps_find_the_memory_that_was_freed() -> None:
     """Pages that the system has to give, in four steps."""

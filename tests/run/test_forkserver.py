@@ -31,6 +31,7 @@ def stored(run: Path, name: str) -> Any:
     return config
 
 
+@pytest.mark.long
 def test_a_forked_run_leaves_the_files_of_a_cold_one(tmp_path: Path) -> None:
     cold, forked = (run_of(tmp_path / name, cold=name == "cold") for name in ("cold", "forked"))
     files = [{str(p.relative_to(run)) for p in run.rglob("*")} for run in (cold, forked)]

@@ -45,6 +45,7 @@ def test_a_signal_saves_the_last_step_and_says_how_to_go_on(
     assert spawn(tmp_path, "train", "resume=out", "trainer.max_steps=3").code == 0
 
 
+@pytest.mark.long
 def test_a_signal_in_the_last_grid_keeps_no_run_from_its_end(tmp_path: Path) -> None:
     """The grid takes minutes; the resumed run, with nothing left to train, draws it."""
     write_gifs(tmp_path / "gifs")
@@ -70,6 +71,7 @@ def test_a_signal_in_the_last_grid_keeps_no_run_from_its_end(tmp_path: Path) -> 
     assert read(out / "checkpoints" / "last.ckpt")["global_step"] == 4
 
 
+@pytest.mark.long
 def test_a_signal_before_the_first_step_is_told_too(tmp_path: Path) -> None:
     """While GIFs are decoded, of which there are many."""
     write_gifs(tmp_path / "gifs", 13, size=64, num_frames=200)
@@ -122,6 +124,7 @@ def test_a_run_without_finite_losses_ends_and_keeps_what_was_good(tmp_path: Path
     assert all(tensor.isfinite().all() for tensor in after["state_dict"].values())
 
 
+@pytest.mark.long
 def test_a_slurm_job_saves_is_requeued_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

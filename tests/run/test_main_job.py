@@ -15,7 +15,7 @@ from tests.commands import newest_run, spawn
 FORMAT = ClipFormat(height=16, width=16, num_frames=8, fps=10, channels=1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_default_run_learns_within_a_hundred_steps(tmp_path: Path) -> None:
     # Predicting nothing (velocity 0) has a loss of 1; seen at step 100: 0.344 to 0.353, 3 seeds.
     result = spawn(tmp_path, "train", "trainer.max_steps=100", "trainer.val_check_interval=50")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ddpm_lightning.files.checkpoints import read
+from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.run.config import first_difference
 from tests.commands import ROOT, TINY, alive, wait_for, write_gifs
 from tests.run.test_killed import rows
@@ -147,6 +148,29 @@ def test_srun_makes_one_run(group: Group) -> None:
     numbers = [number for rank in range(2) for row in rows(group.folder, rank) for number in row[1]]
     assert sorted(numbers) == list(range(16))  # four steps of two clips each
     assert group.output(1) == ""
+
+
+@pytest.mark.long
+def test_two_ranks_measure_what_one_does(group: Group) -> None:
+    """Statistics of the clips, val/error and the quality of samples, which rank 0 draws."""
+    write_gifs(group.folder / "gifs", 120, num_frames=8)
+    words = [*TINY, "logger=csv", "callbacks.quality.every_n_validations=1"]
+    words += ["callbacks.quality.num_samples=32", "callbacks.samples.num_samples=2"]
+    port = free_port()
+    group.start(RECORDER, *words, "data.batch_size=4", "run_dir=one")
+    assert group.codes() == [0], group.output()
+    for rank in range(2):
+        ranks = ["trainer.devices=2", "run_dir=two"]
+        group.start(RECORDER, *words, *ranks, environment=srun(rank, port))
+    assert group.codes() == [0, 0, 0], group.output()
+    one, two = (read_metrics(group.folder / name / "metrics.csv") for name in ("one", "two"))
+    for metric in ("val/error", "val/error_se", "val/quality_spatial", "val/quality_temporal"):
+        assert two[metric][0] == one[metric][0] == [1, 3]
+        assert two[metric][1] == pytest.approx(one[metric][1], rel=1e-3), metric
+    clips = [
+        json.loads((group.folder / name / "clips.json").read_text()) for name in ("one", "two")
+    ]
+    assert clips[0] == clips[1]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from ddpm_lightning.files.checkpoints import by_step, link, newest_valid, read, 
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.run import rewind
 from ddpm_lightning.run.errors import Stopped, UserError
-from ddpm_lightning.run.rewind import set_aside
+from ddpm_lightning.run.rewind import split_off
 from ddpm_lightning.run.slurm import requeued
 from tests.commands import TINY, Call, assert_user_error, spawn, write_gifs
 
@@ -173,7 +173,7 @@ def test_wherever_it_dies_the_next_start_sets_aside_the_rest(
 ) -> None:
     third = "checkpoints/step_00000003.ckpt"
     whole = Path(shutil.copytree(files, tmp_path / "whole"))
-    assert set_aside(whole, whole / third, 3) == whole / "abandoned_1"
+    assert split_off(whole, whole / third, 3) == whole / "abandoned_1"
     expected = content(whole)
     assert {p for p in expected if "mine" in p or "best" in p or "compare" in p} == {
         "checkpoints/step_mine.ckpt",
@@ -199,13 +199,13 @@ def test_wherever_it_dies_the_next_start_sets_aside_the_rest(
             for name in ("link", "remove"):
                 patch.setattr(rewind, name, partial(dying, getattr(rewind, name)))
             try:
-                set_aside(out, out / third, 3)
+                split_off(out, out / third, 3)
                 break
             except Died:
                 pass
         chosen = newest_valid(out / "checkpoints")
         assert chosen is not None
-        set_aside(out, chosen, 3)
+        split_off(out, chosen, 3)
         assert content(out) == expected, num_calls
     assert num_calls > 15
 
@@ -213,7 +213,7 @@ def test_wherever_it_dies_the_next_start_sets_aside_the_rest(
 def test_a_checkpoint_whose_save_was_cut_short_gets_its_number(files: Path) -> None:
     newest, last = (files / "checkpoints" / name for name in ("step_00000006.ckpt", "last.ckpt"))
     remove(newest)
-    assert set_aside(files, last, 6) is None
+    assert split_off(files, last, 6) is None
     assert newest.samefile(last)
     assert newest_valid(files / "checkpoints") == last
 
@@ -223,14 +223,14 @@ def test_a_checkpoint_that_another_process_has_replaced_meanwhile_is_not_gone_on
 ) -> None:
     last, before = files / "checkpoints" / "last.ckpt", content(files)
     with pytest.raises(UserError, match="still being trained, from step 5 to 6; start again"):
-        set_aside(files, last, 5)
+        split_off(files, last, 5)
     assert content(files) == before
 
 
 def test_a_number_that_another_whole_checkpoint_has_stays_with_it(files: Path) -> None:
     fourth, mine = (files / "checkpoints" / f"step_{n}.ckpt" for n in ("00000004", "mine"))
     write({"global_step": 4, "of": "another branch"}, mine)
-    set_aside(files, mine, 4)
+    split_off(files, mine, 4)
     assert read(fourth) == {"global_step": 4}
     assert read(files / "checkpoints" / "last.ckpt") == read(mine)
 
@@ -243,7 +243,7 @@ def test_a_checksum_that_is_missing_costs_no_checkpoint(without: str, files: Pat
     chosen = newest_valid(files / "checkpoints")
     assert chosen is not None
     assert chosen.name != without
-    assert set_aside(files, chosen, 6) is None
+    assert split_off(files, chosen, 6) is None
     assert newest.samefile(last)
     assert read(last) == {"global_step": 6}
     assert not list((files / "checkpoints").glob(".*"))
@@ -254,7 +254,7 @@ def test_the_only_copy_of_the_newest_is_kept(files: Path) -> None:
     for path in by_step(files / "checkpoints"):
         remove(path)
     write({"global_step": 2}, files / "checkpoints" / "best.ckpt")
-    aside = set_aside(files, files / "checkpoints" / "best.ckpt", 2)
+    aside = split_off(files, files / "checkpoints" / "best.ckpt", 2)
     assert aside is not None
     assert read(aside / "checkpoints" / "step_00000006.ckpt")["global_step"] == 6
     assert read(files / "checkpoints" / "last.ckpt")["global_step"] == 2

@@ -136,10 +136,8 @@ def test_a_job_that_fails_is_told_and_the_same_command_does_the_rest(tmp_path: P
     assert again == [jobs[1]]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_sweep_that_is_killed_goes_on_where_it_was(number: int, tmp_path: Path) -> None:
     """SIGTERM reaches the job, which saves; so does it when its sweep is gone."""
     write_gifs(tmp_path / "gifs")

@@ -97,6 +97,7 @@ def test_without_a_server_a_run_goes_on_offline(call: Call, tmp_path: Path) -> N
     assert run.name.startswith("offline-run-")
 
 
+@pytest.mark.long
 def test_a_server_that_goes_away_keeps_no_run_from_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +134,7 @@ def test_an_error_that_is_not_of_wandb_is_not_taken_for_one(tmp_path: Path) -> N
     assert len(list((tmp_path / "wandb").glob("offline-run-*-abcd"))) == 1
 
 
+@pytest.mark.long
 def test_a_run_goes_on_without_the_process_of_wandb(tmp_path: Path) -> None:
     write_gifs(tmp_path / "gifs")
     words = ["logger=wandb", "run_dir=out", "trainer.max_steps=200", "run_id=abcd"]

@@ -53,7 +53,7 @@ def ingest(folder: Path, server: GifServer, num_urls: int) -> None:
     names = sorted(server.gifs)[:num_urls]
     (folder / "list.txt").write_text("".join(f"{server.url(name)}\n" for name in names))
     job = data(folder).urls.job(0, 1, LIMITS, 1)
-    assert run(job, "none", wait=False, tell=lambda news: None).complete
+    assert run(job, "none", wait=False, on_news=lambda news: None).complete
 
 
 class Grower(Witness):

@@ -105,13 +105,13 @@ def test_the_last_word_arrives_though_the_other_side_was_not_read_to_its_end() -
         hearing = watch.Line(server.accept()[0], {"rank": 0}, "token")
     saying = watch.Line(connection, {"rank": 1, "token": "token"}, None)
     for _ in range(20):  # long enough for the kernel to put its acknowledgements off
-        saying.say({"at": None})
+        saying.send({"at": None})
         time.sleep(0.05)
-    saying.say({"at": None})
-    saying.say({"end": "ValueError: no"})
+    saying.send({"at": None})
+    saying.send({"end": "ValueError: no"})
     saying.socket.close()
     time.sleep(0.1)
-    assert hearing.hear()[-1] == {"end": "ValueError: no"}
+    assert hearing.receive()[-1] == {"end": "ValueError: no"}
     hearing.socket.close()
 
 

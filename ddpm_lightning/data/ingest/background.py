@@ -120,13 +120,13 @@ class Background:
 
 def main(settings: str) -> None:
     """Ingest, in a process of its own, until it is done or its input is closed."""
-    given = json.loads(settings)
-    recipe = Recipe(**given["recipe"] | {"limits": Limits(**given["recipe"]["limits"])})
-    urls = UrlList(given["address"], given["splits"], recipe, Path(given["cache_path"]))
+    received = json.loads(settings)
+    recipe = Recipe(**received["recipe"] | {"limits": Limits(**received["recipe"]["limits"])})
+    urls = UrlList(received["address"], received["splits"], recipe, Path(received["cache_path"]))
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    limits = FetchLimits(**given["limits"])
+    limits = FetchLimits(**received["limits"])
     try:
-        run(urls.job(0, 1, limits, None), "none", wait=True, tell=lambda news: None)
+        run(urls.job(0, 1, limits, None), "none", wait=True, on_news=lambda news: None)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
 

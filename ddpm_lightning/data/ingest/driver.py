@@ -75,20 +75,20 @@ class News:
     complete: bool = False
 
 
-def run(job: Job, retry: str, wait: bool, tell: Callable[[News], None]) -> News:
+def run(job: Job, retry: str, wait: bool, on_news: Callable[[News], None]) -> News:
     """Ingest what is left of a job, and write ingest.json beside its shards.
 
     Args:
         retry: "transient" to try again what may have recovered, else "none".
         wait: for another process that ingests the same part, instead of raising ValueError.
-        tell: is given the news every half second, and at the end.
+        on_news: takes the news every half second, and at the end.
     Raises ValueError and OSError in one line; what is stored stays.
     """
     with Ledger(job.directory / "ledger.db", wait=wait) as ledger:
         ledger.add(job.items)
         ledger.retry(retry)
         _keep_to_list(ledger, {item.url for item in job.items})
-        news = asyncio.run(_Ingest(job, ledger, tell).run())
+        news = asyncio.run(_Ingest(job, ledger, on_news).run())
     report = {"splits": list(job.splits), "causes": dict(news.causes.most_common())}
     content = json.dumps(vars(news) | report, indent=1)
     write_file(job.directory / REPORT, [content.encode() + b"\n"], len(content) + 1)
@@ -105,8 +105,8 @@ def read_report(directory: Path) -> dict[str, Any]:
 
 
 class _Ingest:
-    def __init__(self, job: Job, ledger: Ledger, tell: Callable[[News], None]) -> None:
-        self._job, self._ledger, self._tell = job, ledger, tell
+    def __init__(self, job: Job, ledger: Ledger, on_news: Callable[[News], None]) -> None:
+        self._job, self._ledger, self._on_news = job, ledger, on_news
         form = job.recipe
         self._spool = Spool(job.directory / "spool")
         header = Header((form.height, form.width, form.channels), form.fps, job.source)
@@ -220,7 +220,7 @@ class _Ingest:
         for (state, cause), count in counts.items():
             if state != "new":
                 self._news.causes[cause or "clips"] += count
-        self._tell(self._news)
+        self._on_news(self._news)
 
 
 def _keep_to_list(ledger: Ledger, urls: set[str]) -> None:

@@ -30,15 +30,15 @@ _GRACE_SECONDS = 2  # the pool comes first, and can say why
 
 def main(settings: str) -> None:
     """Decode requests; settings is a JSON object with recipe, seconds and memory (in bytes)."""
-    given = json.loads(settings)
-    recipe = Recipe(**given["recipe"] | {"limits": Limits(**given["recipe"]["limits"])})
+    received = json.loads(settings)
+    recipe = Recipe(**received["recipe"] | {"limits": Limits(**received["recipe"]["limits"])})
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # where a library may print
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pool
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _limit_memory(given["memory"])
+    _limit_memory(received["memory"])
     with suppress(BrokenPipeError):  # the pool is gone
-        _serve(answers, recipe, given["seconds"])
+        _serve(answers, recipe, received["seconds"])
 
 
 def _serve(answers: BinaryIO, recipe: Recipe, seconds: float) -> None:

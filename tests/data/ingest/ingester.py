@@ -33,7 +33,7 @@ def job(directory: Path, urls: Sequence[str], **options: Any) -> Job:
 def ingest(
     directory: Path, urls: Sequence[str], retry: str = "none", wait: bool = False, **options: Any
 ) -> News:
-    return run(job(directory, urls, **options), retry, wait=wait, tell=lambda news: None)
+    return run(job(directory, urls, **options), retry, wait=wait, on_news=lambda news: None)
 
 
 def main(directory: str, base: str, num_urls: str, *words: str) -> None:

@@ -115,7 +115,7 @@ def test_parts_share_a_list_and_read_as_one(tmp_path: Path, server: GifServer) -
     whole = job(tmp_path, urls)
     for part, folder in enumerate(parts):
         share = replace(whole, items=whole.items[part::3], directory=folder, num_parts=3)
-        assert run(share, "none", wait=False, tell=lambda news: None).complete
+        assert run(share, "none", wait=False, on_news=lambda news: None).complete
     assert len(server.requests) == 60
     keys = sorted(entry.key for entry in ClipStore(parts).entries)
     assert keys == [f"{i:05d}.gif" for i in range(0, 60, 5)]
@@ -131,7 +131,7 @@ def test_new_captions_reach_the_store_and_nothing_is_fetched(
         item._replace(captions=("another",)) if i == 25 else item
         for i, item in enumerate(first.items)
     ]
-    news = run(replace(first, items=items), "none", wait=False, tell=lambda news: None)
+    news = run(replace(first, items=items), "none", wait=False, on_news=lambda news: None)
     assert (news.num_fetched, news.complete) == (0, True)
     captions = {entry.key: entry.captions for entry in ClipStore(tmp_path).entries}
     assert captions.pop("00025.gif") == ("another",)
@@ -191,13 +191,13 @@ def test_a_waiting_url_holds_back_no_shard_for_long(
     urls = [late, *(server.url(f"{i}.gif") for i in range(10, 210, 5))]
     seen = []
 
-    def tell(news: News) -> None:
+    def look(news: News) -> None:
         if (tmp_path / MANIFEST).exists():
             seen.append(len(ClipStore(tmp_path)))
         if 40 in seen:
             server.release()
 
-    run(job(tmp_path, urls, limits=limits), "none", wait=False, tell=tell)
+    run(job(tmp_path, urls, limits=limits), "none", wait=False, on_news=look)
     assert 40 in seen
     assert [entry.key for entry in ClipStore(tmp_path).entries] == [
         f"{i:05d}.gif" for i in range(41)

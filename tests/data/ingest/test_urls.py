@@ -39,7 +39,7 @@ def finished_store(urls: UrlList) -> ClipStore:
 
 def ingest(urls: UrlList, part: int = 0, num_parts: int = 1) -> None:
     job = urls.job(part, num_parts, LIMITS, num_workers=1)
-    assert run(job, "none", wait=False, tell=lambda news: None).complete
+    assert run(job, "none", wait=False, on_news=lambda news: None).complete
 
 
 def test_a_list_is_the_same_however_its_file_is_spelt(
