@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ddpm_lightning.data.augmentation import Augmentation
 from ddpm_lightning.data.dataset import ClipDataset
 from ddpm_lightning.data.loader import ClipLoader
 from ddpm_lightning.data.order import ShuffledOrder
@@ -55,8 +56,8 @@ def write_store(folder: Path) -> None:
 def our_loader(folder: Path, **options: Any) -> ClipLoader:
     num_workers = options.pop("num_workers", 0)
     store = ClipStore(folder)
-    windows = Windows(SHAPE[0], random=True, fps_jitter=options.pop("fps_jitter", 0.0))
-    dataset = ClipDataset(store, range(len(store)), windows, **options)
+    windows = Windows(SHAPE[0], random=True)
+    dataset = ClipDataset(store, range(len(store)), windows, augmentation=Augmentation(**options))
     return ClipLoader(dataset, ShuffledOrder(dataset.shards(), BATCH_SIZE, seed=0), num_workers)
 
 
