@@ -127,7 +127,7 @@ def test_weight_1_and_levels_outside_the_interval_are_no_guidance_to_the_bit() -
     plain = NoGuidance().guide(model, ASKED).estimate_at(clips(), LEVEL).x_0
     for options in ({"weight": 1.0}, {"weight": 3.0, "interval": [0.5, 4]}):
         for kind in (ClassifierFree, AutoGuidance):
-            guided = kind(**options).guide(model, ASKED, denoiser())  # type: ignore[arg-type]
+            guided = kind(**options).guide(model, ASKED, denoiser())
             assert torch.equal(guided.estimate_at(clips(), LEVEL).x_0, plain)
             assert calls_of(guided, model) == [2]
 

@@ -110,7 +110,8 @@ def test_a_label_that_is_not_there_lists_the_nearest(label: str, words: str) -> 
 def test_values_are_parsed_or_refused_in_one_line() -> None:
     assert Label(["a"]).parse("a") == "a"
     assert FrameRate().parse("12.5") == 12.5
-    assert Label(["a"]).parse("") is FrameRate().parse("") is None
+    assert Label(["a"]).parse("") is None
+    assert FrameRate().parse("") is None
     for text in ("0", "-1", "nan", "fast", "inf"):
         with pytest.raises(ValueError, match=f"above 0, got '{text}'"):
             FrameRate().parse(text)

@@ -49,7 +49,9 @@ def batch() -> Batch:
     """Four clips of three frames, 4 x 4; seed 0."""
     generator = torch.Generator().manual_seed(0)
     clips = torch.randint(256, (4, 3, 4, 4, 1), generator=generator, dtype=torch.uint8)
-    return Batch(clips, index=torch.arange(4), annotations=4 * [{}], number=[0, 1, 2, 3])
+    return Batch(
+        clips, index=torch.arange(4), annotations=[{} for _ in range(4)], number=[0, 1, 2, 3]
+    )
 
 
 class Recorder(Loss):
