@@ -72,9 +72,10 @@ def _compositions() -> dict[str, DictConfig]:
     for group in GROUPS:
         if group.startswith(OF_EVALUATE):
             found |= {f"{group}={name}": composed_alone(group, name) for name in options(group)}
-        elif "/" in group or group in ("model", "experiment", "debug"):
+        elif "/" in group or group in ("model", "callbacks", "experiment", "debug"):
             words = [f"{group}={name}" for name in options(group)]
-            found |= {word: composed(word, "run_dir=run") for word in words}
+            plain = ["condition=none"] if group == "model" else []  # as a Denoiser is by default
+            found |= {word: composed(word, *plain, "run_dir=run") for word in words}
         else:
             alike.append([f"{group}={name}" for name in options(group)])
     for members in zip_longest(*alike):
