@@ -98,8 +98,8 @@ def _one_job(
 
 
 def _under_hydra(job: Callable[[DictConfig], None], config_name: str) -> None:
-    refuse_mistakes(config_name, sys.argv[1:])
-    sys.argv[1:] = with_text(config_name, sys.argv[1:])
+    sys.argv[1:] = words = with_text(config_name, sys.argv[1:])
+    refuse_mistakes(config_name, words)
     with environment("HYDRA_FULL_ERROR", "1"):  # raise instead of printing summaries of its own
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
 

@@ -72,7 +72,7 @@ def test_a_login_from_the_environment_is_needed_each_time(
 ) -> None:
     monkeypatch.setenv("LOGIN", f"me:{SECRET}")
     given = 'data.list="https://${oc.env:LOGIN}@127.0.0.1:9/list.tsv"'
-    begin = ["data=tgif", given, "data.cache_path=cache", "run_dir=out"]
+    begin = ["data=tgif", given, "data.cache_path=data/cache", "run_dir=out"]
     for words in (begin, ["resume=out"], ["resume=out", "data=tgif", given]):
         result = call("train", *words, "logger=csv", "trainer=cpu", "trainer.precision=32-true")
         assert_user_error(result, "https://***@127.0.0.1:9/list.tsv cannot be read")
@@ -93,7 +93,7 @@ def test_a_token_is_secret_wherever_it_stands(
     token: str, address: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKEN", token)
-    begin = ["data=tgif", f"data.list='{address}'", "data.cache_path=cache", "run_dir=out"]
+    begin = ["data=tgif", f"data.list='{address}'", "data.cache_path=data/cache", "run_dir=out"]
     for words in (begin, ["resume=out"]):
         result = call("train", *words, "logger=csv", "trainer=cpu", "trainer.precision=32-true")
         shown = address.replace("${oc.env:TOKEN}", "***")

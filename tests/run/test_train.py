@@ -163,7 +163,7 @@ def test_a_run_that_is_older_than_some_options_goes_on(call: Call, trained: Path
     for name in ("composed.yaml", "config.yaml"):
         stored = yaml.safe_load((trained / name).read_text())
         callbacks = stored.get("config", stored)["callbacks"]
-        del callbacks["samples"]["compare"], callbacks["checkpoints"]["every_n_steps"]
+        del callbacks["samples"]["compare"], callbacks["checkpoints"]["directory"]
         del callbacks["diagnosis"]
         (trained / name).write_text(yaml.safe_dump(without_defaults(stored)))
     assert "checkpointing" not in (trained / "config.yaml").read_text()
@@ -171,11 +171,11 @@ def test_a_run_that_is_older_than_some_options_goes_on(call: Call, trained: Path
         result = call(command, f"checkpoint={trained}", *arguments)
         assert result.code == 0, result.err
     words = [f"resume={trained}", "trainer.max_steps=5"]
-    every = "callbacks.checkpoints.every_n_steps"  # which has no default
+    key = "callbacks.checkpoints.directory"  # which has no default
     assert_user_error(
-        call("train", *words), f"Checkpoints needs every_n_steps, which is not given; add ++{every}"
+        call("train", *words), f"Checkpoints needs directory, which is not given; add ++{key}"
     )
-    result = call("train", *words, f"++{every}=2")
+    result = call("train", *words, f"++{key}={trained / 'checkpoints'}")
     assert result.code == 0, result.err
     assert read(trained / "checkpoints" / "last.ckpt")["global_step"] == 5
 
