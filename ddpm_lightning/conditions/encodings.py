@@ -1,7 +1,7 @@
 """Captions encoded once by a text encoder of the package transformers, and kept on the disk.
 
 Defines Encodings: from captions to rows of numbers, one for each token. The results lie in one
-SQLite file for each encoder below a cache, by a hash of the caption, in half precision.
+SQLite file for each encoder below data/cache, by a hash of the caption, in half precision.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ import torch
 
 _BATCH = 64  # captions that are encoded at a time
 _QUERY = 500  # captions that are asked for at a time; SQLite allows 999 or more
+CACHE = Path("data/cache/text")
 _INSTALL = "pip install ddpm_lightning[text]"
 
 
@@ -28,18 +29,15 @@ class Encodings:
         model, revision: of huggingface.co; or a folder, whatever the revision.
         width: numbers for each token.
         max_tokens: of a caption; further ones are left out.
-        cache_path: a local folder.
 
     The encoder is looked for when the first caption is encoded, or asked for. It is a ValueError,
     in one line, if transformers is missing, has no text encoder there, or one of another width.
     """
 
-    def __init__(
-        self, model: str, revision: str, width: int, max_tokens: int, cache_path: str
-    ) -> None:
+    def __init__(self, model: str, revision: str, width: int, max_tokens: int) -> None:
         self.model, self.revision = model, revision
         self.width, self.max_tokens = width, max_tokens
-        self.directory = Path(cache_path) / "text"
+        self.directory = CACHE.absolute()
 
     @cached_property
     def path(self) -> Path:

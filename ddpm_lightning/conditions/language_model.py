@@ -20,7 +20,7 @@ class LanguageModelCaption(Condition):
     token; a caption that is not known, or empty, has no other.
 
     Args:
-        model, revision, width, max_tokens, cache_path: see Encodings.
+        model, revision, width, max_tokens: see Encodings.
     Raises:
         ValueError: for a width or max_tokens below 1.
     """
@@ -33,7 +33,6 @@ class LanguageModelCaption(Condition):
         revision: str = "main",
         width: int = 512,
         max_tokens: int = 40,
-        cache_path: str = "data/cache",
     ) -> None:
         super().__init__()
         if min(width, max_tokens) < 1:
@@ -42,7 +41,7 @@ class LanguageModelCaption(Condition):
                 "are usual"
             )
         self.model = model
-        self.encodings = Encodings(model, revision, width, max_tokens, cache_path)
+        self.encodings = Encodings(model, revision, width, max_tokens)
         self.vector_width = self.token_width = width
         self.no_token = nn.Parameter(torch.randn(self.token_width) * self.token_width**-0.5)
 

@@ -75,7 +75,7 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     and on other machines.
     """
     yield_cores()
-    sys.argv[1:] = map(with_home, sys.argv[1:])
+    sys.argv[1:] = map(with_home, with_text(config_name, sys.argv[1:]))
     codes: list[int] = []
     job = partial(_one_job, task, os.environ.get("HYDRA_FULL_ERROR"), os.getpid(), codes)
     code = attempt(partial(_under_hydra, job, config_name))
@@ -98,8 +98,7 @@ def _one_job(
 
 
 def _under_hydra(job: Callable[[DictConfig], None], config_name: str) -> None:
-    sys.argv[1:] = words = with_text(config_name, sys.argv[1:])
-    refuse_mistakes(config_name, words)
+    refuse_mistakes(config_name, sys.argv[1:])
     with environment("HYDRA_FULL_ERROR", "1"):  # raise instead of printing summaries of its own
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
 

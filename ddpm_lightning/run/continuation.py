@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm_lightning.conditions.joint import Conditions
 from ddpm_lightning.data.clip import ClipFormat
 from ddpm_lightning.data.decode import Decoded, Recipe, decode
 from ddpm_lightning.data.gif_blocks import DEFAULT_LIMITS
@@ -233,8 +234,15 @@ def _describe_known(what: str, by_frame: bool, log_snr: float) -> str:
     return f"{line}; a run that is trained with times=frames does it better, at none"
 
 
-def check_invertible(stochastic: bool) -> None:
-    """Raise UserError where a sampler draws noise on its way."""
+def check_invertible(stochastic: bool, conditions: Conditions) -> None:
+    """Raise UserError where a sampler draws noise on its way, or where no clip was trained on
+    without the wishes that a walk back leaves out.
+    """
+    if conditions.wishes and not conditions.dropout:
+        raise UserError(
+            f"invert=true leads back without {' and '.join(conditions.wishes)}, which this run was "
+            "never trained without (model.denoiser.condition_dropout=0); strength=0.6 works"
+        )
     if stochastic:
         raise UserError(
             "invert=true leads back along a walk without fresh noise, and this sampler draws some; "

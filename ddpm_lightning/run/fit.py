@@ -152,6 +152,7 @@ def check(run: Run) -> None:
         for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
             samplers: list[Sampler] = []
             if isinstance(callback, SampleGrid):
+                callback.check()
                 samplers = [callback.sampler, *callback.compare.values()]
             elif isinstance(callback, SampleQuality) and callback.every_n_validations:
                 samplers = [callback.sampler]

@@ -26,9 +26,9 @@ def read_mask(path: Path, form: ClipFormat, sizes: Mapping[str, tuple[int, int]]
         data = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
     try:
         picture = decode_image(data, ImageReadMode.RGB)
-    except RuntimeError as e:
+        _, height, width = picture.shape
+    except (RuntimeError, ValueError) as e:  # ValueError: it is a film
         raise UserError(f"mask={path} is no PNG or JPEG that can be read; save it as PNG") from e
-    height, width = picture.shape[1:]
     if (height, width) not in sizes.values():
         fitting = " or ".join(f"{w} x {h} ({name})" for name, (h, w) in sizes.items())
         raise UserError(f"mask={path} is {width} x {height} pixels, and must be {fitting}")

@@ -42,7 +42,7 @@ def sample(cfg: DictConfig) -> None:
     form = clip_format(**run.config["data"])
     continued = continuation_of(config, form, denoiser.statistics, is_by_frame(run.config))
     if continued and continued.invert:
-        check_invertible(sampler.stochastic)
+        check_invertible(sampler.stochastic, denoiser.conditions)
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     directory = Path(config["output"] or run.directory / "samples" / name)
     if (directory / "clips").exists():

@@ -49,9 +49,9 @@ def settled(start: Start, denoiser: Denoiser) -> tuple[Start, Budget]:
         precision = choose_precision(start.config["trainer"])
         start = start.with_values({"trainer.precision": precision})
     is_auto = start.config["data"].get("batch_size") == "auto"
-    batch_size, budget = choose_batch(
-        start.config, denoiser.network, is_auto, denoiser.conditions.null(1)
-    )
+    with user_errors("condition"):  # a text encoder that is not there, say
+        example = denoiser.conditions.null(1)
+    batch_size, budget = choose_batch(start.config, denoiser.network, is_auto, example)
     return start.with_values({"data.batch_size": batch_size}) if is_auto else start, budget
 
 

@@ -4,7 +4,9 @@ What is asked of samples, `caption=a dog, jumping (left)`, may hold whatever a s
 a word becomes `+asked.caption='..'`, quoted so that it is that text for Hydra and for OmegaConf.
 """
 
+import os
 import re
+from collections.abc import Sequence
 
 from ddpm_lightning.run.words import CONF
 
@@ -23,22 +25,22 @@ def with_text(config_name: str, words: list[str]) -> list[str]:
     """
     if config_name != "sample":
         return words
-    words = [_as_is(word) if _key(word) in PLAIN else word for word in words]
     conditions = names_of_conditions()
-    keys = {*conditions, *(f"{name}s" for name in conditions)}
-    return [_as_text(word) if _key(word) in keys else word for word in words]
+    files = [f"{name}s" for name in conditions]
+    return [_with_text(word, conditions, files) for word in words]
 
 
-def _key(word: str) -> str:
-    return word.lstrip("+").partition("=")[0] if "=" in word else ""
-
-
-def _as_is(word: str) -> str:
-    return f"{_key(word)}={quoted(word.partition('=')[2])}"
-
-
-def _as_text(word: str) -> str:
-    return f"+{ASKED}.{_key(word)}={quoted(word.partition('=')[2])}"
+def _with_text(word: str, conditions: Sequence[str], files: Sequence[str]) -> str:
+    key, equals, text = word.lstrip("+").partition("=")
+    if not equals:
+        return word
+    if key in conditions:
+        return f"+{ASKED}.{key}={quoted(text)}"
+    if key in files:
+        return f"+{ASKED}.{key}={quoted(os.path.expanduser(text))}"
+    if key in PLAIN and text != "null":
+        return f"{key}={quoted(os.path.expanduser(text))}"
+    return word
 
 
 def quoted(text: str) -> str:

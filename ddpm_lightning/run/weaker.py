@@ -22,7 +22,7 @@ def weaker(guidance: Guidance, run: Run) -> Denoiser | None:
         raise UserError(f"guidance.weak={weak}: {run.checkpoint} holds one denoiser; give its run")
     if not (isinstance(weak, str) and weak.endswith(".ckpt")):
         return choose_denoiser(run, weak)[0]
-    path = next((p for p in (Path(weak), run.checkpoint.with_name(weak)) if p.is_file()), None)
+    path = next((p for p in (Path(weak), run.checkpoint.parent / weak) if p.is_file()), None)
     if path is None or path.absolute().parent != run.checkpoint.absolute().parent:
         there = ", ".join(sorted(p.name for p in run.checkpoint.parent.glob("*.ckpt")))
         raise UserError(f"guidance.weak={weak} is no checkpoint of this run, which has {there}")

@@ -49,9 +49,10 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def caption(folder: Path, tmp_path: Path) -> LanguageModelCaption:
+def caption(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LanguageModelCaption:
+    monkeypatch.chdir(tmp_path)  # below which results are kept
     torch.manual_seed(0)
-    return LanguageModelCaption(str(folder), width=WIDTH, max_tokens=5, cache_path=str(tmp_path))
+    return LanguageModelCaption(str(folder), width=WIDTH, max_tokens=5)
 
 
 def test_tokens_are_the_hidden_states(caption: LanguageModelCaption, folder: Path) -> None:
@@ -85,12 +86,7 @@ def test_captions_are_encoded_once(
     caption.prepare(["a dog", "a cat", "a dog"])
     assert calls == [["a dog", "a cat"]]
     before = caption.encode(["a cat"])
-    again = LanguageModelCaption(
-        str(folder),
-        width=WIDTH,
-        max_tokens=5,
-        cache_path=str(caption.encodings.path.parents[1]),
-    )
+    again = LanguageModelCaption(str(folder), width=WIDTH, max_tokens=5)
     again.load_state_dict(caption.state_dict())
     after = again.encode(["a cat"])
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -126,7 +122,7 @@ def test_a_damaged_file_is_named(caption: LanguageModelCaption) -> None:
 
 def test_what_is_not_there_is_refused(tmp_path: Path, caption: LanguageModelCaption) -> None:
     with pytest.raises(ValueError, match=r"no text encoder .*; give a model") as error:
-        LanguageModelCaption(str(tmp_path), cache_path=str(tmp_path)).prepare(["a dog"])
+        LanguageModelCaption(str(tmp_path)).prepare(["a dog"])
     assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=r"16 numbers .*; set condition.caption.width=16"):
         LanguageModelCaption(caption.model, width=8).prepare(["a dog"])

@@ -16,9 +16,12 @@ from ddpm_lightning.conditions.joint import Conditions
 from ddpm_lightning.conditions.label import Label
 from ddpm_lightning.data.gif import decode
 from ddpm_lightning.files.checkpoints import read
+from ddpm_lightning.guidances.auto import AutoGuidance
 from ddpm_lightning.run.asked import asked_of
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.text import quoted, with_text
+from ddpm_lightning.samplers.ancestral import AncestralSampler
+from ddpm_lightning.training.callbacks.samples import SampleGrid
 from tests.commands import TINY, Call, assert_user_error, newest_run, spawn, write_gifs
 
 LABELLED = [word for word in TINY if not word.startswith("data.path")]
@@ -138,6 +141,23 @@ def test_other_words_are_left_alone() -> None:
     words = ["checkpoint=a", "seed=1", "--help", "-m", "label"]
     assert with_text("sample", words) == words
     assert quoted("a dog, jumping") == "'a dog, jumping'"
+    assert with_text("sample", ["keep=null", "init=null"]) == ["keep=null", "init=null"]
+
+
+def test_homes_of_text_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    words = ["init=~/My (1).gif", "labels=~/Bücher.txt", "label=~"]
+    assert with_text("sample", words) == [
+        "init='/home/me/My (1).gif'",
+        "+asked.labels='/home/me/Bücher.txt'",
+        "+asked.label='~'",
+    ]
+
+
+def test_no_grid_is_guided_by_weights_that_are_not_there_yet() -> None:
+    grid = SampleGrid(AncestralSampler(4), "samples", guidance=AutoGuidance("raw"))
+    with pytest.raises(ValueError, match=r"give guidance=auto to sample\.py"):
+        grid.check()
 
 
 def test_values_are_columns_of_full_rows(tmp_path: Path) -> None:

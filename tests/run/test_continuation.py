@@ -9,6 +9,8 @@ import torch
 import yaml
 from torchvision.io import write_png
 
+from ddpm_lightning.conditions.joint import Conditions
+from ddpm_lightning.conditions.label import Label
 from ddpm_lightning.data.clip import ClipFormat
 from ddpm_lightning.data.gif import decode, encode
 from ddpm_lightning.run.continuation import (
@@ -21,7 +23,7 @@ from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.keep import kept_frames
 from ddpm_lightning.run.mask import read_mask
 from ddpm_lightning.statistics import Statistics
-from tests.commands import Call, assert_user_error
+from tests.commands import Call, assert_user_error, write_gifs
 
 FORM = ClipFormat(8, 8, 4, fps=10, channels=1)
 FEW = ["num_samples=2", "sampler.num_evaluations=3", "output=out"]
@@ -177,7 +179,20 @@ def test_nothing_asked_is_no_continuation() -> None:
 
 def test_a_walk_with_fresh_noise_is_not_inverted() -> None:
     with pytest.raises(UserError, match="add sampler=ddim"):
-        check_invertible(stochastic=True)
+        check_invertible(True, Conditions())
+
+
+def test_nothing_is_inverted_without_wishes_that_were_never_dropped() -> None:
+    conditions = Conditions({"label": Label(["cat", "dog"])}, dropout=0)
+    with pytest.raises(UserError, match=r"without label, .* never trained without"):
+        check_invertible(False, conditions)
+    check_invertible(False, Conditions({"label": Label(["cat", "dog"])}))
+
+
+def test_a_film_is_no_mask(tmp_path: Path) -> None:
+    write_gifs(tmp_path, 1)
+    with pytest.raises(UserError, match="no PNG or JPEG"):
+        read_mask(tmp_path / "00.gif", FORM, {"the clip": (8, 8)})
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from torch import Tensor
 from ddpm_lightning.conditions.columns import columns_of, in_columns
 from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.data.dataset import Annotation
+from ddpm_lightning.guidances.auto import AutoGuidance
 from ddpm_lightning.guidances.base import Guidance
 from ddpm_lightning.guidances.classifier_free import ClassifierFree
 from ddpm_lightning.guidances.none import NoGuidance
@@ -138,6 +139,14 @@ class SampleGrid(pl.Callback):
             clips = self._sample(trainer, pl_module, sampler)
             path = self._save(trainer, clips, f"compare_{name}")
             self._show(trainer, f"compare/{name}_{sampler.num_calls}_calls", path)
+
+    def check(self) -> None:
+        """Raise ValueError for guidance that a run has no weights for while it trains."""
+        if isinstance(self.guidance, AutoGuidance):
+            raise ValueError(
+                "guidance=auto needs weaker weights of a run that has been trained; train with "
+                "guidance=classifier_free or none, and give guidance=auto to sample.py"
+            )
 
     def _sample(
         self,
