@@ -23,7 +23,7 @@ class ClassifierFree(Guidance):
 
     def __init__(
         self,
-        weight: float = 2.0,
+        weight: float = 3.0,
         interval: Sequence[float] | None = None,
         rescale: float = 0.0,
         parallel: float = 1.0,
