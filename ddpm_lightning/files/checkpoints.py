@@ -76,9 +76,7 @@ def _load(source: io.BytesIO | Path, path: Path, map_location: Any) -> dict[str,
         )
     except Exception as error:  # what torch raises for foreign bytes has many types
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        if isinstance(
-            error, pickle.UnpicklingError
-        ):  # torch's text advises to load it all the same
+        if isinstance(error, pickle.UnpicklingError):  # torch advises to load it all the same
             reason = "it holds more than tensors and plain values, which could run code"
         raise DamagedCheckpoint(f"{path} is not a checkpoint: {reason}") from error
     if not isinstance(checkpoint, dict):

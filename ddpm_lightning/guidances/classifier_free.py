@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,28 +10,20 @@ from torch import Tensor
 from ddpm_lightning.conditions.joint import Conditions
 from ddpm_lightning.data.dataset import Annotation
 from ddpm_lightning.denoiser import Estimate, Estimator
-from ddpm_lightning.guidance import ConditionalEstimator, Conditioned, Guided, check_options
-from ddpm_lightning.guidances.base import Guidance
+from ddpm_lightning.guidance import ConditionalEstimator, Conditioned, Guided
+from ddpm_lightning.guidances.base import Extrapolation
 from ddpm_lightning.level import Level
 
 
-class ClassifierFree(Guidance):
+class ClassifierFree(Extrapolation):
     """Leads away from what clips are like without any wish; both halves are one batch.
 
     Args:
-        weight, interval, rescale, parallel: see Guided.
+        weight, options: see Extrapolation.
     """
 
-    def __init__(
-        self,
-        weight: float = 3.0,
-        interval: Sequence[float] | None = None,
-        rescale: float = 0.0,
-        parallel: float = 1.0,
-    ) -> None:
-        check_options(weight, interval, rescale, parallel)
-        self.weight, self.interval = weight, interval
-        self.rescale, self.parallel = rescale, parallel
+    def __init__(self, weight: float = 3.0, **options: Any) -> None:
+        super().__init__(weight, **options)
 
     def guide(
         self,
@@ -45,11 +38,8 @@ class ClassifierFree(Guidance):
         return Guided(
             Conditioned(denoiser, **strong),
             Conditioned(denoiser, **bare),
-            self.weight,
-            self.interval,
-            self.rescale,
-            self.parallel,
-            partial(_in_one_batch, denoiser, strong, bare),
+            **self.options,
+            both=partial(_in_one_batch, denoiser, strong, bare),
         )
 
 

@@ -1,7 +1,7 @@
 """Commands that can be pasted: quoted for Hydra, and then for the shell, where they must be."""
 
+import re
 import shlex
-from collections.abc import Iterator
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from hydra.errors import HydraException
 
 def hydra_word(key: str, value: str) -> str:
     """Return the word KEY=VALUE that Hydra reads as this text."""
-    return next(word for word in _spellings(key, value) if read(word) == value)
+    words = (f"{key}={value}", f'{key}="{value}"')
+    return next((word for word in words if read(word) == value), f"{key}={quoted(value)}")
 
 
 def read(word: str) -> Any:
@@ -33,10 +34,11 @@ def path_command(script: str, key: str, path: Path, *words: str) -> str:
     return command(script, hydra_word(key, relpath(path)), *words)
 
 
-def _spellings(key: str, value: str) -> Iterator[str]:
-    yield f"{key}={value}"
-    for quote in "\"'":
-        yield f"{key}={quote}{value}{quote}"
-    for quote in "\"'":
-        escaped = value.replace("\\", "\\\\").replace(quote, f"\\{quote}")
-        yield f"{key}={quote}{escaped}{quote}"
+def quoted(text: str) -> str:
+    """Return text as a value on a command line of Hydra that stands for itself."""
+    # For OmegaConf: backslashes count before ${ alone, where each is written twice.
+    text = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", text)
+    # For Hydra: likewise before a quotation mark, the one at the end included.
+    text = re.sub(r"(\\*)'", lambda match: 2 * match[1] + r"\'", text)
+    text = re.sub(r"\\+$", lambda match: 2 * match[0], text)
+    return f"'{text}'"

@@ -5,9 +5,9 @@ a word becomes `+asked.caption='..'`, quoted so that it is that text for Hydra a
 """
 
 import os
-import re
 from collections.abc import Sequence
 
+from ddpm_lightning.run.paste import quoted
 from ddpm_lightning.run.words import CONF
 
 PLAIN = ("init", "keep", "mask")  # keys of sample.yaml that take text
@@ -41,13 +41,3 @@ def _with_text(word: str, conditions: Sequence[str], files: Sequence[str]) -> st
     if key in PLAIN and text != "null":
         return f"{key}={quoted(os.path.expanduser(text))}"
     return word
-
-
-def quoted(text: str) -> str:
-    """Return text as a value on a command line of Hydra that stands for itself."""
-    # For OmegaConf: backslashes count before ${ alone, where each is written twice.
-    text = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", text)
-    # For Hydra: likewise before a quotation mark, the one at the end included.
-    text = re.sub(r"(\\*)'", lambda match: 2 * match[1] + r"\'", text)
-    text = re.sub(r"\\+$", lambda match: 2 * match[0], text)
-    return f"'{text}'"

@@ -4,7 +4,6 @@ import math
 import os
 import re
 import shlex
-from contextlib import suppress
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
@@ -24,20 +23,29 @@ OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), 
 
 CONF = Path(__file__).parents[2] / "conf"
 OPTIONAL_GROUPS = ("experiment", "debug")  # null means none of them
-_TEXTS = {
-    *PATHS,
-    "run_name",
-    "run_id",
-    "run_group",
-    "name",
-    "project",
-    "device",
-}  # keys, last parts
+# The last parts of keys that take text.
+_TEXTS = {*PATHS, "run_name", "run_id", "run_group", "name", "project", "device"}
 _FLAGS = (  # of Hydra
     *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package"),
     *("-r", "--run", "-m", "--multirun", "-sc", "--shell-completion", "-cp", "--config-path"),
     *("-cn", "--config-name", "-cd", "--config-dir", "--experimental-rerun", "-i", "--info"),
 )
+_REMOVED = {  # keys of any command, and of one, and what they are now
+    "": {
+        "model.data_std": "measured on the training clips",
+        "model.denoiser.data_std": "measured on the training clips",
+        "model.process": "model.denoiser.process",
+        "network.outputs": "network.out_channels, a number of channels of its own",
+    },
+    "evaluate": {
+        "num_draws": "measure.trained_loss.num_draws",
+        "num_clips": "measure.bits.num_clips, with measure=bits",
+        "likelihood": "measure=bits; likelihood@measure.bits.bound=pair takes another bound",
+        "likelihood/solver": "likelihood/solver@measure.bits.flow.solver, with measure=bits",
+        "likelihood/probe": "likelihood/probe@measure.bits.flow.probe, with measure=bits",
+        "data.batch_size": "batch_size",
+    },
+}
 _NO_NEWS = ("full_key:", "object_type=", "Config search path:", "provider=")  # of Hydra's messages
 _USUAL_FLAGS = "flags are -m, --help, --cfg job, --info"
 
@@ -48,6 +56,7 @@ def refuse_mistakes(config_name: str, words: list[str]) -> None:
     parser = get_args_parser()
     parser.error = _refuse_flags  # type: ignore[method-assign]
     _refuse_blanks(parser.parse_args(words).overrides)
+    _refuse_removed(config_name, words)
     _refuse_unquoted(words)
     _refuse_null_groups(words)
     if not any(word.startswith("-") for word in words):  # --config-dir brings groups of its own
@@ -69,6 +78,16 @@ def path_words(words: list[str]) -> list[str]:
 def root_of(word: str) -> str:
     """Return the first part of the key."""
     return re.split(r"[./@=]", word.lstrip("+~"))[0]
+
+
+def _refuse_removed(config_name: str, words: list[str]) -> None:
+    """Raise UserError for a key that has another name now."""
+    removed = _REMOVED[""] | _REMOVED.get(config_name, {})
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0]
+        for old, new in removed.items():
+            if key == old or key.startswith(f"{old}."):
+                raise UserError(f"{word}: {old} is now {new}")
 
 
 def _refuse_null_groups(words: list[str]) -> None:
@@ -131,8 +150,7 @@ def _refuse_unquoted(words: list[str]) -> None:
             raise UserError(f"{word} has no values, so there would be no job")
         else:
             continue
-        with suppress(StopIteration):
-            raise UserError(f"{word}: {reason}; quote it: {shlex.quote(hydra_word(key, value))}")
+        raise UserError(f"{word}: {reason}; quote it: {shlex.quote(hydra_word(key, value))}")
 
 
 def _refuse_unknown_keys(config_name: str, words: list[str]) -> None:

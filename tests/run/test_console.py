@@ -7,7 +7,8 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -64,7 +65,17 @@ def console(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         stream.close()  # nothing that still waits in it can fail, either
 
 
+@pytest.mark.parametrize("make", [make for make in BROKEN if make is not no_stream])
+def test_each_stream_fails_by_itself(make: Callable[[], TextIO]) -> None:
+    stream = make()
+    with pytest.raises((OSError, ValueError)):
+        print("Bücher ✓", file=stream, flush=True)
+    with suppress(OSError):
+        stream.close()
+
+
 def test_printing_fails_on_none(console: Console) -> None:
+    assert console.write("Bücher ✓") == len("Bücher ✓")
     for _ in range(3):
         print("Bücher ✓", "x" * 100_000, flush=True)
         print("more", file=sys.stderr)

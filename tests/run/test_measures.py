@@ -109,6 +109,9 @@ def test_what_cannot_be_measured_is_refused_in_a_line(call: Call, digits: Path) 
             "curve.samplers: ddim at 51 evaluations: 51 intervals are more than the 50 steps"
         ],
         ("measure=quality", "curve.evaluations=[0]"): ["curve.evaluations", "greater than 0"],
+        ("likelihood=flow",): ["likelihood is now measure=bits"],
+        ("num_draws=4",): ["num_draws is now measure.trained_loss.num_draws"],
+        ("data.batch_size=4",): ["data.batch_size is now batch_size"],
         ("weights=[]",): ["weights=[] names none"],
     }.items():
         assert_user_error(call("evaluate", run, *words), *expected)

@@ -135,6 +135,14 @@ MISTAKES = {
         ["network.out_channels=2"],
         ["model: this loss needs 1 output channels", "got 2; set network.out_channels=1"],
     ),
+    "an option that has another name now": (
+        ["network.outputs=2"],
+        ["network.outputs=2: network.outputs is now network.out_channels"],
+    ),
+    "an option that has another place now": (
+        ["model.data_std=0.3"],
+        ["model.data_std=0.3: model.data_std is now measured on the training clips"],
+    ),
     "a variance that is not learned": (
         ["sampler=ancestral", "sampler.variance=null"],
         ["sampler: variance=null", "train with loss=hybrid_vlb, or set sampler.variance=0"],

@@ -323,7 +323,11 @@ def test_weights_that_are_not_finite_are_not_saved(
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1e30, 3e38])
 def test_large_weights_are_finite(size: float) -> None:
     """Their squares are not, in float32."""
-    refuse_non_finite([torch.full((9,), size), torch.zeros(0), torch.zeros(3).bfloat16()], 1)
+    weights = [torch.full((9,), size), torch.zeros(0), torch.zeros(3).bfloat16()]
+    refuse_non_finite(weights, 1)
+    weights[0][4] = torch.inf
+    with pytest.raises(NonFinite, match="after step 1"):
+        refuse_non_finite(weights, 1)
 
 
 def test_a_loss_that_is_not_finite_leaves_the_others_of_its_bin() -> None:

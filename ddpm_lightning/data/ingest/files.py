@@ -13,11 +13,12 @@ from typing import Any
 
 _MAX_BYTES = 2**30
 _CHUNK_BYTES = 2**20
+# By a file's first bytes.
 _UNPACK: dict[bytes, Any] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
-}  # by first bytes
+}
 _ARCHIVES = {b"PK\3\4": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7z"}
 _TGIF_EXTRA = "pip install ddpm_lightning[tgif]"
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Collection
 from pathlib import Path
 
+from ddpm_lightning.data.ingest.files import read_file
 from ddpm_lightning.data.ingest.lists import damage
 from ddpm_lightning.data.ingest.rows import ListRow, read_rows
 
@@ -24,7 +25,7 @@ def read_captions(folder: Path, keys: Collection[str]) -> dict[str, tuple[str, .
     Args:
         keys: of the GIFs.
     Raises:
-        ValueError: if both files are there, or no line names a GIF.
+        ValueError: if both files are there, one cannot be read, or no line names a GIF.
     """
     paths = [folder / name for name in FILES if (folder / name).is_file()]
     if not paths:
@@ -34,7 +35,7 @@ def read_captions(folder: Path, keys: Collection[str]) -> dict[str, tuple[str, .
     path, keys = paths[0], set(keys)
     captions: dict[str, dict[str, None]] = {}
     odd: dict[str, list[int]] = {}
-    for row in read_rows(path.read_bytes(), path.name, _COLUMN):
+    for row in read_rows(read_file(str(path)), path.name, _COLUMN):
         name = row.url.replace("\\", "/").removeprefix("./")
         if row.line == 1 and name == _COLUMN:  # a header
             continue
@@ -42,7 +43,7 @@ def read_captions(folder: Path, keys: Collection[str]) -> dict[str, tuple[str, .
             odd.setdefault(cause, []).append(row.line)
         elif name:
             captions.setdefault(name, {})[row.caption] = None
-    odd_lines = "; ".join(f"{_count(cause, lines)}" for cause, lines in odd.items())
+    odd_lines = "; ".join(_count(cause, lines) for cause, lines in odd.items())
     if not captions:
         raise ValueError(
             f"{path} has no caption of a GIF: {odd_lines or 'it is empty'}; give lines of "

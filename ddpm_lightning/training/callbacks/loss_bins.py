@@ -18,17 +18,16 @@ class LossBins(pl.Callback):
     """Logs train_by_log_snr/BIN at the trainer's logging interval.
 
     It is the mean of the loss over all samples of the interval, on all devices, or over all frames
-    that count where each has its own level. A bin without
-    samples is left out, and so are losses that are not finite: their steps are skipped.
+    that count where each has its own level. A bin without samples is left out, and so are losses
+    that are not finite: their steps are skipped.
 
     Until then losses stay on the device, so that no step waits for them. They are kept in
     checkpoints, so that a resumed run logs the same.
     """
 
     def __init__(self) -> None:
-        self._trained: list[
-            tuple[Tensor, Tensor]
-        ] = []  # log-SNRs and losses (B,), or (B F,), of each batch
+        # log-SNRs and losses (B,), or (B F,), of each batch
+        self._trained: list[tuple[Tensor, Tensor]] = []
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
