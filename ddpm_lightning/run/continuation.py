@@ -21,6 +21,7 @@ from ddpm_lightning.conditions.joint import Conditions
 from ddpm_lightning.data.clip import ClipFormat
 from ddpm_lightning.data.decode import Decoded, Recipe, decode
 from ddpm_lightning.data.gif_blocks import DEFAULT_LIMITS
+from ddpm_lightning.data.sources.folder import read_picture
 from ddpm_lightning.denoiser import Estimator
 from ddpm_lightning.known import Known, KnownFrames, KnownPixels
 from ddpm_lightning.level import Level, log_snr_floor
@@ -218,7 +219,7 @@ def read_gif(path: Path, form: ClipFormat) -> Decoded:
     with user_errors("init"):
         recipe = Recipe(form.height, form.width, form.fps, form.channels, limits=DEFAULT_LIMITS)
         try:
-            return decode(path.read_bytes(), recipe)
+            return decode(read_picture(path), recipe)
         except ValueError as e:
             raise ValueError(f"{path} cannot be used: {e}") from e
 

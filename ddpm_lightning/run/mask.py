@@ -8,6 +8,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
 from ddpm_lightning.data.clip import ClipFormat, resize
+from ddpm_lightning.data.sources.folder import read_picture
 from ddpm_lightning.run.errors import UserError, user_errors
 
 WHITE = 128  # from here on
@@ -23,7 +24,7 @@ def read_mask(path: Path, form: ClipFormat, sizes: Mapping[str, tuple[int, int]]
         UserError: for a file that is no picture, one of another size, one that keeps all or none.
     """
     with user_errors("mask"):
-        data = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+        data = torch.frombuffer(bytearray(read_picture(path)), dtype=torch.uint8)
     try:
         picture = decode_image(data, ImageReadMode.RGB)
         _, height, width = picture.shape

@@ -189,6 +189,17 @@ def test_nothing_is_inverted_without_wishes_that_were_never_dropped() -> None:
     check_invertible(False, Conditions({"label": Label(["cat", "dog"])}))
 
 
+def test_what_is_given_is_bounded_before_it_is_read(tmp_path: Path) -> None:
+    large = tmp_path / "large.gif"
+    with large.open("wb") as file:
+        file.truncate(2**35)
+    with pytest.raises(UserError, match=r"at most 33,554,432") as error:
+        read_gif(large, FORM)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"at most 33,554,432"):
+        read_mask(large, FORM, {})
+
+
 def test_a_film_is_no_mask(tmp_path: Path) -> None:
     write_gifs(tmp_path, 1)
     with pytest.raises(UserError, match="no PNG or JPEG"):

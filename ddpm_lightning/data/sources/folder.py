@@ -11,6 +11,20 @@ from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.sources.captions import read_captions
 
 
+def read_picture(path: Path) -> bytes:
+    """Return a file's bytes; GifError unless it is a regular file of at most 32 MiB."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait forever
+            raise GifError("unreadable", f"{path} is not a regular file")
+        if status.st_size > (most := DEFAULT_LIMITS.max_bytes):
+            raise GifError("too_large", f"{path} has {status.st_size:,} bytes, at most {most:,}")
+        with path.open("rb") as file:
+            return file.read(most + 1)  # it may have grown since
+    except OSError as error:
+        raise GifError("unreadable", f"{path}: {error.strerror}") from error
+
+
 class GifFolder(Source):
     """Every file below path whose name ends in .gif, in any case.
 
@@ -40,19 +54,7 @@ class GifFolder(Source):
         return list(self._keys)
 
     def read(self, key: str) -> bytes:
-        path = self.path / key
-        try:
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait forever
-                raise GifError("unreadable", f"{path} is not a regular file")
-            if status.st_size > (most := DEFAULT_LIMITS.max_bytes):
-                raise GifError(
-                    "too_large", f"{path} has {status.st_size:,} bytes, at most {most:,}"
-                )
-            with path.open("rb") as file:
-                return file.read(most + 1)  # it may have grown since
-        except OSError as error:
-            raise GifError("unreadable", f"{path}: {error.strerror}") from error
+        return read_picture(self.path / key)
 
     def label(self, key: str) -> str:
         """Return the folder that the GIF lies in, below path; empty in path itself."""
