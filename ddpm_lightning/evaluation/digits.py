@@ -10,17 +10,19 @@ clips move, and features what they show.
 
 from functools import lru_cache
 from math import ceil
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.svm import SVC
 from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm_lightning.data.clip import ClipFormat, resize
 from ddpm_lightning.data.sources.moving_digits import CANVAS, DIGIT, FRAME_MS, SPEED, draw_digit
 from ddpm_lightning.likelihood.base import mean_and_error
+
+if TYPE_CHECKING:
+    from sklearn.svm import SVC
 
 _MIN_SIZE = 16  # below it a digit is fewer than 10 pixels wide
 _BACKGROUND = 32  # of 255: what is darker has no weight
@@ -151,8 +153,11 @@ def _patches(frames: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def _classifier(size: int) -> SVC:
+def _classifier(size: int) -> "SVC":
     """Fit on every digit of the data at three places."""
+    from sklearn.datasets import load_digits
+    from sklearn.svm import SVC
+
     digits = load_digits()
     generator = np.random.default_rng(0)
     clip_format = ClipFormat(size, size, 1, fps=1, channels=1)
@@ -168,7 +173,10 @@ def _classifier(size: int) -> SVC:
 @lru_cache(maxsize=1)
 def _centres() -> tuple[Tensor, Tensor]:
     """Return the least and greatest row and column (2,) of the centre of a digit in the corner."""
+    from sklearn.datasets import load_digits
+
     corner = np.zeros(1)
-    canvases = np.stack([draw_digit(image, corner, corner)[0] for image in load_digits().images])
+    images = load_digits().images
+    canvases = np.stack([draw_digit(image, corner, corner)[0] for image in images])
     centres = CANVAS * _centre_of_mass(torch.from_numpy(canvases).float())
     return centres.amin(0), centres.amax(0)
