@@ -37,7 +37,7 @@ def test_what_a_decoded_gif_knows() -> None:
     assert decoded.sha256 == hashlib.sha256(data).hexdigest()
     assert decoded.shots == (0, 3)
     assert (decoded.width, decoded.height, decoded.num_gif_frames) == (12, 8, 5)
-    assert decoded.fps == pytest.approx(5 / 0.7)
+    assert decoded.gif_fps == pytest.approx(5 / 0.7)
 
 
 def test_delays_of_0_and_1_hundredths_last_100_ms() -> None:
