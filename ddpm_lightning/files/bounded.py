@@ -4,15 +4,16 @@ import errno
 import json
 import math
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 SMALL = 2**26  # bytes of a manifest, a status, a configuration: more than any has
 
 _CHUNK_BYTES = 2**20
 
 
-def open_regular(path: Path, most: float = math.inf) -> BinaryIO:
+def open_regular(path: Path, most: float = math.inf) -> BufferedReader:
     """Open a file for reading.
 
     Raises:

@@ -177,7 +177,7 @@ def _bounded_interpolations() -> Iterator[None]:
             raise InterpolationResolutionError("${..} name each other too often")
         return value
 
-    GrammarVisitor.visitInterpolation = counted  # type: ignore[method-assign]
+    GrammarVisitor.visitInterpolation = counted  # type: ignore[assignment, method-assign]
     try:
         yield
     except RecursionError as e:
