@@ -14,7 +14,7 @@ class Console:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream or open(os.devnull, "w")  # noqa: SIM115 - None: closed by >&-
-        with suppress(AttributeError, ValueError):
+        with suppress(AttributeError, OSError, ValueError):
             self._stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
