@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from ddpm_lightning.data.gif_blocks import GifError, Limits, walk
 from ddpm_lightning.data.shots import find_shots
 
 FETCHED_LIMITS = Limits(max_pixels=400_000_000, max_frames=2_000, max_side=4096)
+
+FACTS = ("sha256", "seconds", "shots", "width", "height", "gif_fps", "note")  # see Entry
 
 _VERSION = 2  # raise it when the same GIF would give another clip or other shots
 _FILTER = "area"
@@ -73,8 +75,12 @@ class Decoded(NamedTuple):
     width: int  # of the GIF
     height: int
     num_gif_frames: int
-    fps: float  # of the GIF, on average
+    gif_fps: float  # on average
     note: str = ""  # see gif_blocks.Structure
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a store keeps of it beside the clip, by the names of FACTS."""
+        return {name: getattr(self, name) for name in FACTS}
 
 
 def decode(data: bytes, recipe: Recipe, max_frames: int = MAX_CLIP_FRAMES) -> Decoded:
@@ -100,7 +106,7 @@ def decode(data: bytes, recipe: Recipe, max_frames: int = MAX_CLIP_FRAMES) -> De
         width=structure.width,
         height=structure.height,
         num_gif_frames=len(structure.images),
-        fps=len(structure.images) / seconds,
+        gif_fps=len(structure.images) / seconds,
         note=structure.note,
     )
 

@@ -37,7 +37,7 @@ def test_what_a_decoded_gif_knows() -> None:
     assert decoded.sha256 == hashlib.sha256(data).hexdigest()
     assert decoded.shots == (0, 3)
     assert (decoded.width, decoded.height, decoded.num_gif_frames) == (12, 8, 5)
-    assert decoded.fps == pytest.approx(5 / 0.7)
+    assert decoded.gif_fps == pytest.approx(5 / 0.7)
 
 
 def test_delays_of_0_and_1_hundredths_last_100_ms() -> None:
@@ -104,7 +104,7 @@ def test_the_digest_names_everything_that_determines_a_clip() -> None:
 
 
 def test_impossible_recipes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"fps must be at least 0\.0015 and finite, got 0"):
+    with pytest.raises(ValueError, match=r"fps must be at least 0\.001526 and finite, got 0"):
         Recipe(4, 4, fps=0)
 
 

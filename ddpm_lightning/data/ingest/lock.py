@@ -8,6 +8,8 @@ import socket
 import time
 from pathlib import Path
 
+from ddpm_lightning.files.bounded import read_small
+
 _POLL_S = 0.2
 
 _log = logging.getLogger(__name__)
@@ -65,4 +67,4 @@ class ProcessLock:
     def _holder(self) -> str:
         if self._me in _held:
             return f"this process ({os.getpid()})"
-        return self.path.read_text() or "another process"
+        return read_small(self.path).decode() or "another process"

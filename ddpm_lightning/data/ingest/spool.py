@@ -10,24 +10,14 @@ import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ddpm_lightning.data.decode import Decoded
+from ddpm_lightning.data.decode import FACTS, Decoded
+from ddpm_lightning.files.bounded import read_small
 
-
-class Spooled(NamedTuple):
-    """A clip (N, H, W, C) uint8 with the facts that a shard needs of it."""
-
-    clip: np.ndarray
-    sha256: str
-    seconds: float
-    shots: tuple[int, ...]
-    width: int  # of the GIF
-    height: int
-    gif_fps: float
-    note: str
+_MAX_BYTES = 2**27
 
 
 class Spool:
@@ -41,13 +31,7 @@ class Spool:
         header = {
             "shape": decoded.clip.shape,
             "crc32": zlib.crc32(decoded.clip.data),
-            "sha256": decoded.sha256,
-            "seconds": decoded.seconds,
-            "shots": decoded.shots,
-            "width": decoded.width,
-            "height": decoded.height,
-            "gif_fps": decoded.fps,
-            "note": decoded.note,
+            **decoded.facts(),
         }
         path = self._path(url)
         temporary = path.with_name(f".{path.name}")
@@ -64,16 +48,15 @@ class Spool:
                 "free some space or choose another folder",
             ) from error
 
-    def get(self, url: str) -> Spooled | None:
-        """Return the clip of a URL; None where there is none, or not all of it."""
+    def get(self, url: str) -> tuple[np.ndarray, dict[str, Any]] | None:
+        """Return the clip of a URL, (N, H, W, C) uint8, and its facts; None where none is whole."""
         try:
-            line, content = self._path(url).read_bytes().split(b"\n", 1)
+            line, content = read_small(self._path(url), _MAX_BYTES).split(b"\n", 1)
             header = json.loads(line)
             clip = np.frombuffer(content, np.uint8).reshape(header["shape"])
             if zlib.crc32(content) != header["crc32"]:
                 return None
-            known = {name: header[name] for name in Spooled._fields[1:]}
-            return Spooled(clip, **known | {"shots": tuple(header["shots"])})
+            return clip, {name: header[name] for name in FACTS} | {"shots": tuple(header["shots"])}
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -3,26 +3,22 @@
 import hashlib
 import json
 import os
-import stat
 from pathlib import Path
 
 from ddpm_lightning.data.gif_blocks import DEFAULT_LIMITS, GifError
 from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.sources.captions import read_captions
+from ddpm_lightning.files.bounded import read_small
 
 
 def read_picture(path: Path) -> bytes:
     """Return a file's bytes; GifError unless it is a regular file of at most 32 MiB."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait forever
-            raise GifError("unreadable", f"{path} is not a regular file")
-        if status.st_size > (most := DEFAULT_LIMITS.max_bytes):
-            raise GifError("too_large", f"{path} has {status.st_size:,} bytes, at most {most:,}")
-        with path.open("rb") as file:
-            return file.read(most + 1)  # it may have grown since
+        return read_small(path, DEFAULT_LIMITS.max_bytes)
     except OSError as error:
         raise GifError("unreadable", f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise GifError("too_large", str(error)) from error
 
 
 class GifFolder(Source):
@@ -36,14 +32,9 @@ class GifFolder(Source):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        if not self.path.exists():
-            raise ValueError(
-                f"data.path={path} does not exist; give a folder that holds .gif files"
-            )
         if not self.path.is_dir():
-            raise ValueError(
-                f"data.path={path} is not a folder; give a folder that holds .gif files"
-            )
+            state = "is not a folder" if self.path.exists() else "does not exist"
+            raise ValueError(f"data.path={path} {state}; give a folder that holds .gif files")
         found, unread = _walk(self.path)
         if not found:
             raise ValueError(f"data.path={path} holds no .gif file; put some in, at any depth")
@@ -96,10 +87,10 @@ def _walk(top: Path) -> tuple[list[Path], list[Path]]:
             seen.add(real)
         below.sort()
         own = os.path.realpath(folder)
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            is_link = os.path.islink(path)
-            target = os.path.realpath(path) if is_link else os.path.join(own, name)
-            if name.lower().endswith(".gif") and not (is_link and target in files):
-                files[target] = Path(path)
+        for name in sorted(name for name in names if name.lower().endswith(".gif")):
+            path = Path(folder, name)
+            if path.is_symlink():
+                files.setdefault(os.path.realpath(path), path)
+            else:
+                files[os.path.join(own, name)] = path
     return list(files.values()), unread
