@@ -86,6 +86,7 @@ TOP_LEVEL: dict[str, Any] = {
     "guidance": Node,
     "measure": Node,
     "extractor": Node,
+    "film": Node,
     "trainer": Node,
     "callbacks": Node,
     "logger": Node,
@@ -98,6 +99,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "num_workers": PositiveInt | None,
         "retry": typing.Literal["none", "transient"],
         "wait": bool,
+    },
+    "film": {
+        "chains": list[str] | None,
+        "samplers": list[str],
+        "schedules": list[str] | None,
     },
     "curve": {"samplers": list[str], "evaluations": list[PositiveInt]},
     "sweep": {
