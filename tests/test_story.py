@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 @pytest.mark.parametrize(("name", "path"), sorted(set(CODE.findall(STORY.read_text()))))
 def test_what_the_story_names_is_defined_in_the_file_that_it_links_to(name: str, path: str) -> None:
     module = import_module(path.replace("/", "."))
-    function = reduce(getattr, name.split("."), module)
+    function = inspect.unwrap(reduce(getattr, name.split("."), module))
     assert Path(inspect.getsourcefile(function) or "") == ROOT / f"{path}.py"
 
 

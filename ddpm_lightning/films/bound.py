@@ -47,7 +47,7 @@ class BoundFilm(Film):
     suffix = ".png"
 
     def __init__(
-        self, chains: Mapping[str, GaussianProcess], num_points: int = 1000, seed: int = 0
+        self, chains: Mapping[str, GaussianProcess], num_points: int = 500, seed: int = 0
     ) -> None:
         if not 1 <= len(chains) <= MOST:
             raise ValueError(f"chains must be 1 to {MOST} names, got {len(chains)}")

@@ -47,7 +47,7 @@ class ScheduleFilm(Film):
 
     def draw(self) -> Picture:
         num_columns = len(self.processes) + 1
-        figure = new_figure(3.1 * num_columns, 5.6)
+        figure = new_figure(2.6 * num_columns, 5.2)
         edges = torch.arange(LOWEST, HIGHEST + BIN, BIN, dtype=torch.float64)
         axes = figure.subplots(2, num_columns, squeeze=False)
         for column, (chain, processes) in enumerate(self.processes.items()):
@@ -55,8 +55,8 @@ class ScheduleFilm(Film):
                 style = _style(number)
                 self._draw_log_snr(axes[0, column], process, style)
                 axes[1, column].stairs(density(process, edges), edges, label=name, **style)
-            axes[0, column].set_title(f"{chain} chain: log-SNR over t / T", fontsize=11)
-            axes[1, column].set_title("density of log-SNR, t uniform", fontsize=11)
+            axes[0, column].set_title(f"{chain}: log-SNR over t / T", fontsize=10)
+            axes[1, column].set_title("density of log-SNR, t uniform", fontsize=10)
             axes[1, column].set(xlim=(LOWEST, HIGHEST), xlabel="log-SNR")
         self._draw_betas(axes[0, -1])
         axes[1, -1].set_axis_off()
@@ -73,9 +73,10 @@ class ScheduleFilm(Film):
         for number, schedule in enumerate(self.schedules.values()):
             betas = schedule.betas()
             x = torch.arange(1, len(betas) + 1) / len(betas)
-            axis.semilogy(x, betas, linewidth=1, **_style(number))
+            noisy = betas > 0  # all steps, but for every second one of hybrid
+            axis.semilogy(x[noisy], betas[noisy], linewidth=1, **_style(number))
         axis.set(ylim=(1e-5, 1), xlim=(0, 1))
-        axis.set_title("betas over t / T", fontsize=11)
+        axis.set_title("betas over t / T, where not 0", fontsize=10)
 
 
 def density(process: GaussianProcess, edges: Tensor) -> Tensor:

@@ -7,12 +7,12 @@ from ddpm_lightning.evaluation.distances import sliced_wasserstein
 from ddpm_lightning.films.brownian import STEPS, BrownianFilm, Motion
 from ddpm_lightning.films.ring import RADIUS, VARIANCE
 
-NUM = 4000
+NUM, D = 2000, 0.05
 
 
 @pytest.fixture(scope="module")
 def film() -> BrownianFilm:
-    return BrownianFilm(num_particles=NUM)
+    return BrownianFilm(NUM, D)
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +20,14 @@ def there(film: BrownianFilm) -> Motion:
     return film.there()
 
 
+@pytest.fixture(scope="module")
+def back(film: BrownianFilm, there: Motion) -> Motion:
+    return film.back(there.x[-1])
+
+
 def test_the_spread_of_ink_follows_its_law(film: BrownianFilm, there: Motion) -> None:
     """s^2 = s_0^2 + 2 D t: five standard errors of the variance of 2 NUM values."""
-    variance = VARIANCE + 2 * 0.05 * there.t
+    variance = VARIANCE + 2 * D * there.t
     torch.testing.assert_close(film.law_of_spread(there.t).square(), variance)
     measured = there.x.var(1).mean(-1)
     torch.testing.assert_close(measured, variance, rtol=5 * NUM**-0.5, atol=0)
@@ -36,13 +41,12 @@ def test_moves_are_those_of_brownian_motion(film: BrownianFilm, there: Motion) -
     error = 5 * float(film.motion.level(s).sigma * film.motion.level(t).sigma) / NUM**0.5
     law = film.motion.covariance(s, t)
     torch.testing.assert_close(measured, law, rtol=0, atol=error)
-    torch.testing.assert_close(law, 2 * 0.05 * s)
+    torch.testing.assert_close(law, 2 * D * s)
 
 
 def test_the_way_back_ends_in_the_law_that_the_ink_started_from(
-    film: BrownianFilm, there: Motion
+    film: BrownianFilm, there: Motion, back: Motion
 ) -> None:
-    back = film.back(there.x[-1])
     assert torch.equal(back.t, there.t.flip(0))
     assert torch.equal(back.x[0], there.x[-1])
     x_0 = back.x[-1]
@@ -55,8 +59,8 @@ def test_the_way_back_ends_in_the_law_that_the_ink_started_from(
     assert float((x_0.norm(dim=1) - RADIUS).abs().median()) < 0.03  # on the ring
 
 
-def test_half_way_back_the_law_is_that_of_the_way_there(film: BrownianFilm, there: Motion) -> None:
-    back, k = film.back(there.x[-1]), len(there.t) // 2
+def test_half_way_back_the_law_is_that_of_the_way_there(film: BrownianFilm, back: Motion) -> None:
+    k = len(back.t) // 2
     variance = film.law_of_spread(back.t[k]).square()
     torch.testing.assert_close(back.x[k].var(0).mean(), variance, rtol=5 * NUM**-0.5, atol=0)
 
