@@ -166,6 +166,7 @@ def test_a_half_written_row_of_metrics_is_dropped(call: Call, trained: Path) -> 
     assert len(steps) == len(set(steps)) == 6
 
 
+@pytest.mark.long
 def test_dashboards_draw_one_curve(call: Call, tmp_path: Path) -> None:
     assert call("train", *TINY).code == 0
     run = newest_run(tmp_path)

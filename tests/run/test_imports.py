@@ -19,7 +19,14 @@ COMMANDS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sample",
+        "evaluate",
+        *(pytest.param(c, marks=pytest.mark.long) for c in ("export", "inspect_data")),
+    ],
+)
 def test_only_training_imports_lightning_and_wandb(
     command: str, trained: Path, tmp_path: Path
 ) -> None:

@@ -159,6 +159,7 @@ def without_defaults(value: Any) -> Any:
     }
 
 
+@pytest.mark.long
 def test_a_run_that_is_older_than_some_options_goes_on(call: Call, trained: Path) -> None:
     for name in ("composed.yaml", "config.yaml"):
         stored = yaml.safe_load((trained / name).read_text())
@@ -180,6 +181,7 @@ def test_a_run_that_is_older_than_some_options_goes_on(call: Call, trained: Path
     assert read(trained / "checkpoints" / "last.ckpt")["global_step"] == 5
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_losses(call: Call, tmp_path: Path) -> None:
     losses = []
     for seed in (3, 3, 4):
