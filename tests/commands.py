@@ -39,6 +39,7 @@ import export
 import ingest
 import inspect_data
 import sample
+import show
 import train
 from ddpm_lightning.data.gif import encode
 from ddpm_lightning.run.cli import run_command, run_jobs
@@ -51,6 +52,7 @@ COMMANDS = {
     "export": lambda: run_command(export.main, "export"),
     "ingest": lambda: run_command(ingest.main, "ingest"),
     "inspect_data": lambda: run_command(inspect_data.main, "inspect_data"),
+    "show": lambda: run_command(show.main, "show"),
 }
 
 # The smallest run that does everything the default does.

@@ -90,6 +90,7 @@ TOP_LEVEL: dict[str, Any] = {
     "guidance": Node,
     "measure": Node,
     "extractor": Node,
+    "film": Node,
     "trainer": Node,
     "callbacks": Node,
     "logger": Node,
@@ -102,6 +103,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "num_workers": PositiveInt | None,
         "retry": typing.Literal["none", "transient"],
         "wait": bool,
+    },
+    "film": {
+        "chains": list[str] | None,
+        "samplers": list[str],
+        "schedules": list[str] | None,
     },
     "curve": {"samplers": list[str], "evaluations": list[PositiveInt]},
     "sweep": {

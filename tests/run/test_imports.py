@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": ["checkpoint=last"],
     "export": ["checkpoint=last"],
     "inspect_data": ["data=gif_folder", "data.path=gifs", "data.size=8", "num_samples=2"],
+    "show": ["score", "log_snrs=[0]"],
 }
 
 

@@ -143,6 +143,11 @@ class ClipData(ABC):
         for i in indices[:: -(-len(indices) // most)]:
             yield clips[i].clip[0]
 
+    def first_clips(self, most: int) -> list[Tensor]:
+        """Return clips, uint8 (F, H, W, C), at most so many: a few, to look at."""
+        self.load()
+        return list(self.examples(most))
+
     def annotations(self) -> list[Annotation]:
         """Return what is known of each clip in the store, once with each of its captions."""
         entries = self.store.entries if self.store else ()
