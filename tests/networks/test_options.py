@@ -194,7 +194,10 @@ def test_rotation_by_complex_numbers_is_the_same() -> None:
 
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
-    ({"spatial_attention": ["full"]}, "spatial_attention needs one entry per level: 2 levels"),
+    (
+        {"spatial_attention": ["full"]},
+        "spatial_attention needs one entry per level, 2",
+    ),
     ({"num_blocks": [1, 1, 1]}, "num_blocks needs one entry per level"),
     ({"checkpointing": [True]}, "checkpointing needs one entry per level"),
     ({"spatial_attention": ["none", "linaer"]}, "got 'linaer'; did you mean linear"),
