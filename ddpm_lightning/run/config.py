@@ -222,8 +222,6 @@ def check_without_lightning(config: Node, targets: tuple[str, ...] = TARGETS) ->
         UserError: if a value has a wrong type or a key is not known.
     """
     _refuse_unbuildable(config)
-    if config.get("data", {}).get("batch_size") == "auto":  # until the memory has been measured
-        config = {**config, "data": {**config["data"], "batch_size": 1}}
     for key in TOP_LEVEL.keys() & config.keys():
         _check_type(key, config[key], TOP_LEVEL[key])
     if "ingest" in config:

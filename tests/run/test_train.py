@@ -78,7 +78,7 @@ def test_what_the_device_cannot_hold_is_refused_with_what_it_can(
     words = [*TINY, "logger=csv", "data.batch_size=4096"]
     assert_user_error(call("train", *words), "data.batch_size=4096 needs", "accumulate_grad")
     monkeypatch.setattr(memory, "available_bytes", lambda device: 2**20)
-    assert_user_error(call("train", *words), "a single clip of 4x8x8 needs", "checkpointing=[true")
+    assert_user_error(call("train", *words), "a single clip of 4x8x8 needs", "checkpointing=true")
 
 
 def test_checkpoints_hold_raw_and_averaged_weights_as_plain_tensors(trained: Path) -> None:
