@@ -5,6 +5,7 @@ import re
 from functools import reduce
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 @pytest.mark.parametrize(("name", "path"), sorted(set(CODE.findall(STORY.read_text()))))
 def test_what_the_story_names_is_defined_in_the_file_that_it_links_to(name: str, path: str) -> None:
-    module = import_module(path.replace("/", "."))
-    function = inspect.unwrap(reduce(getattr, name.split("."), module))
-    assert Path(inspect.getsourcefile(function) or "") == ROOT / f"{path}.py"
+    module: Any = import_module(path.replace("/", "."))
+    named: Any = reduce(getattr, name.split("."), module)
+    assert Path(inspect.getsourcefile(inspect.unwrap(named)) or "") == ROOT / f"{path}.py"
 
 
 def test_every_equation_has_its_code_and_every_section_its_place_in_the_contents() -> None:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -56,7 +56,8 @@ class Camera:
         self.moving = list(moving)
         for artist in self.moving:
             artist.set_animated(True)
-        self.figure, self.canvas = figure, FigureCanvasAgg(figure)
+        self.figure = figure
+        self.canvas = cast(Any, FigureCanvasAgg(figure))  # matplotlib has no annotations here
         self.canvas.draw()
         self.still = self.canvas.copy_from_bbox(figure.bbox)
         self.images: list[np.ndarray] = []

@@ -196,4 +196,5 @@ class _Scene:
 
 def gaussian(x: Tensor, std: Tensor) -> Tensor:
     """Return the density of N(0, std^2) at x."""
-    return torch.exp(-(x / std).square() / 2) / (std * (2 * pi) ** 0.5)
+    height: Tensor = torch.exp(-(x / std).square() / 2) / (std * (2 * pi) ** 0.5)
+    return height

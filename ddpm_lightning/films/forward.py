@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.typing import HashableList
 from torch import Tensor
 
 from ddpm_lightning.data.clips.base import ClipData
@@ -30,7 +31,7 @@ class ForwardFilm(Film):
     Args:
         data: whose first clip is shown.
         chains: by name, at most three.
-        num_images: from t = 0 to T.   seed: of the noise, the same on each chain.
+        num_images: from t = 0 to T.   seed: of the noise.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class ForwardFilm(Film):
         statistics.measure(clips)
         x_0 = statistics.standardise(clips[0][None])[0]
         figure = new_figure(2.7 * len(self.chains) + 3.6, 3.5)
-        layout = [[*self.chains, "log-SNR"], [*self.chains, "share"]]
+        layout: list[HashableList[str]] = [[*self.chains, "log-SNR"], [*self.chains, "share"]]
         axes = figure.subplot_mosaic(layout, width_ratios=[1] * len(self.chains) + [1.2])
         tracks = []
         for number, (name, chain) in enumerate(self.chains.items()):

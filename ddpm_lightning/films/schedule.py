@@ -6,6 +6,7 @@ The density is all that training sees of a chain and a schedule.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -64,7 +65,7 @@ class ScheduleFilm(Film):
         axes[1, -1].legend(*handles, fontsize=10, loc="center", title="noise=")
         return still(figure)
 
-    def _draw_log_snr(self, axis: Axes, process: GaussianProcess, style: Mapping[str, str]) -> None:
+    def _draw_log_snr(self, axis: Axes, process: GaussianProcess, style: Mapping[str, Any]) -> None:
         t = torch.arange(1, process.num_steps + 1)
         axis.plot(t / process.num_steps, process.log_snr(t), linewidth=1, **style)
         axis.set(ylim=(LOWEST, HIGHEST), xlim=(0, 1))
@@ -88,5 +89,5 @@ def density(process: GaussianProcess, edges: Tensor) -> Tensor:
     return counts / NUM_TIMES / edges.diff()
 
 
-def _style(number: int) -> dict[str, str]:
+def _style(number: int) -> dict[str, Any]:
     return {"color": f"C{number % 10}", "linestyle": LINES[number % len(LINES)]}

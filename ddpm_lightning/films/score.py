@@ -56,7 +56,9 @@ class ScoreFilm(Film):
             level = self.ring.process.level(t)
             density = self.ring.log_density_at(plane(REACH, CELLS), level).exp()
             shade = density.view(CELLS, CELLS)
-            axis.imshow(shade, cmap="Blues", vmax=1.6 * shade.max(), origin="lower", extent=extent)
+            axis.imshow(
+                shade, cmap="Blues", vmax=1.6 * float(shade.max()), origin="lower", extent=extent
+            )
             x = plane(REACH * (1 - 1 / ARROWS), ARROWS)
             field = self.field(t, x)
             arrow = LENGTH * field / (1 + field.square().sum(1, keepdim=True)).sqrt()

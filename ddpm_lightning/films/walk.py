@@ -84,10 +84,10 @@ class WalkFilm(Film):
 
     def draw(self) -> Picture:
         walks = self.walks()
-        columns = min(4, len(walks)) if len(walks) != 5 else 3
+        columns = len(walks) if len(walks) <= 4 else 3
         rows = -(-len(walks) // columns)
         figure = new_figure(9.2, 9.2 / columns * rows + 1.1)
-        axes = figure.subplots(rows, columns, squeeze=False).flat
+        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         exact = self.distance(self.ring.draw(self.num_points, _generator(self.seed)), self.seed)
         figure.suptitle(
             f"From the same noise to the data (grey ring), {self.num_paths} paths in colour; "
@@ -98,7 +98,7 @@ class WalkFilm(Film):
             _Panel(axis, name, self.samplers[name], walked, self.num_paths)
             for axis, (name, walked) in zip(axes, walks.items(), strict=False)
         ]
-        for axis in list(axes)[len(walks) :]:
+        for axis in axes[len(walks) :]:
             axis.set_axis_off()
         for panel in panels:
             self._shade(panel.axis)
@@ -115,7 +115,8 @@ class WalkFilm(Film):
         level = Level.of(*torch.tensor([1.0, SMEAR], dtype=torch.float64))
         density = self.ring.log_density_at(plane(REACH, CELLS), level).exp().view(CELLS, CELLS)
         reach = (-REACH, REACH, -REACH, REACH)
-        axis.imshow(density, cmap="Greys", vmax=1.5 * density.max(), origin="lower", extent=reach)
+        darkest = 1.5 * float(density.max())
+        axis.imshow(density, cmap="Greys", vmax=darkest, origin="lower", extent=reach)
 
 
 class _Panel:

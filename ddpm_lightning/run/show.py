@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
@@ -78,14 +79,14 @@ def options(group: str) -> list[str]:
 
 def _sampler(name: str) -> Node:
     """Return the node that constructs a sampler from its number of evaluations."""
-    node = resolved(compose("sample", ["checkpoint=any", f"sampler={name}"]))["sampler"]
+    node: Node = resolved(compose("sample", ["checkpoint=any", f"sampler={name}"]))["sampler"]
     del node["num_evaluations"]
     return node | {"_partial_": True}
 
 
 def _process(words: Sequence[str], model: str, noise: str) -> Node:
-    node: Node = _composed(words, f"model={model}", f"noise={noise}")["model"]["denoiser"]
-    return node["process"]
+    denoiser = _composed(words, f"model={model}", f"noise={noise}")["model"]["denoiser"]
+    return cast(Node, denoiser["process"])
 
 
 def _partial(process: Node) -> Node:

@@ -1,5 +1,6 @@
 """Samplers walk from one noise, and as far as their order and calls bring them."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -8,12 +9,13 @@ import torch
 from ddpm_lightning.films.walk import WalkFilm
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.ancestral import AncestralSampler
+from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.ddim import DDIMSampler
 from ddpm_lightning.samplers.dpmpp_2m import DPMpp2MSampler
 from ddpm_lightning.samplers.heun import HeunSampler
 from tests.problems import process_under
 
-SAMPLERS = {
+SAMPLERS: dict[str, Callable[[int], Sampler]] = {
     "ddim": DDIMSampler,
     "heun": HeunSampler,
     "ancestral": AncestralSampler,
