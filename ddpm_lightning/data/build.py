@@ -74,32 +74,18 @@ class _Job:
         keys = self.source.keys()
         for num_read, key in enumerate(keys, start=1):
             try:
-                data = self.source.read(key)
-                content = hashlib.sha256(data).hexdigest()
-                if content in seen:
-                    raise GifError("duplicate", f"the same as {seen[content]}")
-                decoded = decode(data, self.recipe)
+                decoded = decode(self.source.read(key), self.recipe, self.source.open)
+                if decoded.sha256 in seen:
+                    raise GifError("duplicate", f"the same as {seen[decoded.sha256]}")
             except GifError as error:
                 skipped[key] = error.cause
                 causes[error.cause] += 1
                 _log.debug("skipped %s: %s", key, error)
             else:
-                seen[content] = key
+                seen[decoded.sha256] = key
                 clips.append(decoded.clip)
-                entries.append(
-                    Entry(
-                        key,
-                        content,
-                        seconds=decoded.seconds,
-                        shots=decoded.shots,
-                        width=decoded.width,
-                        height=decoded.height,
-                        gif_fps=decoded.fps,
-                        label=self.source.label(key),
-                        captions=self.source.captions(key),
-                        note=decoded.note,
-                    )
-                )
+                label, captions = self.source.label(key), self.source.captions(key)
+                entries.append(Entry(key, **decoded.facts, label=label, captions=captions))
             if sum(clip.nbytes for clip in clips) >= _SHARD_BYTES:
                 write_shard(folder, number, clips, entries, skipped)
                 clips, entries, skipped, number = [], [], {}, number + 1

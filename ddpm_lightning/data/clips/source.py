@@ -7,7 +7,6 @@ from tqdm import tqdm
 
 from ddpm_lightning.data.build import build
 from ddpm_lightning.data.clips.base import ClipData, Fraction
-from ddpm_lightning.data.gif_blocks import DEFAULT_LIMITS
 from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.store import ClipStore
 
@@ -49,4 +48,4 @@ class SourceClips(ClipData):
                 bar.total = total
                 bar.update(num_read - bar.n)
 
-            return build(self.source, self.recipe(DEFAULT_LIMITS), self.cache_path, progress)
+            return build(self.source, self.recipe(self.source.limits), self.cache_path, progress)

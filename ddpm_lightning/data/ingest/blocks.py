@@ -217,9 +217,7 @@ class Blocks:
                 self._fail(row, LOST, plan)
                 self._lost += 1
                 return
-            known = spooled._asdict()
-            del known["clip"]
-            entry = Entry(row.key, captions=row.captions, **known)
+            entry = Entry(row.key, captions=row.captions, **spooled.facts)
             load = partial(self._spooled_clip, row.url)
         if not self._holds(entry, row):
             self._fail(row, DUPLICATE, plan)
