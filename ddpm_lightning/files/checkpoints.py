@@ -1,16 +1,13 @@
 """Checkpoint files: whole or not at all, checked against a checksum, loaded without running code.
 
-x.ckpt has x.ckpt.sha256 beside it, as `sha256sum` writes it; while x.ckpt is being replaced, that
-holds the old file's line as well as the new one's, so that either file is found valid whenever the
-process dies.
+They are sealed zip files. One without a seal, of another program or an earlier version, is read
+where x.ckpt.sha256 lies beside it, as `sha256sum` writes it.
 """
 
-import hashlib
 import io
 import logging
 import os
 import pickle
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +15,10 @@ from typing import Any
 
 import torch
 
-from ddpm_lightning.files.atomic import remove_temporaries, temporary_of, write_file
+from ddpm_lightning.files.atomic import temporary_of, write_file
+from ddpm_lightning.files.sealed import is_sealed_zip, seal, seal_zip
 
 LAST, BEST, STEP = "last.ckpt", "best.ckpt", "step_{:08d}.ckpt"
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 _log = logging.getLogger(__name__)
 
@@ -31,19 +28,18 @@ class DamagedCheckpoint(ValueError):  # noqa: N818 - a state of a file
 
 
 def write(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint and its checksum; what was there stays if that fails.
+    """Write a checkpoint; what was there stays if that fails.
 
     Raises:
         WriteRefused: with path and bytes.
     """
     buffer = io.BytesIO()
     torch.save(plain(checkpoint), buffer)
+    seal_zip(buffer)
     # Left to the collector of cycles, as part of a refusal's traceback, it would crash Python 3.12.
     with buffer.getbuffer() as data:
-        digest = hashlib.sha256(data).hexdigest()
-        _write_digests(path, [digest, *_digests(path)])
         write_file(path, [data], len(data))
-        _write_digests(path, [digest])
+    _sidecar(path).unlink(missing_ok=True)
 
 
 def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
@@ -103,13 +99,16 @@ def verified(path: Path) -> bytes:
 
 
 def _verify(data: bytes, path: Path) -> None:
-    digests = _digests(path)
-    if not digests:
+    if is_sealed_zip(data):
+        return
+    try:
+        digests = _sidecar(path).read_bytes().split()
+    except (OSError, MemoryError) as error:
         raise DamagedCheckpoint(
-            f"{path} has no checksum beside it; if you trust it, write one: "
-            f"sha256sum {path.name} > {path.name}.sha256"
-        )
-    if hashlib.sha256(data).hexdigest() not in digests:
+            f"{path} is damaged, or of another program: the checksum at its end is not that of the "
+            f"rest. One that you trust is read after sha256sum {path.name} > {path.name}.sha256"
+        ) from error
+    if seal(data) not in digests:
         raise DamagedCheckpoint(f"{path} is damaged: its checksum is not that of {path}.sha256")
 
 
@@ -126,8 +125,8 @@ def link(path: Path, other: Path) -> None:
     """Give the same checkpoint another path, too, without a copy if possible."""
     other.parent.mkdir(exist_ok=True)
     temporary = temporary_of(other)
-    digests = _digests(path)
-    _write_digests(other, [*digests, *_digests(other)])
+    if _sidecar(path).exists():
+        shutil.copyfile(_sidecar(path), _sidecar(other))
     try:
         try:
             os.link(path, temporary)
@@ -136,21 +135,12 @@ def link(path: Path, other: Path) -> None:
         temporary.replace(other)
     finally:
         temporary.unlink(missing_ok=True)  # it stays where both are one file already
-    _write_digests(other, digests)
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint, then its checksum, which `sweep` removes where it is left alone."""
+    """Remove a checkpoint."""
     path.unlink(missing_ok=True)
     _sidecar(path).unlink(missing_ok=True)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what a killed process left half written; no other process may write there."""
-    remove_temporaries(folder)
-    for path in folder.glob("*.ckpt.sha256"):
-        if not path.with_suffix("").exists():
-            path.unlink()
 
 
 def by_step(folder: Path) -> list[Path]:
@@ -201,16 +191,3 @@ def plain(value: Any) -> Any:
 
 def _sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
-
-
-def _digests(path: Path) -> list[str]:
-    try:
-        words = _sidecar(path).read_text().split()
-    except (OSError, UnicodeDecodeError, MemoryError):
-        return []
-    return [word for word in words if _DIGEST.fullmatch(word)]
-
-
-def _write_digests(path: Path, digests: list[str]) -> None:
-    data = "".join(f"{digest}  {path.name}\n" for digest in dict.fromkeys(digests)).encode()
-    write_file(_sidecar(path), [data], len(data))
