@@ -42,9 +42,9 @@ class ClipFormat:
         for name in ("height", "width", "num_frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 100 / MAX_DELAY_CS <= self.fps < math.inf:  # of a GIF, which has to show the clip
-            least = 100 / MAX_DELAY_CS
-            raise ValueError(f"fps must be at least {least:.4f} and finite, got {self.fps}")
+        least = 100 / MAX_DELAY_CS  # of a GIF, which has to show the clip
+        if not least <= self.fps < math.inf:
+            raise ValueError(f"fps must be at least {least:.4g} and finite, got {self.fps}")
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {self.channels}")
 

@@ -87,7 +87,6 @@ class Decoded(NamedTuple):
     gif_fps: float  # of the file, on average
     note: str = ""  # see Animation
 
-    @property
     def facts(self) -> dict[str, Any]:
         """Return all but the clip."""
         facts = self._asdict()

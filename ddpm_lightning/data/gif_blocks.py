@@ -47,6 +47,8 @@ _DESCRIPTOR = struct.Struct("<HHHHB")
 _SHORTEST_HONOURED_MS, _DEFAULT_MS = 10, 100
 MAX_DELAY_CS = 65535
 _DISPOSALS = (0, 0, 2, 3, 3, 0, 0, 0)  # as stored -> as read
+_Control = tuple[int, int, int | None]  # disposal, delay_cs, transparent of an ImageBlock
+_NO_CONTROL: _Control = (0, 0, None)
 
 
 class GifError(ValueError):
@@ -95,10 +97,10 @@ class ImageBlock(NamedTuple):
     width: int
     height: int
     interlaced: bool
-    palette: bytes  # RGB triples, 2 to 256 of them
-    transparent: int | None  # palette index
     disposal: int  # 2: clear the rectangle afterwards, 3: put back what was there, 0: keep
     delay_cs: int  # as stored
+    transparent: int | None  # palette index
+    palette: bytes  # RGB triples, 2 to 256 of them
     data: bytes  # minimum code size, then the LZW sub-blocks with their terminator
 
     @property
@@ -123,12 +125,12 @@ class Structure:
     note: str = ""  # what is odd about the end: no_trailer, extra_bytes
 
 
+@dataclass
 class _Reader:
     """A cursor that refuses to run past the end."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.position = 0
+    data: bytes
+    position: int
 
     def take(self, count: int) -> bytes:
         start = self.position
@@ -174,56 +176,52 @@ def walk(data: bytes, limits: Limits) -> Structure:
         raise GifError("too_large", f"{len(data)} bytes, at most {limits.max_bytes} are read")
     if data[:6] not in (b"GIF87a", b"GIF89a"):
         raise GifError("not_a_gif", f"starts with {data[:6]!r}, not with GIF87a or GIF89a")
-    reader = _Reader(data)
-    reader.take(6)
+    reader = _Reader(data, 6)
     width, height, flags = reader.unpack(_SCREEN)
-    _check_sides(width, height, limits)
     shared_palette = reader.palette(flags)
     images: list[ImageBlock] = []
-    pixels = 0
-    note = ""
-    control: tuple[int, int, int | None] = (0, 0, None)
-    while True:
-        if images and reader.position == len(data):
-            note = "no_trailer"
-            break
-        if (kind := reader.byte()) == _TRAILER:
-            break
+    pixels, note, control = 0, "", _NO_CONTROL
+    while not images or reader.position < len(data):
+        kind = reader.byte()
         if kind == _EXTENSION:
             control = _graphic_control(reader) or control
         elif kind == _IMAGE:
-            image = _image(reader, (width, height), shared_palette, *control)
-            control = (0, 0, None)
+            image = _image(reader, (width, height), shared_palette, control)
+            control = _NO_CONTROL
             if not images and (image.width > width or image.height > height):
                 width, height = image.width, image.height
                 image = image._replace(left=0, top=0)
             images.append(image)
-            _check_sides(image.width, image.height, limits)
             pixels += max(width * height, image.width * image.height)
-            if pixels > limits.max_pixels or len(images) > limits.max_frames:
-                raise GifError(
-                    "too_large",
-                    f"{len(images)} or more frames on a {width}x{height} canvas; at most "
-                    f"{limits.max_frames} frames and {limits.max_pixels} pixels are decoded",
-                )
-        elif kind != _PADDING:
-            if not images:
-                where = reader.position - 1
-                raise GifError("corrupt", f"unknown block 0x{kind:02x} at byte {where}")
+            side = max(width, height, image.width, image.height)
+            _check_work(len(images), pixels, side, limits)
+        elif kind == _TRAILER:
+            break
+        elif kind != _PADDING and images:
             note = "extra_bytes"
             break
+        elif kind != _PADDING:
+            where = reader.position - 1
+            raise GifError("corrupt", f"unknown block 0x{kind:02x} at byte {where}")
+    else:
+        note = "no_trailer"
     if all(image.is_empty for image in images):
         raise GifError("no_frames", f"{len(images)} images, none of them with data")
     return Structure(width, height, tuple(images), note)
 
 
-def _check_sides(width: int, height: int, limits: Limits) -> None:
-    if max(width, height) > limits.max_side:
-        raise GifError("too_large", f"{width}x{height} pixels, at most {limits.max_side} a side")
+def _check_work(num_images: int, pixels: int, side: int, limits: Limits) -> None:
+    most = limits.max_frames, limits.max_pixels, limits.max_side
+    if num_images > most[0] or pixels > most[1] or side > most[2]:
+        raise GifError(
+            "too_large",
+            f"{num_images} or more frames, {pixels} pixels in all, {side} a side; at most "
+            f"{most[0]}, {most[1]} and {most[2]} are decoded",
+        )
 
 
-def _graphic_control(reader: _Reader) -> tuple[int, int, int | None] | None:
-    """(disposal, delay_cs, transparent index) of a graphic control extension; None of others."""
+def _graphic_control(reader: _Reader) -> _Control | None:
+    """What a graphic control extension says of the next image; None of other extensions."""
     if reader.byte() != _GRAPHIC_CONTROL:
         reader.skip_sub_blocks()
         return None
@@ -237,12 +235,7 @@ def _graphic_control(reader: _Reader) -> tuple[int, int, int | None] | None:
 
 
 def _image(
-    reader: _Reader,
-    screen: tuple[int, int],
-    shared_palette: bytes,
-    disposal: int,
-    delay_cs: int,
-    transparent: int | None,
+    reader: _Reader, screen: tuple[int, int], shared_palette: bytes, control: _Control
 ) -> ImageBlock:
     left, top, width, height, flags = reader.unpack(_DESCRIPTOR)
     if not width or not height:
@@ -255,15 +248,5 @@ def _image(
     start = reader.position
     reader.skip(1)
     reader.skip_sub_blocks()
-    return ImageBlock(
-        left,
-        top,
-        width,
-        height,
-        bool(flags & 0x40),
-        palette,
-        transparent,
-        disposal,
-        delay_cs,
-        reader.data[start : reader.position],
-    )
+    data = reader.data[start : reader.position]
+    return ImageBlock(left, top, width, height, bool(flags & 0x40), *control, palette, data)

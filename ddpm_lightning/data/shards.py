@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_lightning.files.atomic import write_file
+from ddpm_lightning.files.bounded import read_small
 from ddpm_lightning.files.sealed import seal_json, unseal_json
 
 MANIFEST = "manifest.json"
@@ -85,11 +86,11 @@ class Listing:
 
     @property
     def bin_name(self) -> str:
-        return _bin_name(self.number, self.sha256)
+        return f"shard-{self.number:05d}-{self.sha256[:8]}.bin"
 
     @property
     def index_name(self) -> str:
-        return _index_name(self.number, self.index_sha256)
+        return f"shard-{self.number:05d}-{self.index_sha256[:8]}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +115,6 @@ class Index:
 
 def mark_name(number: int) -> str:
     return f"shard-{number:05d}.damaged"
-
-
-def _bin_name(number: int, sha256: str) -> str:
-    return f"shard-{number:05d}-{sha256[:8]}.bin"
-
-
-def _index_name(number: int, sha256: str) -> str:
-    return f"shard-{number:05d}-{sha256[:8]}.json"
 
 
 def create(directory: Path, header: Header) -> Manifest:
@@ -223,19 +216,17 @@ def recover(directory: Path, header: Header) -> Manifest:
     manifest = Manifest(header)
     for path in sorted(directory.glob("shard-*.json"), key=lambda path: path.stat().st_mtime_ns):
         try:
-            data = path.read_bytes()
+            data = read_small(path)
             index = parse_index(data, str(path))
-            content = directory / _bin_name(index.number, index.sha256)
-            with content.open("rb") as file:
+            listing = Listing(index.number, len(index.entries), 0, index.sha256, _sha256(data))
+            with (directory / listing.bin_name).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            num_bytes = content.stat().st_size
+                listing = replace(listing, num_bytes=file.tell())
         except (ValueError, OSError):
             continue
-        named = path.name == _index_name(index.number, _sha256(data))
-        if (digest, named, header.form) == (index.sha256, True, index.header.form):
+        wanted = (index.sha256, listing.index_name, header.form)
+        if (digest, path.name, index.header.form) == wanted:
             (directory / mark_name(index.number)).unlink(missing_ok=True)
-            count = len(index.entries)
-            listing = Listing(index.number, count, num_bytes, digest, _sha256(data))
             manifest = _with(manifest, listing)
     _write_manifest(directory, manifest)
     return manifest
@@ -244,7 +235,7 @@ def recover(directory: Path, header: Header) -> Manifest:
 def read_manifest(directory: Path) -> Manifest:
     """Raises ValueError if it is damaged, FileNotFoundError if there is none."""
     path = directory / MANIFEST
-    return parse_manifest(path.read_bytes(), str(path))
+    return parse_manifest(read_small(path), str(path))
 
 
 def parse_manifest(data: bytes, path: str) -> Manifest:

@@ -4,19 +4,22 @@ They are sealed zip files. One without a seal, of another program or an earlier 
 where x.ckpt.sha256 lies beside it, as `sha256sum` writes it.
 """
 
+import hashlib
 import io
 import logging
 import os
 import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from ddpm_lightning.files.atomic import temporary_of, write_file
-from ddpm_lightning.files.sealed import is_sealed_zip, seal, seal_zip
+from ddpm_lightning.files.bounded import open_regular, read_small
+from ddpm_lightning.files.sealed import is_sealed_zip, seal_zip
 
 LAST, BEST, STEP = "last.ckpt", "best.ckpt", "step_{:08d}.ckpt"
 
@@ -51,25 +54,24 @@ def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str,
         DamagedCheckpoint, FileNotFoundError.
     """
     if not mmap:
-        return _load(io.BytesIO(verified(path)), path, map_location)
+        with _verified(path, path) as file:
+            return _load(file, path, map_location)
     own = temporary_of(path)  # a run that is resumed would replace the file while it is read
     try:
         os.link(path, own)
     except OSError:  # a file system without hard links, or a directory that is not ours
         return read(path, map_location)
     try:
-        _verify(own.read_bytes(), path)
-        return _load(own, path, map_location)
+        with _verified(own, path):
+            return _load(own, path, map_location)
     finally:
         own.unlink()
 
 
-def _load(source: io.BytesIO | Path, path: Path, map_location: Any) -> dict[str, Any]:
+def _load(source: BinaryIO | Path, path: Path, map_location: Any) -> dict[str, Any]:
     is_mapped = isinstance(source, Path)
     try:
-        checkpoint = torch.load(
-            source, map_location=map_location, weights_only=True, mmap=is_mapped
-        )
+        checkpoint = torch.load(source, map_location, weights_only=True, mmap=is_mapped)
     except Exception as error:  # what torch raises for foreign bytes has many types
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         if isinstance(error, pickle.UnpicklingError):  # torch advises to load it all the same
@@ -81,44 +83,42 @@ def _load(source: io.BytesIO | Path, path: Path, map_location: Any) -> dict[str,
     return checkpoint
 
 
-def verified(path: Path) -> bytes:
-    """Return the bytes of the file.
-
-    Raises:
-        DamagedCheckpoint: if their checksum is another, or is missing.
-        FileNotFoundError: if there is no such file.
-    """
+@contextmanager
+def _verified(source: Path, path: Path) -> Iterator[BinaryIO]:
+    """Open a checkpoint, which may have another name as well, that is what was written."""
     try:
-        data = path.read_bytes()
+        with open_regular(source) as file:
+            if not is_sealed_zip(file):
+                file.seek(0)
+                _check_beside(file, path)
+            file.seek(0)
+            yield file
     except FileNotFoundError:
         raise
-    except (OSError, MemoryError) as error:
-        raise DamagedCheckpoint(f"{path} cannot be read: {error or 'it is too large'}") from error
-    _verify(data, path)
-    return data
+    except OSError as error:
+        raise DamagedCheckpoint(f"{path} cannot be read: {error}") from error
 
 
-def _verify(data: bytes, path: Path) -> None:
-    if is_sealed_zip(data):
-        return
+def _check_beside(file: BinaryIO, path: Path) -> None:
+    """Raise DamagedCheckpoint unless the checksum beside a file without a seal is its own."""
     try:
-        digests = _sidecar(path).read_bytes().split()
-    except (OSError, MemoryError) as error:
+        digests = read_small(_sidecar(path)).split()
+    except (OSError, ValueError) as error:
         raise DamagedCheckpoint(
             f"{path} is damaged, or of another program: the checksum at its end is not that of the "
             f"rest. One that you trust is read after sha256sum {path.name} > {path.name}.sha256"
         ) from error
-    if seal(data) not in digests:
+    if hashlib.file_digest(file, "sha256").hexdigest().encode() not in digests:
         raise DamagedCheckpoint(f"{path} is damaged: its checksum is not that of {path}.sha256")
 
 
 def is_whole(path: Path) -> bool:
     """Return whether the file is there and is what was written."""
     try:
-        verified(path)
+        with _verified(path, path):
+            return True
     except (DamagedCheckpoint, FileNotFoundError):
         return False
-    return True
 
 
 def link(path: Path, other: Path) -> None:
@@ -159,13 +159,12 @@ def newest_valid(folder: Path) -> Path | None:
     damage: list[DamagedCheckpoint] = []
     for path in filter(os.path.exists, [folder / LAST, *by_step(folder), folder / BEST]):
         try:
-            verified(path)
+            with _verified(path, path):
+                for newer in damage:
+                    _log.warning("%s; taking %s instead", newer, path)
+                return path
         except DamagedCheckpoint as error:
             damage.append(error)
-            continue
-        for newer in damage:
-            _log.warning("%s; taking %s instead", newer, path)
-        return path
     if damage:
         raise DamagedCheckpoint(f"no checkpoint in {folder} is whole: {damage[0]}")
     return None

@@ -5,6 +5,8 @@ import os
 import socket
 from pathlib import Path
 
+from ddpm_lightning.files.bounded import read_small
+
 _log = logging.getLogger(__name__)
 
 
@@ -28,7 +30,7 @@ class ProcessLock:
         try:
             self._lock.acquire(blocking=False)
         except Timeout:
-            used = f"{path.parent} is in use by {path.read_text() or 'another process'}"
+            used = f"{path.parent} is in use by {read_small(path).decode() or 'another process'}"
             if not wait:
                 raise ValueError(f"{used}; wait for its end, or stop it") from None
             _log.info("%s; waiting for its end", used)

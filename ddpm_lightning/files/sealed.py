@@ -9,9 +9,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from io import SEEK_END, BytesIO
-from typing import Any
+from typing import Any, BinaryIO
 
 NUM_DIGITS = 64
+_CHUNK_BYTES = 2**20
 _JSON_SEAL = b'{"sha256": "%s",'  # instead of the opening brace
 _JSON_SEAL_BYTES = len(_JSON_SEAL % bytes(NUM_DIGITS))
 
@@ -48,6 +49,11 @@ def seal_zip(file: BytesIO) -> None:
     file.write(digits)
 
 
-def is_sealed_zip(data: bytes) -> bool:
-    """Return whether a zip file is what was sealed."""
-    return data[-NUM_DIGITS:] == seal(memoryview(data)[:-NUM_DIGITS])
+def is_sealed_zip(file: BinaryIO) -> bool:
+    """Return whether a zip file, read from here, is what was sealed."""
+    digest, end = hashlib.sha256(), b""
+    while chunk := file.read(_CHUNK_BYTES):
+        end += chunk
+        digest.update(memoryview(end)[:-NUM_DIGITS])
+        end = end[-NUM_DIGITS:]
+    return end == digest.hexdigest().encode()

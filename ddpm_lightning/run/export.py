@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.files.atomic import write_file
+from ddpm_lightning.files.bounded import read_small
 from ddpm_lightning.files.sealed import NUM_DIGITS, seal
 from ddpm_lightning.run.build import build_denoiser
 from ddpm_lightning.run.checkpoint import (
@@ -30,6 +31,7 @@ from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.run.paste import hydra_word, path_command
 
 SUFFIX = ".safetensors"
+_MAX_BYTES = 2**34
 _BLANK = b"0" * NUM_DIGITS
 
 
@@ -71,7 +73,7 @@ def sealed(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
 def load_exported(path: Path) -> tuple[Run, Denoiser, int, str]:
     """Return what export wrote: the run's configuration, the denoiser, step and weights' name."""
     try:
-        data = path.read_bytes()
+        data = read_small(path, _MAX_BYTES)
         tensors = load(data)
         metadata = _metadata(data)
         digits = metadata["sha256"].encode()

@@ -26,6 +26,7 @@ from ddpm_lightning.files.checkpoints import (
     read,
     remove,
 )
+from ddpm_lightning.run.checkpoint import read_yaml
 from ddpm_lightning.run.errors import UserError
 
 
@@ -62,7 +63,7 @@ def split_off(directory: Path, checkpoint: Path, step: int) -> Path | None:
     for name in ("config.yaml", "metrics.csv"):
         if (directory / name).exists():
             shutil.copy(directory / name, unfinished)
-    composed = yaml.safe_load((directory / "composed.yaml").read_text())
+    composed = read_yaml(directory / "composed.yaml")
     composed["config"]["run_id"] = secrets.token_hex(4)  # W&B would make one run of both
     (unfinished / "composed.yaml").write_text(yaml.safe_dump(composed, sort_keys=False))
     (unfinished / "samples").mkdir(exist_ok=True)

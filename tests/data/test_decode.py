@@ -122,7 +122,7 @@ def test_the_stores_that_are_there_keep_their_names() -> None:
 
 
 def test_impossible_recipes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"fps must be at least 0\.0015 and finite, got 0"):
+    with pytest.raises(ValueError, match=r"fps must be at least 0\.001526 and finite, got 0"):
         Recipe(4, 4, fps=0)
 
 

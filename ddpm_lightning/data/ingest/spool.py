@@ -14,6 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_lightning.data.decode import Decoded
+from ddpm_lightning.files.bounded import read_small
+
+_MAX_BYTES = 2**27
 
 
 class Spool:
@@ -25,7 +28,7 @@ class Spool:
 
     def put(self, url: str, decoded: Decoded) -> None:
         clip = decoded.clip
-        header = {"shape": clip.shape, "crc32": zlib.crc32(clip.data), **decoded.facts}
+        header = {"shape": clip.shape, "crc32": zlib.crc32(clip.data), **decoded.facts()}
         path = self._path(url)
         temporary = path.with_name(f".{path.name}")
         try:
@@ -44,7 +47,7 @@ class Spool:
     def get(self, url: str) -> Decoded | None:
         """Return the clip of a URL; None where there is none, or not all of it."""
         try:
-            line, content = self._path(url).read_bytes().split(b"\n", 1)
+            line, content = read_small(self._path(url), _MAX_BYTES).split(b"\n", 1)
             header = json.loads(line)
             clip = np.frombuffer(content, np.uint8).reshape(header["shape"])
             if zlib.crc32(content) != header["crc32"]:

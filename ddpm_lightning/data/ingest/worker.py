@@ -74,7 +74,7 @@ def _answer(data: bytes, recipe: Recipe) -> tuple[dict[str, object], np.ndarray 
         decoded = decode(data, recipe)
     except GifError as error:
         return {"cause": error.cause, "detail": error.message}, None
-    return decoded.facts | {"clip": decoded.clip.shape}, decoded.clip
+    return decoded.facts() | {"clip": decoded.clip.shape}, decoded.clip
 
 
 def _write(answers: BinaryIO, answer: dict[str, object], clip: np.ndarray | None) -> None:

@@ -3,26 +3,22 @@
 import hashlib
 import json
 import os
-import stat
 from pathlib import Path
 
 from ddpm_lightning.data.gif_blocks import DEFAULT_LIMITS, GifError
 from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.sources.captions import read_captions
+from ddpm_lightning.files.bounded import read_small
 
 
 def read_picture(path: Path, most: int = DEFAULT_LIMITS.max_bytes) -> bytes:
     """Return a file's bytes; GifError unless it is a regular file of at most so many."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait forever
-            raise GifError("unreadable", f"{path} is not a regular file")
-        if status.st_size > most:
-            raise GifError("too_large", f"{path} has {status.st_size:,} bytes, at most {most:,}")
-        with path.open("rb") as file:
-            return file.read(most + 1)  # it may have grown since
+        return read_small(path, most)
     except OSError as error:
         raise GifError("unreadable", f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise GifError("too_large", str(error)) from error
 
 
 class FileFolder(Source):
@@ -100,10 +96,10 @@ def _walk(top: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], list[Path]]
             seen.add(real)
         below.sort()
         own = os.path.realpath(folder)
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            is_link = os.path.islink(path)
-            target = os.path.realpath(path) if is_link else os.path.join(own, name)
-            if name.lower().endswith(suffixes) and not (is_link and target in files):
-                files[target] = Path(path)
+        for name in sorted(name for name in names if name.lower().endswith(suffixes)):
+            path = Path(folder, name)
+            if path.is_symlink():
+                files.setdefault(os.path.realpath(path), path)
+            else:
+                files[os.path.join(own, name)] = path
     return list(files.values()), unread
