@@ -26,10 +26,9 @@ from typing import Any, NamedTuple
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lightning.data.ingest.lock import ProcessLock
-from ddpm_lightning.files.atomic import write_file
+from ddpm_lightning.files.atomic import remove_temporaries, write_file
 from ddpm_lightning.files.bounded import read_json
-from ddpm_lightning.files.checkpoints import sweep
+from ddpm_lightning.files.lock import ProcessLock
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import Node, resolved
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, user_errors
@@ -175,7 +174,7 @@ def recorded(start: Start, words: list[str], first_step: int) -> Iterator[None]:
     try:
         with user_errors("the run directory"):
             for folder in (directory, *filter(Path.is_dir, directory.iterdir())):
-                sweep(folder)
+                remove_temporaries(folder)
             aside = None
             if start.checkpoint and not start.config["trainer"].get("fast_dev_run"):
                 aside = split_off(directory, start.checkpoint, first_step)

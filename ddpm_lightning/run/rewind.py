@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from ddpm_lightning.files.atomic import remove_temporaries
 from ddpm_lightning.files.checkpoints import (
     BEST,
     LAST,
@@ -24,7 +25,6 @@ from ddpm_lightning.files.checkpoints import (
     link,
     read,
     remove,
-    sweep,
 )
 from ddpm_lightning.run.checkpoint import read_yaml
 from ddpm_lightning.run.errors import UserError
@@ -59,7 +59,7 @@ def split_off(directory: Path, checkpoint: Path, step: int) -> Path | None:
         return None
     unfinished.mkdir(exist_ok=True)
     for folder in filter(Path.is_dir, unfinished.iterdir()):
-        sweep(folder)
+        remove_temporaries(folder)
     for name in ("config.yaml", "metrics.csv"):
         if (directory / name).exists():
             shutil.copy(directory / name, unfinished)
