@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from ddpm_lightning.files.bounded import read_small
 from ddpm_lightning.run.errors import UserError
 
 _MAX_BYTES = 2**20
@@ -15,11 +16,7 @@ Schema = TypeVar("Schema", bound=BaseModel)
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object that a file holds; UserError unless it is one, of at most 1 MiB."""
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise ValueError(f"it has more than {_MAX_BYTES:,} bytes")
-        content = json.loads(data)
+        content = json.loads(read_small(path, _MAX_BYTES))
         if not isinstance(content, dict):
             raise ValueError("it holds no object")
     except FileNotFoundError as error:

@@ -8,28 +8,65 @@ import pytest
 import torch
 import yaml
 
+from ddpm_lightning.conditions.label import Label
+from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.level import Level
+from ddpm_lightning.networks.unet3d import UNet3D
+from ddpm_lightning.noise.cosine import CosineSchedule
+from ddpm_lightning.objectives.velocity import VelocityObjective
+from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.run.checkpoint import find_run, load_denoisers
-from ddpm_lightning.run.export_program import FACTS
+from ddpm_lightning.run.export_program import FACTS, trace
 from tests.commands import Call, assert_user_error
 from tests.pipelines import save_pipeline
 
 pytestmark = pytest.mark.slow  # as a whole
 
 
-def test_the_program_is_the_denoiser(call: Call, trained: Path) -> None:
-    """For another number of clips than it was traced with, at both ends of log-SNR and beyond."""
+LOG_SNR = torch.tensor([-50.0, -12.0, 0.0, 12.0, 50.0])
+
+
+def test_a_program_takes_any_number_of_clips_and_their_conditions() -> None:
+    """At both ends of log-SNR and beyond; traced with two clips."""
+    label = Label(["a", "b", "c"])
+    network = UNet3D(
+        1,
+        base_width=8,
+        width_multipliers=[1],
+        num_blocks=[1],
+        spatial_attention=["full"],
+        temporal_attention=[True],
+        head_width=8,
+        zero_exits=False,
+        vector_width=label.vector_width,
+    )
+    denoiser = Denoiser(
+        network,
+        StandardProcess(CosineSchedule(50)),
+        VelocityObjective(),
+        conditions={"label": label},
+    ).eval()
+    program = trace(denoiser, (1, 2, 4, 4)).module()
+    x = torch.randn(5, 1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    conditions = denoiser.conditions.encode([{"label": name} for name in "abcab"])
+    with torch.no_grad():
+        expected = denoiser.denoise_at(x, Level.at(LOG_SNR), **conditions)
+        got = program(x, LOG_SNR, conditions)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    assert (expected - x).abs().max() > 0.1
+
+
+@pytest.mark.long
+def test_the_program_of_a_run_is_its_denoiser(call: Call, trained: Path) -> None:
     result = call("export", f"checkpoint={trained}", "format=torch_export")
     assert result.code == 0, result.err
     facts: dict[str, Any] = {FACTS: ""}
     program = torch.export.load(trained / "ema.pt2", extra_files=facts).module()
     denoiser = load_denoisers(find_run(str(trained), Path("outputs")))[0]["ema"]
     x = torch.randn(5, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    log_snr = torch.tensor([-50.0, -12.0, 0.0, 12.0, 50.0])
     with torch.no_grad():
-        expected = denoiser.denoise_at(x, Level.at(log_snr))
-        torch.testing.assert_close(program(x, log_snr, {}), expected, rtol=1e-5, atol=1e-6)
-    assert (expected - x).abs().max() > 0.1
+        expected = denoiser.denoise_at(x, Level.at(LOG_SNR))
+        torch.testing.assert_close(program(x, LOG_SNR, {}), expected, rtol=1e-5, atol=1e-6)
     read = json.loads(facts[FACTS])
     assert read["std"] == pytest.approx(float(denoiser.statistics.std))
     assert (read["size"], read["num_frames"], read["step"]) == (8, 4, 4)

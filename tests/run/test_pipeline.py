@@ -153,7 +153,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no JSON": (lambda f: (f / INDEX).write_text("{"), "model_index.json is not a JSON file"),
     "a large JSON": (
         lambda f: (f / UNET).write_bytes(b" " * 2**21),
-        "config.json is not a JSON file of diffusers: it has more than 1,048,576 bytes",
+        "config.json is not a JSON file of diffusers: .* at most 1,048,576 are read",
     ),
     "a deep JSON": (lambda f: (f / UNET).write_text("[" * 10**5), "is not a JSON file"),
     "no scheduler": (lambda f: (f / SCHEDULER).unlink(), "scheduler_config.json is missing"),
