@@ -17,6 +17,8 @@ from tests.pipelines import SCHEDULER, UNET, build_pipeline, save_pipeline
 
 pytest.importorskip("diffusers")
 
+pytestmark = pytest.mark.slow  # as a whole: diffusers is imported
+
 T = SCHEDULER["num_train_timesteps"]
 SHAPE = (2, 3, 8, 8)
 
