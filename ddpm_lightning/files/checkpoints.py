@@ -139,6 +139,13 @@ def link(path: Path, other: Path) -> None:
     _write_digests(other, digests)
 
 
+def copy(path: Path, other: Path) -> None:
+    """Copy a checkpoint with its checksum, which is not checked."""
+    other.parent.mkdir(exist_ok=True)
+    _write_digests(other, _digests(path))
+    shutil.copyfile(path, other)
+
+
 def remove(path: Path) -> None:
     """Remove a checkpoint, then its checksum, which `sweep` removes where it is left alone."""
     path.unlink(missing_ok=True)
