@@ -123,10 +123,8 @@ def is_whole(path: Path) -> bool:
 
 def link(path: Path, other: Path) -> None:
     """Give the same checkpoint another path, too, without a copy if possible."""
-    other.parent.mkdir(exist_ok=True)
     temporary = temporary_of(other)
-    if _sidecar(path).exists():
-        shutil.copyfile(_sidecar(path), _sidecar(other))
+    _copy_sidecar(path, other)
     try:
         try:
             os.link(path, temporary)
@@ -135,6 +133,18 @@ def link(path: Path, other: Path) -> None:
         temporary.replace(other)
     finally:
         temporary.unlink(missing_ok=True)  # it stays where both are one file already
+
+
+def copy(path: Path, other: Path) -> None:
+    """Copy a checkpoint with its checksum, which is not checked."""
+    _copy_sidecar(path, other)
+    shutil.copyfile(path, other)
+
+
+def _copy_sidecar(path: Path, other: Path) -> None:
+    other.parent.mkdir(exist_ok=True)
+    if _sidecar(path).exists():
+        shutil.copyfile(_sidecar(path), _sidecar(other))
 
 
 def remove(path: Path) -> None:
