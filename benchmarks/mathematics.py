@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm_lightning.denoiser import Estimate
-from ddpm_lightning.level import Level, log_snr_floor
+from ddpm_lightning.films.ring import WIDTH, Ring
+from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.plots.schedules import save_log_snr
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.continuous import VariancePreservingProcess
@@ -164,43 +164,13 @@ def kept(chain: GaussianProcess, times: Tensor, std: float) -> str:
     return f"{100 * float(angle.diff().cos().prod() * angle[0].sin()):.1f} %"
 
 
-class Ring:
-    """Six Gaussians on a ring of radius 0.6 in the plane, 0.02 wide and 0.15 long: an Estimator."""
-
-    WIDTH, LENGTH = 0.02, 0.15
-
-    def __init__(self, process: GaussianProcess) -> None:
-        self.process = process
-        angle = torch.arange(6).double() * pi / 3
-        across = torch.stack([angle.cos(), angle.sin()], 1)
-        self.means = 0.6 * across
-        self.axes = torch.stack([across, across[:, [1, 0]] * torch.tensor([-1.0, 1.0])], 1)
-        self.variances = torch.tensor([self.WIDTH, self.LENGTH]).double().square()
-
-    def estimate_at(self, x: Tensor, level: Level) -> Estimate:
-        alpha, sigma, _ = level
-        along = self._along_axes(x.double(), alpha)
-        variance = alpha.square() * self.variances + sigma.square()
-        shares = (-along.square() / variance / 2).sum(-1).softmax(-1)  # (N, 6)
-        within = torch.einsum("nka,kad->nkd", alpha * self.variances / variance * along, self.axes)
-        x_0 = (shares[..., None] * (self.means + within)).sum(1)
-        return Estimate(x_0.to(x.dtype), None)
-
-    def draw(self, num_samples: int, generator: torch.Generator) -> Tensor:
-        k = torch.randint(6, (num_samples,), generator=generator)
-        z = torch.randn(num_samples, 2, generator=generator).double() * self.variances.sqrt()
-        return self.means[k] + torch.einsum("na,nad->nd", z, self.axes[k])
-
-    def width(self, x: Tensor) -> float:
-        """Return the std of samples (N, 2) across the Gaussian nearest to each, in WIDTH."""
-        along = self._along_axes(x.double(), torch.tensor(1.0))
-        nearest = along.square().sum(-1).argmin(1)
-        across = along[torch.arange(len(x)), nearest, 0]
-        stds = [across[nearest == k].std() for k in range(6)]
-        return float(torch.stack(stds).mean()) / self.WIDTH
-
-    def _along_axes(self, x: Tensor, alpha: Tensor) -> Tensor:
-        return torch.einsum("nkd,kad->nka", x[:, None] - alpha * self.means, self.axes)
+def width(ring: Ring, x: Tensor) -> float:
+    """Return the std of samples (N, 2) across the Gaussian nearest to each, in their WIDTH."""
+    along = ring.along_axes(x)
+    nearest = along.square().sum(-1).argmin(1)
+    across = along[torch.arange(len(x)), nearest, 0]
+    stds = [across[nearest == k].std() for k in range(len(ring.means))]
+    return float(torch.stack(stds).mean()) / WIDTH
 
 
 def sliced_distance(x: Tensor, y: Tensor) -> float:
@@ -227,7 +197,7 @@ def defaults_table(num_samples: int) -> None:
                     generator = torch.Generator().manual_seed(2 + n)
                     walker = build("sampler", sampler, *words, num_evaluations=n)
                     x = walker.sample(data, (num_samples, 2), generator=generator)
-                    cells.append(f"{sliced_distance(x, reference):.4f}, {data.width(x):.2f}")
+                    cells.append(f"{sliced_distance(x, reference):.4f}, {width(data, x):.2f}")
             row(sampler, grid, *cells)
 
 

@@ -34,6 +34,7 @@ Process = TypeVar("Process", bound=GaussianProcess)
 ScheduledType = type[AutoregressiveProcess] | type[ContinuousProcess]
 
 OF_EVALUATE = ("likelihood", "measure", "extractor")  # groups of evaluate.py alone
+OF_SHOW = ("film",)  # of show.py
 NEEDED = {"condition/text": "condition=caption"}  # what has a group that is not always there
 FLOOR = log_snr_floor((1,))  # of clips of one value, as those of a Mixture
 NOISES = ["cosine", "hybrid"]  # steep at the end; not monotone, with steps that add no noise
@@ -52,9 +53,13 @@ def noises() -> list[Any]:
 
 @cache
 def composed(*words: str) -> DictConfig:
-    """Return a command's configuration under overrides: evaluate.py's for what it alone has."""
+    """Return a command's configuration under overrides: evaluate.py's and show.py's for what they
+    alone have.
+    """
     needed = [NEEDED[group] for word in words if (group := word.split("=")[0]) in NEEDED]
-    command = "evaluate" if words and words[0].startswith(OF_EVALUATE) else "config"
+    first = words[0] if words else ""
+    of_others = {"evaluate": OF_EVALUATE, "show": OF_SHOW}
+    command = next((c for c, groups in of_others.items() if first.startswith(groups)), "config")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(command, [*needed, *words])
 

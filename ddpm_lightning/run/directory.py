@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lightning.data.ingest.lock import ProcessLock
-from ddpm_lightning.files.atomic import write_file
-from ddpm_lightning.files.checkpoints import sweep
+from ddpm_lightning.files.atomic import remove_temporaries, write_file
+from ddpm_lightning.files.bounded import read_json
+from ddpm_lightning.files.lock import ProcessLock
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import Node, resolved
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, user_errors
@@ -118,8 +118,7 @@ def refusal_recorded(directory: Path) -> Iterator[None]:
     except UserError as e:
         before = read_status(directory)
         if before.get("status") in ("waiting", "failed"):
-            failed = _status("failed", before.get("seconds", 0.0), str(e))
-            write_text(directory / "status.json", failed)
+            _write_status(directory, "failed", before.get("seconds", 0.0), str(e))
         raise
 
 
@@ -175,7 +174,7 @@ def recorded(start: Start, words: list[str], first_step: int) -> Iterator[None]:
     try:
         with user_errors("the run directory"):
             for folder in (directory, *filter(Path.is_dir, directory.iterdir())):
-                sweep(folder)
+                remove_temporaries(folder)
             aside = None
             if start.checkpoint and not start.config["trainer"].get("fast_dev_run"):
                 aside = split_off(directory, start.checkpoint, first_step)
@@ -202,8 +201,7 @@ def _with_status(directory: Path, seconds: float) -> Iterator[None]:
     _STARTED[directory] = started
 
     def record(status: str, error: str | None = None) -> None:
-        seconds = round(time.monotonic() - started, 1)
-        write_text(directory / "status.json", _status(status, seconds, error))
+        _write_status(directory, status, time.monotonic() - started, error)
 
     def try_record(status: str, error: str | None = None) -> None:
         with suppress(OSError):  # a full disk is no reason to tell another cause
@@ -232,10 +230,9 @@ def record_failure(directory: Path, cause: str) -> None:
 
     Where the disk is full, it is not recorded.
     """
-    status = directory / "status.json"
     with suppress(OSError):
         seconds = time.monotonic() - _STARTED.get(directory, time.monotonic())
-        write_text(status, _status("failed", round(seconds, 1), cause))
+        _write_status(directory, "failed", seconds, cause)
     with suppress(OSError), (directory / LOG).open("a") as file:
         file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} ERROR {redacted(cause)}\n")
 
@@ -283,13 +280,15 @@ def freeze(start: Start, words: list[str]) -> None:
     """
     _write_config(start)
     _write_provenance(start, words, 0)
-    write_text(start.directory / "status.json", _status("waiting"))
+    _write_status(start.directory, "waiting")
     _write_composed(start)
 
 
-def _status(status: str, seconds: float = 0, error: str | None = None) -> str:
-    entry = {"status": status, "seconds": seconds, "error": redacted(error)}
-    return json.dumps(entry, indent=2) + "\n"
+def _write_status(
+    directory: Path, status: str, seconds: float = 0, error: str | None = None
+) -> None:
+    entry = {"status": status, "seconds": round(seconds, 1), "error": redacted(error)}
+    write_text(directory / "status.json", json.dumps(entry, indent=2) + "\n")
 
 
 def read_status(directory: Path) -> dict[str, Any]:
@@ -299,8 +298,8 @@ def read_status(directory: Path) -> dict[str, Any]:
     """
     status = directory / "status.json"
     try:
-        content: dict[str, Any] = json.loads(status.read_text())
-    except (OSError, ValueError):
+        content: dict[str, Any] = {"status": "unknown", **read_json(status)}
+    except (OSError, ValueError, TypeError):
         return {"status": "unknown", "error": "status.json is missing or damaged"}
     if content["status"] == "running":
         try:

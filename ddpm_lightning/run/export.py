@@ -1,10 +1,9 @@
 """python export.py: a trained denoiser in one file, which sample.py takes in place of a run.
 
 The file is safetensors, which holds tensors and strings and cannot run code; its metadata has the
-model's configuration, the form of its clips, and the SHA-256 of the file with zeros in its place.
+model's configuration, the form of its clips, and the file's seal.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from torch import Tensor
 
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.files.atomic import write_file
+from ddpm_lightning.files.bounded import read_small
+from ddpm_lightning.files.sealed import NUM_DIGITS, seal
 from ddpm_lightning.run.build import build_denoiser
 from ddpm_lightning.run.checkpoint import (
     FORM_KEYS,
@@ -30,7 +31,8 @@ from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.run.paste import hydra_word, path_command
 
 SUFFIX = ".safetensors"
-_NO_DIGEST = b"0" * 64
+_MAX_BYTES = 2**34
+_BLANK = b"0" * NUM_DIGITS
 
 
 def export(cfg: DictConfig) -> None:
@@ -63,19 +65,20 @@ def export(cfg: DictConfig) -> None:
 
 
 def sealed(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """Return a safetensors file that holds its own checksum."""
-    data = save(tensors, metadata | {"sha256": _NO_DIGEST.decode()})
-    return data.replace(_NO_DIGEST, hashlib.sha256(data).hexdigest().encode(), 1)
+    """Return a sealed safetensors file."""
+    before, after = save(tensors, metadata | {"sha256": _BLANK.decode()}).split(_BLANK, 1)
+    return before + seal(before, after) + after
 
 
 def load_exported(path: Path) -> tuple[Run, Denoiser, int, str]:
     """Return what export wrote: the run's configuration, the denoiser, step and weights' name."""
     try:
-        data = path.read_bytes()
+        data = read_small(path, _MAX_BYTES)
         tensors = load(data)
         metadata = _metadata(data)
-        unsealed = data.replace(metadata["sha256"].encode(), _NO_DIGEST, 1)
-        if hashlib.sha256(unsealed).hexdigest() != metadata["sha256"]:
+        digits = metadata["sha256"].encode()
+        before, after = data.split(digits, 1)
+        if digits not in (seal(before, after), seal(before, _BLANK, after)):  # the first versions
             raise ValueError("its checksum is not that of its content")
         config = json.loads(metadata["config"])
         step, weights = int(metadata["step"]), metadata["weights"]

@@ -24,7 +24,10 @@ from ddpm_lightning.run.cli import NOT_OF_THE_RUN, Job
 from ddpm_lightning.run.config import check_without_lightning, resolved
 from ddpm_lightning.run.directory import Start, refusal_recorded
 from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.secrets import find_leaves
 from ddpm_lightning.run.words import CONF
+
+_MAX_CHARACTERS = 2**14  # of texts with ${..}, which take long to parse
 
 
 def resumed_start(given: str, job: Job) -> Start:
@@ -51,12 +54,15 @@ def _composed(directory: Path) -> tuple[DictConfig, dict[str, str | None]]:
     file = directory / "composed.yaml"
     try:
         found: dict[str, Any] = read_yaml(file)
+        texts = (str(text) for _, text in find_leaves(found["config"]))
+        if sum(len(text) for text in texts if "${" in text) > _MAX_CHARACTERS:
+            raise ValueError("it has more ${..} than any run")
         cfg, choices = OmegaConf.create(found["config"]), dict(found["choices"])
-    except (KeyError, TypeError, ValueError) as e:
-        raise UserError(f"{file} is missing or damaged, so {directory} cannot go on: {e}") from e
-    assert isinstance(cfg, DictConfig)
-    OmegaConf.set_struct(cfg, True)
-    check_without_lightning(resolved(cfg))
+        OmegaConf.set_struct(cfg, True)
+        check_without_lightning(resolved(cfg))
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        cause = str(e).partition("\n")[0]
+        raise UserError(f"{file} is missing or damaged, so the run cannot go on: {cause}") from e
     return cfg, choices
 
 
@@ -66,6 +72,7 @@ def _apply(
     key, value = override.key_or_group, override.value()
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
+    adds = override.is_add() or override.is_force_add()
     if key.split(".")[0] in NOT_OF_THE_RUN:
         return
     if override.is_sweep_override():
@@ -82,12 +89,12 @@ def _apply(
             raise UserError(f"~{key}: {directory} has no {key}")
         OmegaConf.set_struct(node, False)
         node.pop(name)
-    elif node is None and not (override.is_add() or override.is_force_add()):
+    elif node is None and not adds:
         raise UserError(f"{key}: {directory} has no {parent}, and goes on without it")
     else:
         # The run may be older than an option of a class; whether it has that one is checked later.
         is_class = isinstance(node, DictConfig) and "_target_" in node
-        adds = is_class or override.is_add() or override.is_force_add()
+        adds = adds or is_class
         if not adds and name not in node:
             near = get_close_matches(name, map(str, node))
             hint = f"; did you mean {', '.join(near)}?" if near else ""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from ddpm_lightning.files.atomic import remove_temporaries
 from ddpm_lightning.files.checkpoints import (
     BEST,
     LAST,
@@ -24,8 +25,8 @@ from ddpm_lightning.files.checkpoints import (
     link,
     read,
     remove,
-    sweep,
 )
+from ddpm_lightning.run.checkpoint import read_yaml
 from ddpm_lightning.run.errors import UserError
 
 
@@ -58,11 +59,11 @@ def split_off(directory: Path, checkpoint: Path, step: int) -> Path | None:
         return None
     unfinished.mkdir(exist_ok=True)
     for folder in filter(Path.is_dir, unfinished.iterdir()):
-        sweep(folder)
+        remove_temporaries(folder)
     for name in ("config.yaml", "metrics.csv"):
         if (directory / name).exists():
             shutil.copy(directory / name, unfinished)
-    composed = yaml.safe_load((directory / "composed.yaml").read_text())
+    composed = read_yaml(directory / "composed.yaml")
     composed["config"]["run_id"] = secrets.token_hex(4)  # W&B would make one run of both
     (unfinished / "composed.yaml").write_text(yaml.safe_dump(composed, sort_keys=False))
     (unfinished / "samples").mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ddpm_lightning.files.bounded import read_small
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.directory import write_text
 from ddpm_lightning.run.errors import RunFailed, Stopped
@@ -32,7 +33,7 @@ def continued(job: Job) -> Job:
     pointer = _pointer(Path(job.cfg.outputs_dir), job.words)
     if pointer is None or not pointer.is_file() or (job.cfg.ckpt_path and not is_requeued):
         return job
-    directory = Path(pointer.read_text())
+    directory = Path(read_small(pointer).decode())
     if not (directory / "composed.yaml").is_file():
         return job
     cfg = job.cfg.copy()

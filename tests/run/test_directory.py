@@ -14,7 +14,7 @@ import yaml
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ddpm_lightning.files.checkpoints import verified
+from ddpm_lightning.files.checkpoints import is_whole
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.directory import new_start, read_status, reserved
@@ -166,6 +166,7 @@ def test_a_half_written_row_of_metrics_is_dropped(call: Call, trained: Path) -> 
     assert len(steps) == len(set(steps)) == 6
 
 
+@pytest.mark.long
 def test_dashboards_draw_one_curve(call: Call, tmp_path: Path) -> None:
     assert call("train", *TINY).code == 0
     run = newest_run(tmp_path)
@@ -271,4 +272,4 @@ def test_a_disk_that_becomes_full_is_told_by_the_checkpoint_it_refuses(tmp_path:
     told = [line for line in err.splitlines() if line.startswith("error: ")]
     assert re.search(r"cannot write \S+/checkpoints/\S+: File too large; [\d,]+ bytes", told[-1])
     assert "its traceback is not whole in out/train.log" in told[-1]
-    assert verified(last)
+    assert is_whole(last)

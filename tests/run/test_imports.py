@@ -14,11 +14,19 @@ COMMANDS = {
     "evaluate": ["checkpoint=last"],
     "export": ["checkpoint=last"],
     "inspect_data": ["data=gif_folder", "data.path=gifs", "data.size=8", "num_samples=2"],
+    "show": ["score", "log_snrs=[0]"],
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sample",
+        "evaluate",
+        *(pytest.param(c, marks=pytest.mark.long) for c in ("export", "inspect_data")),
+    ],
+)
 def test_only_training_imports_lightning_and_wandb(
     command: str, trained: Path, tmp_path: Path
 ) -> None:

@@ -235,20 +235,6 @@ def test_a_number_that_another_whole_checkpoint_has_stays_with_it(files: Path) -
     assert read(files / "checkpoints" / "last.ckpt") == read(mine)
 
 
-@pytest.mark.parametrize("without", ["last.ckpt", "step_00000006.ckpt"])
-def test_a_checksum_that_is_missing_costs_no_checkpoint(without: str, files: Path) -> None:
-    """One file, two names, and each name has its checksum."""
-    newest, last = (files / "checkpoints" / name for name in ("step_00000006.ckpt", "last.ckpt"))
-    (files / "checkpoints" / f"{without}.sha256").unlink()
-    chosen = newest_valid(files / "checkpoints")
-    assert chosen is not None
-    assert chosen.name != without
-    assert split_off(files, chosen, 6) is None
-    assert newest.samefile(last)
-    assert read(last) == {"global_step": 6}
-    assert not list((files / "checkpoints").glob(".*"))
-
-
 def test_the_only_copy_of_the_newest_is_kept(files: Path) -> None:
     """As where only last and best were copied, or a process died between its two names."""
     for path in by_step(files / "checkpoints"):
