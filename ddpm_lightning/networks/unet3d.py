@@ -170,9 +170,9 @@ class UNet3D(nn.Module):
             raise ValueError(
                 f"clips have {own} channels, not {self.channels}: network.channels={own}"
             )
-        check_condition("vectors", vectors, (len(x), self.vector_width))
-        check_condition("tokens", tokens, (len(x), "L", self.token_width))
-        clips = len(x)
+        clips = x.shape[0]  # which torch.export keeps variable; len(x) is a number to it
+        check_condition("vectors", vectors, (clips, self.vector_width))
+        check_condition("tokens", tokens, (clips, "L", self.token_width))
         # A compiler then knows which sizes are one.
         if log_snr.shape != (clips,) and log_snr.shape != (clips, x.shape[2]):
             raise ValueError(

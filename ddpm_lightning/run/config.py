@@ -82,6 +82,8 @@ TOP_LEVEL: dict[str, Any] = {
     "known_log_snr": float,
     "weights": str | float | list[str | float] | None,
     "device": str,
+    "format": typing.Literal["safetensors", "torch_export", "diffusers"],
+    "push": str | None,
     "output": str | None,
     "model": Node,
     "data": Node,
