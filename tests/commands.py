@@ -39,6 +39,7 @@ import export
 import ingest
 import inspect_data
 import sample
+import show
 import train
 from ddpm_lightning.data.gif import encode
 from ddpm_lightning.run.cli import run_command, run_jobs
@@ -51,6 +52,7 @@ COMMANDS = {
     "export": lambda: run_command(export.main, "export"),
     "ingest": lambda: run_command(ingest.main, "ingest"),
     "inspect_data": lambda: run_command(inspect_data.main, "inspect_data"),
+    "show": lambda: run_command(show.main, "show"),
 }
 
 # The smallest run that does everything the default does.
@@ -63,6 +65,8 @@ TINY = [
     "data.batch_size=2",
     "data.val_fraction=0.3",
     "network.base_width=16",
+    "network.width_multipliers=[1,2]",
+    "network.spatial_attention=[none,full]",
     "network.head_width=8",
     "network.patch=1",
     "noise.num_steps=50",

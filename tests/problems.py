@@ -23,7 +23,7 @@ from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.noise.base import NoiseSchedule
 from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.base import GaussianProcess, Time
-from ddpm_lightning.processes.continuous import VariancePreservingProcess
+from ddpm_lightning.processes.continuous import ContinuousProcess, VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.run.words import CONF
@@ -31,9 +31,10 @@ from ddpm_lightning.statistics import Statistics
 
 Process = TypeVar("Process", bound=GaussianProcess)
 # Classes of processes that are constructed from a schedule.
-ScheduledType = type[AutoregressiveProcess] | type[VariancePreservingProcess]
+ScheduledType = type[AutoregressiveProcess] | type[ContinuousProcess]
 
 OF_EVALUATE = ("likelihood", "measure", "extractor")  # groups of evaluate.py alone
+OF_SHOW = ("film",)  # of show.py
 NEEDED = {"condition/text": "condition=caption"}  # what has a group that is not always there
 FLOOR = log_snr_floor((1,))  # of clips of one value, as those of a Mixture
 NOISES = ["cosine", "hybrid"]  # steep at the end; not monotone, with steps that add no noise
@@ -52,9 +53,13 @@ def noises() -> list[Any]:
 
 @cache
 def composed(*words: str) -> DictConfig:
-    """Return a command's configuration under overrides: evaluate.py's for what it alone has."""
+    """Return a command's configuration under overrides: evaluate.py's and show.py's for what they
+    alone have.
+    """
     needed = [NEEDED[group] for word in words if (group := word.split("=")[0]) in NEEDED]
-    command = "evaluate" if words and words[0].startswith(OF_EVALUATE) else "config"
+    first = words[0] if words else ""
+    of_others = {"evaluate": OF_EVALUATE, "show": OF_SHOW}
+    command = next((c for c, groups in of_others.items() if first.startswith(groups)), "config")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(command, [*needed, *words])
 
@@ -134,6 +139,7 @@ def enrolled_processes() -> list[ScheduledType]:
 
 PROCESSES = enrolled_processes()
 CHAINS = [kind for kind in PROCESSES if issubclass(kind, AutoregressiveProcess)]
+CONTINUOUS = [kind for kind in PROCESSES if issubclass(kind, ContinuousProcess)]
 # Unlike one another in what samplers, losses and times depend on: a Markov chain, a chain that is
 # neither Markov nor variance preserving nor monotone, and real times.
 EXAMPLES = [
@@ -142,6 +148,11 @@ EXAMPLES = [
     (VariancePreservingProcess, "linear"),
 ]
 every_example = pytest.mark.parametrize(("process_type", "noise"), EXAMPLES)
+# Those, and the continuous processes of another scale.
+every_kind = pytest.mark.parametrize(
+    ("process_type", "noise"),
+    [*EXAMPLES, *((k, "cosine") for k in CONTINUOUS if k is not VariancePreservingProcess)],
+)
 
 
 def denoise(denoiser: Denoiser, x_t: Tensor, t: Time) -> Tensor:

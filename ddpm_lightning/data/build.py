@@ -68,17 +68,15 @@ def _write(
     keys = source.keys()
     for num_read, key in enumerate(keys, start=1):
         try:
-            data = source.read(key)
-            content = hashlib.sha256(data).hexdigest()
-            if content in seen:
-                raise GifError("duplicate", f"the same as {seen[content]}")
-            decoded = decode(data, recipe)
+            decoded = decode(source.read(key), recipe, source.open)
+            if decoded.sha256 in seen:
+                raise GifError("duplicate", f"the same as {seen[decoded.sha256]}")
         except GifError as error:
             skipped[key] = error.cause
             causes[error.cause] += 1
             _log.debug("skipped %s: %s", key, error)
         else:
-            seen[content] = key
+            seen[decoded.sha256] = key
             clips.append(decoded.clip)
             label, captions = source.label(key), source.captions(key)
             entries.append(Entry(key, label=label, captions=captions, **decoded.facts()))

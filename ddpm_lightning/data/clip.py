@@ -112,6 +112,8 @@ def resize(frame: np.ndarray, clip_format: ClipFormat) -> np.ndarray:
     frame is ignored.
     """
     height, width, num_channels = frame.shape
+    if (height, width, 3) == (clip_format.height, clip_format.width, clip_format.channels):
+        return frame[..., :3].copy()
     scale = min(height / clip_format.height, width / clip_format.width)  # old pixels per new one
     (columns,) = _area_bands(width, clip_format.width, scale, 1)
     num_bands = min(clip_format.height, 1 + height * width // _BAND_PIXELS)

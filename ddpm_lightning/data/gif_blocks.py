@@ -24,8 +24,8 @@ local palettes    hold for their image alone; an image without any palette is co
 """
 
 import struct
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 Cause = Literal[
     "unreadable",  # the bytes could not be fetched
@@ -42,6 +42,8 @@ Cause = Literal[
 
 _TRAILER, _EXTENSION, _IMAGE, _PADDING = 0x3B, 0x21, 0x2C, 0x00
 _GRAPHIC_CONTROL = 0xF9
+_SCREEN, _CONTROL = struct.Struct("<HHBxx"), struct.Struct("<BHB")
+_DESCRIPTOR = struct.Struct("<HHHHB")
 _SHORTEST_HONOURED_MS, _DEFAULT_MS = 10, 100
 MAX_DELAY_CS = 65535
 _DISPOSALS = (0, 0, 2, 3, 3, 0, 0, 0)  # as stored -> as read
@@ -67,13 +69,16 @@ class Limits:
 
     max_pixels bounds the sum over images of max(canvas area, image area): a few kilobytes can
     otherwise ask for minutes of compositing or for gigabytes of memory. max_side holds for the
-    canvas and for every image.
+    canvas and for every image. What the clip may be is checked afterwards: its bytes, and how many
+    pictures, each unlike the one before, it must show.
     """
 
     max_bytes: int = 32 * 2**20
     max_pixels: int = 100_000_000
     max_frames: int = 10_000
     max_side: int = 65_535
+    max_clip_bytes: int = 2**40
+    min_pictures: int = 1
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -84,8 +89,7 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class ImageBlock:
+class ImageBlock(NamedTuple):
     """One image: its rectangle on the canvas, how to colour it, how long to show it."""
 
     left: int
@@ -129,25 +133,34 @@ class _Reader:
     position: int
 
     def take(self, count: int) -> bytes:
-        start, self.position = self.position, self.position + count
+        start = self.position
+        self.skip(count)
+        return self.data[start : self.position]
+
+    def skip(self, count: int) -> None:
+        self.position += count
         if self.position > len(self.data):
             raise GifError(
                 "truncated", f"{len(self.data)} bytes, which end inside a block; fetch it again"
             )
-        return self.data[start : self.position]
 
     def byte(self) -> int:
-        return self.take(1)[0]
+        self.skip(1)
+        return self.data[self.position - 1]
+
+    def unpack(self, form: struct.Struct) -> tuple[int, ...]:
+        self.skip(form.size)
+        return form.unpack_from(self.data, self.position - form.size)
 
     def skip_sub_blocks(self) -> None:
-        position = self.position
+        data, position = self.data, self.position
         try:
-            while size := self.data[position]:
+            while size := data[position]:
                 position += 1 + size
         except IndexError:
-            position = len(self.data)
+            position = len(data)
         self.position = position
-        self.take(1)  # the terminator, if the data did not end before it
+        self.skip(1)  # the terminator, if the data did not end before it
 
     def palette(self, flags: int) -> bytes:
         """The colour table that a descriptor's flags announce; empty without one."""
@@ -164,7 +177,8 @@ def walk(data: bytes, limits: Limits) -> Structure:
     if data[:6] not in (b"GIF87a", b"GIF89a"):
         raise GifError("not_a_gif", f"starts with {data[:6]!r}, not with GIF87a or GIF89a")
     reader = _Reader(data, 6)
-    width, height, flags = struct.unpack("<HHBxx", reader.take(7))
+    width, height, flags = reader.unpack(_SCREEN)
+    _check_work(0, 0, max(width, height), limits)
     shared_palette = reader.palette(flags)
     images: list[ImageBlock] = []
     pixels, note, control = 0, "", _NO_CONTROL
@@ -177,7 +191,7 @@ def walk(data: bytes, limits: Limits) -> Structure:
             control = _NO_CONTROL
             if not images and (image.width > width or image.height > height):
                 width, height = image.width, image.height
-                image = replace(image, left=0, top=0)
+                image = image._replace(left=0, top=0)
             images.append(image)
             pixels += max(width * height, image.width * image.height)
             side = max(width, height, image.width, image.height)
@@ -215,7 +229,8 @@ def _graphic_control(reader: _Reader) -> _Control | None:
     size = reader.byte()
     if size < 4:
         raise GifError("corrupt", f"a graphic control block of {size} bytes instead of 4")
-    flags, delay_cs, transparent = struct.unpack_from("<BHB", reader.take(size))
+    flags, delay_cs, transparent = reader.unpack(_CONTROL)
+    reader.skip(size - 4)
     reader.skip_sub_blocks()
     return _DISPOSALS[(flags >> 2) & 7], delay_cs, transparent if flags & 1 else None
 
@@ -223,7 +238,7 @@ def _graphic_control(reader: _Reader) -> _Control | None:
 def _image(
     reader: _Reader, screen: tuple[int, int], shared_palette: bytes, control: _Control
 ) -> ImageBlock:
-    left, top, width, height, flags = struct.unpack("<HHHHB", reader.take(9))
+    left, top, width, height, flags = reader.unpack(_DESCRIPTOR)
     if not width or not height:
         width, height = screen
     if not width or not height:
@@ -232,7 +247,7 @@ def _image(
     if not palette:
         raise GifError("corrupt", "an image without any colour table")
     start = reader.position
-    reader.byte()
+    reader.skip(1)
     reader.skip_sub_blocks()
     data = reader.data[start : reader.position]
     return ImageBlock(left, top, width, height, bool(flags & 0x40), *control, palette, data)

@@ -10,12 +10,11 @@ A part of a store is a folder with
 and nothing depends on when it was written. Each file appears whole, the manifest last, so a reader
 sees finished shards only. Names hold the beginning of the sha256 of the content, so a shard that is
 written again replaces no file that somebody reads; what no manifest lists any more is removed a
-week later. The JSON files begin with the sha256 of all that follows, so a flipped bit in any file
-is found. One process at a time writes to a part; that is the caller's to ensure.
+week later. The JSON files are sealed, so a flipped bit in any file is found. One process at a time
+writes to a part; that is the caller's to ensure.
 """
 
 import hashlib
-import json
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,13 +26,12 @@ import numpy as np
 
 from ddpm_lightning.files.atomic import write_file
 from ddpm_lightning.files.bounded import read_small
+from ddpm_lightning.files.sealed import seal_json, unseal_json
 
 MANIFEST = "manifest.json"
 
 _FORMAT = 2  # of these files; raise it when they change
 _KEPT_SECONDS = 7 * 24 * 3600  # of shards that were replaced: a run may read them
-_SEAL = b'{"sha256": "%s",'
-_SEAL_BYTES = len(_SEAL % (b"0" * 64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,16 +279,14 @@ def _write_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def _seal(kind: str, content: dict[str, Any]) -> bytes:
-    content = {"kind": kind, "format": _FORMAT, **content}
-    body = json.dumps(content, indent=1).encode()[1:]  # without its opening brace
-    return _SEAL % _sha256(body).encode() + body
+    return seal_json({"kind": kind, "format": _FORMAT, **content})
 
 
 def _unseal(kind: str, data: bytes, path: str) -> dict[str, Any]:
-    seal, body = data[:_SEAL_BYTES], data[_SEAL_BYTES:]
-    if seal != _SEAL % _sha256(body).encode():
-        raise ValueError(f"{path} is damaged (its checksum differs); recover or delete the folder")
-    content: dict[str, Any] = json.loads(b"{" + body)
+    try:
+        content = unseal_json(data)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); recover or delete the folder") from error
     found = content["kind"], content["format"]
     if found != (kind, _FORMAT):
         raise ValueError(f"{path} holds {found}, not {kind, _FORMAT}; it is of another program")

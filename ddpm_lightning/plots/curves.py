@@ -79,6 +79,8 @@ def save_curves(metrics: Path, path: Path) -> Path:
     for axis in axes[4:]:
         if axis.lines:
             axis.legend(fontsize="small")
+    for axis in axes:
+        label_plainly(axis)
     mark_empty(axes)
     figure.savefig(path, dpi=100)
     return path
@@ -99,6 +101,19 @@ def scale_of(axis: "Axes") -> str:
     """Return log where all values that an axis shows are positive, else linear."""
     values = np.concatenate([np.asarray(line.get_ydata()) for line in axis.lines] or [np.zeros(1)])
     return "log" if (values > 0).all() else "linear"
+
+
+def label_plainly(axis: "Axes") -> None:
+    """Write 0.023, not 2.3 x 10^-2, which runs into the next panel and takes longer to lay out."""
+    from matplotlib.ticker import LogLocator
+
+    if axis.get_yscale() != "log":
+        return
+    low, high = axis.get_ylim()
+    if high > 10 * low:
+        axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axis.yaxis.set_major_formatter("{x:.4g}")
+    axis.yaxis.set_minor_formatter("{x:.4g}" if high < 1000 * low else "")
 
 
 def mark_empty(axes: "Iterable[Axes]") -> None:

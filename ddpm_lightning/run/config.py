@@ -82,6 +82,8 @@ TOP_LEVEL: dict[str, Any] = {
     "known_log_snr": float,
     "weights": str | float | list[str | float] | None,
     "device": str,
+    "format": typing.Literal["safetensors", "torch_export", "diffusers"],
+    "push": str | None,
     "output": str | None,
     "model": Node,
     "data": Node,
@@ -90,6 +92,7 @@ TOP_LEVEL: dict[str, Any] = {
     "guidance": Node,
     "measure": Node,
     "extractor": Node,
+    "film": Node,
     "trainer": Node,
     "callbacks": Node,
     "logger": Node,
@@ -102,6 +105,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "num_workers": PositiveInt | None,
         "retry": typing.Literal["none", "transient"],
         "wait": bool,
+    },
+    "film": {
+        "chains": list[str] | None,
+        "samplers": list[str],
+        "schedules": list[str] | None,
     },
     "curve": {"samplers": list[str], "evaluations": list[PositiveInt]},
     "sweep": {
@@ -216,8 +224,6 @@ def check_without_lightning(config: Node, targets: tuple[str, ...] = TARGETS) ->
         UserError: if a value has a wrong type or a key is not known.
     """
     _refuse_unbuildable(config)
-    if config.get("data", {}).get("batch_size") == "auto":  # until the memory has been measured
-        config = {**config, "data": {**config["data"], "batch_size": 1}}
     for key in TOP_LEVEL.keys() & config.keys():
         _check_type(key, config[key], TOP_LEVEL[key])
     if "ingest" in config:

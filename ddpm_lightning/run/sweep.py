@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import yaml
 from omegaconf import OmegaConf
 
-from ddpm_lightning.data.ingest.lock import ProcessLock
 from ddpm_lightning.files.bounded import read_json
+from ddpm_lightning.files.lock import ProcessLock
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.plots.sweep_page import Row, as_csv, as_html, as_markdown
 from ddpm_lightning.run.build import build_denoiser

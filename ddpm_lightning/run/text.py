@@ -7,6 +7,8 @@ a word becomes `+asked.caption='..'`, quoted so that it is that text for Hydra a
 import os
 from collections.abc import Sequence
 
+import yaml
+
 from ddpm_lightning.run.paste import quoted
 from ddpm_lightning.run.words import CONF
 
@@ -21,13 +23,27 @@ def names_of_conditions() -> list[str]:
 
 def with_text(config_name: str, words: list[str]) -> list[str]:
     """Return a command's words with those of sample.py that name a condition, or a file of values
-    of one (captions=FILE), a file or frames to keep, as text for Hydra.
+    of one (captions=FILE), a file or frames to keep, as text for Hydra; and those of show.py as in
+    `with_film`.
     """
+    if config_name == "show":
+        return with_film(words)
     if config_name != "sample":
         return words
     conditions = names_of_conditions()
     files = [f"{name}s" for name in conditions]
     return [_with_text(word, conditions, files) for word in words]
+
+
+def with_film(words: list[str]) -> list[str]:
+    """Return show.py's words with the first, FILM, as film=FILM, and its keys as film.KEY=VALUE."""
+    if not words or not words[0].isidentifier():
+        return words
+    file = CONF / "film" / f"{words[0]}.yaml"
+    node = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    own = {key for key, value in node.items() if "${" not in str(value)}
+    more = [f"film.{word}" if word.partition("=")[0] in own else word for word in words[1:]]
+    return [f"film={words[0]}", *more]
 
 
 def _with_text(word: str, conditions: Sequence[str], files: Sequence[str]) -> str:

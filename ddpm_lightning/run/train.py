@@ -23,14 +23,15 @@ def train(job: Job) -> None:
     keep_freed()
     with stopped_by_signals("interrupted"), rendezvous(job) as ranks:
         composed = composed_start(ranks.job)
-        with reserved(composed, is_named=job.cfg.run_dir is not None) as unsettled:
+        with reserved(composed) as unsettled:
             check_composed(unsettled.config)
             ranks.check_nodes(unsettled.config["trainer"].get("num_nodes", 1))
             seed_everything(unsettled.config["seed"])
-            conditioned = with_conditions(unsettled)
-            denoiser = build_denoiser(conditioned.config["model"])
+            data = build_data(unsettled.config["data"])
+            conditioned, conditions = with_conditions(unsettled, data)
+            denoiser = build_denoiser(conditioned.config["model"], conditions)
             start, budget = settled(conditioned, denoiser)
-            data = build_data(start.config["data"])
+            data.batch_size = budget.batch_size
             from ddpm_lightning.run.fit import build_run, check, finish, fit, record
 
             run = build_run(start, denoiser, data, budget)

@@ -18,7 +18,8 @@ from ddpm_lightning.run.evaluate import build_measures
 from ddpm_lightning.run.fit import build_module, build_trainer
 from ddpm_lightning.run.words import CONF
 from tests.commands import TINY, write_gifs
-from tests.problems import NEEDED, OF_EVALUATE
+from tests.data.shared import write_videos
+from tests.problems import NEEDED, OF_EVALUATE, OF_SHOW
 
 pytestmark = pytest.mark.slow  # each composes the whole configuration
 
@@ -26,6 +27,7 @@ FOLDERS = sorted(folder.relative_to(CONF) for folder in CONF.rglob("*") if folde
 GROUPS = [str(folder) for folder in FOLDERS]
 OPTIONS = [(g, path.stem) for g in GROUPS for path in sorted((CONF / g).glob("*.yaml"))]
 EVALUATED = [(g, option) for g, option in OPTIONS if g.startswith(OF_EVALUATE)]
+SHOWN = [(g, option) for g, option in OPTIONS if g in OF_SHOW]  # by test_show
 MODELS, NOISES = ([o for g, o in OPTIONS if g == group] for group in ("model", "noise"))
 # Where evaluate.py takes the options of a likelihood.
 PLACE = {
@@ -33,6 +35,7 @@ PLACE = {
     "likelihood/solver": "likelihood/solver@measure.bits.flow.solver",
     "likelihood/probe": "likelihood/probe@measure.bits.flow.probe",
 }
+COMMANDS = ("config", "evaluate", "show")  # that have groups of their own
 SMALL = ["network.base_width=16", "network.head_width=8"]
 
 
@@ -63,7 +66,7 @@ def builds(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("group", "option"),
-    [(g, o) for g, o in OPTIONS if (g, o) not in EVALUATED and g not in ("model", "noise")],
+    [(g, o) for g, o in OPTIONS if (g, o) not in EVALUATED + SHOWN and g not in ("model", "noise")],
     ids=lambda name: name,
 )
 def test_option_composes_and_builds(
@@ -78,6 +81,7 @@ def test_option_composes_and_builds(
         if "list" in set(data.keys()):  # which may be missing
             path = ["data.list=list.txt"]
         elif OmegaConf.is_missing(data, "path"):
+            write_videos(tmp_path / "gifs")
             path = ["data.path=gifs"]
     config = composed(tmp_path / "run", f"{group}={option}", *SMALL, *path)
     config["trainer"] |= {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
@@ -174,7 +178,7 @@ def test_options_go_together(words: list[str], tmp_path: Path) -> None:
 
 
 def test_every_group_is_on_a_help_page() -> None:
-    pages = [(CONF / f"{n}.yaml").read_text().split("template:")[1] for n in ("config", "evaluate")]
+    pages = [(CONF / f"{n}.yaml").read_text().split("template:")[1] for n in COMMANDS]
     absent = [group for group in GROUPS if not any(group in page for page in pages)]
     assert absent == []
 

@@ -99,7 +99,14 @@ def test_letters_that_an_encoding_does_not_have_are_escaped() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "redirection", ["| head -1", "2>&1 | head -1", ">&- 2>&-", "> /dev/full 2>&1"]
+    "redirection",
+    [
+        "2>&1 | head -1",
+        *(
+            pytest.param(to, marks=pytest.mark.long)
+            for to in ("| head -1", ">&- 2>&-", "> /dev/full 2>&1")
+        ),
+    ],
 )
 def test_a_run_ends_well_without_its_console(redirection: str, tmp_path: Path) -> None:
     write_gifs(tmp_path / "gifs")

@@ -17,14 +17,14 @@ from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.noise.hybrid import HybridSchedule
 from ddpm_lightning.noise.linear import LinearSchedule
 from ddpm_lightning.run.config import META_KEYS, nodes
-from tests.problems import CONF, OF_EVALUATE, build, composed, composed_alone, options
+from tests.problems import CONF, OF_EVALUATE, OF_SHOW, build, composed, composed_alone, options
 
 GROUPS = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir())
 CHOICES = [
     f"${{{group}}}" for group in ("condition", "guidance")
 ]  # that have a default without one
 # Their values are a data set's or a recipe's: the classes leave them to whoever constructs them.
-RECIPES = ("model", "data")
+RECIPES = ("model", "data", *OF_SHOW)
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,15 @@ def uses() -> dict[str, list[Use]]:
 def _compositions() -> dict[str, DictConfig]:
     """A composition that has it by option: the first option of every group in one, and so on.
 
-    What holds other groups, or is held by one, has its own; so has what is evaluate.py's alone.
+    What holds other groups, or is held by one, has its own; so has what another command's alone is.
     """
     found: dict[str, DictConfig] = {}
     alike = []
     for group in GROUPS:
         if group.startswith(OF_EVALUATE):
             found |= {f"{group}={name}": composed_alone(group, name) for name in options(group)}
+        elif group in OF_SHOW:
+            found |= {word: composed(word) for word in (f"{group}={n}" for n in options(group))}
         elif "/" in group or group in ("model", "callbacks", "experiment", "debug"):
             words = [f"{group}={name}" for name in options(group)]
             plain = ["condition=none"] if group == "model" else []  # as a Denoiser is by default

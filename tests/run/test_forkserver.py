@@ -55,6 +55,7 @@ def probed(folder: Path, cold: bool) -> tuple[dict[str, Any], int, str]:
     return json.loads(result.out.splitlines()[0]), result.code, result.out + result.err
 
 
+@pytest.mark.long
 def test_a_forked_process_begins_as_a_cold_one(tmp_path: Path) -> None:
     """And ends: what is flushed, called at exit and printed of an error."""
     cold, code, printed = probed(tmp_path, cold=True)

@@ -28,6 +28,11 @@ COMMON = (
     "callbacks.samples.num_samples=1",
     "sampler.num_evaluations=2",
     "data.source.num_clips=64",
+    "data.size=8",
+    "data.num_frames=4",
+    "data.batch_size=4",
+    "network.base_width=24",
+    "network.patch=1",
     "condition=none",
 )
 CONFIGURATIONS = {

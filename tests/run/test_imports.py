@@ -14,17 +14,27 @@ COMMANDS = {
     "evaluate": ["checkpoint=last"],
     "export": ["checkpoint=last"],
     "inspect_data": ["data=gif_folder", "data.path=gifs", "data.size=8", "num_samples=2"],
+    "show": ["score", "log_snrs=[0]"],
 }
+
+HEAVY = ("lightning", "wandb", "diffusers", "huggingface_hub")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sample",
+        "evaluate",
+        *(pytest.param(c, marks=pytest.mark.long) for c in ("export", "inspect_data")),
+    ],
+)
 def test_only_training_imports_lightning_and_wandb(
     command: str, trained: Path, tmp_path: Path
 ) -> None:
     program = (
         f"import runpy, sys; runpy.run_path({str(ROOT / command)!r} + '.py', None, '__main__');"
-        "print(*sorted({'torch', 'lightning', 'wandb'} & set(sys.modules)))"
+        f"print(*sorted({{'torch', *{HEAVY}}} & set(sys.modules)))"
     )
     result = subprocess.run(
         [sys.executable, "-c", program, *COMMANDS[command]],

@@ -71,7 +71,7 @@ def test_a_part_is_ingested_alone_and_all_parts_are_read(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher",
-    ["basic", *(pytest.param(n, marks=pytest.mark.long) for n in ("joblib", "submitit_local"))],
+    [pytest.param(n, marks=pytest.mark.long) for n in ("basic", "joblib", "submitit_local")],
 )
 def test_a_launcher_spreads_the_parts_and_a_part_that_fails_is_told(
     launcher: str, server: GifServer, tmp_path: Path

@@ -111,6 +111,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(call: Call, trained:
     assert read(trained / "checkpoints" / "last.ckpt")["global_step"] == 4
 
 
+@pytest.mark.long
 def test_a_run_without_finite_losses_ends_and_keeps_what_was_good(tmp_path: Path) -> None:
     write_gifs(tmp_path / "gifs")
     assert spawn(tmp_path, "train", *TINY, "logger=csv", "run_dir=out").code == 0

@@ -119,7 +119,7 @@ def free_port() -> int:
     raise OSError("no port is free")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_torchrun_makes_one_run_saves_it_at_sigterm_and_goes_on(group: Group) -> None:
     group.start(*TORCHRUN, RECORDER, *WORDS, *ENDLESS)
     group.trains()
@@ -151,10 +151,15 @@ def test_srun_makes_one_run(group: Group) -> None:
 
 
 @pytest.mark.long
-def test_two_ranks_measure_what_one_does(group: Group) -> None:
-    """Statistics of the clips, val/error and the quality of samples, which rank 0 draws."""
+@pytest.mark.parametrize("trained_on", [[], ["condition=caption", "times=frames"]])
+def test_two_ranks_measure_what_one_does(group: Group, trained_on: list[str]) -> None:
+    """Statistics of the clips, val/error and the quality of samples, which rank 0 draws: so both
+    have trained the same, with captions and a level for every frame as well.
+    """
     write_gifs(group.folder / "gifs", 120, num_frames=8)
-    words = [*TINY, "logger=csv", "callbacks.quality.every_n_validations=1"]
+    lines = [f"{number:02d}.gif\ta square, number {number}\n" for number in range(120)]
+    (group.folder / "gifs" / "captions.tsv").write_text("".join(lines))
+    words = [*TINY, *trained_on, "logger=csv", "callbacks.quality.every_n_validations=1"]
     words += ["callbacks.quality.num_samples=32", "callbacks.samples.num_samples=2"]
     port = free_port()
     group.start(RECORDER, *words, "data.batch_size=4", "run_dir=one")

@@ -245,6 +245,7 @@ def test_bad_options_are_refused(call: Call, trained: Path) -> None:
     assert_user_error(call("evaluate", run, draws), draws, "greater than 0")
 
 
+@pytest.mark.long
 def test_averages_are_sampled_by_name_and_rebuilt_by_length(call: Call, tmp_path: Path) -> None:
     power = "{_target_: ddpm_lightning.averages.PowerDecay, relative_length: %s}"
     words = [f"+callbacks.ema.averages.p{n}={power % value}" for n, value in ((5, 0.05), (10, 0.1))]

@@ -36,7 +36,7 @@ def holding(folder: Path) -> list[str]:
     return [str(path) for path in files if SECRET.encode() in path.read_bytes()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_secret_is_written_or_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a sweep with W&B and TensorBoard, one job of which fails and names its address."""
     write_gifs(tmp_path / "gifs")
@@ -66,7 +66,7 @@ def test_an_address_with_a_login_is_refused(call: Call, tmp_path: Path) -> None:
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_login_from_the_environment_is_needed_each_time(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,7 +85,9 @@ def test_a_login_from_the_environment_is_needed_each_time(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("address", LISTS)
+@pytest.mark.parametrize(
+    "address", [LISTS[0], *(pytest.param(a, marks=pytest.mark.long) for a in LISTS[1:])]
+)
 @pytest.mark.parametrize(
     "token", [f'"{SECRET}/\\+ é', pytest.param(f"ghp_{SECRET}", marks=pytest.mark.long)]
 )

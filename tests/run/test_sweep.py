@@ -188,7 +188,7 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(number: int, tmp_path: Path
     assert "resuming from" in (first / "train.log").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_changed_configuration_is_not_mixed_into_a_sweep(call: Call, tmp_path: Path) -> None:
     sweep = ["-m", *QUICK, "seed=0"]
     assert call("train", *sweep).code == 0

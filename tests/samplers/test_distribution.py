@@ -162,7 +162,8 @@ def check_median_hybrid(num_samples: int, bound: float, error: float) -> None:
 
 @every_chain
 @pytest.mark.parametrize(
-    ("noise", "bound"), [("linear", 0.013), ("cosine", 0.014), ("hybrid", 0.02)]
+    ("noise", "bound"),
+    [pytest.param("linear", 0.013, marks=pytest.mark.long), ("cosine", 0.014), ("hybrid", 0.02)],
 )
 def test_ancestral_walk_of_every_usable_step_gives_the_mixture(
     process_type: type[GaussianProcess], noise: str, bound: float

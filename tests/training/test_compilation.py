@@ -39,7 +39,7 @@ def nothing_compiled() -> None:
     torch.compiler.reset()
 
 
-@pytest.mark.slow
+@long
 def test_without_a_compiler_networks_stay_as_they_are_and_one_line_says_so(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", WITHOUT],
@@ -55,11 +55,8 @@ def test_without_a_compiler_networks_stay_as_they_are_and_one_line_says_so(tmp_p
     assert line.endswith("going on without")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [n if n == "unet3d_tiny" else pytest.param(n, marks=long) for n in options("network")],
-)
+@long
+@pytest.mark.parametrize("name", options("network"))
 def test_every_preset_is_one_graph_that_gives_the_same_loss(name: str) -> None:
     """Without a code generator, which is what takes minutes."""
     model, x = preset(name), clips(height=16, width=32)

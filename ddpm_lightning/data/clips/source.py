@@ -1,13 +1,17 @@
 """Clips of the GIFs of a source on this machine, decoded once."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_lightning.data.build import build
 from ddpm_lightning.data.clips.base import ClipData, Fraction
-from ddpm_lightning.data.gif_blocks import DEFAULT_LIMITS
+from ddpm_lightning.data.decode import decode
+from ddpm_lightning.data.gif_blocks import GifError
 from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.store import ClipStore
 
@@ -49,4 +53,27 @@ class SourceClips(ClipData):
                 bar.total = total
                 bar.update(num_read - bar.n)
 
-            return build(self.source, self.recipe(DEFAULT_LIMITS), self.cache_path, progress)
+            return build(self.source, self.recipe(self.source.limits), self.cache_path, progress)
+
+    def first_clips(self, most: int) -> list[Tensor]:
+        """Decode the first GIFs alone, none of which is stored.
+
+        Raises:
+            ValueError: if none of the source's GIFs is usable.
+        """
+        clips, recipe = [], self.recipe(self.source.limits)
+        error = None
+        windows = replace(self.windows, random=False)
+        for key in self.source.keys():  # noqa: SIM118
+            try:
+                decoded = decode(self.source.read(key), recipe, self.source.open)
+            except GifError as e:
+                error = e
+                continue
+            shown = windows.frames(decoded.shots, len(decoded.clip), 0.0)
+            clips.append(torch.from_numpy(decoded.clip[shown]))
+            if len(clips) == most:
+                break
+        if not clips:
+            raise ValueError(f"no usable GIF in {self.source.describe()}, the last: {error}")
+        return clips

@@ -218,7 +218,7 @@ class Blocks:
                 self._fail(row, LOST, plan)
                 self._lost += 1
                 return
-            entry = Entry(row.key, captions=row.captions, **spooled[1])
+            entry = Entry(row.key, captions=row.captions, **spooled.facts())
             load = partial(self._spooled_clip, row.url)
         if not self._holds(entry, row):
             self._fail(row, DUPLICATE, plan)

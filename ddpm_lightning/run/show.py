@@ -1,0 +1,108 @@
+"""python show.py FILM: diffusion in pictures, without a trained network."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from ddpm_lightning.films.base import Film
+from ddpm_lightning.run.config import OPTIONS, Node, check, check_options, resolved
+from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.words import CONF, root_of
+
+
+def show(cfg: DictConfig) -> None:
+    """Draw a film, and print where it is."""
+    start = time.perf_counter()
+    config = resolved(cfg)
+    del config["model"]  # of which films take the process alone
+    hydra = HydraConfig.get()
+    words, choices = list(hydra.overrides.task), hydra.runtime.choices
+    name = str(choices["film"])
+    config["film"] = _with_nodes(config["film"], words, choices["model"], choices["noise"])
+    _refuse_unused(name, config["film"], words)
+    check(config)
+    with user_errors("film"):
+        film: Film = instantiate(config["film"], _convert_="all")
+    output = Path(config["output"] or Path(config["outputs_dir"], "films", name + film.suffix))
+    if output.suffix != film.suffix:
+        raise UserError(f"output={output}: {name} needs a name that ends in {film.suffix}")
+    with user_errors("film"):
+        picture = film.draw()
+    with user_errors("output"):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_bytes(picture.encode())
+    print(
+        f"{name}: {len(picture.images)} images, {output.stat().st_size / 1e6:.2f} MB, in "
+        f"{time.perf_counter() - start:.1f} s\n  film           {output}"
+    )
+
+
+def _with_nodes(film: Node, words: Sequence[str], model: str, noise: str) -> Node:
+    """Return a film's node with nodes in the place of names of options.
+
+    Args:
+        words: of the command line.   model, noise: the options chosen there.
+    """
+    check_options("film", {key: film[key] for key in OPTIONS["film"] & film.keys()})
+    if "samplers" in film:
+        return film | {"samplers": {name: _sampler(name) for name in film["samplers"]}}
+    if "schedules" in film:
+        chains = film["chains"] or options("model")
+        schedules = film["schedules"] or options("noise")
+        return film | {
+            "chains": {chain: _partial(_process(words, chain, noise)) for chain in chains},
+            "schedules": {name: _composed(words, f"noise={name}")["noise"] for name in schedules},
+        }
+    if "chains" in film:
+        other = "median" if model == "standard" else "standard"
+        pairs = [chain.partition("/")[::2] for chain in film["chains"] or (model, other)]
+        named = [(chain, schedule or noise) for chain, schedule in pairs]
+        return film | {
+            "chains": {
+                f"{chain} chain, {schedule} noise": _process(words, chain, schedule)
+                for chain, schedule in named
+            }
+        }
+    return film
+
+
+def options(group: str) -> list[str]:
+    """Return the names of the files of a group of conf/."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def _sampler(name: str) -> Node:
+    """Return the node that constructs a sampler from its number of evaluations."""
+    node: Node = resolved(compose("sample", ["checkpoint=any", f"sampler={name}"]))["sampler"]
+    del node["num_evaluations"]
+    return node | {"_partial_": True}
+
+
+def _process(words: Sequence[str], model: str, noise: str) -> Node:
+    denoiser = _composed(words, f"model={model}", f"noise={noise}")["model"]["denoiser"]
+    return cast(Node, denoiser["process"])
+
+
+def _partial(process: Node) -> Node:
+    """Return the node that constructs a process from its schedule."""
+    return {key: value for key, value in process.items() if key != "schedule"} | {"_partial_": True}
+
+
+def _composed(words: Sequence[str], *more: str) -> Node:
+    return resolved(compose("show", [*words, *more]))
+
+
+def _refuse_unused(name: str, film: Node, words: Sequence[str]) -> None:
+    """Raise UserError for words about data, model and noise where a film is made from none."""
+    if film.keys() & {"chain", "chains"}:
+        return
+    for word in words:
+        if root_of(word) in ("data", "model", "noise"):
+            keys = ", ".join(key for key in film if not key.startswith("_"))
+            raise UserError(f"{word}: {name} is made without it; it takes {keys}")

@@ -1,0 +1,52 @@
+"""The score's and the schedules' pictures show what theory says."""
+
+import pytest
+import torch
+
+from ddpm_lightning.films.ring import VARIANCE, plane
+from ddpm_lightning.films.schedule import ScheduleFilm, density
+from ddpm_lightning.films.score import ScoreFilm
+from ddpm_lightning.noise.linear import LinearSchedule
+from ddpm_lightning.noise.matched import MatchedSchedule
+from ddpm_lightning.processes.median import MedianProcess
+from ddpm_lightning.processes.standard import StandardProcess
+from tests.problems import process_under
+
+EDGES = torch.arange(-30, 31, dtype=torch.float64)
+
+
+def test_far_from_data_the_score_is_that_of_one_gaussian() -> None:
+    """sigma times the score is -sigma x / (alpha^2 s^2 + sigma^2) where all shares are equal."""
+    film = ScoreFilm(process_under(StandardProcess, "cosine"), [-8.0])
+    alpha, sigma, log_snr = film.ring.process.level(film.times[0])
+    assert float(log_snr) == pytest.approx(-8, abs=0.1)
+    x = plane(1.0, 5)
+    law = -sigma * x / (alpha.square() * VARIANCE + sigma.square())
+    torch.testing.assert_close(film.field(film.times[0], x), law, rtol=0, atol=2e-3)
+
+
+def test_on_the_ring_noise_leads_away_and_the_score_back() -> None:
+    film = ScoreFilm(process_under(StandardProcess, "cosine"), [4.0])
+    outside = film.ring.process.level(film.times[0]).alpha * film.ring.means * 1.2
+    field = film.field(film.times[0], outside)
+    assert ((field * outside).sum(1) < 0).all()
+
+
+def test_a_density_is_one_in_all_and_depends_on_log_snr_alone() -> None:
+    """`matched` gives the standard chain the log-SNR of the median one, and so its density."""
+    median = MedianProcess(LinearSchedule(1000))
+    standard = StandardProcess(MatchedSchedule(1000, median))
+    of_median, of_standard = (density(process, EDGES) for process in (median, standard))
+    assert float(of_median.sum()) == pytest.approx(1)
+    torch.testing.assert_close(of_standard, of_median, rtol=0, atol=1e-3)
+
+
+def test_stills_are_drawn() -> None:
+    chain = process_under(StandardProcess, "cosine")
+    for film in (
+        ScoreFilm(chain, [0.0]),
+        ScheduleFilm({"median": MedianProcess}, {"linear": LinearSchedule(50)}),
+    ):
+        picture = film.draw()
+        assert len(picture.images) == 1
+        assert picture.encode().startswith(b"\x89PNG")

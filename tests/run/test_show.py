@@ -1,0 +1,61 @@
+"""python show.py FILM: each film is drawn, by the words that its help page names."""
+
+from pathlib import Path
+
+import pytest
+
+from ddpm_lightning.data.gif import decode
+from tests.commands import Call, assert_user_error
+
+GIFS = ["data=gif_folder", "data.path=gifs", "data.size=8", "data.num_frames=2"]
+TINY = {
+    "forward": [*GIFS, "model=median", "noise=hybrid", "noise.num_steps=20", "num_images=2"],
+    "brownian": ["num_particles=20", "num_images=2"],
+    "walk": ["noise.num_steps=20", "samplers=[ddim,pair]", "evaluations=2", "num_points=20"],
+    "score": ["model=median", "log_snrs=[0,-1]"],
+    "schedule": ["chains=[median]", "schedules=[linear,hybrid]"],
+}
+MISTAKES = {
+    "no film": (["forwrad"], ["film/forwrad", "did you mean film=forward?"]),
+    "no chain": (["forward", "chains=[medain]"], ["model/medain", "did you mean model=median?"]),
+    "no noise": (["forward", "chains=[median/cosin]"], ["noise/cosin", "noise=cosine?"]),
+    "no sampler": (["walk", "samplers=[foo]"], ["sampler/foo", "choose ancestral"]),
+    "no list": (["walk", "samplers=ddim"], ["film.samplers='ddim'", "valid list"]),
+    "too many": (["forward", "chains=[standard,median,continuous,median/linear]"], ["1 to 3"]),
+    "another kind of file": (["score", "output=a.gif"], ["output=a.gif", "ends in .png"]),
+    "what ink has not": (["brownian", "model=median"], ["model=median", "num_particles"]),
+    "no folder": (["forward", "data=gif_folder"], ["data.path must be given"]),
+    "an empty folder": (["forward", "data=gif_folder", "data.path=none"], ["data.path=none"]),
+    "another film's key": (["score", "evaluations=3"], ["evaluations"]),
+    "no steps": (["walk", "noise.num_steps=0"], ["num_steps"]),
+    "too few steps": (["walk", "noise.num_steps=5", "evaluations=9"], ["ask for fewer"]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
+def test_every_film_is_drawn_where_it_says(name: str, call: Call, tmp_path: Path) -> None:
+    result = call("show", name, *TINY[name])
+    assert result.code == 0, result.err
+    (path,) = (tmp_path / "outputs" / "films").iterdir()
+    assert f"outputs/films/{path.name}" in result.out
+    data = path.read_bytes()
+    if path.suffix == ".gif":
+        assert len(decode(data).frames) > 2
+    else:
+        assert data.startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line(name: str, call: Call) -> None:
+    words, parts = MISTAKES[name]
+    assert_user_error(call("show", *words), *parts)
+
+
+@pytest.mark.slow
+def test_a_file_may_be_named(call: Call, tmp_path: Path) -> None:
+    result = call("show", "score", "log_snrs=[0]", "output=new/score.png")
+    assert result.code == 0, result.err
+    assert (tmp_path / "new" / "score.png").is_file()
+    assert "new/score.png" in result.out
