@@ -243,8 +243,8 @@ def record_failure(directory: Path, cause: str) -> None:
     Where the disk is full, it is not recorded.
     """
     with suppress(OSError):
-        seconds = time.monotonic() - _STARTED.get(directory, time.monotonic())
-        _write_status(directory, "failed", seconds, cause)
+        now = time.monotonic()
+        _write_status(directory, "failed", now - _STARTED.get(directory, now), cause)
     with suppress(OSError), (directory / LOG).open("a") as file:
         file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} ERROR {redacted(cause)}\n")
 
