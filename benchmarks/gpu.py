@@ -46,10 +46,17 @@ Row = dict[str, Any]
 LATE: Row = {"error": "left out: out of time"}
 
 
-def preset(name: str) -> UNet3D:
-    options = yaml.safe_load((CONF / f"unet3d_{name}.yaml").read_text())
-    del options["_target_"]
-    return UNet3D(**(options | {"channels": 3}))
+def options(name: str) -> Row:
+    """Return the options of a file of conf/network, and of those that it begins with."""
+    own = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    bases = [options(base) for base in own.pop("defaults", []) if base != "_self_"]
+    return bases[0] | own if bases else own
+
+
+def preset(name: str, channels: int = 3, **more: Any) -> UNet3D:
+    given = options(f"unet3d_{name}") | {"channels": channels} | more
+    del given["_target_"]
+    return UNet3D(**given)
 
 
 def peer() -> nn.Module:

@@ -6,28 +6,38 @@ Prints the tables in Markdown and writes snr.png and mixture.png to the folder.
 """
 
 import argparse
-from itertools import pairwise
-from math import e, log, pi
+from itertools import pairwise, product
+from math import e, log, pi, prod
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ddpm_lightning.films.ring import WIDTH, Ring
+from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.plots.schedules import save_log_snr
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.continuous import VariancePreservingProcess
+from ddpm_lightning.processes.flow import FlowProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.processes.state import state_law
+from ddpm_lightning.processes.sub_variance_preserving import SubVariancePreservingProcess
+from ddpm_lightning.processes.variance_exploding import VarianceExplodingProcess
 from tests.problems import FLOOR, Mixture, build, options, trimodal
 
 MODELS: dict[str, type[GaussianProcess]] = {
     "standard": StandardProcess,
     "median": MedianProcess,
     "continuous": VariancePreservingProcess,
+    "sub_vp": SubVariancePreservingProcess,
+    "flow": FlowProcess,
+    "ve": VarianceExplodingProcess,
 }
+# Processes of one alpha / sigma differ in the scale of x: these are shown under one schedule.
+RESCALED = [("sub_vp", "cosine"), ("flow", "flow"), ("ve", "karras")]
+CONTINUOUS = [("continuous", "cosine"), *RESCALED]
 EVALUATIONS = (5, 10, 20, 50, 100, 200)
 COMPARED = [
     ("standard", "linear"),
@@ -75,14 +85,14 @@ def validator_table() -> None:
         "process", "noise", "rises", "zero betas", "float32 underflows", "log-SNR at 1 and T",
         "SNR = 1 at t", "outside +-10", "terminal KL (nats/value)", "usable steps",
     )  # fmt: skip
-    for model in MODELS:
-        for noise in options("noise"):
-            found = describe(process(model, noise), (1, 1))
-            row(
-                model, noise, found.num_rises, found.num_zero_betas, found.num_underflows,
-                f"{found.log_snr_first:.1f}, {found.log_snr_last:.1f}", found.crossing,
-                f"{100 * found.wide_share:.1f} %", f"{found.terminal_nats:.1e}", found.num_usable,
-            )  # fmt: skip
+    everywhere = product(("standard", "median", "continuous"), options("noise"))
+    for model, noise in [*everywhere, *RESCALED]:
+        found = describe(process(model, noise), (1, 1))
+        row(
+            model, noise, found.num_rises, found.num_zero_betas, found.num_underflows,
+            f"{found.log_snr_first:.1f}, {found.log_snr_last:.1f}", found.crossing,
+            f"{100 * found.wide_share:.1f} %", f"{found.terminal_nats:.1e}", found.num_usable,
+        )  # fmt: skip
 
 
 def all_steps_table(num_samples: int) -> None:
@@ -101,14 +111,57 @@ def all_steps_table(num_samples: int) -> None:
     row("median", "hybrid", "ancestral, single steps", calls, f"{data.distance(x):.4f}")
 
 
-def fifty_table(num_samples: int) -> None:
-    header("sampler", *(f"{model} {noise}" for model, noise in COMPARED))
+def fifty_table(compared: list[tuple[str, str]], num_samples: int) -> None:
+    header("sampler", *(f"{model} {noise}" for model, noise in compared))
     for sampler in options("sampler"):
         cells = []
-        for model, noise in COMPARED:
+        for model, noise in compared:
             data = trimodal(process(model, noise))
             cells.append(f"{data.distance(sampled(data, sampler, 50, num_samples)):.4f}")
         row(sampler, *cells)
+
+
+def grids_table(num_samples: int) -> None:
+    """Print, along a rectified flow, how much of the std of data N(0, 1/4) a first-order walk keeps
+    (exact), and distances to the mixture.
+    """
+    counts = (5, 10, 20, 50)
+    header("grid", *(f"std kept, {n} calls" for n in counts), *(f"ddim, {n}" for n in counts),
+           *(f"dpmpp_2m, {n}" for n in counts))  # fmt: skip
+    data = trimodal(process("flow", "flow"))
+    for grid in options("sampler/grid"):
+        cells, words = [], ("sampler/thresholding=none", f"sampler/grid={grid}")
+        for n in counts:
+            times = build("sampler/grid", grid).times(data.process.axis(FLOOR), n)
+            cells.append(kept(data.process, times, VARIANCE**0.5))
+        for sampler in ("ddim", "dpmpp_2m"):
+            for n in counts:
+                walker = build("sampler", sampler, *words, num_evaluations=n)
+                generator = torch.Generator().manual_seed(0)
+                x = walker.sample(data, (num_samples,), generator=generator)
+                cells.append(f"{data.distance(x):.4f}")
+        row(grid, *cells)
+
+
+def components_table() -> None:
+    """Print how much DDIM keeps in 20 calls of components of clips of 16x64x64 in colour; exact."""
+    shape = (1, 3, 16, 64, 64)
+    straight = process("flow", "flow")
+    axis = straight.axis(log_snr_floor(shape))
+    header("grid", "brightness common to all values (0.5 sqrt(d))", "std 0.5", "std 0.05")
+    for name, values in [
+        *((name, {}) for name in options("sampler/grid")),
+        ("tangent", {"std": 50}),
+    ]:
+        times = build("sampler/grid", name, **values).times(axis, 20)
+        stds = (0.5 * prod(shape) ** 0.5, 0.5, 0.05)
+        row(f"{name} {values or ''}", *(kept(straight, times, std) for std in stds))
+
+
+def kept(chain: GaussianProcess, times: Tensor, std: float) -> str:
+    """Return the share of the std of Gaussian data that a walk of first order keeps."""
+    angle = (-chain.log_snr(times) / 2).exp().div(std).atan()
+    return f"{100 * float(angle.diff().cos().prod() * angle[0].sin()):.1f} %"
 
 
 def width(ring: Ring, x: Tensor) -> float:
@@ -235,7 +288,10 @@ def main() -> None:
     save_log_snr(panels, FLOOR, arguments.folder / "snr.png")
     validator_table()
     bound_table()
-    fifty_table(arguments.num_samples)
+    fifty_table(COMPARED, arguments.num_samples)
+    fifty_table(CONTINUOUS, arguments.num_samples)
+    grids_table(arguments.num_samples)
+    components_table()
     defaults_table(arguments.num_samples)
     all_steps_table(arguments.num_samples)
     save_mixture(arguments.folder / "mixture.png", arguments.num_samples // 4)

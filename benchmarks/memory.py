@@ -13,16 +13,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 
+from benchmarks.gpu import preset
 from ddpm_lightning.networks.memory import measure
-from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.run.allocator import keep_freed
 
-CONF = Path(__file__).parents[1] / "conf" / "network"
 # preset, frames, size, batch size, precision, recomputation
 SETTINGS = (
     ("tiny", 8, 16, 8, "float32", False),
@@ -40,22 +37,15 @@ def resident(field: str) -> int:
     return 1024 * int(size)
 
 
-def preset(name: str, **more: Any) -> UNet3D:
-    options = yaml.safe_load((CONF / f"unet3d_{name}.yaml").read_text())
-    del options["_target_"]
-    return UNet3D(**(options | {"channels": 1, "outputs": 1} | more))
-
-
 def peak(name: str, frames: int, size: int, batch: int, dtype: torch.dtype, again: bool) -> None:
     """Print what a step of training is planned to take and what it took, in bytes."""
     keep_freed()
     torch.set_num_threads(1)
-    levels = len(yaml.safe_load((CONF / f"unet3d_{name}.yaml").read_text())["num_blocks"])
     a = torch.randn(64, 64, requires_grad=True)
     (a @ a).sum().backward()
     torch.optim.AdamW([a], fused=True).step()  # imports torch's compiler
     before = resident("VmRSS")
-    network = preset(name, checkpointing=[again] * levels)
+    network = preset(name, channels=1, checkpointing=again)
     plan = measure(network, (1, frames, size, size), torch.device("cpu"), dtype)
     average = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)

@@ -23,7 +23,7 @@ from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.noise.base import NoiseSchedule
 from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.base import GaussianProcess, Time
-from ddpm_lightning.processes.continuous import VariancePreservingProcess
+from ddpm_lightning.processes.continuous import ContinuousProcess, VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.run.words import CONF
@@ -31,7 +31,7 @@ from ddpm_lightning.statistics import Statistics
 
 Process = TypeVar("Process", bound=GaussianProcess)
 # Classes of processes that are constructed from a schedule.
-ScheduledType = type[AutoregressiveProcess] | type[VariancePreservingProcess]
+ScheduledType = type[AutoregressiveProcess] | type[ContinuousProcess]
 
 OF_EVALUATE = ("likelihood", "measure", "extractor")  # groups of evaluate.py alone
 OF_SHOW = ("film",)  # of show.py
@@ -139,6 +139,7 @@ def enrolled_processes() -> list[ScheduledType]:
 
 PROCESSES = enrolled_processes()
 CHAINS = [kind for kind in PROCESSES if issubclass(kind, AutoregressiveProcess)]
+CONTINUOUS = [kind for kind in PROCESSES if issubclass(kind, ContinuousProcess)]
 # Unlike one another in what samplers, losses and times depend on: a Markov chain, a chain that is
 # neither Markov nor variance preserving nor monotone, and real times.
 EXAMPLES = [
@@ -147,6 +148,11 @@ EXAMPLES = [
     (VariancePreservingProcess, "linear"),
 ]
 every_example = pytest.mark.parametrize(("process_type", "noise"), EXAMPLES)
+# Those, and the continuous processes of another scale.
+every_kind = pytest.mark.parametrize(
+    ("process_type", "noise"),
+    [*EXAMPLES, *((k, "cosine") for k in CONTINUOUS if k is not VariancePreservingProcess)],
+)
 
 
 def denoise(denoiser: Denoiser, x_t: Tensor, t: Time) -> Tensor:

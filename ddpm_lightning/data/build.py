@@ -9,7 +9,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,67 +50,48 @@ def build(
         except (ValueError, OSError) as error:
             _log.warning("rebuilding a damaged clip store: %s", error)
 
-    job = _Job(source, recipe)
-    write_folder(folder, lambda temporary: job.write(temporary, progress), _is_valid)
+    write_folder(folder, lambda place: _write(source, recipe, place, progress), _is_valid)
     return _opened(folder)
 
 
-@dataclass(frozen=True)
-class _Job:
-    source: Source
-    recipe: Recipe
-
-    def write(self, folder: Path, progress: Callable[[int, int], None] | None) -> None:
-        form = self.recipe
-        shape = (form.height, form.width, form.channels)
-        create(folder, Header(shape, form.fps, self.source.describe()))
-        seen: dict[str, str] = {}  # content hash -> key
-        causes: Counter[str] = Counter()
-        clips: list[np.ndarray] = []
-        entries: list[Entry] = []
-        skipped: dict[str, str] = {}
-        number = 0
-        keys = self.source.keys()
-        for num_read, key in enumerate(keys, start=1):
-            try:
-                data = self.source.read(key)
-                content = hashlib.sha256(data).hexdigest()
-                if content in seen:
-                    raise GifError("duplicate", f"the same as {seen[content]}")
-                decoded = decode(data, self.recipe)
-            except GifError as error:
-                skipped[key] = error.cause
-                causes[error.cause] += 1
-                _log.debug("skipped %s: %s", key, error)
-            else:
-                seen[content] = key
-                clips.append(decoded.clip)
-                entries.append(
-                    Entry(
-                        key,
-                        content,
-                        seconds=decoded.seconds,
-                        shots=decoded.shots,
-                        width=decoded.width,
-                        height=decoded.height,
-                        gif_fps=decoded.fps,
-                        label=self.source.label(key),
-                        captions=self.source.captions(key),
-                        note=decoded.note,
-                    )
-                )
-            if sum(clip.nbytes for clip in clips) >= _SHARD_BYTES:
-                write_shard(folder, number, clips, entries, skipped)
-                clips, entries, skipped, number = [], [], {}, number + 1
-            if progress:
-                progress(num_read, len(keys))
-        if not seen:
-            raise ValueError(
-                f"no usable GIF in {self.source.describe()}: {len(keys):,} files, "
-                f"{counts(causes)}; give other files, or widen min_seconds and max_seconds"
-            )
-        write_shard(folder, number, clips, entries, skipped)
-        finish(folder)
+def _write(
+    source: Source, recipe: Recipe, folder: Path, progress: Callable[[int, int], None] | None
+) -> None:
+    shape = (recipe.height, recipe.width, recipe.channels)
+    create(folder, Header(shape, recipe.fps, source.describe()))
+    seen: dict[str, str] = {}  # content hash -> key
+    causes: Counter[str] = Counter()
+    clips: list[np.ndarray] = []
+    entries: list[Entry] = []
+    skipped: dict[str, str] = {}
+    number = 0
+    keys = source.keys()
+    for num_read, key in enumerate(keys, start=1):
+        try:
+            decoded = decode(source.read(key), recipe, source.open)
+            if decoded.sha256 in seen:
+                raise GifError("duplicate", f"the same as {seen[decoded.sha256]}")
+        except GifError as error:
+            skipped[key] = error.cause
+            causes[error.cause] += 1
+            _log.debug("skipped %s: %s", key, error)
+        else:
+            seen[decoded.sha256] = key
+            clips.append(decoded.clip)
+            label, captions = source.label(key), source.captions(key)
+            entries.append(Entry(key, label=label, captions=captions, **decoded.facts()))
+        if sum(clip.nbytes for clip in clips) >= _SHARD_BYTES:
+            write_shard(folder, number, clips, entries, skipped)
+            clips, entries, skipped, number = [], [], {}, number + 1
+        if progress:
+            progress(num_read, len(keys))
+    if not seen:
+        raise ValueError(
+            f"no usable GIF in {source.describe()}: {len(keys):,} files, "
+            f"{counts(causes)}; give other files, or widen min_seconds and max_seconds"
+        )
+    write_shard(folder, number, clips, entries, skipped)
+    finish(folder)
 
 
 def _opened(folder: Path) -> ClipStore:

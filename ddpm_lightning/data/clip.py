@@ -42,9 +42,9 @@ class ClipFormat:
         for name in ("height", "width", "num_frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 100 / MAX_DELAY_CS <= self.fps < math.inf:  # of a GIF, which has to show the clip
-            least = 100 / MAX_DELAY_CS
-            raise ValueError(f"fps must be at least {least:.4f} and finite, got {self.fps}")
+        least = 100 / MAX_DELAY_CS  # of a GIF, which has to show the clip
+        if not least <= self.fps < math.inf:
+            raise ValueError(f"fps must be at least {least:.4g} and finite, got {self.fps}")
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {self.channels}")
 
@@ -112,6 +112,8 @@ def resize(frame: np.ndarray, clip_format: ClipFormat) -> np.ndarray:
     frame is ignored.
     """
     height, width, num_channels = frame.shape
+    if (height, width, 3) == (clip_format.height, clip_format.width, clip_format.channels):
+        return frame[..., :3].copy()
     scale = min(height / clip_format.height, width / clip_format.width)  # old pixels per new one
     (columns,) = _area_bands(width, clip_format.width, scale, 1)
     num_bands = min(clip_format.height, 1 + height * width // _BAND_PIXELS)

@@ -1,28 +1,38 @@
-"""One GIF, checked and decoded: its bytes to a clip at the training size and frame rate.
+"""The one way from a file's bytes to a clip at the training size and frame rate.
 
-Defines Recipe (everything that determines the clip), Decoded (the clip and what is known about
-it), decode for GIFs of a user's own and decode_fetched for those of strangers. Nothing here bounds
-time: ingest.pool does.
+Defines Recipe (everything that determines the clip, limits included), Decoded (the clip and its
+facts) and decode, for files of a user's own and of strangers alike. A Reader knows the file's
+format. Nothing here bounds time: ingest.pool does.
 """
 
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpm_lightning.data import gif
+from ddpm_lightning.data.animation import Animation
 from ddpm_lightning.data.clip import MAX_CLIP_FRAMES, ClipFormat, resample
-from ddpm_lightning.data.gif_blocks import GifError, Limits, walk
+from ddpm_lightning.data.gif import read_gif
+from ddpm_lightning.data.gif_blocks import DEFAULT_LIMITS, GifError, Limits
 from ddpm_lightning.data.shots import find_shots
 
-FETCHED_LIMITS = Limits(max_pixels=400_000_000, max_frames=2_000, max_side=4096)
+Reader = Callable[[bytes, Limits], Animation]
+
+FETCHED_LIMITS = Limits(
+    max_pixels=400_000_000,
+    max_frames=2_000,
+    max_side=4096,
+    max_clip_bytes=64 * 2**20,  # a worker holds several copies
+    min_pictures=2,
+)
 
 _VERSION = 2  # raise it when the same GIF would give another clip or other shots
 _FILTER = "area"
-_MAX_CLIP_BYTES = 64 * 2**20  # a worker holds several copies
 
 
 @dataclass(frozen=True)
@@ -59,60 +69,61 @@ class Recipe:
 
     def digest(self) -> str:
         """Return 16 hexadecimal digits that differ between recipes, to name the store."""
-        identity = {"version": _VERSION, "filter": _FILTER} | asdict(self)
+        identity: dict[str, Any] = {"version": _VERSION, "filter": _FILTER} | asdict(self)
+        if self.limits in (DEFAULT_LIMITS, FETCHED_LIMITS):  # of stores older than these two keys
+            del identity["limits"]["max_clip_bytes"], identity["limits"]["min_pictures"]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
 class Decoded(NamedTuple):
-    """A GIF's clip and facts; shots are the frames of the clip at which a shot starts, 0 first."""
+    """A file's clip and the facts that a store keeps of it, named as in shards.Entry."""
 
     clip: np.ndarray  # (N, height, width, channels) uint8
-    seconds: float
     sha256: str  # of the file
-    shots: tuple[int, ...]
-    width: int  # of the GIF
+    seconds: float
+    shots: tuple[int, ...]  # frames of the clip at which a shot starts, 0 first
+    width: int  # of the file's frames
     height: int
-    num_gif_frames: int
-    fps: float  # of the GIF, on average
-    note: str = ""  # see gif_blocks.Structure
+    gif_fps: float  # of the file, on average
+    note: str = ""  # see Animation
+
+    def facts(self) -> dict[str, Any]:
+        """Return all but the clip."""
+        facts = self._asdict()
+        del facts["clip"]
+        return facts
+
+    @property
+    def num_gif_frames(self) -> int:
+        return round(self.gif_fps * self.seconds)
 
 
-def decode(data: bytes, recipe: Recipe, max_frames: int = MAX_CLIP_FRAMES) -> Decoded:
-    """Check a GIF file and make a clip of all of it.
+def decode(data: bytes, recipe: Recipe, read: Reader = read_gif) -> Decoded:
+    """Check a file and make a clip of all of it.
 
     Args:
-        max_frames: a GIF that would give a longer clip is too_long.
+        read: for the file's format.
     Raises:
-        GifError: for what walk and canvases refuse, and too_short, too_long.
+        GifError: for what read refuses, and too_short, too_long, still.
     """
-    structure = walk(data, recipe.limits)
-    seconds = sum(image.duration_ms for image in structure.images) / 1000
+    animation = read(data, recipe.limits)
+    seconds = animation.seconds
     if seconds < (recipe.min_seconds or 0):
         raise GifError("too_short", f"{seconds:g} s, wanted at least {recipe.min_seconds:g}")
     if seconds > (recipe.max_seconds or math.inf):
         raise GifError("too_long", f"{seconds:g} s, wanted at most {recipe.max_seconds:g}")
-    clip = resample(gif.canvases(structure), recipe.clip_format, max_frames)
+    frame_bytes = recipe.height * recipe.width * recipe.channels
+    max_frames = min(MAX_CLIP_FRAMES, max(1, recipe.limits.max_clip_bytes // frame_bytes))
+    clip = resample(animation.frames, recipe.clip_format, max_frames)
+    if 1 + sum(not np.array_equal(a, b) for a, b in pairwise(clip)) < recipe.limits.min_pictures:
+        raise GifError("still", f"{animation.num_frames} images, which all show the same")
     return Decoded(
         clip=clip,
-        seconds=seconds,
         sha256=hashlib.sha256(data).hexdigest(),
+        seconds=seconds,
         shots=find_shots(clip),
-        width=structure.width,
-        height=structure.height,
-        num_gif_frames=len(structure.images),
-        fps=len(structure.images) / seconds,
-        note=structure.note,
+        width=animation.width,
+        height=animation.height,
+        gif_fps=animation.num_frames / seconds,
+        note=animation.note,
     )
-
-
-def decode_fetched(data: bytes, recipe: Recipe) -> Decoded:
-    """Decode a GIF from the network: it must fit into a worker's memory, and move.
-
-    Raises:
-        GifError: for what decode refuses, too_long for clips of more than 64 MiB, and still.
-    """
-    frame_bytes = recipe.height * recipe.width * recipe.channels
-    decoded = decode(data, recipe, min(MAX_CLIP_FRAMES, max(1, _MAX_CLIP_BYTES // frame_bytes)))
-    if (decoded.clip == decoded.clip[0]).all():
-        raise GifError("still", f"{decoded.num_gif_frames} images, which all show the same")
-    return decoded

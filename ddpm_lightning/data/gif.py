@@ -16,6 +16,7 @@ import av
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
+from ddpm_lightning.data.animation import Animation
 from ddpm_lightning.data.gif_blocks import (
     DEFAULT_LIMITS,
     Cause,
@@ -37,6 +38,7 @@ __all__ = [
     "decode",
     "encode",
     "frames",
+    "read_gif",
     "walk",
 ]
 
@@ -66,6 +68,19 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Frames:
     """All frames at once, at most limits.max_pixels * 3 bytes of them. Raises GifError."""
     images, durations = zip(*frames(data, limits), strict=True)
     return Frames(np.stack(images), np.array(durations, dtype=np.int64))
+
+
+def read_gif(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Animation:
+    """Return what a GIF shows, by its block structure. Raises GifError."""
+    structure = walk(data, limits)
+    return Animation(
+        structure.width,
+        structure.height,
+        len(structure.images),
+        sum(image.duration_ms for image in structure.images) / 1000,
+        canvases(structure),
+        structure.note,
+    )
 
 
 def canvases(structure: Structure) -> Iterator[tuple[np.ndarray, int]]:

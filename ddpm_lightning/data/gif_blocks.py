@@ -24,8 +24,8 @@ local palettes    hold for their image alone; an image without any palette is co
 """
 
 import struct
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 Cause = Literal[
     "unreadable",  # the bytes could not be fetched
@@ -42,9 +42,13 @@ Cause = Literal[
 
 _TRAILER, _EXTENSION, _IMAGE, _PADDING = 0x3B, 0x21, 0x2C, 0x00
 _GRAPHIC_CONTROL = 0xF9
+_SCREEN, _CONTROL = struct.Struct("<HHBxx"), struct.Struct("<BHB")
+_DESCRIPTOR = struct.Struct("<HHHHB")
 _SHORTEST_HONOURED_MS, _DEFAULT_MS = 10, 100
 MAX_DELAY_CS = 65535
 _DISPOSALS = (0, 0, 2, 3, 3, 0, 0, 0)  # as stored -> as read
+_Control = tuple[int, int, int | None]  # disposal, delay_cs, transparent of an ImageBlock
+_NO_CONTROL: _Control = (0, 0, None)
 
 
 class GifError(ValueError):
@@ -65,13 +69,16 @@ class Limits:
 
     max_pixels bounds the sum over images of max(canvas area, image area): a few kilobytes can
     otherwise ask for minutes of compositing or for gigabytes of memory. max_side holds for the
-    canvas and for every image.
+    canvas and for every image. What the clip may be is checked afterwards: its bytes, and how many
+    pictures, each unlike the one before, it must show.
     """
 
     max_bytes: int = 32 * 2**20
     max_pixels: int = 100_000_000
     max_frames: int = 10_000
     max_side: int = 65_535
+    max_clip_bytes: int = 2**40
+    min_pictures: int = 1
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -82,8 +89,7 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class ImageBlock:
+class ImageBlock(NamedTuple):
     """One image: its rectangle on the canvas, how to colour it, how long to show it."""
 
     left: int
@@ -91,10 +97,10 @@ class ImageBlock:
     width: int
     height: int
     interlaced: bool
-    palette: bytes  # RGB triples, 2 to 256 of them
-    transparent: int | None  # palette index
     disposal: int  # 2: clear the rectangle afterwards, 3: put back what was there, 0: keep
     delay_cs: int  # as stored
+    transparent: int | None  # palette index
+    palette: bytes  # RGB triples, 2 to 256 of them
     data: bytes  # minimum code size, then the LZW sub-blocks with their terminator
 
     @property
@@ -119,33 +125,42 @@ class Structure:
     note: str = ""  # what is odd about the end: no_trailer, extra_bytes
 
 
+@dataclass
 class _Reader:
     """A cursor that refuses to run past the end."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.position = 0
+    data: bytes
+    position: int
 
     def take(self, count: int) -> bytes:
-        start, self.position = self.position, self.position + count
+        start = self.position
+        self.skip(count)
+        return self.data[start : self.position]
+
+    def skip(self, count: int) -> None:
+        self.position += count
         if self.position > len(self.data):
             raise GifError(
                 "truncated", f"{len(self.data)} bytes, which end inside a block; fetch it again"
             )
-        return self.data[start : self.position]
 
     def byte(self) -> int:
-        return self.take(1)[0]
+        self.skip(1)
+        return self.data[self.position - 1]
+
+    def unpack(self, form: struct.Struct) -> tuple[int, ...]:
+        self.skip(form.size)
+        return form.unpack_from(self.data, self.position - form.size)
 
     def skip_sub_blocks(self) -> None:
-        position = self.position
+        data, position = self.data, self.position
         try:
-            while size := self.data[position]:
+            while size := data[position]:
                 position += 1 + size
         except IndexError:
-            position = len(self.data)
+            position = len(data)
         self.position = position
-        self.take(1)  # the terminator, if the data did not end before it
+        self.skip(1)  # the terminator, if the data did not end before it
 
     def palette(self, flags: int) -> bytes:
         """The colour table that a descriptor's flags announce; empty without one."""
@@ -161,80 +176,69 @@ def walk(data: bytes, limits: Limits) -> Structure:
         raise GifError("too_large", f"{len(data)} bytes, at most {limits.max_bytes} are read")
     if data[:6] not in (b"GIF87a", b"GIF89a"):
         raise GifError("not_a_gif", f"starts with {data[:6]!r}, not with GIF87a or GIF89a")
-    reader = _Reader(data)
-    reader.take(6)
-    width, height, flags = struct.unpack("<HHBxx", reader.take(7))
-    _check_sides(width, height, limits)
+    reader = _Reader(data, 6)
+    width, height, flags = reader.unpack(_SCREEN)
+    _check_work(0, 0, max(width, height), limits)
     shared_palette = reader.palette(flags)
     images: list[ImageBlock] = []
-    pixels = 0
-    note = ""
-    control: tuple[int, int, int | None] = (0, 0, None)
-    while True:
-        if images and reader.position == len(data):
-            note = "no_trailer"
-            break
-        if (kind := reader.byte()) == _TRAILER:
-            break
+    pixels, note, control = 0, "", _NO_CONTROL
+    while not images or reader.position < len(data):
+        kind = reader.byte()
         if kind == _EXTENSION:
             control = _graphic_control(reader) or control
         elif kind == _IMAGE:
-            image = _image(reader, (width, height), shared_palette, *control)
-            control = (0, 0, None)
+            image = _image(reader, (width, height), shared_palette, control)
+            control = _NO_CONTROL
             if not images and (image.width > width or image.height > height):
                 width, height = image.width, image.height
-                image = replace(image, left=0, top=0)
+                image = image._replace(left=0, top=0)
             images.append(image)
-            _check_sides(image.width, image.height, limits)
             pixels += max(width * height, image.width * image.height)
-            _check_work(len(images), pixels, f"{width}x{height}", limits)
-        elif kind != _PADDING:
-            if not images:
-                where = reader.position - 1
-                raise GifError("corrupt", f"unknown block 0x{kind:02x} at byte {where}")
+            side = max(width, height, image.width, image.height)
+            _check_work(len(images), pixels, side, limits)
+        elif kind == _TRAILER:
+            break
+        elif kind != _PADDING and images:
             note = "extra_bytes"
             break
+        elif kind != _PADDING:
+            where = reader.position - 1
+            raise GifError("corrupt", f"unknown block 0x{kind:02x} at byte {where}")
+    else:
+        note = "no_trailer"
     if all(image.is_empty for image in images):
         raise GifError("no_frames", f"{len(images)} images, none of them with data")
     return Structure(width, height, tuple(images), note)
 
 
-def _check_sides(width: int, height: int, limits: Limits) -> None:
-    if max(width, height) > limits.max_side:
-        raise GifError("too_large", f"{width}x{height} pixels, at most {limits.max_side} a side")
-
-
-def _check_work(num_images: int, pixels: int, screen: str, limits: Limits) -> None:
-    if pixels > limits.max_pixels or num_images > limits.max_frames:
+def _check_work(num_images: int, pixels: int, side: int, limits: Limits) -> None:
+    most = limits.max_frames, limits.max_pixels, limits.max_side
+    if num_images > most[0] or pixels > most[1] or side > most[2]:
         raise GifError(
             "too_large",
-            f"{num_images} or more frames on a {screen} canvas; at most {limits.max_frames} frames "
-            f"and {limits.max_pixels} pixels are decoded",
+            f"{num_images} or more frames, {pixels} pixels in all, {side} a side; at most "
+            f"{most[0]}, {most[1]} and {most[2]} are decoded",
         )
 
 
-def _graphic_control(reader: _Reader) -> tuple[int, int, int | None] | None:
-    """(disposal, delay_cs, transparent index) of a graphic control extension; None of others."""
+def _graphic_control(reader: _Reader) -> _Control | None:
+    """What a graphic control extension says of the next image; None of other extensions."""
     if reader.byte() != _GRAPHIC_CONTROL:
         reader.skip_sub_blocks()
         return None
     size = reader.byte()
     if size < 4:
         raise GifError("corrupt", f"a graphic control block of {size} bytes instead of 4")
-    flags, delay_cs, transparent = struct.unpack_from("<BHB", reader.take(size))
+    flags, delay_cs, transparent = reader.unpack(_CONTROL)
+    reader.skip(size - 4)
     reader.skip_sub_blocks()
     return _DISPOSALS[(flags >> 2) & 7], delay_cs, transparent if flags & 1 else None
 
 
 def _image(
-    reader: _Reader,
-    screen: tuple[int, int],
-    shared_palette: bytes,
-    disposal: int,
-    delay_cs: int,
-    transparent: int | None,
+    reader: _Reader, screen: tuple[int, int], shared_palette: bytes, control: _Control
 ) -> ImageBlock:
-    left, top, width, height, flags = struct.unpack("<HHHHB", reader.take(9))
+    left, top, width, height, flags = reader.unpack(_DESCRIPTOR)
     if not width or not height:
         width, height = screen
     if not width or not height:
@@ -243,17 +247,7 @@ def _image(
     if not palette:
         raise GifError("corrupt", "an image without any colour table")
     start = reader.position
-    reader.byte()
+    reader.skip(1)
     reader.skip_sub_blocks()
-    return ImageBlock(
-        left,
-        top,
-        width,
-        height,
-        bool(flags & 0x40),
-        palette,
-        transparent,
-        disposal,
-        delay_cs,
-        reader.data[start : reader.position],
-    )
+    data = reader.data[start : reader.position]
+    return ImageBlock(left, top, width, height, bool(flags & 0x40), *control, palette, data)

@@ -14,6 +14,7 @@ from typing import Any
 
 from ddpm_lightning.data.shards import MANIFEST, mark_name
 from ddpm_lightning.files.atomic import write_file
+from ddpm_lightning.files.bounded import SMALL, read_small, read_stream
 
 _CHUNK_BYTES = 2**22
 
@@ -50,7 +51,7 @@ class LocalPlace(Place):
         return str(self.folder)
 
     def read(self, name: str) -> bytes:
-        return (self.folder / name).read_bytes()
+        return read_small(self.folder / name)
 
     def size(self, name: str) -> int:
         return (self.folder / name).stat().st_size
@@ -64,7 +65,7 @@ class LocalPlace(Place):
 
     def marked(self, number: int) -> str | None:
         try:
-            return (self.folder / mark_name(number)).read_text(errors="replace").strip()
+            return read_small(self.folder / mark_name(number)).decode(errors="replace").strip()
         except FileNotFoundError:
             return None
 
@@ -81,9 +82,8 @@ class RemotePlace(Place):
         return self.address
 
     def read(self, name: str) -> bytes:
-        with self._reading(name):
-            data: bytes = self._files.cat_file(self._at(name))
-        return data
+        with self._reading(name), self._files.open(self._at(name), "rb") as file:
+            return read_stream(file, SMALL)
 
     def size(self, name: str) -> int:
         with self._reading(name):

@@ -10,12 +10,11 @@ A part of a store is a folder with
 and nothing depends on when it was written. Each file appears whole, the manifest last, so a reader
 sees finished shards only. Names hold the beginning of the sha256 of the content, so a shard that is
 written again replaces no file that somebody reads; what no manifest lists any more is removed a
-week later. The JSON files begin with the sha256 of all that follows, so a flipped bit in any file
-is found. One process at a time writes to a part; that is the caller's to ensure.
+week later. The JSON files are sealed, so a flipped bit in any file is found. One process at a time
+writes to a part; that is the caller's to ensure.
 """
 
 import hashlib
-import json
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,13 +25,13 @@ from typing import Any
 import numpy as np
 
 from ddpm_lightning.files.atomic import write_file
+from ddpm_lightning.files.bounded import read_small
+from ddpm_lightning.files.sealed import seal_json, unseal_json
 
 MANIFEST = "manifest.json"
 
 _FORMAT = 2  # of these files; raise it when they change
 _KEPT_SECONDS = 7 * 24 * 3600  # of shards that were replaced: a run may read them
-_SEAL = b'{"sha256": "%s",'
-_SEAL_BYTES = len(_SEAL % (b"0" * 64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +86,11 @@ class Listing:
 
     @property
     def bin_name(self) -> str:
-        return _bin_name(self.number, self.sha256)
+        return f"shard-{self.number:05d}-{self.sha256[:8]}.bin"
 
     @property
     def index_name(self) -> str:
-        return _index_name(self.number, self.index_sha256)
+        return f"shard-{self.number:05d}-{self.index_sha256[:8]}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +115,6 @@ class Index:
 
 def mark_name(number: int) -> str:
     return f"shard-{number:05d}.damaged"
-
-
-def _bin_name(number: int, sha256: str) -> str:
-    return f"shard-{number:05d}-{sha256[:8]}.bin"
-
-
-def _index_name(number: int, sha256: str) -> str:
-    return f"shard-{number:05d}-{sha256[:8]}.json"
 
 
 def create(directory: Path, header: Header) -> Manifest:
@@ -225,19 +216,17 @@ def recover(directory: Path, header: Header) -> Manifest:
     manifest = Manifest(header)
     for path in sorted(directory.glob("shard-*.json"), key=lambda path: path.stat().st_mtime_ns):
         try:
-            data = path.read_bytes()
+            data = read_small(path)
             index = parse_index(data, str(path))
-            content = directory / _bin_name(index.number, index.sha256)
-            with content.open("rb") as file:
+            listing = Listing(index.number, len(index.entries), 0, index.sha256, _sha256(data))
+            with (directory / listing.bin_name).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            num_bytes = content.stat().st_size
+                listing = replace(listing, num_bytes=file.tell())
         except (ValueError, OSError):
             continue
-        named = path.name == _index_name(index.number, _sha256(data))
-        if (digest, named, header.form) == (index.sha256, True, index.header.form):
+        wanted = (index.sha256, listing.index_name, header.form)
+        if (digest, path.name, index.header.form) == wanted:
             (directory / mark_name(index.number)).unlink(missing_ok=True)
-            count = len(index.entries)
-            listing = Listing(index.number, count, num_bytes, digest, _sha256(data))
             manifest = _with(manifest, listing)
     _write_manifest(directory, manifest)
     return manifest
@@ -246,7 +235,7 @@ def recover(directory: Path, header: Header) -> Manifest:
 def read_manifest(directory: Path) -> Manifest:
     """Raises ValueError if it is damaged, FileNotFoundError if there is none."""
     path = directory / MANIFEST
-    return parse_manifest(path.read_bytes(), str(path))
+    return parse_manifest(read_small(path), str(path))
 
 
 def parse_manifest(data: bytes, path: str) -> Manifest:
@@ -290,16 +279,14 @@ def _write_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def _seal(kind: str, content: dict[str, Any]) -> bytes:
-    content = {"kind": kind, "format": _FORMAT, **content}
-    body = json.dumps(content, indent=1).encode()[1:]  # without its opening brace
-    return _SEAL % _sha256(body).encode() + body
+    return seal_json({"kind": kind, "format": _FORMAT, **content})
 
 
 def _unseal(kind: str, data: bytes, path: str) -> dict[str, Any]:
-    seal, body = data[:_SEAL_BYTES], data[_SEAL_BYTES:]
-    if seal != _SEAL % _sha256(body).encode():
-        raise ValueError(f"{path} is damaged (its checksum differs); recover or delete the folder")
-    content: dict[str, Any] = json.loads(b"{" + body)
+    try:
+        content = unseal_json(data)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); recover or delete the folder") from error
     found = content["kind"], content["format"]
     if found != (kind, _FORMAT):
         raise ValueError(f"{path} holds {found}, not {kind, _FORMAT}; it is of another program")

@@ -1,27 +1,26 @@
 """Checkpoint files: whole or not at all, checked against a checksum, loaded without running code.
 
-x.ckpt has x.ckpt.sha256 beside it, as `sha256sum` writes it; while x.ckpt is being replaced, that
-holds the old file's line as well as the new one's, so that either file is found valid whenever the
-process dies.
+They are sealed zip files. One without a seal, of another program or an earlier version, is read
+where x.ckpt.sha256 lies beside it, as `sha256sum` writes it.
 """
 
-import hashlib
 import io
 import logging
 import os
 import pickle
-import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-from ddpm_lightning.files.atomic import remove_temporaries, temporary_of, write_file
+from ddpm_lightning.files.atomic import temporary_of, write_file
+from ddpm_lightning.files.bounded import open_regular, read_small
+from ddpm_lightning.files.sealed import is_sealed_zip, seal, seal_zip
 
 LAST, BEST, STEP = "last.ckpt", "best.ckpt", "step_{:08d}.ckpt"
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 _log = logging.getLogger(__name__)
 
@@ -31,19 +30,18 @@ class DamagedCheckpoint(ValueError):  # noqa: N818 - a state of a file
 
 
 def write(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint and its checksum; what was there stays if that fails.
+    """Write a checkpoint; what was there stays if that fails.
 
     Raises:
         WriteRefused: with path and bytes.
     """
     buffer = io.BytesIO()
     torch.save(plain(checkpoint), buffer)
+    seal_zip(buffer)
     # Left to the collector of cycles, as part of a refusal's traceback, it would crash Python 3.12.
     with buffer.getbuffer() as data:
-        digest = hashlib.sha256(data).hexdigest()
-        _write_digests(path, [digest, *_digests(path)])
         write_file(path, [data], len(data))
-        _write_digests(path, [digest])
+    _sidecar(path).unlink(missing_ok=True)
 
 
 def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
@@ -55,25 +53,24 @@ def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str,
         DamagedCheckpoint, FileNotFoundError.
     """
     if not mmap:
-        return _load(io.BytesIO(verified(path)), path, map_location)
+        with _verified(path, path) as file:
+            return _load(file, path, map_location)
     own = temporary_of(path)  # a run that is resumed would replace the file while it is read
     try:
         os.link(path, own)
     except OSError:  # a file system without hard links, or a directory that is not ours
         return read(path, map_location)
     try:
-        _verify(own.read_bytes(), path)
-        return _load(own, path, map_location)
+        with _verified(own, path):
+            return _load(own, path, map_location)
     finally:
         own.unlink()
 
 
-def _load(source: io.BytesIO | Path, path: Path, map_location: Any) -> dict[str, Any]:
+def _load(source: BinaryIO | Path, path: Path, map_location: Any) -> dict[str, Any]:
     is_mapped = isinstance(source, Path)
     try:
-        checkpoint = torch.load(
-            source, map_location=map_location, weights_only=True, mmap=is_mapped
-        )
+        checkpoint = torch.load(source, map_location, weights_only=True, mmap=is_mapped)
     except Exception as error:  # what torch raises for foreign bytes has many types
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         if isinstance(error, pickle.UnpicklingError):  # torch advises to load it all the same
@@ -85,49 +82,48 @@ def _load(source: io.BytesIO | Path, path: Path, map_location: Any) -> dict[str,
     return checkpoint
 
 
-def verified(path: Path) -> bytes:
-    """Return the bytes of the file.
-
-    Raises:
-        DamagedCheckpoint: if their checksum is another, or is missing.
-        FileNotFoundError: if there is no such file.
-    """
+@contextmanager
+def _verified(source: Path, path: Path) -> Iterator[BinaryIO]:
+    """Open a checkpoint, which may have another name as well, that is what was written."""
     try:
-        data = path.read_bytes()
+        with open_regular(source) as file:
+            if not is_sealed_zip(file):
+                file.seek(0)
+                _check_beside(file, path)
+            file.seek(0)
+            yield file
     except FileNotFoundError:
         raise
-    except (OSError, MemoryError) as error:
-        raise DamagedCheckpoint(f"{path} cannot be read: {error or 'it is too large'}") from error
-    _verify(data, path)
-    return data
+    except OSError as error:
+        raise DamagedCheckpoint(f"{path} cannot be read: {error}") from error
 
 
-def _verify(data: bytes, path: Path) -> None:
-    digests = _digests(path)
-    if not digests:
+def _check_beside(file: BinaryIO, path: Path) -> None:
+    """Raise DamagedCheckpoint unless the checksum beside a file without a seal is its own."""
+    try:
+        digests = read_small(_sidecar(path)).split()
+    except (OSError, ValueError) as error:
         raise DamagedCheckpoint(
-            f"{path} has no checksum beside it; if you trust it, write one: "
-            f"sha256sum {path.name} > {path.name}.sha256"
-        )
-    if hashlib.sha256(data).hexdigest() not in digests:
+            f"{path} is damaged, or of another program: the checksum at its end is not that of the "
+            f"rest. One that you trust is read after sha256sum {path.name} > {path.name}.sha256"
+        ) from error
+    if seal(file.read()) not in digests:
         raise DamagedCheckpoint(f"{path} is damaged: its checksum is not that of {path}.sha256")
 
 
 def is_whole(path: Path) -> bool:
     """Return whether the file is there and is what was written."""
     try:
-        verified(path)
+        with _verified(path, path):
+            return True
     except (DamagedCheckpoint, FileNotFoundError):
         return False
-    return True
 
 
 def link(path: Path, other: Path) -> None:
     """Give the same checkpoint another path, too, without a copy if possible."""
-    other.parent.mkdir(exist_ok=True)
     temporary = temporary_of(other)
-    digests = _digests(path)
-    _write_digests(other, [*digests, *_digests(other)])
+    _copy_sidecar(path, other)
     try:
         try:
             os.link(path, temporary)
@@ -136,21 +132,24 @@ def link(path: Path, other: Path) -> None:
         temporary.replace(other)
     finally:
         temporary.unlink(missing_ok=True)  # it stays where both are one file already
-    _write_digests(other, digests)
+
+
+def copy(path: Path, other: Path) -> None:
+    """Copy a checkpoint with its checksum, which is not checked."""
+    _copy_sidecar(path, other)
+    shutil.copyfile(path, other)
+
+
+def _copy_sidecar(path: Path, other: Path) -> None:
+    other.parent.mkdir(exist_ok=True)
+    if _sidecar(path).exists():
+        shutil.copyfile(_sidecar(path), _sidecar(other))
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint, then its checksum, which `sweep` removes where it is left alone."""
+    """Remove a checkpoint."""
     path.unlink(missing_ok=True)
     _sidecar(path).unlink(missing_ok=True)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what a killed process left half written; no other process may write there."""
-    remove_temporaries(folder)
-    for path in folder.glob("*.ckpt.sha256"):
-        if not path.with_suffix("").exists():
-            path.unlink()
 
 
 def by_step(folder: Path) -> list[Path]:
@@ -169,13 +168,12 @@ def newest_valid(folder: Path) -> Path | None:
     damage: list[DamagedCheckpoint] = []
     for path in filter(os.path.exists, [folder / LAST, *by_step(folder), folder / BEST]):
         try:
-            verified(path)
+            with _verified(path, path):
+                for newer in damage:
+                    _log.warning("%s; taking %s instead", newer, path)
+                return path
         except DamagedCheckpoint as error:
             damage.append(error)
-            continue
-        for newer in damage:
-            _log.warning("%s; taking %s instead", newer, path)
-        return path
     if damage:
         raise DamagedCheckpoint(f"no checkpoint in {folder} is whole: {damage[0]}")
     return None
@@ -201,16 +199,3 @@ def plain(value: Any) -> Any:
 
 def _sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
-
-
-def _digests(path: Path) -> list[str]:
-    try:
-        words = _sidecar(path).read_text().split()
-    except (OSError, UnicodeDecodeError, MemoryError):
-        return []
-    return [word for word in words if _DIGEST.fullmatch(word)]
-
-
-def _write_digests(path: Path, digests: list[str]) -> None:
-    data = "".join(f"{digest}  {path.name}\n" for digest in dict.fromkeys(digests)).encode()
-    write_file(_sidecar(path), [data], len(data))

@@ -51,7 +51,7 @@ class FlowLikelihood(Likelihood):
             uniform = torch.special.ndtr(draw()).to(x_0.dtype) - 0.5
             x_0 = x_0 + BIN_WIDTH * scale * uniform
         axis = denoiser.process.axis(log_snr_floor(x_0.shape))
-        last = float(axis.log_snr(torch.tensor(axis.last)))
+        last = float(axis.log_snr(torch.tensor(axis.last, dtype=torch.float64)))
         start, end = atan(MIN_RATIO), atan(exp(-last / 2))
 
         def velocity(phi: float, y: Tensor) -> tuple[Tensor, Tensor]:

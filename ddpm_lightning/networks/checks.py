@@ -2,8 +2,23 @@
 
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
+from typing import TypeVar
 
 from torch import Tensor
+
+T = TypeVar("T")
+
+
+def per_level(name: str, value: T | Sequence[T], levels: int) -> list[T]:
+    """Return a value for every level, from one for all of them or a list; else ValueError."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return [value] * levels
+    if len(value) != levels:
+        raise ValueError(
+            f"{name} needs one entry per level, {levels} (network.width_multipliers), or one for "
+            f"all, got {value}"
+        )
+    return list(value)
 
 
 def fitting_heads(width: int, head_width: int) -> int:

@@ -1,19 +1,13 @@
 """A stage of the U-Net: residual blocks and attention at one resolution."""
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ddpm_lightning.networks.attention import (
-    CrossAttention,
-    FullAttention,
-    LinearAttention,
-    TemporalAttention,
-)
+from ddpm_lightning.networks.attention import SPATIAL, CrossAttention, TemporalAttention
 from ddpm_lightning.networks.layers import ResidualBlock, TemporalConv
 
 MIXINGS = ("none", "separable", "full")
@@ -52,40 +46,46 @@ class Build(NamedTuple):
         )
 
 
+class StageOptions(NamedTuple):
+    """The options of a level; see UNet3D."""
+
+    width: int
+    num_blocks: int
+    spatial: str
+    temporal: bool
+    num_heads: int
+    checkpointing: bool
+
+
 class Stage(nn.Module):
     """Residual blocks, then attention within frames, to condition tokens, along time, if asked for.
 
     Args:
         level: of the network, from 0.
-        widths: channels before the first block, and after each.
+        in_width, out_width: channels before the first block, and after each.
         skip_width: channels of what comes in from the way down, 0 for nothing.
-        checkpointing: activations are made again for the gradient.
     """
 
     def __init__(
         self,
         build: Build,
+        options: StageOptions,
         level: int,
-        widths: list[int],
+        in_width: int,
+        out_width: int,
         skip_width: int,
-        spatial: type[LinearAttention | FullAttention] | None,
-        temporal: bool,
-        num_heads: int,
-        checkpointing: bool,
     ) -> None:
         super().__init__()
-        width = widths[-1]
-        self.blocks = nn.ModuleList(
-            build.block(before, 0 if number else skip_width, after)
-            for number, (before, after) in enumerate(pairwise(widths))
-        )
+        entering = [(in_width, skip_width)] + [(out_width, 0)] * (options.num_blocks - 1)
+        self.blocks = nn.ModuleList(build.block(*widths, out_width) for widths in entering)
         separable = build.temporal_mixing == "separable"
-        self.mixers = nn.ModuleList(TemporalConv(width) for _ in self.blocks if separable)
-        arguments = (width, num_heads, build.head_width, build.zero_exits)
+        self.mixers = nn.ModuleList(TemporalConv(out_width) for _ in self.blocks if separable)
+        spatial, heads = SPATIAL[options.spatial], options.num_heads
+        arguments = (out_width, heads, build.head_width, build.zero_exits)
         self.spatial = None if spatial is None else spatial(*arguments)
-        self.cross = None if spatial is None else build.cross(width, num_heads)
-        self.temporal = build.temporal(width, num_heads) if temporal else None
-        self.level, self.checkpointing = level, checkpointing
+        self.cross = None if spatial is None else build.cross(out_width, heads)
+        self.temporal = build.temporal(out_width, heads) if options.temporal else None
+        self.level, self.checkpointing = level, options.checkpointing
 
     def forward(
         self,

@@ -6,7 +6,8 @@ convolution) along each pixel (as in Ho et al. 2022, Video Diffusion Models). Ti
 resolution, so any F works; H and W must be divisible by the stride, patch x 2^(levels - 1).
 """
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from ddpm_lightning.networks.checks import (
     check_head_width,
     check_image_share,
     fitting_heads,
+    per_level,
 )
 from ddpm_lightning.networks.layers import (
     CONVOLUTIONS,
@@ -30,24 +32,26 @@ from ddpm_lightning.networks.layers import (
     LogSNREmbedding,
     Upsample,
 )
-from ddpm_lightning.networks.stage import MIXINGS, Build, Stage, over_time
+from ddpm_lightning.networks.stage import MIXINGS, Build, Stage, StageOptions, over_time
 
 
 class UNet3D(nn.Module):
     """Predicts clips; the defaults, for 8 frames of 16x16, are conf/network/unet3d_tiny.yaml.
+
+    What is per level is one value for all levels, or a list with one for each.
 
     Args:
         channels: of a clip, 1 or 3.
         out_channels: of the output, as many as `channels` if None; twice as many where the variance
             is learned, in the second half.
         base_width: channels of the first level.
-        width_multipliers: one per level; each level below the first halves H and W.
+        width_multipliers: a list, one per level; each level below the first halves H and W.
         patch: side of the pixel blocks that enter, and leave, as the channels of one position; the
             network then works on H / patch x W / patch positions.
         num_blocks: residual blocks per level, on the way down and up again.
         spatial_attention: per level linear, full, windowed or none; the middle's is full where
             there is any at the last level.
-        temporal_attention: per level, whether frames attend to one another.
+        temporal_attention: per level, whether the frames of a pixel attend to one another.
         head_width: channels of an attention head, even.
         num_heads: per level; None: as many as make up the level's width.
         norm: rms, group or magnitude.
@@ -72,11 +76,11 @@ class UNet3D(nn.Module):
         base_width: int = 48,
         width_multipliers: Sequence[int] = (1, 2, 2),
         patch: int = 2,
-        num_blocks: Sequence[int] = (1, 1, 1),
-        spatial_attention: Sequence[str] = ("none", "full", "full"),
-        temporal_attention: Sequence[bool] = (True, True, True),
+        num_blocks: int | Sequence[int] = 1,
+        spatial_attention: str | Sequence[str] = ("none", "full", "full"),
+        temporal_attention: bool | Sequence[bool] = True,
         head_width: int = 24,
-        num_heads: Sequence[int] | None = None,
+        num_heads: int | Sequence[int] | None = None,
         norm: str = "rms",
         resampling: str = "shuffle",
         temporal_mixing: str = "none",
@@ -85,7 +89,7 @@ class UNet3D(nn.Module):
         image_share: float = 0.0,
         vector_width: int = 0,
         token_width: int = 0,
-        checkpointing: Sequence[bool] | None = None,
+        checkpointing: bool | Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
         levels = len(width_multipliers)
@@ -100,30 +104,24 @@ class UNet3D(nn.Module):
         widths = [base_width * multiplier for multiplier in width_multipliers]
         if num_heads is None:
             num_heads = [fitting_heads(width, head_width) for width in widths]
-        checkpointing = checkpointing or [False] * levels
-        by_level: dict[str, Sized] = {
-            "num_blocks": num_blocks,
-            "spatial_attention": spatial_attention,
-            "temporal_attention": temporal_attention,
-            "num_heads": num_heads,
-            "checkpointing": checkpointing,
-        }
-        for name, values in by_level.items():
-            if len(values) != levels:
-                raise ValueError(
-                    f"{name} needs one entry per level: {levels} levels "
-                    f"(width_multipliers={width_multipliers}), got {values}"
-                )
-        for kind in spatial_attention:
-            check_choice("spatial_attention", kind, SPATIAL)
+        by_level: list[list[Any]] = [
+            per_level("num_blocks", num_blocks, levels),
+            per_level("spatial_attention", spatial_attention, levels),
+            per_level("temporal_attention", temporal_attention, levels),
+            per_level("num_heads", num_heads, levels),
+            per_level("checkpointing", checkpointing or False, levels),
+        ]
+        stages = [StageOptions(*options) for options in zip(widths, *by_level, strict=True)]
+        for stage in stages:
+            check_choice("spatial_attention", stage.spatial, SPATIAL)
         check_choice("norm", norm, CONVOLUTIONS)
         check_choice("resampling", resampling, RESAMPLINGS)
         check_choice("temporal_mixing", temporal_mixing, MIXINGS)
         check_image_share(image_share, temporal_mixing)
-        check_counts("num_blocks", num_blocks)
-        check_counts("num_heads", num_heads)
+        check_counts("num_blocks", [stage.num_blocks for stage in stages])
+        check_counts("num_heads", [stage.num_heads for stage in stages])
         check_head_width(head_width)
-        check_condition_widths(vector_width, token_width, spatial_attention)
+        check_condition_widths(vector_width, token_width, [stage.spatial for stage in stages])
         embedding_width = 4 * base_width
         self.patch = patch
         self.stride = patch * 2 ** (levels - 1)
@@ -132,42 +130,22 @@ class UNet3D(nn.Module):
         self.vector_width, self.token_width = vector_width, token_width
         self.embedding = LogSNREmbedding(embedding_width, vector_width)
         build = Build(embedding_width, head_width, norm, temporal_mixing, zero_exits, token_width)
-
-        def stage(level: int, in_width: int, out_width: int, skip_width: int) -> Stage:
-            return Stage(
-                build,
-                level,
-                [in_width] + [out_width] * num_blocks[level],
-                skip_width,
-                SPATIAL[spatial_attention[level]],
-                temporal_attention[level],
-                num_heads[level],
-                checkpointing[level],
-            )
-
         self.entry = nn.Conv2d(channels * patch**2, base_width, 3, padding=1)
-        self.entry_attention = build.temporal(base_width, num_heads[0]) if wide_ends else None
+        heads = stages[0].num_heads
+        self.entry_attention = build.temporal(base_width, heads) if wide_ends else None
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
         above = [base_width, *widths[:-1]]  # of each level, the width of the one before it
-        for level, width in enumerate(widths):
+        for level, stage in enumerate(stages):
             if level:
                 self.shrink.append(Downsample(above[level], resampling))
-            self.down.append(stage(level, above[level], width, skip_width=0))
-        attends = spatial_attention[-1] != "none"
-        self.middle = Stage(
-            build,
-            levels - 1,
-            [widths[-1]] * 2,
-            0,
-            SPATIAL["full"] if attends else None,
-            temporal_attention[-1],
-            num_heads[-1],
-            checkpointing[-1],
-        )
-        self.middle_exit = build.block(widths[-1], 0, widths[-1])
-        for level in reversed(range(levels)):
-            self.up.append(stage(level, widths[level], above[level], skip_width=widths[level]))
+            self.down.append(Stage(build, stage, level, above[level], stage.width, 0))
+        middle = "none" if stage.spatial == "none" else "full"
+        last = stage._replace(num_blocks=1, spatial=middle)
+        self.middle = Stage(build, last, level, last.width, last.width, 0)
+        self.middle_exit = build.block(last.width, 0, last.width)
+        for level, stage in reversed(list(enumerate(stages))):
+            self.up.append(Stage(build, stage, level, stage.width, above[level], stage.width))
             if level:
                 self.grow.append(Upsample(above[level], resampling))
         self.exit_block = build.block(base_width, base_width, base_width) if wide_ends else None
@@ -193,9 +171,9 @@ class UNet3D(nn.Module):
             raise ValueError(
                 f"clips have {own} channels, not {self.channels}: network.channels={own}"
             )
-        check_condition("vectors", vectors, (len(x), self.vector_width))
-        check_condition("tokens", tokens, (len(x), "L", self.token_width))
-        clips = len(x)
+        clips = x.shape[0]  # which torch.export keeps variable; len(x) is a number to it
+        check_condition("vectors", vectors, (clips, self.vector_width))
+        check_condition("tokens", tokens, (clips, "L", self.token_width))
         # A compiler then knows which sizes are one.
         if log_snr.shape != (clips,) and log_snr.shape != (clips, x.shape[2]):
             raise ValueError(

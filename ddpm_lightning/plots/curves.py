@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ddpm_lightning.files.bounded import read_small
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -17,19 +19,31 @@ PANELS = {
     "gradient norm": ("train/grad_norm",),
 }
 BY_LEVEL = "val_error_at/"  # prefix of a level's log-SNR
+_MAX_BYTES = 2**30
 SMOOTHING = 0.9  # of the training loss, beside its raw values
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a metrics.csv without empty cells; none where there is no file.
+
+    One that was being written when the process was killed has no step, or no end: it is left out.
+    """
+    if not path.is_file():
+        return []
+    lines = read_small(path, _MAX_BYTES).decode().splitlines()
+    rows = [{name: cell for name, cell in row.items() if cell} for row in csv.DictReader(lines)]
+    return [row for row in rows if row.get("step", "").isdigit() and None not in row]
+
+
 def read_metrics(path: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """metric -> (steps, values) of a CSV file with a `step` column; empty cells are left out."""
+    """metric -> (steps, values) of a metrics.csv; empty cells are left out."""
     series: dict[str, tuple[list[float], list[float]]] = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            for name, value in row.items():
-                if name != "step" and value:
-                    steps, values = series.setdefault(name, ([], []))
-                    steps.append(float(row["step"]))
-                    values.append(float(value))
+    for row in read_rows(path):
+        step = float(row.pop("step"))
+        for name, value in row.items():
+            steps, values = series.setdefault(name, ([], []))
+            steps.append(step)
+            values.append(float(value))
     return series
 
 

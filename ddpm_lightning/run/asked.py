@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from ddpm_lightning.conditions.base import Condition
 from ddpm_lightning.conditions.columns import in_columns
 from ddpm_lightning.conditions.joint import Conditions
 from ddpm_lightning.data.dataset import Annotation
+from ddpm_lightning.data.ingest.files import read_file
 from ddpm_lightning.run.errors import UserError, user_errors
 
 MOST_COLUMNS = 16  # a grid with more is made square
@@ -32,7 +32,8 @@ def asked_of(
     for key, text in asked.items():
         name = key if key in conditions.members else key.removesuffix("s")
         if name not in conditions.members:
-            raise UserError(f"{key}={text}: this run was trained without it; {_taken(conditions)}")
+            takes = ", ".join(conditions.members) or "no conditions"
+            raise UserError(f"{key}={text}: this run was trained without it; it takes {takes}")
         if name in values:
             raise UserError(f"{key}={text}: {name} is there already; give one of them")
         with user_errors(key):
@@ -46,7 +47,7 @@ def asked_of(
 
 def _values(condition: Condition, is_value: bool, text: str) -> list[Any]:
     if not is_value:
-        lines = [line.strip() for line in Path(text).read_text().splitlines()]
+        lines = [line.strip() for line in read_file(text).decode().splitlines()]
         if not any(lines):
             raise ValueError(f"{text} is empty; give one value a line")
         return [condition.parse(line) for line in lines if line]
@@ -66,12 +67,6 @@ def _check_wishes(conditions: Conditions, values: Mapping[str, Any]) -> None:
             f"{name} is missing: this run was trained on {' and '.join(conditions.wishes)} {how}; "
             f"add {name}=VALUE"
         )
-
-
-def _taken(conditions: Conditions) -> str:
-    if not conditions.members:
-        return "it takes no conditions"
-    return f"it takes {', '.join(conditions.members)}"
 
 
 def describe(asked: Sequence[Annotation], columns: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from hydra.utils import instantiate
 
+from ddpm_lightning.conditions.base import Condition
 from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.guidances.base import Guidance
@@ -10,10 +11,24 @@ from ddpm_lightning.run.errors import user_errors
 from ddpm_lightning.samplers.base import Sampler
 
 
-def build_denoiser(model: Node) -> Denoiser:
-    """Build the denoiser of a node `model`; UserError where a value is refused."""
+def build_conditions(conditions: Node | None) -> dict[str, Condition]:
+    """Build conditions by name; UserError where a value is refused."""
+    with user_errors("condition"):
+        members: dict[str, Condition] = instantiate(conditions or {}, _convert_="all")
+    return members
+
+
+def build_denoiser(model: Node, conditions: dict[str, Condition] | None = None) -> Denoiser:
+    """Build the denoiser of a node `model`, around conditions if they are built already; UserError
+    where a value is refused.
+    """
+    node = dict(model["denoiser"])
+    own = node.pop("conditions", None)
+    if conditions is None:
+        conditions = build_conditions(own)
     with user_errors("model"):
-        denoiser: Denoiser = instantiate(model["denoiser"], _convert_="all")
+        make_denoiser = instantiate(node, _partial_=True, _convert_="all")
+        denoiser: Denoiser = make_denoiser(conditions=conditions)
     return denoiser
 
 

@@ -15,12 +15,8 @@ from torch import nn
 
 from ddpm_lightning.averages import Window, combine, gamma_of
 from ddpm_lightning.denoiser import Denoiser
-from ddpm_lightning.files.checkpoints import (
-    DamagedCheckpoint,
-    by_step,
-    newest_valid,
-    read,
-)
+from ddpm_lightning.files.bounded import read_small
+from ddpm_lightning.files.checkpoints import by_step, newest_valid, read
 from ddpm_lightning.run.build import build_denoiser
 from ddpm_lightning.run.config import (
     PATHS,
@@ -67,23 +63,23 @@ def find_directory(given: str, outputs: Path) -> Path:
     if not path.exists():
         raise UserError(
             f"{given}: no run or checkpoint there; "
-            "give a run directory below outputs/, or a .ckpt file in one"
+            "give a run directory below outputs/, a .ckpt file in one, or a pipeline folder of "
+            "diffusers"
         )
     directory = path if path.is_dir() else path.absolute().parent.parent
     if not (directory / "config.yaml").is_file():
         raise UserError(
             f"{given}: {directory / 'config.yaml'} does not exist, so this is not a run of "
-            "ddpm_lightning; a checkpoint must stay in its run directory"
+            "ddpm_lightning, nor model_index.json, so it is no pipeline of diffusers; a checkpoint "
+            "must stay in its run directory"
         )
     return directory
 
 
 def newest_checkpoint(directory: Path) -> Path | None:
     """Return the newest valid checkpoint of a run; None before its first."""
-    try:
+    with user_errors("checkpoint"):
         return newest_valid(directory / "checkpoints")
-    except DamagedCheckpoint as e:
-        raise UserError(str(e)) from e
 
 
 def find_run(given: str, outputs: Path) -> Run:
@@ -108,14 +104,12 @@ def read_yaml(file: Path) -> Any:
     """Return a file's content, perhaps a stranger's; UserError unless it is small, plain YAML."""
     depth = 0
     try:
-        with file.open("rb") as stream:
-            data = stream.read(_MAX_YAML_BYTES + 1)
+        data = read_small(file, _MAX_YAML_BYTES)
         for event in yaml.parse(data, _Loader):
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
-            is_plain = len(data) <= _MAX_YAML_BYTES and depth <= _MAX_DEPTH
-            if isinstance(event, yaml.AliasEvent) or not is_plain:
-                raise ValueError("it holds aliases, or is too large or too deep")
+            if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
+                raise ValueError("it holds aliases, or is too deep")
         return yaml.load(data, _Loader)
     except (OSError, ValueError, yaml.YAMLError) as e:
         raise UserError(f"{file} is not readable YAML: {str(e).splitlines()[0]}") from e
@@ -164,18 +158,12 @@ def check_places(config: Node, directory: Path, words: Iterable[str]) -> None:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return a checkpoint of ours, on the CPU; UserError for anything else."""
-    checkpoint = _verified(path)
+    with user_errors("checkpoint"):
+        checkpoint = read(path, mmap=True)
     state = checkpoint.get("state_dict")
     if not isinstance(state, dict) or not any(key.startswith(PREFIX["raw"]) for key in state):
         raise UserError(f"{path} is not a checkpoint of ddpm_lightning: it holds no denoiser")
     return checkpoint
-
-
-def _verified(path: Path) -> dict[str, Any]:
-    try:
-        return read(path, mmap=True)
-    except (DamagedCheckpoint, OSError) as e:
-        raise UserError(str(e)) from e
 
 
 def load_denoisers(run: Run) -> tuple[dict[str, Denoiser], int]:
@@ -206,7 +194,8 @@ def rebuild_average(run: Run, relative_length: float) -> tuple[Denoiser, int]:
     It is a sum of the snapshots; buffers are those of the checkpoint.
     """
     folder = run.directory / "averages"
-    snapshots = [_verified(path) for path in by_step(folder)]
+    with user_errors("weights"):
+        snapshots = [read(path, mmap=True) for path in by_step(folder)]
     averages = [
         (Window(average["gamma"], snapshot["step"]), average["weights"])
         for snapshot in snapshots

@@ -45,11 +45,6 @@ def check_composed(config: Node) -> None:
                 )
 
 
-def is_named(job: Job) -> bool:
-    """Return whether the user named the run directory."""
-    return job.cfg.run_dir is not None
-
-
 def check_trainer(trainer: Node) -> None:
     """Raise UserError unless this machine has the accelerator, every rank holds all of the model,
     and training has an end.

@@ -8,12 +8,15 @@ run's configuration travels with it and is built again by sample.py and evaluate
 import os
 import typing
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
 from math import isfinite
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
+from omegaconf.grammar_visitor import GrammarVisitor
 from pydantic import (
     ConfigDict,
     Field,
@@ -33,6 +36,7 @@ from ddpm_lightning.run.signatures import signature
 TARGETS = ("ddpm_lightning.", "lightning.pytorch.", "torch.optim.")
 STORED_TARGETS = ("ddpm_lightning.", "torch.optim.")  # of a run's model, data and sampler
 META_KEYS = {"_target_", "_partial_"}
+_MAX_INTERPOLATED, _COST = 2**20, 256  # characters, and as how many each ${..} counts besides
 
 Node = dict[str, Any]
 
@@ -78,6 +82,8 @@ TOP_LEVEL: dict[str, Any] = {
     "known_log_snr": float,
     "weights": str | float | list[str | float] | None,
     "device": str,
+    "format": typing.Literal["safetensors", "torch_export", "diffusers"],
+    "push": str | None,
     "output": str | None,
     "model": Node,
     "data": Node,
@@ -153,17 +159,39 @@ def resolved(cfg: DictConfig) -> Node:
         UserError: for a value that is missing, and for one that should not be stored.
     """
     settle_paths(cfg)
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise UserError(f"{missing[0]} must be given: add {missing[0]}=VALUE to the command")
     if (key := find_login(OmegaConf.to_container(cfg, resolve=False))) is not None:
         raise UserError(
             f"{key} holds a login, which would be stored; export LOGIN=USER:PASSWORD, and give "
             f"'{key}=\"PROTOCOL://${{oc.env:LOGIN}}@HOST/..\"'"
         )
-    container = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(container, dict)
-    return typing.cast(Node, container)
+    with _bounded_interpolations():
+        if missing := sorted(OmegaConf.missing_keys(cfg)):
+            raise UserError(f"{missing[0]} must be given: add {missing[0]}=VALUE to the command")
+        return typing.cast(Node, OmegaConf.to_container(cfg, resolve=True))
+
+
+@contextmanager
+def _bounded_interpolations() -> Iterator[None]:
+    """Raise InterpolationResolutionError once the values of all ${..} are longer than those of any
+    run, as they grow where one, perhaps a stranger's, names others that name others.
+    """
+    resolve, left = GrammarVisitor.visitInterpolation, _MAX_INTERPOLATED
+
+    def counted(visitor: GrammarVisitor, context: Any) -> Any:
+        nonlocal left
+        value = resolve(visitor, context) if left > 0 else None
+        left -= _COST + len(repr(value))
+        if left <= 0:
+            raise InterpolationResolutionError("${..} name each other too often")
+        return value
+
+    GrammarVisitor.visitInterpolation = counted  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    except RecursionError as e:
+        raise InterpolationResolutionError("${..} name each other in a circle") from e
+    finally:
+        GrammarVisitor.visitInterpolation = resolve  # type: ignore[method-assign]
 
 
 def settle_paths(cfg: DictConfig) -> None:
@@ -196,8 +224,6 @@ def check_without_lightning(config: Node, targets: tuple[str, ...] = TARGETS) ->
         UserError: if a value has a wrong type or a key is not known.
     """
     _refuse_unbuildable(config)
-    if config.get("data", {}).get("batch_size") == "auto":  # until the memory has been measured
-        config = {**config, "data": {**config["data"], "batch_size": 1}}
     for key in TOP_LEVEL.keys() & config.keys():
         _check_type(key, config[key], TOP_LEVEL[key])
     if "ingest" in config:
@@ -237,13 +263,9 @@ def _needs_lightning(where: str, node: Node) -> bool:
 
 def first_difference(first: Any, other: Any, key: str = "") -> tuple[str, Any, Any] | None:
     """Return (key, first value, other value) where two configurations differ first."""
-    if not isinstance(first, dict) or not isinstance(other, dict):
-        return (key, first, other) if first != other else None
-    for name in {**first, **other}:
-        where = f"{key}.{name}" if key else name
-        if difference := first_difference(first.get(name), other.get(name), where):
-            return difference
-    return None
+    before, now = (dict(find_leaves(config, key)) for config in (first, other))
+    pairs = ((name, before.get(name), now.get(name)) for name in {**before, **now})
+    return next((pair for pair in pairs if pair[1] != pair[2]), None)
 
 
 def check_options(name: str, node: Node) -> None:
@@ -292,10 +314,6 @@ def _check_node(where: str, node: Node, targets: tuple[str, ...]) -> None:
         _check_type(f"{where}.{key}", value, narrower or takes.hints[key])
 
 
-def _holds_target(value: Any) -> bool:
-    return bool(list(nodes(value, "")))
-
-
 @cache
 def _adapter(hint: Any) -> TypeAdapter[Any]:
     return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
@@ -312,7 +330,7 @@ def _check_type(where: str, value: Any, hint: Any) -> None:
         adapter.validate_python(value, strict=isinstance(value, str | bool))
     except ValidationError as e:
         # A node stands for what will be built from it, and is checked by itself.
-        errors = [error for error in e.errors() if not _holds_target(error["input"])]
+        errors = [error for error in e.errors() if not any(nodes(error["input"], ""))]
         if not errors:
             return
         places = dict(_place(where, value, error["loc"]) for error in errors)

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any
 
 
@@ -14,7 +14,7 @@ class Console:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream or open(os.devnull, "w")  # noqa: SIM115 - None: closed by >&-
-        with suppress(AttributeError, ValueError):
+        with suppress(AttributeError, OSError, ValueError):
             self._stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
@@ -38,12 +38,11 @@ class Console:
 @contextmanager
 def lasting_console() -> Iterator[None]:
     """Put a Console in the place of standard output and error."""
-    before = sys.stdout, sys.stderr
-    consoles: Any = Console(sys.stdout), Console(sys.stderr)
-    sys.stdout, sys.stderr = consoles
-    try:
-        yield
-    finally:
-        for console in consoles:
-            console.flush()
-        sys.stdout, sys.stderr = before
+    output: Any = Console(sys.stdout)
+    errors: Any = Console(sys.stderr)
+    with redirect_stdout(output), redirect_stderr(errors):
+        try:
+            yield
+        finally:
+            output.flush()
+            errors.flush()

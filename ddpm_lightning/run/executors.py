@@ -44,7 +44,7 @@ class Executor(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Starts no more, and asks those that run to end. May be called in a signal handler."""
+        """Starts no more, and asks those that run to end."""
 
     @abstractmethod
     def join(self) -> None:

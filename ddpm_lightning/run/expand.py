@@ -81,16 +81,13 @@ def _within(override: Override, interval: IntervalSweep, generator: random.Rando
     low, high = interval.start, interval.end
     assert low is not None
     assert high is not None
-    if "log" not in interval.tags:
-        whole = isinstance(low, int) and isinstance(high, int)
-        return (
-            str(generator.randint(int(low), int(high)))
-            if whole
-            else _short(generator.uniform(low, high))
-        )
-    if low <= 0:
-        raise UserError(f"{override.input_line}: a logarithm needs positive ends, got {low:g}")
-    return _short(math.exp(generator.uniform(math.log(low), math.log(high))))
+    if "log" in interval.tags:
+        if low <= 0:
+            raise UserError(f"{override.input_line}: a logarithm needs positive ends, got {low:g}")
+        return _short(math.exp(generator.uniform(math.log(low), math.log(high))))
+    if isinstance(low, int) and isinstance(high, int):
+        return str(generator.randint(low, high))
+    return _short(generator.uniform(low, high))
 
 
 def _short(value: float) -> str:

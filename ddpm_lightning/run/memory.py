@@ -30,16 +30,12 @@ class Budget(NamedTuple):
 
 
 def choose_batch(
-    config: Node,
-    network: nn.Module,
-    is_auto: bool,
-    conditions: Mapping[str, Tensor] | None = None,
-) -> tuple[int, Budget]:
+    config: Node, network: nn.Module, conditions: Mapping[str, Tensor] | None = None
+) -> Budget:
     """Return the batch size and the memory that training with it takes.
 
     Args:
-        config: a run's, resolved.
-        is_auto: whether the largest power of 2 that fits is wanted, not data.batch_size.
+        config: a run's, resolved; data.batch_size=auto wants the largest power of 2 that fits.
         conditions: of the network for one clip, an example.
 
     Raises:
@@ -58,6 +54,7 @@ def choose_batch(
             available=available,
             conditions={name: value[0] for name, value in (conditions or {}).items()},
         )
+    is_auto = config["data"]["batch_size"] == "auto"
     wanted = LARGEST_BATCH if is_auto else config["data"]["batch_size"]
     batch_size = largest_batch(plan, available, wanted)
     limit = f"needs more than {RESERVE:.0%} of the {available / GIB:.1f} GiB that are free"
@@ -70,7 +67,7 @@ def choose_batch(
             f"data.batch_size={wanted} {limit}; add data.batch_size={batch_size} "
             f"trainer.accumulate_grad_batches={accumulate}"
         )
-    return batch_size, Budget(plan, batch_size, available)
+    return Budget(plan, batch_size, available)
 
 
 def training_device(trainer: Node) -> torch.device:
@@ -109,8 +106,7 @@ def available_bytes(device: torch.device) -> int:
 
 def _smaller(config: Node) -> str:
     """Return what may make a single clip fit; recomputation only where there is still some."""
-    network = config["model"]["denoiser"]["network"]
-    levels = len(network.get("width_multipliers", []))
-    recomputation = f"network.checkpointing=[{','.join(['true'] * levels)}], "
-    is_left = levels and network.get("checkpointing") != [True] * levels
-    return f"{recomputation if is_left else ''}a smaller data.size or a smaller network="
+    recomputed = config["model"]["denoiser"]["network"].get("checkpointing", True)
+    is_left = not (all(recomputed) if isinstance(recomputed, list) else recomputed)
+    recomputation = "network.checkpointing=true, " if is_left else ""
+    return f"{recomputation}a smaller data.size or a smaller network="

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ddpm_lightning.evaluation.measure import EVERYTHING_BUT_DATA, LEARNING, OF_SAMPLES
 from ddpm_lightning.plots.curves import BY_LEVEL, read_metrics
 from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.secrets import find_leaves
 
 # Nodes of a configuration that say where a run lies and is shown.
 PLACES = ("logger", "sweep", "run_name", "run_dir", "run_id", "run_group", "outputs_dir")
@@ -60,7 +61,6 @@ class Ranking(NamedTuple):
     note: what a reader of the scores must know, or nothing.
     """
 
-    metric: str
     scores: list[Score | None]
     best: int | None
     note: str
@@ -73,7 +73,7 @@ def rank(name: str, metrics: Sequence[Path], configs: Sequence[Mapping[str, Any]
         metrics: metrics.csv of each job, which need not exist.
         configs: their configurations, interpolations unresolved.
     """
-    series = [read_metrics(path) if path.is_file() else {} for path in metrics]
+    series = list(map(read_metrics, metrics))
     metric = METRICS.get(name)
     less = metric is None or metric.less_is_better
     columns, note = [name], ""
@@ -81,26 +81,24 @@ def rank(name: str, metrics: Sequence[Path], configs: Sequence[Mapping[str, Any]
         columns = common_levels(series)
         if not columns:
             none: list[Score | None] = [None] * len(series)
-            return Ranking(name, none, None, "no best: there is no level that all were trained at")
+            return Ranking(none, None, "no best: there is no level that all were trained at")
         if len(columns) < num_all:
             note = f"mean over the {len(columns)} levels of log-SNR that all jobs were trained at"
     scores = [_score(of_job, columns, less, f"{name}_se") for of_job in series]
     measured = {i: score for i, score in enumerate(scores) if score is not None}
     if metric is None:
-        return Ranking(
-            name, scores, None, f"no best: whether less of {name} is better is not known"
-        )
+        return Ranking(scores, None, f"no best: whether less of {name} is better is not known")
     if keys := obstacles(name, configs):
         shown = ", ".join(keys[:3]) + (" .." if len(keys) > 3 else "")
-        return Ranking(name, scores, None, f"no best: {name} cannot be compared across {shown}")
+        return Ranking(scores, None, f"no best: {name} cannot be compared across {shown}")
     if not measured:
-        return Ranking(name, scores, None, note)
+        return Ranking(scores, None, note)
     sign = 1 if less else -1
     best = min(measured, key=lambda i: sign * measured[i].value)
     if near := [i for i in measured if i != best and _is_near(measured[i], measured[best])]:
         jobs = ", ".join(map(str, near))
         note = "; ".join(filter(None, [note, f"within two standard errors of the best: {jobs}"]))
-    return Ranking(name, scores, best, note)
+    return Ranking(scores, best, note)
 
 
 def obstacles(name: str, configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -119,16 +117,8 @@ def common_levels(series: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def varied(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the keys in which configurations differ."""
-    first, *others = [dict(_leaves(config)) for config in configs]
+    first, *others = [dict(find_leaves(config)) for config in configs]
     return sorted({k for o in others for k in first.keys() | o.keys() if first.get(k) != o.get(k)})
-
-
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    leaves = []
-    for key, value in node.items():
-        name = f"{prefix}{key}"
-        leaves += _leaves(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
-    return leaves
 
 
 def _within(key: str, nodes: tuple[str, ...]) -> bool:

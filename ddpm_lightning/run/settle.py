@@ -3,11 +3,12 @@ size where they are `auto`, names of labels, and the widths of what its network 
 """
 
 import torch
-from hydra.utils import instantiate
 
+from ddpm_lightning.conditions.base import Condition
 from ddpm_lightning.conditions.joint import Conditions
+from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.denoiser import Denoiser
-from ddpm_lightning.run.build import build_data
+from ddpm_lightning.run.build import build_conditions
 from ddpm_lightning.run.config import Node
 from ddpm_lightning.run.directory import Start
 from ddpm_lightning.run.errors import user_errors
@@ -16,24 +17,23 @@ from ddpm_lightning.run.memory import Budget, choose_batch, training_device
 FULL, HALF = "32-true", "bf16-mixed"
 
 
-def with_conditions(start: Start) -> Start:
-    """Return the run with the names of its labels, and a network as wide as its conditions.
+def with_conditions(start: Start, data: ClipData) -> tuple[Start, dict[str, Condition]]:
+    """Return the run with the names of its labels and a network as wide as its conditions, and
+    these by name.
 
     Raises:
         UserError: where the data have no labels.
     """
     chosen = start.config.get("condition") or {}  # of a run of an earlier version: none
-    if not chosen:
-        return start
-    label = chosen.get("label")
-    if label is not None and not label["names"]:
-        data = build_data({**start.config["data"], "batch_size": 1})
+    if "label" in chosen and not chosen["label"]["names"]:
         with user_errors("condition=label"):
             start = start.with_values({"condition.label.names": data.label_names()})
-    with user_errors("condition"):
-        conditions = Conditions(instantiate(start.config["condition"], _convert_="all"))
-    widths = {"vector_width": conditions.vector_width, "token_width": conditions.token_width}
-    return start.with_values({f"network.{name}": width for name, width in widths.items()})
+    members = build_conditions(start.config.get("condition"))
+    if not members:
+        return start, members
+    joint = Conditions(members)
+    widths = {"vector_width": joint.vector_width, "token_width": joint.token_width}
+    return start.with_values({f"network.{name}": w for name, w in widths.items()}), members
 
 
 def settled(start: Start, denoiser: Denoiser) -> tuple[Start, Budget]:
@@ -48,11 +48,10 @@ def settled(start: Start, denoiser: Denoiser) -> tuple[Start, Budget]:
     if start.config["trainer"].get("precision") == "auto":
         precision = choose_precision(start.config["trainer"])
         start = start.with_values({"trainer.precision": precision})
-    is_auto = start.config["data"].get("batch_size") == "auto"
     with user_errors("condition"):  # a text encoder that is not there, say
         example = denoiser.conditions.null(1)
-    batch_size, budget = choose_batch(start.config, denoiser.network, is_auto, example)
-    return start.with_values({"data.batch_size": batch_size}) if is_auto else start, budget
+    budget = choose_batch(start.config, denoiser.network, example)
+    return start.with_values({"data.batch_size": budget.batch_size}), budget
 
 
 def choose_precision(trainer: Node) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ddpm_lightning.files.bounded import read_small
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.directory import write_text
 from ddpm_lightning.run.errors import RunFailed, Stopped
@@ -26,13 +27,13 @@ def job_id() -> str | None:
 def continued(job: Job) -> Job:
     """Return the job, resuming the run that it began with these words before.
 
-    A checkpoint that it is started with takes precedence until it is requeued.
+    A checkpoint that it is started with takes precedence until it is requeued: a fork goes on.
     """
     is_requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
     pointer = _pointer(Path(job.cfg.outputs_dir), job.words)
     if pointer is None or not pointer.is_file() or (job.cfg.ckpt_path and not is_requeued):
         return job
-    directory = Path(pointer.read_text())
+    directory = Path(read_small(pointer).decode())
     if not (directory / "composed.yaml").is_file():
         return job
     cfg = job.cfg.copy()

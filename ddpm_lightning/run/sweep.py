@@ -6,22 +6,22 @@ sweep is named by its words, so the same command finds it again: what is finishe
 goes on.
 """
 
-import csv
 import hashlib
 import json
 import shlex
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import yaml
 from omegaconf import OmegaConf
 
-from ddpm_lightning.data.ingest.lock import ProcessLock
+from ddpm_lightning.files.bounded import read_json
+from ddpm_lightning.files.lock import ProcessLock
+from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.plots.sweep_page import Row, as_csv, as_html, as_markdown
 from ddpm_lightning.run.build import build_denoiser
+from ddpm_lightning.run.checkpoint import read_yaml
 from ddpm_lightning.run.cli import Job, Sweep
 from ddpm_lightning.run.compose import check_composed
 from ddpm_lightning.run.config import Node
@@ -40,7 +40,7 @@ from ddpm_lightning.run.provenance import ROOT
 from ddpm_lightning.run.ranking import Score, check_metric, obstacles, rank
 from ddpm_lightning.run.secrets import redacted
 from ddpm_lightning.run.words import path_words
-from ddpm_lightning.training.signals import watched_signals
+from ddpm_lightning.training.signals import stopped_by_signals
 
 _IN_ORDER = ("starts", "submitted", "done", "completed")  # events of jobs
 _OWN = ("run_id", "run_dir")  # of a start, not of what is to be trained
@@ -53,10 +53,6 @@ class Planned(NamedTuple):
     directory: Path
     words: list[str]
     paths: list[str]
-
-    @property
-    def is_finished(self) -> bool:
-        return bool(read_status(self.directory)["status"] == "finished")
 
     @property
     def command(self) -> list[str]:
@@ -131,7 +127,7 @@ def _planned(number: int, job: Job, sweep_directory: Path, sweep: Sweep) -> Plan
         write_text(plan, yaml.safe_dump(now))
         freeze(start, job.words)
     else:
-        stored = yaml.safe_load(plan.read_text())
+        stored = read_yaml(plan)
         if changed := [key for key in now if now[key] != stored.get(key)]:
             raise UserError(
                 f"{directory} was begun with another {', '.join(changed)}; conf/ has changed "
@@ -141,7 +137,7 @@ def _planned(number: int, job: Job, sweep_directory: Path, sweep: Sweep) -> Plan
 
 
 def _run(planned: list[Planned], options: Node, directory: Path) -> None:
-    left = [job for job in planned if not job.is_finished]
+    left = [job for job in planned if read_status(job.directory)["status"] != "finished"]
     print(f"{len(planned)} jobs, {len(planned) - len(left)} finished before, in {directory}")
     executor: Executor = (
         Local(options["max_parallel"])
@@ -149,18 +145,15 @@ def _run(planned: list[Planned], options: Node, directory: Path) -> None:
         else Submitit(options["executor"], directory / "submitit", options["slurm"])
     )
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        executor.stop()
-        raise Stopped(number, "the sweep was interrupted; the same command goes on with it")
-
-    before = {number: signal.signal(number, stop) for number in watched_signals()}
-    try:
-        commands = [(job.command, job.directory / "console.log") for job in left]
-        executor.run(commands, lambda i, event: report_event(left[i], event))
-    finally:
-        executor.join()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    commands = [(job.command, job.directory / "console.log") for job in left]
+    with stopped_by_signals("the sweep was interrupted; the same command goes on with it"):
+        try:
+            executor.run(commands, lambda i, event: report_event(left[i], event))
+        except Stopped:
+            executor.stop()
+            raise
+        finally:
+            executor.join()
 
 
 def report_event(job: Planned, event: str) -> None:
@@ -185,22 +178,18 @@ def _row(job: Planned, score: Score | None, is_best: bool, directory: Path) -> R
     )
 
 
-def _names(run: Path) -> list[str]:
-    with (run / "metrics.csv").open(newline="") as file:
-        return [name for name in next(csv.reader(file)) if name.startswith(("train/", "val/"))]
-
-
 def _comparable(job: Job, planned: Planned) -> Node:
     """Return a job's configuration, and which clips its errors are measured on, once it knows."""
     config: Any = OmegaConf.to_container(job.cfg, resolve=False)
     path = planned.directory / CLIPS
-    return {**config, "clips": json.loads(path.read_text())} if path.exists() else config
+    with user_errors(str(path)):
+        return {**config, "clips": read_json(path)} if path.exists() else config
 
 
 def _report(planned: list[Planned], directory: Path, sweep: Sweep) -> list[Row]:
     metric = sweep.options["metric"]
     configs = [_comparable(*pair) for pair in zip(sweep.jobs, planned, strict=True)]
-    _, scores, best, note = rank(metric, [j.directory / "metrics.csv" for j in planned], configs)
+    scores, best, note = rank(metric, [j.directory / "metrics.csv" for j in planned], configs)
     rows = [
         _row(job, score, i == best, directory)
         for i, (job, score) in enumerate(zip(planned, scores, strict=True))
@@ -216,5 +205,7 @@ def _report(planned: list[Planned], directory: Path, sweep: Sweep) -> list[Row]:
     print(f"\n{table}\n  page           {directory / 'sweep.html'}")
     finished = [directory / row.path for row in rows if row.status == "finished"]
     if finished and all(row.value is None for row in rows):
-        print(f"  no job has sweep.metric={metric}; choose {', '.join(_names(finished[0]))}")
+        names = read_metrics(finished[0] / "metrics.csv")
+        logged = (name for name in names if name.startswith(("train/", "val/")))
+        print(f"  no job has sweep.metric={metric}; choose {', '.join(logged)}")
     return rows

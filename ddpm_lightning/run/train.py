@@ -11,7 +11,7 @@ import torch
 from ddpm_lightning.run.allocator import keep_freed
 from ddpm_lightning.run.build import build_data, build_denoiser
 from ddpm_lightning.run.cli import Job
-from ddpm_lightning.run.compose import check_composed, composed_start, is_named
+from ddpm_lightning.run.compose import check_composed, composed_start
 from ddpm_lightning.run.directory import reserved
 from ddpm_lightning.run.ranks import rendezvous
 from ddpm_lightning.run.settle import settled, with_conditions
@@ -23,14 +23,15 @@ def train(job: Job) -> None:
     keep_freed()
     with stopped_by_signals("interrupted"), rendezvous(job) as ranks:
         composed = composed_start(ranks.job)
-        with reserved(composed, is_named(job)) as unsettled:
+        with reserved(composed) as unsettled:
             check_composed(unsettled.config)
             ranks.check_nodes(unsettled.config["trainer"].get("num_nodes", 1))
             seed_everything(unsettled.config["seed"])
-            conditioned = with_conditions(unsettled)
-            denoiser = build_denoiser(conditioned.config["model"])
+            data = build_data(unsettled.config["data"])
+            conditioned, conditions = with_conditions(unsettled, data)
+            denoiser = build_denoiser(conditioned.config["model"], conditions)
             start, budget = settled(conditioned, denoiser)
-            data = build_data(start.config["data"])
+            data.batch_size = budget.batch_size
             from ddpm_lightning.run.fit import build_run, check, finish, fit, record
 
             run = build_run(start, denoiser, data, budget)

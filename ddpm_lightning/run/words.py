@@ -25,11 +25,6 @@ CONF = Path(__file__).parents[2] / "conf"
 OPTIONAL_GROUPS = ("experiment", "debug")  # null means none of them
 # The last parts of keys that take text.
 _TEXTS = {*PATHS, "run_name", "run_id", "run_group", "name", "project", "device"}
-_FLAGS = (  # of Hydra
-    *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package"),
-    *("-r", "--run", "-m", "--multirun", "-sc", "--shell-completion", "-cp", "--config-path"),
-    *("-cn", "--config-name", "-cd", "--config-dir", "--experimental-rerun", "-i", "--info"),
-)
 _REMOVED = {  # keys of any command, and of one, and what they are now
     "": {
         "model.data_std": "measured on the training clips",
@@ -52,15 +47,21 @@ _USUAL_FLAGS = "flags are -m, --help, --cfg job, --info"
 
 def refuse_mistakes(config_name: str, words: list[str]) -> None:
     """Raise UserError for words that Hydra would take, or answer at length."""
-    _refuse_dashes(config_name, words)
     parser = get_args_parser()
     parser.error = _refuse_flags  # type: ignore[method-assign]
-    _refuse_blanks(parser.parse_args(words).overrides)
-    _refuse_removed(config_name, words)
-    _refuse_unquoted(words)
-    _refuse_null_groups(words)
-    if not any(word.startswith("-") for word in words):  # --config-dir brings groups of its own
-        _refuse_unknown_keys(config_name, words)
+    flags = [word for word in words if word.startswith("-")]
+    for word in flags:
+        if not any(
+            known.startswith(word.partition("=")[0]) for known in parser._option_string_actions
+        ):
+            _refuse_dashes(config_name, word)
+    for word in parser.parse_args(words).overrides:
+        _refuse_blank(word)
+        _refuse_removed(config_name, word)
+        _refuse_unquoted(word)
+        _refuse_null_group(word)
+        if not flags:  # --config-dir brings groups of its own
+            _refuse_unknown_key(config_name, word)
 
 
 def with_home(word: str) -> str:
@@ -80,38 +81,29 @@ def root_of(word: str) -> str:
     return re.split(r"[./@=]", word.lstrip("+~"))[0]
 
 
-def _refuse_removed(config_name: str, words: list[str]) -> None:
+def _refuse_removed(config_name: str, word: str) -> None:
     """Raise UserError for a key that has another name now."""
-    removed = _REMOVED[""] | _REMOVED.get(config_name, {})
-    for word in words:
-        key = word.lstrip("+~").partition("=")[0]
-        for old, new in removed.items():
-            if key == old or key.startswith(f"{old}."):
-                raise UserError(f"{word}: {old} is now {new}")
+    key = word.lstrip("+~").partition("=")[0]
+    for old, new in (_REMOVED[""] | _REMOVED.get(config_name, {})).items():
+        if key == old or key.startswith(f"{old}."):
+            raise UserError(f"{word}: {old} is now {new}")
 
 
-def _refuse_null_groups(words: list[str]) -> None:
+def _refuse_null_group(word: str) -> None:
     """Raise UserError for GROUP=null, which Hydra would answer with a stack of frames."""
-    for word in words:
-        group, _, option = word.partition("=")
-        folder = CONF / group.strip("+~")
-        if "=" not in word or not group or group in OPTIONAL_GROUPS or not folder.is_dir():
-            continue
-        if option in {"null", ""}:
-            names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-            raise UserError(f"{word}: the group {group} needs an option; choose {names}")
+    group, _, option = word.lstrip("+").partition("=")
+    if option == "null" and group not in OPTIONAL_GROUPS and (CONF / group).is_dir():
+        names = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+        raise UserError(f"{word}: the group {group} needs an option; choose {names}")
 
 
-def _refuse_dashes(config_name: str, words: list[str]) -> None:
+def _refuse_dashes(config_name: str, word: str) -> NoReturn:
     """Raise UserError for --KEY=VALUE, which Hydra answers with a page about its flags."""
-    for word in words:
-        flag = word.partition("=")[0]
-        if word.startswith("-") and not any(known.startswith(flag) for known in _FLAGS):
-            bare = word.lstrip("-")
-            near = get_close_matches(root := root_of(bare), _known(config_name), n=1)
-            option = bare.replace(root, near[0], 1) if near else "KEY"
-            option += "" if "=" in option else "=VALUE"
-            raise UserError(f"{word}: a value is given without dashes, {option}; {_USUAL_FLAGS}")
+    bare = word.lstrip("-")
+    near = get_close_matches(root := root_of(bare), _known(config_name), n=1)
+    option = bare.replace(root, near[0], 1) if near else "KEY"
+    option += "" if "=" in option else "=VALUE"
+    raise UserError(f"{word}: a value is given without dashes, {option}; {_USUAL_FLAGS}")
 
 
 def _refuse_flags(message: str) -> NoReturn:
@@ -119,48 +111,41 @@ def _refuse_flags(message: str) -> NoReturn:
     raise UserError(f"{message}; values are KEY=VALUE, before or after all flags; {_USUAL_FLAGS}")
 
 
-def _refuse_blanks(overrides: list[str]) -> None:
+def _refuse_blank(word: str) -> None:
     """Raise UserError for KEY VALUE, and KEY = VALUE."""
-    for word in overrides:
-        _, is_given, value = word.partition("=")
-        if not is_given and not word.startswith("~"):
-            raise UserError(f"{word} has no value: give KEY=VALUE, in one word")
-        if is_given and not value:
-            raise UserError(
-                f"{word} is empty; is a variable of the shell not set? {word}null is none, "
-                f"'{word}\"\"' an empty text"
-            )
+    _, is_given, value = word.partition("=")
+    if not is_given and not word.startswith("~"):
+        raise UserError(f"{word} has no value: give KEY=VALUE, in one word")
+    if is_given and not value:
+        raise UserError(
+            f"{word} is empty; is a variable of the shell not set? {word}null is none, "
+            f"'{word}\"\"' an empty text"
+        )
 
 
-def _refuse_unquoted(words: list[str]) -> None:
+def _refuse_unquoted(word: str) -> None:
     """Raise UserError, with the word that Hydra reads, for a text that it does not read as one."""
-    for word in words:
-        key, _, value = word.partition("=")
-        if word.startswith("-") or not value or value == "???":
-            continue
-        is_text = key.lstrip("+").rpartition(".")[2] in _TEXTS
-        if not is_text and re.fullmatch(r"[\w./,:+-]*", value, re.ASCII):
-            continue
-        found = read(word)
-        if isinstance(found, HydraException):
-            reason = "Hydra does not read it"
-        elif is_text and isinstance(found, int | float | bool | dict):
-            reason = f"Hydra reads {found}, which is no text"
-        elif isinstance(found, RangeSweep) and not list(found.range()):
-            raise UserError(f"{word} has no values, so there would be no job")
-        else:
-            continue
-        raise UserError(f"{word}: {reason}; quote it: {shlex.quote(hydra_word(key, value))}")
+    key, _, value = word.partition("=")
+    is_text = key.lstrip("+").rpartition(".")[2] in _TEXTS
+    if value == "???" or (not is_text and re.fullmatch(r"[\w./,:+-]*", value, re.ASCII)):
+        return
+    found = read(word)
+    quoted = f"quote it: {shlex.quote(hydra_word(key, value))}"
+    if isinstance(found, HydraException):
+        raise UserError(f"{word}: Hydra does not read it; {quoted}")
+    if is_text and isinstance(found, int | float | bool | dict):
+        raise UserError(f"{word}: Hydra reads {found}, which is no text; {quoted}")
+    if isinstance(found, RangeSweep) and not list(found.range()):
+        raise UserError(f"{word} has no values, so there would be no job")
 
 
-def _refuse_unknown_keys(config_name: str, words: list[str]) -> None:
+def _refuse_unknown_key(config_name: str, word: str) -> None:
     """Raise UserError for +KEY=VALUE whose first part nothing reads: most likely misspelt."""
-    known = _known(config_name)
-    for word in words:
-        if word.startswith("+") and (root := root_of(word)) not in known:
-            near = get_close_matches(root, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"{word}: nothing is called {root}{hint}")
+    root = root_of(word)
+    if word.startswith("+") and root not in (known := _known(config_name)):
+        near = get_close_matches(root, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"{word}: nothing is called {root}{hint}")
 
 
 def _known(config_name: str) -> list[str]:

@@ -4,7 +4,6 @@ text in both dashboards.
 GIFs are animated there: W&B and TensorBoard receive the file's own bytes.
 """
 
-import csv
 import logging
 import os
 import struct
@@ -23,11 +22,26 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from ddpm_lightning.plots.curves import read_rows
+
 log = logging.getLogger(__name__)
 
 
 # silent: the end of the run says where it is; seconds that its start, and its end, may take.
 _SETTINGS = MappingProxyType({"silent": True, "init_timeout": 30, "finish_timeout": 60})
+
+
+Mode = Literal["online", "offline", "disabled"]
+_TRUE = ("1", "true", "yes", "on", "y", "t")  # as W&B reads a variable
+_OLD_MODES = {"run": "online", "dryrun": "offline"}
+
+
+def mode_of_environment() -> Any:
+    """Return the mode that a user's shell exports, as W&B's callers read it; offline for none."""
+    if os.getenv("WANDB_DISABLED", "").lower() in _TRUE:
+        return "disabled"
+    mode = os.getenv("WANDB_MODE") or "offline"
+    return _OLD_MODES.get(mode, mode)
 
 
 class WandbRun(WandbLogger):
@@ -38,19 +52,19 @@ class WandbRun(WandbLogger):
 
     Args:
         mode: online sends what is logged at once, offline keeps it for `wandb sync`; None: what
-            WANDB_MODE says, or offline.
+            WANDB_DISABLED and WANDB_MODE say, or offline.
         settings: of wandb.Settings.
         options: of WandbLogger and wandb.init; project None: what WANDB_PROJECT says.
     """
 
     def __init__(
         self,
-        mode: Literal["online", "offline", "disabled"] | None = None,
+        mode: Mode | None = None,
         settings: Mapping[str, Any] = _SETTINGS,
         **options: Any,
     ) -> None:
         options["project"] = options.get("project") or os.getenv("WANDB_PROJECT", "ddpm_lightning")
-        mode = mode or os.environ.get("WANDB_MODE") or "offline"  # type: ignore[assignment]
+        mode = mode or mode_of_environment()
         super().__init__(mode=mode, settings={**settings, "finish_timeout_raises": True}, **options)
         del self._wandb_init["anonymous"]  # W&B warns of it, whatever it is
 
@@ -189,29 +203,24 @@ class MetricsTable(CSVLogger):
     def __init__(self, directory: Path, first_step: int, flush_logs_every_n_steps: int) -> None:
         super().__init__(directory, "", "", flush_logs_every_n_steps=flush_logs_every_n_steps)
         self._first_step, self._path = first_step, directory / "metrics.csv"
-        self._is_continued = False
 
     @cached_property
     def _earlier(self) -> list[dict[str, Any]]:
         """Rows of earlier starts: read when the run's directory is locked, not before."""
-        return _rows_before(self._first_step, self._path)
+        return [row for row in read_rows(self._path) if int(row["step"]) < self._first_step]
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        _ = self._earlier  # Lightning's writer removes the file
-        return super().experiment
+        is_new, earlier = self._experiment is None, self._earlier
+        writer = super().experiment  # a new one removes the file
+        if is_new:
+            writer.metrics[:0] = earlier
+        return writer
 
     def has(self, step: int) -> bool:
         """Return whether an earlier start has logged this step."""
         return any(int(row["step"]) == step for row in self._earlier)
-
-    @rank_zero_only
-    def save(self) -> None:
-        if self._earlier and not self._is_continued:
-            self._is_continued = True
-            self.experiment.metrics[:0] = self._earlier
-        super().save()
 
 
 def log_once(loggers: list[Logger], metrics: Mapping[str, float], step: int) -> None:
@@ -221,15 +230,3 @@ def log_once(loggers: list[Logger], metrics: Mapping[str, float], step: int) -> 
         for logger in loggers:
             logger.log_metrics(dict(metrics), step)
             logger.save()
-
-
-def _rows_before(first_step: int, path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        rows: list[dict[str, Any]] = [
-            {k: v for k, v in row.items() if v} for row in csv.DictReader(file)
-        ]
-    # A row that was being written when the process was killed has no step, or no end.
-    complete = [row for row in rows if row.get("step", "").isdigit() and None not in row]
-    return [row for row in complete if int(row["step"]) < first_step]

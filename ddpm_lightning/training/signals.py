@@ -7,9 +7,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FrameType
-from typing import Any
 
 
 class Stopped(BaseException):
@@ -21,21 +20,25 @@ class Stopped(BaseException):
 
 
 @contextmanager
-def stopped_by_signals(message: str) -> Iterator[None]:
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets no other thread do it
+        return
+    before = {number: signal.signal(number, handler) for number in watched_signals()}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def stopped_by_signals(message: str) -> AbstractContextManager[None]:
     """What ends a run raises Stopped at once, with this message: nothing need be saved here."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number, message)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in watched_signals()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return _handled(stop)
 
 
 def watched_signals() -> list[signal.Signals]:
@@ -55,17 +58,13 @@ class SignalWatch:
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._before: dict[int, Callable[..., Any] | int | None] = {}
+        self._handlers = ExitStack()
 
     def install(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return  # Python lets no other thread do it
-        self._before |= {number: signal.signal(number, self._note) for number in watched_signals()}
+        self._handlers.enter_context(_handled(self._note))
 
     def restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
+        self._handlers.close()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:

@@ -1,14 +1,18 @@
 """Real and hostile GIFs that lie beside a developer's checkout, and tiny GIFs made by hand."""
 
+import io
 import struct
 from collections.abc import Sequence
+from fractions import Fraction
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import av
 import numpy as np
 import pytest
 
-from ddpm_lightning.data.gif import encode
+from ddpm_lightning.data.gif import decode, encode
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -32,6 +36,35 @@ def noise_clip(
 
 def noise_gif(seed: int, num_frames: int = 5, duration_ms: int = 100) -> bytes:
     return encode(noise_clip(seed, num_frames), [duration_ms] * num_frames)
+
+
+def video_bytes(
+    frames: np.ndarray, durations_ms: Sequence[int], codec: str = "png", form: str = "mov"
+) -> bytes:
+    """A video of frames (F, H, W, 3) uint8 at whole 1/50 seconds, by default without loss."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=form) as container:
+        track = cast(av.VideoStream, container.add_stream(codec, rate=50, options={"bf": "2"}))
+        track.height, track.width = frames.shape[1:3]
+        track.pix_fmt = "rgb24" if codec == "png" else "yuv420p"
+        starts = accumulate(durations_ms, initial=0)
+        for pixels, start, duration_ms in zip(frames, starts, durations_ms, strict=False):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts, frame.duration, frame.time_base = (
+                start // 20,
+                duration_ms // 20,
+                Fraction(1, 50),
+            )
+            container.mux(track.encode(frame))
+        container.mux(track.encode())
+    return file.getvalue()
+
+
+def write_videos(folder: Path) -> None:
+    """The GIFs of a folder as videos beside them."""
+    for path in folder.glob("*.gif"):
+        shown = decode(path.read_bytes())
+        path.with_suffix(".mov").write_bytes(video_bytes(shown.frames, shown.durations_ms.tolist()))
 
 
 def gif_bytes(

@@ -122,8 +122,8 @@ def test_to_uint8_clamps_and_rounds() -> None:
         ({"height": 0}, "height must be at least 1, got 0"),
         ({"width": -1}, "width must be at least 1, got -1"),
         ({"num_frames": 0}, "num_frames must be at least 1, got 0"),
-        ({"fps": 0.0}, "fps must be at least 0.0015 and finite, got 0.0"),
-        ({"fps": float("nan")}, "fps must be at least 0.0015 and finite, got nan"),
+        ({"fps": 0.0}, "fps must be at least 0.001526 and finite, got 0.0"),
+        ({"fps": float("nan")}, "fps must be at least 0.001526 and finite, got nan"),
         ({"channels": 4}, r"channels must be 1 \(grey\) or 3 \(RGB\), got 4"),
     ],
 )

@@ -13,6 +13,7 @@ import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 
 from ddpm_lightning.data.augmentation import Augmentation
+from ddpm_lightning.data.clips.stored import StoredClips
 from ddpm_lightning.data.dataset import Batch, ClipDataset
 from ddpm_lightning.data.order import Sample
 from ddpm_lightning.data.shards import Entry, Header, create, write_shard
@@ -195,6 +196,18 @@ def test_labels_ride_along_and_frame_rates_are_those_of_what_is_shown(tmp_path: 
     speeds = torch.tensor([known["fps"] / 12 for known in annotations])
     assert 0.66 < speeds.min() < 0.7
     assert 1.45 < speeds.max() < 1.51
+
+
+def test_names_of_labels_come_from_the_store_that_is_trained_on(tmp_path: Path) -> None:
+    height, width, channels = SHAPE
+    create(tmp_path, Header(SHAPE, 10.0, "tests"))
+    entries = [Entry(name, name * 64, label=name) for name in "cab"]
+    write_shard(tmp_path, 0, [clip_of(number) for number in range(3)], entries, {})
+    data = StoredClips(str(tmp_path), size=[height, width], channels=channels)
+    assert data.label_names() == ["a", "b", "c"]
+    store = data.store
+    data.load()
+    assert store is data.store is data.train_set.store
 
 
 def test_a_damaged_clip_is_replaced_by_another_and_logged(

@@ -11,8 +11,8 @@ import pytest
 
 from ddpm_lightning.data import gif
 from ddpm_lightning.data.clip import ClipFormat, resize
-from ddpm_lightning.data.decode import FETCHED_LIMITS, Recipe, decode_fetched
-from ddpm_lightning.data.gif import GifError, encode
+from ddpm_lightning.data.decode import FETCHED_LIMITS, Recipe, decode
+from ddpm_lightning.data.gif import GifError, Limits, encode
 from tests.data.shared import gif_bytes, noise_gif, shared_gifs
 from tests.data.test_gif import pillow_frames
 
@@ -22,7 +22,7 @@ DOT = {"indices": [[1]]}
 
 def cause_of(data: bytes, **changes: Any) -> str:
     with pytest.raises(GifError) as caught:
-        decode_fetched(data, replace(RECIPE, **changes))
+        decode(data, replace(RECIPE, **changes))
     assert "\n" not in str(caught.value)
     return caught.value.cause
 
@@ -30,34 +30,34 @@ def cause_of(data: bytes, **changes: Any) -> str:
 def test_what_a_decoded_gif_knows() -> None:
     dark, light = np.full((8, 12, 3), 40, np.uint8), np.full((8, 12, 3), 240, np.uint8)
     data = encode(np.stack([dark] * 3 + [light] * 2), [100, 100, 100, 200, 200])
-    decoded = decode_fetched(data, RECIPE)
+    decoded = decode(data, RECIPE)
     np.testing.assert_array_equal(decoded.clip[:, 1, 2, 0], [40] * 3 + [240] * 4)
     assert decoded.clip.shape == (7, 4, 6, 3)
     assert decoded.seconds == pytest.approx(0.7)
     assert decoded.sha256 == hashlib.sha256(data).hexdigest()
     assert decoded.shots == (0, 3)
     assert (decoded.width, decoded.height, decoded.num_gif_frames) == (12, 8, 5)
-    assert decoded.fps == pytest.approx(5 / 0.7)
+    assert decoded.gif_fps == pytest.approx(5 / 0.7)
 
 
 def test_delays_of_0_and_1_hundredths_last_100_ms() -> None:
     for delay_cs in (0, 1):
         images = [{"indices": [[k]], "delay_cs": delay_cs} for k in range(3)]
-        assert decode_fetched(gif_bytes((1, 1), images), RECIPE).seconds == pytest.approx(0.3)
+        assert decode(gif_bytes((1, 1), images), RECIPE).seconds == pytest.approx(0.3)
 
 
 def test_gifs_that_show_one_picture_are_stills() -> None:
     assert cause_of(gif_bytes((2, 2), [DOT])) == "still"
     assert cause_of(gif_bytes((2, 2), [DOT] * 9)) == "still"
     assert cause_of(noise_gif(seed=0, num_frames=2, duration_ms=20), fps=1) == "still"
-    decode_fetched(gif_bytes((2, 2), [DOT] * 9 + [{"indices": [[2]]}]), RECIPE)
+    decode(gif_bytes((2, 2), [DOT] * 9 + [{"indices": [[2]]}]), RECIPE)
 
 
 def test_the_duration_filter_includes_its_bounds() -> None:
     data = noise_gif(seed=1, num_frames=10, duration_ms=100)
     assert cause_of(data, min_seconds=1.01) == "too_short"
     assert cause_of(data, max_seconds=0.99) == "too_long"
-    decode_fetched(data, replace(RECIPE, min_seconds=1, max_seconds=1))
+    decode(data, replace(RECIPE, min_seconds=1, max_seconds=1))
 
 
 def test_limits_hold_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,16 @@ def test_limits_hold_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch)
 def test_a_clip_never_takes_more_memory_than_64_mib() -> None:
     data = gif_bytes((1, 1), [DOT | {"delay_cs": 1000}, {"indices": [[2]]}])
     assert cause_of(data, height=512, width=512) == "too_long"
-    assert len(decode_fetched(data, RECIPE).clip) == 101
+    assert len(decode(data, RECIPE).clip) == 101
+
+
+def test_files_of_a_users_own_differ_in_their_limits_alone() -> None:
+    data = gif_bytes((1, 1), [DOT | {"delay_cs": 1000}])
+    own = replace(RECIPE, height=512, width=512, limits=Limits())
+    assert cause_of(data) == "still"
+    assert decode(data, own).clip.nbytes > FETCHED_LIMITS.max_clip_bytes
+    smaller = replace(Limits(), max_clip_bytes=100 * 512 * 512 * 3 - 1)
+    assert cause_of(data, height=512, width=512, limits=smaller) == "too_long"
 
 
 def test_broken_files_keep_their_cause() -> None:
@@ -95,16 +104,25 @@ def test_the_digest_names_everything_that_determines_a_clip() -> None:
         "channels": 1,
         "min_seconds": 1.0,
         "max_seconds": 9.0,
-        "limits": replace(FETCHED_LIMITS, max_frames=9),
     }
-    digests = {replace(RECIPE, **{name: value}).digest() for name, value in changes.items()}
-    assert len(digests | {RECIPE.digest()}) == 1 + len(changes)
+    limits = {"max_frames": 9, "max_clip_bytes": 9, "min_pictures": 9}
+    digests = {replace(RECIPE, **{name: value}).digest() for name, value in changes.items()} | {
+        replace(RECIPE, limits=replace(FETCHED_LIMITS, **{name: value})).digest()
+        for name, value in limits.items()
+    }
+    assert len(digests | {RECIPE.digest()}) == 1 + len(changes) + len(limits)
     assert all(len(digest) == 16 and int(digest, 16) >= 0 for digest in digests)
     assert replace(RECIPE).digest() == RECIPE.digest()
 
 
+def test_the_stores_that_are_there_keep_their_names() -> None:
+    """As they were before limits spoke of clips, too."""
+    digests = [replace(RECIPE, limits=limits).digest() for limits in (FETCHED_LIMITS, Limits())]
+    assert digests == ["dedd09d2a83b2835", "0cf7ef85c278fa09"]
+
+
 def test_impossible_recipes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"fps must be at least 0\.0015 and finite, got 0"):
+    with pytest.raises(ValueError, match=r"fps must be at least 0\.001526 and finite, got 0"):
         Recipe(4, 4, fps=0)
 
 

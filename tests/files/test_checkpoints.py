@@ -6,13 +6,14 @@ import pickle
 import random
 import subprocess
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from ddpm_lightning.files.atomic import WriteRefused
+from ddpm_lightning.files.atomic import WriteRefused, remove_temporaries
 from ddpm_lightning.files.checkpoints import (
     STEP,
     DamagedCheckpoint,
@@ -22,7 +23,6 @@ from ddpm_lightning.files.checkpoints import (
     plain,
     read,
     remove,
-    sweep,
     write,
 )
 from tests.commands import spawn, start, wait_for
@@ -51,13 +51,17 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     write(checkpoint(1), path)
     write(checkpoint(2), path)
     assert equal(read(path), checkpoint(2))
-    assert {file.name for file in tmp_path.iterdir()} == {"a.ckpt", "a.ckpt.sha256"}
+    assert equal(read(path, mmap=True), checkpoint(2))
+    assert {file.name for file in tmp_path.iterdir()} == {"a.ckpt"}
 
 
-def test_the_checksum_is_what_sha256sum_checks(tmp_path: Path) -> None:
-    write(checkpoint(), tmp_path / "a.ckpt")
-    done = subprocess.run(["sha256sum", "-c", "a.ckpt.sha256"], cwd=tmp_path, check=False)
-    assert done.returncode == 0
+def test_torch_and_zip_programs_read_a_sealed_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    write(checkpoint(), path)
+    assert equal(torch.load(path, weights_only=True), checkpoint())
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        assert archive.comment == hashlib.sha256(path.read_bytes()[:-64]).hexdigest().encode()
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, torch.nn.Linear(1, 1), [b"bytes"], Path("a")])
@@ -109,19 +113,40 @@ def test_no_mutation_is_loaded(num_mutations: int, tmp_path: Path) -> None:
     read(path)
 
 
-def test_a_file_without_its_checksum_is_refused_and_told_how_to_trust_it(tmp_path: Path) -> None:
+def unsealed(path: Path, step: int = 1) -> None:
+    """A checkpoint as torch writes it, with what `sha256sum` says of it beside it."""
+    torch.save(checkpoint(step), path)
+    with path.with_name(f"{path.name}.sha256").open("w") as file:
+        subprocess.run(["sha256sum", path.name], cwd=path.parent, stdout=file, check=True)
+
+
+def test_a_file_without_a_seal_is_read_by_the_checksum_beside_it(tmp_path: Path) -> None:
+    """As earlier versions wrote it, which left two lines when they were killed in between."""
     path, sidecar = tmp_path / "a.ckpt", tmp_path / "a.ckpt.sha256"
-    write(checkpoint(), path)
+    unsealed(path)
+    lines = sidecar.read_bytes()
     for content in (b"", b"not a checksum", b"\xff\xfe"):
         sidecar.write_bytes(content)
-        with pytest.raises(DamagedCheckpoint, match=r"sha256sum a\.ckpt > a\.ckpt\.sha256"):
+        with pytest.raises(DamagedCheckpoint, match=r"checksum is not that of .*a\.ckpt\.sha256"):
             read(path)
     sidecar.unlink()
-    with pytest.raises(DamagedCheckpoint, match="no checksum"):
+    with pytest.raises(DamagedCheckpoint, match=r"after sha256sum a\.ckpt > a\.ckpt\.sha256"):
         read(path)
-    with sidecar.open("w") as file:
-        subprocess.run(["sha256sum", path.name], cwd=tmp_path, stdout=file, check=True)
-    read(path)
+    sidecar.write_bytes(b"0" * 64 + b"  a.ckpt\n" + lines)
+    assert equal(read(path), checkpoint())
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """Its files are linked and replaced as sealed ones are."""
+    last, first, second = (tmp_path / name for name in ("last.ckpt", "step_1.ckpt", "step_2.ckpt"))
+    unsealed(last)
+    link(last, first)
+    assert newest_valid(tmp_path) == last
+    write(checkpoint(2), last)
+    link(last, second)
+    assert [read(path)["global_step"] for path in (last, first, second)] == [2, 1, 2]
+    remove(first)
+    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "step_2.ckpt"}
 
 
 class Attack:
@@ -211,10 +236,8 @@ def test_kill_9_while_saving_leaves_the_newest_or_the_one_before(
         assert equal(read(path), checkpoint(found))
         read(tmp_path / "last.ckpt")
         step = found + 1
-    sweep(tmp_path)
-    names = {file.name for file in tmp_path.iterdir()}
-    assert not any(name.startswith(".") for name in names)
-    assert all(name.removesuffix(".sha256") in names for name in names)
+    remove_temporaries(tmp_path)
+    assert all(file.suffix == ".ckpt" for file in tmp_path.iterdir())
 
 
 @pytest.mark.slow

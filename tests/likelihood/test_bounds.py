@@ -16,7 +16,7 @@ from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.processes.state import state_law
 from ddpm_lightning.samplers.noise import per_sample_generators
 from tests.likelihood.problems import STD, TRUTH, gaussian, representative
-from tests.problems import CHAINS, FLOOR, build, every_example, options, process_under
+from tests.problems import CHAINS, CONTINUOUS, FLOOR, build, every_kind, options, process_under
 
 BOUNDS = ["variational", "pair"]
 
@@ -50,7 +50,7 @@ def expected(name: str, process: GaussianProcess, times: Tensor) -> float:
     return float(prior + steps_nats + decoder)
 
 
-@every_example
+@every_kind
 @every_bound
 def test_bound_is_what_its_terms_are_worth(
     name: str, process_type: type[GaussianProcess], noise: str
@@ -66,7 +66,7 @@ def test_bound_is_what_its_terms_are_worth(
 
 
 @every_grid
-@every_example
+@every_kind
 @every_bound
 def test_bound_is_above_the_truth(
     name: str, process_type: type[GaussianProcess], noise: str, grid: str
@@ -128,7 +128,7 @@ def test_whole_states_bound_the_median_chain_more_tightly(noise: str) -> None:
     assert gaps[1] < gaps[0]
 
 
-@pytest.mark.parametrize("process_type", [StandardProcess, VariancePreservingProcess])
+@pytest.mark.parametrize("process_type", [StandardProcess, *CONTINUOUS])
 def test_pair_bound_of_a_markov_process_is_the_variational_one(
     process_type: type[GaussianProcess],
 ) -> None:

@@ -13,7 +13,7 @@ from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.noise import per_sample_generators
 from tests.likelihood.problems import STD, TRUTH, density_nats, gaussian, representative
-from tests.problems import FixedOutput, build, every_example, options, process_under, trimodal
+from tests.problems import FixedOutput, build, every_kind, options, process_under, trimodal
 
 every_solver = pytest.mark.parametrize("solver", options("likelihood/solver"))
 every_probe = pytest.mark.parametrize("probe", options("likelihood/probe"))
@@ -25,7 +25,7 @@ def flow(solver: str = "rk45", probe: str = "rademacher", discrete: bool = False
 
 
 @every_solver
-@every_example
+@every_kind
 def test_bits_are_within_a_thousandth_of_the_truth(
     process_type: type[GaussianProcess], noise: str, solver: str
 ) -> None:

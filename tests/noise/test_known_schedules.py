@@ -128,6 +128,19 @@ def test_sigmoid_of_a_temperature_too_low_for_float64_still_is_a_schedule() -> N
     assert cumulative(betas)[-1] < 1e-4
 
 
+@pytest.mark.parametrize("num_steps", [2, 50, 1000])
+def test_flow_has_the_log_snr_of_a_straight_line_from_data_to_noise(num_steps: int) -> None:
+    """2 log((1 - x) / x), on the chain before its last, clipped step and at any real t."""
+    schedule = build("noise", "flow", num_steps=num_steps)
+    x = unit_interval(num_steps)[1:-1]
+    expected = 2 * (1 - x).log() - 2 * x.log()
+    log_snr = StandardProcess(schedule).log_snr(torch.arange(1, num_steps))
+    # 1 - abar is 1e-6 at t = 1: 1e-16 over that, and 1000 steps add up
+    torch.testing.assert_close(log_snr, expected, rtol=0, atol=1e-9)
+    log_alpha = schedule.log_alpha(x * num_steps)
+    torch.testing.assert_close(2 * log_alpha, torch.nn.functional.logsigmoid(expected))
+
+
 def test_hybrid_puts_all_noise_on_every_second_step() -> None:
     betas = build("noise", "hybrid", num_steps=1000).betas()
     zero = (betas == 0).nonzero().flatten() + 1  # t

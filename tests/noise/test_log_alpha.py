@@ -9,7 +9,7 @@ from torch import Tensor
 from ddpm_lightning.noise.base import NoiseSchedule
 from tests.problems import Betas, build, noises, options
 
-CLOSED_FORMS = ["cosine", "linear"]
+CLOSED_FORMS = ["cosine", "flow", "linear"]
 NUM_STEPS = [1, 2, 3, 50, 1000]
 
 INTERPOLATED = [name for name in options("noise") if name not in CLOSED_FORMS]

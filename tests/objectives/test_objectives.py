@@ -105,6 +105,31 @@ def test_epsilon_loss_is_the_plain_error_of_the_noise(
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
 
 
+@every_example
+def test_flow_predicts_the_direction_from_data_to_noise(
+    process_type: type[GaussianProcess], noise: str
+) -> None:
+    """The loss is the plain error of noise - x_0 at any scale of x; seed 1 for the output."""
+    process = process_under(process_type, noise)
+    x_0, e = data_and_noise()
+    output = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)).double()
+    t = torch.tensor([5, 60, 200, 400])
+    loss = denoiser(process, "flow", output).loss(x_0, process.level(t), e)
+    expected = (output - (e - x_0)).square().flatten(1).mean(1)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+
+
+def test_flow_loss_weighs_the_middle_levels_twice_as_much_as_velocity_does() -> None:
+    """(alpha + sigma)^2 / n for the same estimate of x_0: 1 at both ends, 2 at log-SNR 0."""
+    level = Level.at(torch.linspace(-30, 30, 61, dtype=torch.float64))
+    flow, velocity = (
+        build("objective", name).scaling(level).c_out for name in ("flow", "velocity")
+    )
+    weight = (velocity / flow).square()
+    assert weight.argmax() == 30
+    assert weight[[0, 30, 60]].tolist() == pytest.approx([1, 2, 1], abs=1e-6)
+
+
 def test_karras_is_edm_preconditioning_where_alpha_is_1() -> None:
     """Karras et al. 2022, table 1: c_skip = s_d^2 / (s^2 + s_d^2), c_out = s s_d / sqrt(s_d^2 +
     s^2), s_d = 1/2.

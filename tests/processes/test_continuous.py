@@ -1,4 +1,6 @@
-"""The continuous variance-preserving process: its SDE, its marginals at real t, and its chain."""
+"""Continuous processes: their SDEs, marginals and conditionals at real t; the chain of the
+variance-preserving one.
+"""
 
 import math
 
@@ -6,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_lightning.processes.continuous import VariancePreservingProcess
+from ddpm_lightning.processes.continuous import ContinuousProcess, VariancePreservingProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import FLOOR, NOISES, Betas, build, process_under
+from tests.problems import CONTINUOUS, FLOOR, NOISES, Betas, build, process_under
 
 CLOSED_FORMS = ["cosine", "linear"]
 
 every_noise = pytest.mark.parametrize("noise", NOISES)
+every_process = pytest.mark.parametrize("process_type", CONTINUOUS)
 
 
 def process_of(noise: str, num_steps: int = 1000) -> VariancePreservingProcess:
@@ -93,9 +96,12 @@ def test_variance_is_preserved_at_every_time(noise: str) -> None:
 
 
 @every_noise
-def test_covariance_is_the_decay_of_the_variance_so_far(noise: str) -> None:
+@every_process
+def test_covariance_is_the_decay_of_the_variance_so_far(
+    process_type: type[ContinuousProcess], noise: str
+) -> None:
     """C[s, t] = alpha_t / alpha_s sigma_s^2 for s <= t, in either order of arguments."""
-    process = process_of(noise, 50)
+    process = process_under(process_type, noise, 50)
     s, t = real_times(50).reshape(2, 100).sort(0).values
     (alpha_s, sigma_s, _), alpha_t = process.level(s), process.level(t).alpha
     expected = alpha_t / alpha_s * sigma_s.square()
@@ -143,12 +149,15 @@ def test_linear_is_close_to_its_chain_to_first_order_in_the_steps() -> None:
 
 
 @every_noise
+@every_process
 @pytest.mark.parametrize("num_steps", [1, 2, 1000])
-def test_conditionals_hold_between_real_times(noise: str, num_steps: int) -> None:
+def test_conditionals_hold_between_real_times(
+    process_type: type[ContinuousProcess], noise: str, num_steps: int
+) -> None:
     """x_s after x_t has the marginal of x_s, and x_r after both is x_r after x_t: the process is
     Markov; r < s < t, none of them whole.
     """
-    process = process_of(noise, num_steps)
+    process = process_under(process_type, noise, num_steps)
     r, s, t = real_times(num_steps)[:198].reshape(3, 66).sort(0).values
     step, further, direct = (
         process.conditional(s, t),
@@ -168,9 +177,12 @@ def test_conditionals_hold_between_real_times(noise: str, num_steps: int) -> Non
 
 
 @every_noise
+@every_process
 @pytest.mark.parametrize("num_steps", [1, 2, 1000])
-def test_log_snr_falls_strictly_and_finitely_along_the_axis(noise: str, num_steps: int) -> None:
-    process = process_of(noise, num_steps)
+def test_log_snr_falls_strictly_and_finitely_along_the_axis(
+    process_type: type[ContinuousProcess], noise: str, num_steps: int
+) -> None:
+    process = process_under(process_type, noise, num_steps)
     axis = process.axis(FLOOR)
     t = torch.linspace(axis.first, axis.last, 500, dtype=torch.float64)
     log_snr = process.log_snr(t)

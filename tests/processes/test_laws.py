@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from tests.problems import (
+    CONTINUOUS,
     FLOOR,
     NOISES,
     PROCESSES,
@@ -59,8 +61,9 @@ def test_tables_are_float64_and_positive_semidefinite(
     assert torch.equal(covariance, covariance.T)
     variance = process.level(t).sigma.square()
     torch.testing.assert_close(covariance.diagonal(), variance, rtol=1e-14, atol=1e-16)
-    # The smallest eigenvalues are products of 1 - beta below round-off; 1e-14 is 50 steps of 2e-16.
-    assert torch.linalg.eigvalsh(covariance).min() > -1e-14
+    # The smallest eigenvalues are products of 1 - beta below round-off; 1e-14 is 50 steps of 2e-16,
+    # of the largest variance where it explodes.
+    assert torch.linalg.eigvalsh(covariance).min() > -1e-14 * covariance.max().clamp(min=1)
 
 
 @every_noise
@@ -157,7 +160,10 @@ def test_by_way_of_the_origin_is_the_same_as_directly(
 def test_the_step_adds_fresh_noise_to_its_origin(
     process_type: type[GaussianProcess], noise: str
 ) -> None:
-    """alpha_t = r alpha_u, sigma_t^2 = r^2 Var(u) + beta_t: the origin is where the step starts."""
+    """alpha_t = r alpha_u, sigma_t^2 = r^2 Var(u) + beta_t: the origin is where the step starts.
+
+    r^2 + beta_t = 1 where betas are the schedule's, which those of other scales turn into theirs.
+    """
     process = process_under(process_type, noise, 12)
     t = steps(process)[1:]
     u = process.origin(t)
@@ -171,7 +177,9 @@ def test_the_step_adds_fresh_noise_to_its_origin(
     r = alpha / alpha_u
     assert (r <= 1 + 1e-14).all()
     beta = sigma.square() - r.square() * variance_u
-    torch.testing.assert_close(r.square() + beta, torch.ones(12).double(), rtol=1e-12, atol=0)
+    assert (beta >= -1e-15 * sigma.square()).all()
+    if process_type is VariancePreservingProcess or process_type not in CONTINUOUS:
+        torch.testing.assert_close(r.square() + beta, torch.ones(12).double(), rtol=1e-12, atol=0)
 
 
 @every_noise
@@ -214,7 +222,9 @@ def test_informative_times_end_at_the_log_snr_floor(
 def test_results_have_the_dtype_of_x_and_coefficients_are_float64(
     process_type: type[GaussianProcess], dtype: torch.dtype
 ) -> None:
-    """One rounding to the dtype for each of the two products and their sum; seed 0."""
+    """One rounding to the dtype for each of the two products and their sum, within its range, which
+    a variance that explodes under hybrid noise leaves below the floor; seed 0.
+    """
     process = process_under(process_type, "hybrid")
     x_0, x_t = torch.randn(2, 4, 1, 2, 3, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
     t = torch.tensor([2, 77, 300, 1000])
@@ -226,8 +236,10 @@ def test_results_have_the_dtype_of_x_and_coefficients_are_float64(
     exact_noisy = process.diffuse(x_0.double(), t, x_t.double())
     tolerance = 4 * torch.finfo(dtype).eps
     for value, exact in ((mean, exact_mean), (std, exact_std), (noisy, exact_noisy)):
-        scale = max(float(exact.abs().max()), 1.0)
-        assert (value.double() - exact).abs().max() <= tolerance * 4 * scale  # |x| < 4
+        within = exact.abs() < torch.finfo(dtype).max
+        scale = exact[within].abs().max().clamp(min=1)
+        error = (value.double() - exact)[within].abs().max()
+        assert error <= tolerance * 4 * scale  # |x| < 4
 
 
 @every_process

@@ -18,6 +18,7 @@ from ddpm_lightning.run.evaluate import build_measures
 from ddpm_lightning.run.fit import build_module, build_trainer
 from ddpm_lightning.run.words import CONF
 from tests.commands import TINY, write_gifs
+from tests.data.shared import write_videos
 from tests.problems import NEEDED, OF_EVALUATE, OF_SHOW
 
 pytestmark = pytest.mark.slow  # each composes the whole configuration
@@ -80,6 +81,7 @@ def test_option_composes_and_builds(
         if "list" in set(data.keys()):  # which may be missing
             path = ["data.list=list.txt"]
         elif OmegaConf.is_missing(data, "path"):
+            write_videos(tmp_path / "gifs")
             path = ["data.path=gifs"]
     config = composed(tmp_path / "run", f"{group}={option}", *SMALL, *path)
     config["trainer"] |= {"accelerator": "cpu", "devices": 1, "precision": "32-true"}

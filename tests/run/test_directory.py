@@ -14,7 +14,7 @@ import yaml
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ddpm_lightning.files.checkpoints import verified
+from ddpm_lightning.files.checkpoints import is_whole
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.directory import new_start, read_status, reserved
@@ -61,8 +61,8 @@ def test_a_run_that_ends_before_it_begins_leaves_no_directory(
     begun: list[Path] = []
 
     def refuse() -> None:
-        with reserved(first, is_named=False) as start:
-            with reserved(first, is_named=False) as other:
+        with reserved(first) as start:
+            with reserved(first) as other:
                 begun.append(other.directory)
             assert sorted(tmp_path.iterdir()) == sorted([start.directory, other.directory])
             raise end
@@ -70,14 +70,11 @@ def test_a_run_that_ends_before_it_begins_leaves_no_directory(
     with pytest.raises(type(end)):
         refuse()
     assert list(tmp_path.iterdir()) == begun
-    named = first.at(begun[0])
-    with reserved(named, is_named=True) as again:  # empty, as a start that was killed leaves it
+    named = first.at(begun[0])._replace(is_named=True)
+    with reserved(named) as again:  # empty, as a start that was killed leaves it
         assert again == named
         (begun[0] / "config.yaml").touch()
-    with (
-        pytest.raises(UserError, match="already exists"),
-        reserved(named, is_named=True),
-    ):
+    with pytest.raises(UserError, match="already exists"), reserved(named):
         pass
 
 
@@ -272,4 +269,4 @@ def test_a_disk_that_becomes_full_is_told_by_the_checkpoint_it_refuses(tmp_path:
     told = [line for line in err.splitlines() if line.startswith("error: ")]
     assert re.search(r"cannot write \S+/checkpoints/\S+: File too large; [\d,]+ bytes", told[-1])
     assert "its traceback is not whole in out/train.log" in told[-1]
-    assert verified(last)
+    assert is_whole(last)

@@ -1,5 +1,6 @@
 """export.py: one file that samples as the run does; and what comes from others runs no code."""
 
+import hashlib
 import json
 import random
 import shutil
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from ddpm_lightning.files.checkpoints import read, write
 from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.export import load_exported, sealed
+from ddpm_lightning.run.exported import load_exported, sealed
 from tests.commands import Call, assert_user_error
 
 pytestmark = pytest.mark.slow  # as a whole, not one by one
@@ -56,6 +57,12 @@ def test_a_file_that_is_not_one_is_refused(call: Call, trained: Path, tmp_path: 
         file.write_bytes(data)
         with pytest.raises(UserError, match=r"x.safetensors is not a file of export.py, or damag"):
             load_exported(file)
+    file.write_bytes(whole)
+    with safe_open(file, "pt") as opened:
+        before, after = whole.split(opened.metadata()["sha256"].encode())
+    first = hashlib.sha256(before + b"0" * 64 + after).hexdigest().encode()
+    file.write_bytes(before + first + after)
+    load_exported(file)  # as the first versions sealed it
     save_file({"a": torch.zeros(1)}, file)
     assert_user_error(call("sample", "checkpoint=x.safetensors"), "not a file of export.py")
 

@@ -5,18 +5,21 @@ from typing import Any
 import pytest
 import torch
 
-from ddpm_lightning.networks.memory import GIB, RESERVE, measure
+from ddpm_lightning.networks.memory import RESERVE, measure
 from ddpm_lightning.run import memory
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.memory import choose_batch, gpu_index, training_dtype
 from tests.networks.shared import unet
 
 CLIP = (3, 4, 8, 8)
+# As small as its sides can be halved; what is measured of larger ones is networks/test_memory's.
+OPTIONS: dict[str, Any] = {"width_multipliers": [1], "num_blocks": 1, "patch": 2}
+OPTIONS |= {"spatial_attention": "none", "temporal_attention": False, "channels": 3}
 
 
-def config(batch_size: int, **more: Any) -> dict[str, Any]:
+def config(batch_size: int | str, **more: Any) -> dict[str, Any]:
     """The parts of a run's configuration that decide what it takes."""
-    network = {"width_multipliers": [1, 2], "checkpointing": None} | more
+    network = {"checkpointing": None} | more
     average = {"_target_": "ddpm_lightning.averages.Decay"}
     return {
         "data": {"size": 8, "num_frames": 4, "fps": 8, "channels": 3, "batch_size": batch_size},
@@ -29,58 +32,63 @@ def config(batch_size: int, **more: Any) -> dict[str, Any]:
 @pytest.fixture
 def four_clips(monkeypatch: pytest.MonkeyPatch) -> int:
     """Bytes that are available: as many as four clips need, of which no more than RESERVE count."""
-    plan = measure(unet(channels=3), CLIP, torch.device("cpu"), averages=2)
+    plan = measure(unet(**OPTIONS), CLIP, torch.device("cpu"), averages=2)
     available = int(plan.total(4) / RESERVE) + 1
     monkeypatch.setattr(memory, "available_bytes", lambda device: available)
     return available
 
 
 def test_auto_takes_the_largest_power_of_two_that_fits(four_clips: int) -> None:
-    given = config(1)
-    batch_size, budget = choose_batch(given, unet(channels=3), is_auto=True)
-    assert (batch_size, budget.batch_size, budget.available) == (4, 4, four_clips)
-    assert given == config(1)
+    given = config("auto")
+    budget = choose_batch(given, unet(**OPTIONS))
+    assert (budget.batch_size, budget.available) == (4, four_clips)
+    assert given == config("auto")
     assert budget.plan.averages == 2 * budget.plan.weights
 
 
 def test_auto_takes_no_more_than_its_largest_batch() -> None:
-    assert choose_batch(config(1), unet(channels=3), is_auto=True)[0] == memory.LARGEST_BATCH
+    assert choose_batch(config("auto"), unet(**OPTIONS)).batch_size == memory.LARGEST_BATCH
 
 
 @pytest.mark.usefixtures("four_clips")
 def test_a_batch_that_does_not_fit_is_refused_with_the_halves_that_do() -> None:
-    assert choose_batch(config(4), unet(channels=3), is_auto=False)[0] == 4
+    assert choose_batch(config(4), unet(**OPTIONS)).batch_size == 4
     given = config(24)
     given["trainer"]["accumulate_grad_batches"] = 2
     words = r"^data.batch_size=24 needs more than 90% of the 0.0 GiB that are free; add "
     words += r"data.batch_size=3 trainer.accumulate_grad_batches=16$"
     with pytest.raises(UserError, match=words):
-        choose_batch(given, unet(channels=3), is_auto=False)
+        choose_batch(given, unet(**OPTIONS))
 
 
-@pytest.mark.parametrize("is_auto", [False, True])
+@pytest.mark.parametrize("batch_size", [1, "auto"])
 @pytest.mark.parametrize(
     ("checkpointing", "remedy"),
     [
-        (None, r"network.checkpointing=\[true,true\], a smaller data.size or a smaller network="),
+        (None, "network.checkpointing=true, a smaller data.size or a smaller network="),
+        ([True, False], "network.checkpointing=true, a smaller data.size or a smaller network="),
         ([True, True], "a smaller data.size or a smaller network="),
+        (True, "a smaller data.size or a smaller network="),
     ],
     ids=str,
 )
 def test_a_clip_that_does_not_fit_is_refused_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, is_auto: bool, checkpointing: list[bool] | None, remedy: str
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int | str,
+    checkpointing: bool | list[bool] | None,
+    remedy: str,
 ) -> None:
-    monkeypatch.setattr(memory, "available_bytes", lambda device: GIB // 1000)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 2**10)
     words = "^a single clip of 4x8x8 needs more than 90% of the 0.0 GiB that are free; choose "
     with pytest.raises(UserError, match=f"{words}{remedy}$"):
-        choose_batch(config(1, checkpointing=checkpointing), unet(channels=3), is_auto)
+        choose_batch(config(batch_size, checkpointing=checkpointing), unet(**OPTIONS))
 
 
 def test_a_clip_that_the_network_refuses_is_refused() -> None:
     given = config(1)
     given["data"]["size"] = 7
     with pytest.raises(UserError, match="model: frame height must be divisible by the network's"):
-        choose_batch(given, unet(channels=3), is_auto=False)
+        choose_batch(given, unet(**OPTIONS))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import yaml
 from ddpm_lightning.files import checkpoints as files
 from ddpm_lightning.run.checkpoint import check_places, read_yaml
 from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.resume import _composed as composed_before
 from tests.commands import Call, assert_user_error
 
 LEVELS = 30
@@ -51,6 +52,40 @@ def test_yaml_of_strangers_is_bounded(name: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+NESTED = {
+    "lists": {f"a{i}": [f"${{a{i - 1}}}"] * 9 for i in range(1, LEVELS)} | {"a0": [1]},
+    "maps": {f"a{i}": {"x": f"${{a{i - 1}}}", "y": f"${{a{i - 1}}}"} for i in range(1, 40)}
+    | {"a0": {"x": 1}},
+    "texts": {f"a{i}": f"${{a{i - 1}}}" * 9 for i in range(1, LEVELS)} | {"a0": "x"},
+    "empty texts": {f"a{i}": f"${{a{i - 1}}}" * 9 for i in range(1, LEVELS)} | {"a0": ""},
+    "selected": {f"a{i}": f"${{oc.select:a{i - 1}}}" * 9 for i in range(1, LEVELS)} | {"a0": "x"},
+    "numbers": {f"a{i}": f"${{product:{f'${{a{i - 1}}},' * 8}9}}" for i in range(1, LEVELS)}
+    | {"a0": 9},
+    "a long text, often": {"a": "x" * 2**18, "b": "${a}" * 2**10},
+    "a large list, often": {"a": ["x"] * 2**15, "b": ["${a}"] * 2**10},
+    "a circle of texts": {"a": "${b}", "b": "${a}"},
+    "a circle of maps": {"a": {"x": "${b}"}, "b": {"y": "${a}"}},
+    "too long to parse": {"a": "${b}-" * 2**16, "b": 1},
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_interpolations_of_strangers_are_bounded(name: str, tmp_path: Path) -> None:
+    """Resolved, the nested ones would have 9^30 or 2^40 leaves or characters."""
+    config = yaml.safe_dump({"choices": {}, "config": NESTED[name]})
+    (tmp_path / "composed.yaml").write_text(config)
+    with pytest.raises(UserError, match=r"composed\.yaml is missing or damaged") as caught:
+        composed_before(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_interpolations_as_runs_have_them_are_resolved(tmp_path: Path) -> None:
+    config = {"run_dir": "r", "a": [1] * 2**10, "b": ["${a}"] * 100, "c": ["${run_dir}/c"] * 500}
+    (tmp_path / "composed.yaml").write_text(yaml.safe_dump({"choices": {}, "config": config}))
+    cfg, _ = composed_before(tmp_path)
+    assert (len(cfg.b), len(cfg.b[99]), cfg.c[499]) == (100, 2**10, "r/c")
+
+
 def test_a_folder_and_a_binary_file_are_not_yaml(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "binary").write_bytes(bytes(range(256)))
@@ -81,13 +116,19 @@ def cut(path: Path) -> None:
     path.write_bytes(b"PK")
 
 
-def lose_checksum(path: Path) -> None:
-    sidecar = path.with_name(f"{path.name}.sha256")
-    sidecar.unlink()
-    sidecar.mkdir()
+def break_seal(path: Path) -> None:
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data[:-64] + bytes(64))
+    path.with_name(f"{path.name}.sha256").mkdir()
 
 
-@pytest.mark.parametrize("damage", [make_folder, make_loop, cut, lose_checksum])
+def make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("damage", [make_folder, make_loop, make_pipe, cut, break_seal])
 def test_the_newest_whole_checkpoint_is_taken(
     damage: Callable[[Path], None], tmp_path: Path
 ) -> None:
@@ -100,19 +141,18 @@ def test_the_newest_whole_checkpoint_is_taken(
     assert found == tmp_path / files.STEP.format(2)
 
 
-@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
 def test_a_disk_that_fails_hides_one_file_alone(
-    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(tmp_path, [2])
-    read_bytes = Path.read_bytes
+    whole = Path.open
 
-    def read(path: Path) -> bytes:
+    def fail(path: Path, *args: Any) -> Any:
         if path.name == files.LAST:
-            raise error
-        return read_bytes(path)
+            raise OSError(5, "Input/output error")
+        return whole(path, *args)
 
-    monkeypatch.setattr(Path, "read_bytes", read)
+    monkeypatch.setattr(Path, "open", fail)
     assert files.newest_valid(tmp_path) == tmp_path / files.STEP.format(2)
 
 
@@ -132,8 +172,8 @@ def test_a_hostile_pickle_is_refused_without_advice_to_load_it(
             torch.save(inside, path)
         else:
             path.write_bytes(pickle.dumps(inside, protocol))
-        data = path.read_bytes()
-        files._write_digests(path, [hashlib.sha256(data).hexdigest()])
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        path.with_name("x.ckpt.sha256").write_text(f"{digest}  x.ckpt\n")
         with pytest.raises(files.DamagedCheckpoint, match="which could run code") as caught:
             files.read(path)
         assert "weights_only" not in str(caught.value)

@@ -9,7 +9,7 @@ import pytest
 from ddpm_lightning.files.checkpoints import by_step
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.training.callbacks.progress import RunProgress
-from ddpm_lightning.training.loggers import WandbRun
+from ddpm_lightning.training.loggers import WandbRun, mode_of_environment
 from tests.commands import TINY, Call
 
 
@@ -26,6 +26,28 @@ def test_wandb_s_own_variables_hold_where_the_configuration_says_nothing(
     assert logger._wandb_init["project"] == ("mine" if mode else "ddpm_lightning")
     own = WandbRun(mode="offline", save_dir=tmp_path, project="own")
     assert (own._wandb_init["mode"], own._wandb_init["project"]) == ("offline", "own")
+
+
+@pytest.mark.parametrize(
+    ("disabled", "mode", "expected"),
+    [
+        ("true", None, "disabled"),
+        ("1", "online", "disabled"),
+        ("YES", None, "disabled"),
+        ("false", None, "offline"),
+        ("", "online", "online"),
+        (None, "dryrun", "offline"),
+        (None, "run", "online"),
+    ],
+)
+def test_wandb_disabled_and_old_modes_are_known(
+    disabled: str | None, mode: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("WANDB_DISABLED", disabled), ("WANDB_MODE", mode)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert mode_of_environment() == expected
 
 
 def test_tqdm_s_own_variable_leaves_the_bar_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.grids.base import INFORMATIVE, Grid
-from tests.problems import FLOOR, build, options, process_under
+from tests.problems import CONTINUOUS, FLOOR, build, options, process_under
 from tests.samplers.shared import every_chain, every_noise, every_process
 
 GRIDS: dict[str, Grid] = {name: build("sampler/grid", name) for name in options("sampler/grid")}
@@ -58,7 +58,7 @@ def test_grid_falls_to_data_while_log_snr_rises(
     for num_steps in (1, 2, 3, 1000):
         process = process_under(process_type, noise, num_steps)
         axis = process.axis(FLOOR)
-        available = 50 if process_type is VariancePreservingProcess else int(axis.num_steps)
+        available = 50 if process_type in CONTINUOUS else int(axis.num_steps)
         for num_intervals in {1, 2, 7, available}:
             if num_intervals > available:
                 continue
@@ -69,7 +69,7 @@ def test_grid_falls_to_data_while_log_snr_rises(
             assert (process.log_snr(times[:-1]).diff() > 0).all()
             assert times[-1] == 0
             assert float(times[0]) == pytest.approx(axis.last, rel=1e-9)
-            assert times.is_floating_point() == (process_type is VariancePreservingProcess)
+            assert times.is_floating_point() == (process_type in CONTINUOUS)
 
 
 @every_grid
@@ -108,7 +108,7 @@ def test_a_lower_floor_costs_no_calls(grid: Grid, num_values: int) -> None:
     """All but the first time lie above log-SNR -3 - log d. Cosine noise falls to -75."""
     floor = log_snr_floor((1, num_values))
     process = process_under(VariancePreservingProcess, "cosine")
-    level = process.log_snr(grid.times(process.axis(floor), 20)[:-1])
+    level = process.log_snr(grid.times(process.axis(floor), 10)[:-1])
     assert float(level[0]) == pytest.approx(floor, abs=1e-6)
     assert floor + INFORMATIVE == pytest.approx(-3 - log(num_values))
     assert (level[1:] > floor + INFORMATIVE).all()

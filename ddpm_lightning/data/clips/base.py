@@ -6,7 +6,7 @@ Whoever trains passes ranks and accumulation to the loaders, so no framework is 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
@@ -43,7 +43,8 @@ class ClipData(ABC):
         val_fraction: share of the GIFs held out, chosen by a hash of their content; with 0 the
             training clips are validated on.
         cache_path: a local folder, where decoded clips are kept.
-        batch_size: clips per device and step.
+        batch_size: clips per device and step; auto: one, until whoever trains sets the attribute to
+            what fits.
         num_workers: processes that load batches; 0 is usually fastest, clips are memory-mapped.
         flip, fps_jitter, shift, zoom: of training samples, see Augmentation.
         seed: of the order of training samples and of what is random in them.
@@ -63,7 +64,7 @@ class ClipData(ABC):
         shots: ShotMode = "any",
         val_fraction: Fraction = 0.01,
         cache_path: str = "data/cache",
-        batch_size: PositiveInt = 16,
+        batch_size: PositiveInt | Literal["auto"] = 16,
         num_workers: NonNegativeInt = 0,
         flip: bool = False,
         fps_jitter: float = 0.0,
@@ -75,7 +76,7 @@ class ClipData(ABC):
         self.min_seconds, self.max_seconds = min_seconds, max_seconds
         self.val_fraction = val_fraction
         self.cache_path = local_folder(cache_path)
-        self.batch_size = batch_size
+        self.batch_size = 1 if batch_size == "auto" else batch_size
         self.num_workers = num_workers
         self.windows = Windows(num_frames, random=True, shots=shots)
         self.augmentation = Augmentation(flip, fps_jitter, shift, zoom)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ddpm_lightning.data.build import build
 from ddpm_lightning.data.clips.base import ClipData, Fraction
 from ddpm_lightning.data.decode import decode
-from ddpm_lightning.data.gif_blocks import DEFAULT_LIMITS, GifError
+from ddpm_lightning.data.gif_blocks import GifError
 from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.store import ClipStore
 
@@ -53,7 +53,7 @@ class SourceClips(ClipData):
                 bar.total = total
                 bar.update(num_read - bar.n)
 
-            return build(self.source, self.recipe(DEFAULT_LIMITS), self.cache_path, progress)
+            return build(self.source, self.recipe(self.source.limits), self.cache_path, progress)
 
     def first_clips(self, most: int) -> list[Tensor]:
         """Decode the first GIFs alone, none of which is stored.
@@ -61,12 +61,12 @@ class SourceClips(ClipData):
         Raises:
             ValueError: if none of the source's GIFs is usable.
         """
-        clips, recipe = [], self.recipe(DEFAULT_LIMITS)
+        clips, recipe = [], self.recipe(self.source.limits)
         error = None
         windows = replace(self.windows, random=False)
         for key in self.source.keys():  # noqa: SIM118
             try:
-                decoded = decode(self.source.read(key), recipe)
+                decoded = decode(self.source.read(key), recipe, self.source.open)
             except GifError as e:
                 error = e
                 continue

@@ -21,7 +21,9 @@ class StoredClips(ClipData):
         self.path = path
 
     def label_names(self) -> list[str]:
-        names = {entry.label for entry in self.open_store().entries} - {""}
+        self.load()
+        assert self.store is not None
+        names = {entry.label for entry in self.store.entries} - {""}
         if not names:
             raise ValueError(
                 f"the clips in {self.path} were stored without labels; store them again, or use "

@@ -37,6 +37,7 @@ from ddpm_lightning.data.shards import (
     reopen,
     write_shard,
 )
+from ddpm_lightning.files.bounded import read_small
 
 LOST = "lost"  # a clip that was decoded, and is not there any more: fetched again next time
 DUPLICATE = "duplicate"
@@ -199,7 +200,7 @@ class Blocks:
         )
         self._ledger.mark(plan.urls, "stored")
         self._listings[number] = listing
-        written = parse_index((self._directory / listing.index_name).read_bytes(), str(number))
+        written = parse_index(read_small(self._directory / listing.index_name), str(number))
         self._stored[number] = {entry.key: entry for entry in written.entries}
         for row in rows:
             if row.state != "new":  # it may have been settled since
@@ -217,9 +218,7 @@ class Blocks:
                 self._fail(row, LOST, plan)
                 self._lost += 1
                 return
-            known = spooled._asdict()
-            del known["clip"]
-            entry = Entry(row.key, captions=row.captions, **known)
+            entry = Entry(row.key, captions=row.captions, **spooled.facts())
             load = partial(self._spooled_clip, row.url)
         if not self._holds(entry, row):
             self._fail(row, DUPLICATE, plan)
@@ -236,7 +235,7 @@ class Blocks:
         spooled = self._spool.get(url)
         if spooled is None:
             raise ValueError(f"a decoded clip of {url} was damaged while it was stored; run again")
-        return spooled.clip
+        return spooled[0]
 
     def _stored_clip(self, entry: Entry) -> np.ndarray:
         """From its shard as it is on the disk."""
@@ -265,7 +264,7 @@ def _sound_index(directory: Path, listing: Listing) -> Index | None:
     """None for a shard that is missing, or not what is listed."""
     path = directory / listing.index_name
     try:
-        data = path.read_bytes()
+        data = read_small(path)
         num_bytes = (directory / listing.bin_name).stat().st_size
         index = parse_index(data, str(path))
     except (OSError, ValueError):

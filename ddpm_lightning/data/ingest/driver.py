@@ -25,6 +25,7 @@ from ddpm_lightning.data.ingest.pool import DecodePool, Failure
 from ddpm_lightning.data.ingest.spool import Spool
 from ddpm_lightning.data.shards import Header
 from ddpm_lightning.files.atomic import write_file
+from ddpm_lightning.files.bounded import read_json
 
 if TYPE_CHECKING:
     from ddpm_lightning.data.ingest.fetch import Fetched
@@ -98,7 +99,7 @@ def run(job: Job, retry: str, wait: bool, on_news: Callable[[News], None]) -> Ne
 def read_report(directory: Path) -> dict[str, Any]:
     """Return ingest.json of a part; empty where there is none, or it is damaged."""
     try:
-        found = json.loads((directory / REPORT).read_text())
+        found = read_json(directory / REPORT)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -11,8 +11,9 @@ from importlib import import_module
 from io import BytesIO
 from typing import Any
 
+from ddpm_lightning.files.bounded import read_stream
+
 _MAX_BYTES = 2**30
-_CHUNK_BYTES = 2**20
 # By a file's first bytes.
 _UNPACK: dict[bytes, Any] = {
     b"\x1f\x8b": gzip.open,
@@ -33,9 +34,9 @@ def read_file(address: str) -> bytes:
     opener = optional_module("fsspec", address, _TGIF_EXTRA).open if remote else open
     try:
         with opener(address, "rb") as file:
-            data = _read(file)
+            data = read_stream(file, _MAX_BYTES)
         for unpack in [unpack for magic, unpack in _UNPACK.items() if data.startswith(magic)]:
-            data = _read(unpack(BytesIO(data)))
+            data = read_stream(unpack(BytesIO(data)), _MAX_BYTES)
     except ImportError as error:  # fsspec is here, what it needs for this address is not
         raise ValueError(f"{address} cannot be opened: {one_line(error)}; {_TGIF_EXTRA}") from error
     except Exception as error:  # each of fsspec's file systems raises its own kinds
@@ -56,15 +57,6 @@ def optional_module(name: str, address: str, install: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise ValueError(f"{address} needs the package {name}; {install}") from error
-
-
-def _read(file: Any) -> bytes:
-    chunks = []
-    size = 0
-    while size <= _MAX_BYTES and (chunk := file.read(_CHUNK_BYTES)):  # may return less than asked
-        chunks.append(chunk)
-        size += len(chunk)
-    return b"".join(chunks)
 
 
 def one_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Literal, NamedTuple
 
 from ddpm_lightning.data.ingest.lists import Item, hashed_key
-from ddpm_lightning.data.ingest.lock import ProcessLock
+from ddpm_lightning.files.lock import ProcessLock
 
 State = Literal["new", "decoded", "stored", "failed"]
 

@@ -54,10 +54,7 @@ class ListReport(NamedTuple):
         """One line: how many URLs, and the count and first line numbers of each cause."""
         parts = [f"{self.address}: {self.num_urls:,} URLs in {self.num_rows:,} rows"]
         for cause, (num_lines, first) in sorted(self.odd.items(), key=lambda odd: -odd[1][0]):
-            more = ", ..." if num_lines > len(first) else ""
-            shown = ", ".join(f"{number:,}" for number in first)
-            lines = "line" if num_lines == 1 else "lines"
-            parts.append(f"{num_lines:,} {cause} ({lines} {shown}{more})")
+            parts.append(describe_lines(cause, num_lines, first))
         if self.splits:
             kept = self.num_urls - self.num_outside
             parts.append(f"{kept:,} in the splits " + ", ".join(s.describe() for s in self.splits))
@@ -159,6 +156,13 @@ def _take(row: ListRow, captions: dict[str, dict[str, None]]) -> list[str]:
     if row.caption:
         sentences[row.caption] = None
     return causes
+
+
+def describe_lines(cause: str, num_lines: int, first: Sequence[int]) -> str:
+    """Say how many lines have something odd about them, and the numbers of the first."""
+    more = ", ..." if num_lines > _NUM_SHOWN else ""
+    shown = ", ".join(f"{number:,}" for number in first[:_NUM_SHOWN])
+    return f"{num_lines:,} {cause} (line{'s' * (num_lines > 1)} {shown}{more})"
 
 
 def damage(text: str) -> str | None:

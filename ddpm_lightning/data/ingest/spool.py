@@ -10,24 +10,13 @@ import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from ddpm_lightning.data.decode import Decoded
+from ddpm_lightning.files.bounded import read_small
 
-
-class Spooled(NamedTuple):
-    """A clip (N, H, W, C) uint8 with the facts that a shard needs of it."""
-
-    clip: np.ndarray
-    sha256: str
-    seconds: float
-    shots: tuple[int, ...]
-    width: int  # of the GIF
-    height: int
-    gif_fps: float
-    note: str
+_MAX_BYTES = 2**27
 
 
 class Spool:
@@ -38,42 +27,33 @@ class Spool:
         directory.mkdir(parents=True, exist_ok=True)
 
     def put(self, url: str, decoded: Decoded) -> None:
-        header = {
-            "shape": decoded.clip.shape,
-            "crc32": zlib.crc32(decoded.clip.data),
-            "sha256": decoded.sha256,
-            "seconds": decoded.seconds,
-            "shots": decoded.shots,
-            "width": decoded.width,
-            "height": decoded.height,
-            "gif_fps": decoded.fps,
-            "note": decoded.note,
-        }
+        clip = decoded.clip
+        header = {"shape": clip.shape, "crc32": zlib.crc32(clip.data), **decoded.facts()}
         path = self._path(url)
         temporary = path.with_name(f".{path.name}")
         try:
             with temporary.open("wb") as file:
                 file.write(json.dumps(header).encode() + b"\n")
-                file.write(decoded.clip.data)
+                file.write(clip.data)
             os.replace(temporary, path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise OSError(
                 error.errno,
-                f"cannot write {path}: {error.strerror}; {decoded.clip.nbytes:,} bytes are needed; "
+                f"cannot write {path}: {error.strerror}; {clip.nbytes:,} bytes are needed; "
                 "free some space or choose another folder",
             ) from error
 
-    def get(self, url: str) -> Spooled | None:
+    def get(self, url: str) -> Decoded | None:
         """Return the clip of a URL; None where there is none, or not all of it."""
         try:
-            line, content = self._path(url).read_bytes().split(b"\n", 1)
+            line, content = read_small(self._path(url), _MAX_BYTES).split(b"\n", 1)
             header = json.loads(line)
             clip = np.frombuffer(content, np.uint8).reshape(header["shape"])
             if zlib.crc32(content) != header["crc32"]:
                 return None
-            known = {name: header[name] for name in Spooled._fields[1:]}
-            return Spooled(clip, **known | {"shots": tuple(header["shots"])})
+            facts = {name: header[name] for name in Decoded._fields[1:]}
+            return Decoded(clip, **facts | {"shots": tuple(header["shots"])})
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ddpm_lightning.data.decode import Recipe, decode_fetched
+from ddpm_lightning.data.decode import Recipe, decode
 from ddpm_lightning.data.gif_blocks import GifError, Limits
 
 READY = b"decode worker ready\n"
@@ -71,11 +71,10 @@ def _limit_memory(memory: int) -> None:
 def _answer(data: bytes, recipe: Recipe) -> tuple[dict[str, object], np.ndarray | None]:
     """Return what Decoded holds, with the clip apart, or a cause and a detail."""
     try:
-        decoded = decode_fetched(data, recipe)
+        decoded = decode(data, recipe)
     except GifError as error:
         return {"cause": error.cause, "detail": error.message}, None
-    answer = decoded._asdict()
-    return answer | {"clip": decoded.clip.shape}, decoded.clip
+    return decoded.facts() | {"clip": decoded.clip.shape}, decoded.clip
 
 
 def _write(answers: BinaryIO, answer: dict[str, object], clip: np.ndarray | None) -> None:

@@ -9,12 +9,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ddpm_lightning.data.ingest.files import read_file
-from ddpm_lightning.data.ingest.lists import damage
+from ddpm_lightning.data.ingest.lists import damage, describe_lines
 from ddpm_lightning.data.ingest.rows import ListRow, read_rows
 
 FILES = ("captions.tsv", "captions.csv")
 _COLUMN = "file"  # of the names; a first line of captions.tsv may be a header, too
-_NUM_SHOWN = 5
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ def read_captions(folder: Path, keys: Collection[str]) -> dict[str, tuple[str, .
             odd.setdefault(cause, []).append(row.line)
         elif name:
             captions.setdefault(name, {})[row.caption] = None
-    odd_lines = "; ".join(_count(cause, lines) for cause, lines in odd.items())
+    odd_lines = "; ".join(describe_lines(cause, len(n), n) for cause, n in odd.items())
     if not captions:
         raise ValueError(
             f"{path} has no caption of a GIF: {odd_lines or 'it is empty'}; give lines of "
@@ -61,8 +60,3 @@ def _cause(row: ListRow, is_gif: bool) -> str | None:
     if not is_gif:
         return "no such GIF"
     return damage(row.caption) if row.caption else "no caption"
-
-
-def _count(cause: str, lines: list[int]) -> str:
-    shown = ", ".join(map(str, lines[:_NUM_SHOWN])) + ", .." * (len(lines) > _NUM_SHOWN)
-    return f"{len(lines):,} {cause} (line{'s' * (len(lines) > 1)} {shown})"

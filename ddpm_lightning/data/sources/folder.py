@@ -1,52 +1,46 @@
-"""A folder of .gif files, searched at every depth."""
+"""A folder of files of one kind, searched at every depth: GIFs here, videos beside."""
 
 import hashlib
 import json
 import os
-import stat
 from pathlib import Path
 
 from ddpm_lightning.data.gif_blocks import DEFAULT_LIMITS, GifError
 from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.sources.captions import read_captions
+from ddpm_lightning.files.bounded import read_small
 
 
-def read_picture(path: Path) -> bytes:
-    """Return a file's bytes; GifError unless it is a regular file of at most 32 MiB."""
+def read_picture(path: Path, most: int = DEFAULT_LIMITS.max_bytes) -> bytes:
+    """Return a file's bytes; GifError unless it is a regular file of at most so many."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait forever
-            raise GifError("unreadable", f"{path} is not a regular file")
-        if status.st_size > (most := DEFAULT_LIMITS.max_bytes):
-            raise GifError("too_large", f"{path} has {status.st_size:,} bytes, at most {most:,}")
-        with path.open("rb") as file:
-            return file.read(most + 1)  # it may have grown since
+        return read_small(path, most)
     except OSError as error:
         raise GifError("unreadable", f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise GifError("too_large", str(error)) from error
 
 
-class GifFolder(Source):
-    """Every file below path whose name ends in .gif, in any case.
+class FileFolder(Source):
+    """Every file below path whose name ends in one of `suffixes`, in any case.
 
     Keys are paths relative to the folder, with forward slashes. The files are listed once, here.
     Links are followed, each folder and file once. A folder that cannot be read is a key, too.
     A file captions.tsv in the folder has captions, see data.sources.captions.
-    Raises ValueError if path is missing, is no folder, holds no .gif file, or captions of none.
+    Raises ValueError if path is missing, is no folder, holds no such file, or captions of none.
     """
+
+    suffixes: tuple[str, ...]
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        if not self.path.exists():
-            raise ValueError(
-                f"data.path={path} does not exist; give a folder that holds .gif files"
-            )
+        kind = " or ".join(self.suffixes)
         if not self.path.is_dir():
-            raise ValueError(
-                f"data.path={path} is not a folder; give a folder that holds .gif files"
-            )
-        found, unread = _walk(self.path)
+            problem = "is not a folder" if self.path.exists() else "does not exist"
+            raise ValueError(f"data.path={path} {problem}; give a folder that holds {kind} files")
+        found, unread = _walk(self.path, self.suffixes)
         if not found:
-            raise ValueError(f"data.path={path} holds no .gif file; put some in, at any depth")
+            raise ValueError(f"data.path={path} holds no {kind} file; put some in, at any depth")
         self._keys = sorted(file.relative_to(self.path).as_posix() for file in found + unread)
         self._captions = read_captions(self.path, self._keys)
 
@@ -54,10 +48,10 @@ class GifFolder(Source):
         return list(self._keys)
 
     def read(self, key: str) -> bytes:
-        return read_picture(self.path / key)
+        return read_picture(self.path / key, self.limits.max_bytes)
 
     def label(self, key: str) -> str:
-        """Return the folder that the GIF lies in, below path; empty in path itself."""
+        """Return the folder that the file lies in, below path; empty in path itself."""
         return key.rpartition("/")[0]
 
     def captions(self, key: str) -> tuple[str, ...]:
@@ -83,8 +77,14 @@ class GifFolder(Source):
         return str(self.path)
 
 
-def _walk(top: Path) -> tuple[list[Path], list[Path]]:
-    """Return the .gif files below a folder, each once, and the folders that cannot be read."""
+class GifFolder(FileFolder):
+    """The .gif files of a folder."""
+
+    suffixes = (".gif",)
+
+
+def _walk(top: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], list[Path]]:
+    """Return the files below a folder, each once, and the folders that cannot be read."""
     unread: list[Path] = []
     seen, files = {os.path.realpath(top)}, dict[str, Path]()
     walk = os.walk(top, onerror=lambda e: unread.append(Path(e.filename)), followlinks=True)
@@ -96,10 +96,10 @@ def _walk(top: Path) -> tuple[list[Path], list[Path]]:
             seen.add(real)
         below.sort()
         own = os.path.realpath(folder)
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            is_link = os.path.islink(path)
-            target = os.path.realpath(path) if is_link else os.path.join(own, name)
-            if name.lower().endswith(".gif") and not (is_link and target in files):
-                files[target] = Path(path)
+        for name in sorted(name for name in names if name.lower().endswith(suffixes)):
+            path = Path(folder, name)
+            if path.is_symlink():
+                files.setdefault(os.path.realpath(path), path)
+            else:
+                files[os.path.join(own, name)] = path
     return list(files.values()), unread

@@ -16,6 +16,7 @@ from ddpm_lightning.data.gif import encode
 from ddpm_lightning.data.sources.base import Source
 from ddpm_lightning.data.sources.folder import GifFolder
 from ddpm_lightning.files.atomic import write_folder
+from ddpm_lightning.files.bounded import read_json
 
 _VERSION = 1  # raise it when the pictures change
 CANVAS, DIGIT, _GRID = 32, 20, 8  # pixels; the digit's grid is enlarged by 20 / 8
@@ -64,7 +65,7 @@ class MovingDigits(Source):
 
     def _is_complete(self, folder: Path) -> bool:
         try:
-            manifest = json.loads((folder / _MANIFEST).read_bytes())
+            manifest = read_json(folder / _MANIFEST)
         except (OSError, ValueError):
             return False
         return manifest == self._manifest and len(list(folder.glob("*.gif"))) == self._num_clips

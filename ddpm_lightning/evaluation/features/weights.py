@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ddpm_lightning.files.bounded import read_small
+
+_MAX_BYTES = 2**32
+
 
 def read_checked(path: str | os.PathLike[str], sha256: str) -> io.BytesIO:
     """Return a file's content.
@@ -18,7 +22,7 @@ def read_checked(path: str | os.PathLike[str], sha256: str) -> io.BytesIO:
         ValueError: if there is no such file, or its checksum is another.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_small(Path(path), _MAX_BYTES)
     except OSError as error:
         raise ValueError(
             f"no weights can be read from {path}: {error.strerror}; give the path of their file"

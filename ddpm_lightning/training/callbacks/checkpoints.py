@@ -68,7 +68,7 @@ class Checkpoints(Checkpoint):
         is_kept = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
         if start and is_kept and self._best_step == trainer.global_step:
             files.link(Path(start), best)  # the process that saved it may have died before
-        if not best.exists():  # it was of a step that was abandoned
+        if not best.exists():  # this run is a fork
             self._best = math.inf
         self._last_step = self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
@@ -84,7 +84,8 @@ class Checkpoints(Checkpoint):
         if step == self._last_step:  # gradients still accumulate
             return
         self._last_step = step
-        is_late = self._has_waited_long()
+        minutes = (time.monotonic() - self._saved_at) / 60
+        is_late = minutes >= (self.every_n_minutes or math.inf)
         self._is_stopping, is_late = _agreed(trainer, self.is_asked_to_stop, is_late)
         is_regular = (every := self.every_n_steps) is not None and step % every == 0
         self._is_due = is_late or self._is_stopping or is_regular or step == trainer.max_steps
@@ -160,10 +161,6 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._unlogged = checkpoint.get(_UNLOGGED, {})
-
-    def _has_waited_long(self) -> bool:
-        minutes = (time.monotonic() - self._saved_at) / 60
-        return self.every_n_minutes is not None and minutes >= self.every_n_minutes
 
     def _save(self, trainer: pl.Trainer, is_best: bool = False) -> None:
         self._is_due = False

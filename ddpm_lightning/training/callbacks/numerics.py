@@ -71,7 +71,7 @@ class NumericsGuard(pl.Callback):
         for parameter in pl_module.parameters():
             parameter.grad = None  # which optimizers pass over
         self._in_a_row += 1
-        self._write(trainer, pl_module, trained)
+        self._write(trainer, trained)
         if self._in_a_row == self.max_in_a_row:
             first = trainer.global_step - self._in_a_row + 1
             raise NonFinite(
@@ -79,10 +79,7 @@ class NumericsGuard(pl.Callback):
                 f"step {first} on; {self.path} tells their samples, saved weights are from before"
             )
 
-    def _write(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, trained: list[Trained]
-    ) -> None:
-        assert isinstance(pl_module, DiffusionModule)
+    def _write(self, trainer: pl.Trainer, trained: list[Trained]) -> None:
         samples = [
             {"number": number, "clip": clip, "log_snr": finite(log_snr), "loss": finite(loss)}
             for part in trained

@@ -44,7 +44,7 @@ class RunProgress(ProgressBar):
             mininterval=0.2 if interactive else self.seconds_between_lines,
             bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
             "[{elapsed} elapsed, {remaining} left]{postfix}",
-            disable=not self._enabled or trainer.global_rank > 0 or "TQDM_DISABLE" in os.environ,
+            disable=not self._enabled or trainer.global_rank > 0 or bool(os.getenv("TQDM_DISABLE")),
         )
 
     def on_train_batch_end(

@@ -96,47 +96,39 @@ class SampleGrid(pl.Callback):
             due = step == self.first_step or step % self.every_n_steps == 0
             every = self.compare_every_n_steps
             compares = every is not None and step % every == 0 and step != trainer.max_steps
-            self._draw(trainer, pl_module, f"step_{step:06d}" if due else None, None, compares)
+            self._draw(trainer, f"step_{step:06d}" if due else None, None, compares)
         self._last_step = step
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._draw(trainer, pl_module, "final", "reverse", compares=True)
+        self._draw(trainer, "final", "reverse", compares=True)
 
     def _draw(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        name: str | None,
-        film: str | None,
-        compares: bool,
+        self, trainer: pl.Trainer, name: str | None, film: str | None, compares: bool
     ) -> None:
         if name is None and not compares:
             return
         if trainer.is_global_zero:
             try:
                 if name is not None:
-                    self._write(trainer, pl_module, name, film)
+                    self._write(trainer, name, film)
                 if compares:
-                    self._write_others(trainer, pl_module)
+                    self._write_others(trainer)
             except Interrupted:
                 step = trainer.global_step
                 log.warning("samples of step %d are not drawn: the run is asked to end", step)
         if self._ranks is not None:
             torch.distributed.barrier(self._ranks)
 
-    def _write(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str, film: str | None
-    ) -> None:
-        assert isinstance(pl_module, DiffusionModule)
-        states = ReverseFilm(pl_module.denoiser.statistics.restore)
-        clips = self._sample(trainer, pl_module, self.sampler, states.record if film else None)
+    def _write(self, trainer: pl.Trainer, name: str, film: str | None) -> None:
+        states = ReverseFilm(_module(trainer).denoiser.statistics.restore)
+        clips = self._sample(trainer, self.sampler, states.record if film else None)
         self._show(trainer, "samples", self._save(trainer, clips, name))
         if film:
             self._show(trainer, "reverse_process", states.save(*self._place(trainer, film)))
 
-    def _write_others(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _write_others(self, trainer: pl.Trainer) -> None:
         for name, sampler in self.compare.items():
-            clips = self._sample(trainer, pl_module, sampler)
+            clips = self._sample(trainer, sampler)
             path = self._save(trainer, clips, f"compare_{name}")
             self._show(trainer, f"compare/{name}_{sampler.num_calls}_calls", path)
 
@@ -149,14 +141,10 @@ class SampleGrid(pl.Callback):
             )
 
     def _sample(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        sampler: Sampler,
-        record: Callable[[State], None] | None = None,
+        self, trainer: pl.Trainer, sampler: Sampler, record: Callable[[State], None] | None = None
     ) -> Tensor:
-        assert isinstance(pl_module, DiffusionModule)
-        denoiser, form = pl_module.inference_denoiser, _data(trainer).format
+        module = _module(trainer)
+        denoiser, form = module.inference_denoiser, _data(trainer).format
         asked, _ = self._asked(trainer)
         can_guide = denoiser.conditions.wishes and denoiser.conditions.dropout
         guidance = self.guidance if can_guide else NoGuidance()
@@ -175,7 +163,7 @@ class SampleGrid(pl.Callback):
                 guidance.guide(denoiser, asked),
                 (len(asked), *form.shape),
                 generator=per_sample_generators(self.seed, range(len(asked))),
-                device=pl_module.device,
+                device=module.device,
                 callback=step,
             )
             return denoiser.statistics.restore(x)
@@ -184,9 +172,7 @@ class SampleGrid(pl.Callback):
 
     def _asked(self, trainer: pl.Trainer) -> tuple[list[Annotation], int | None]:
         """Return what is asked of each clip of a grid, and how many columns it has."""
-        module = trainer.lightning_module
-        assert isinstance(module, DiffusionModule)
-        columns = columns_of(module.denoiser.conditions)
+        columns = columns_of(_module(trainer).denoiser.conditions)
         if 0 < len(columns) <= self.num_samples:
             return in_columns(columns, self.num_samples), len(columns)
         held_out = _data(trainer).val_set
@@ -203,6 +189,12 @@ class SampleGrid(pl.Callback):
     def _show(self, trainer: pl.Trainer, tag: str, path: Path) -> None:
         for logger in trainer.loggers:
             log_picture(logger, tag, path, trainer.global_step)
+
+
+def _module(trainer: pl.Trainer) -> DiffusionModule:
+    module = trainer.lightning_module
+    assert isinstance(module, DiffusionModule)
+    return module
 
 
 def _data(trainer: pl.Trainer) -> ClipData:

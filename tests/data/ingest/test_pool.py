@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddpm_lightning.data.decode import Decoded, Recipe, decode_fetched
+from ddpm_lightning.data.decode import Decoded, Recipe, decode
 from ddpm_lightning.data.ingest.pool import Budget, DecodePool, Failure
 from tests.commands import wait_for
 from tests.data.shared import gif_bytes, noise_gif
@@ -64,7 +64,7 @@ def test_a_pool_decodes_like_a_call() -> None:
 
     *decoded, cut, empty = pooled(steps, num_workers=2)
     for data, theirs in zip(gifs, decoded, strict=False):
-        ours = decode_fetched(data, RECIPE)
+        ours = decode(data, RECIPE)
         np.testing.assert_array_equal(ours.clip, theirs.clip)
         assert ours[1:] == theirs[1:]
     assert (cut.cause, empty.cause) == ("truncated", "not_a_gif")

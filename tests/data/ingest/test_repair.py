@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_lightning.data.decode import decode_fetched
+from ddpm_lightning.data.decode import decode
 from ddpm_lightning.data.ingest.ledger import Ledger
 from ddpm_lightning.data.ingest.spool import Spool
 from ddpm_lightning.data.shards import mark_name
@@ -70,7 +70,7 @@ def test_a_retried_clip_survives_a_kill_before_its_shard_is_written_again(
     ingest(tmp_path, urls)
     with Ledger(tmp_path / "ledger.db") as ledger:
         assert ledger.retry("transient") == 1
-        Spool(tmp_path / "spool").put(urls[1], decode_fetched(gif(5), RECIPE))
+        Spool(tmp_path / "spool").put(urls[1], decode(gif(5), RECIPE))
         ledger.record(urls[1], "decoded", sha256="0" * 64)
     news = ingest(tmp_path, urls)
     assert (news.num_fetched, news.complete) == (0, True)

@@ -12,11 +12,11 @@ from threading import Thread
 import pytest
 
 from ddpm_lightning.data.ingest.ledger import Ledger
-from ddpm_lightning.data.ingest.lock import ProcessLock
+from ddpm_lightning.files.lock import ProcessLock
 
 HOLD = (
     "import os, sys, time; from pathlib import Path\n"
-    "from ddpm_lightning.data.ingest.lock import ProcessLock\n"
+    "from ddpm_lightning.files.lock import ProcessLock\n"
     "lock = ProcessLock(Path(sys.argv[1]))\n"
 )
 
@@ -86,7 +86,7 @@ def test_a_forked_worker_does_not_keep_the_lock_of_its_killed_parent(
 def test_one_process_does_not_get_the_lock_twice(tmp_path: Path) -> None:
     lock = ProcessLock(tmp_path / "lock")
     for _ in range(2):  # the refusal does not free it
-        with pytest.raises(ValueError, match=f"is in use by this process \\({os.getpid()}\\)"):
+        with pytest.raises(ValueError, match=f"is in use by process {os.getpid()} on"):
             ProcessLock(tmp_path / "lock")
     done = subprocess.run(
         [sys.executable, "-c", HOLD, str(tmp_path / "lock")],
@@ -101,7 +101,7 @@ def test_one_process_does_not_get_the_lock_twice(tmp_path: Path) -> None:
 
 def test_a_ledger_has_one_writer(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.db"):
-        with pytest.raises(ValueError, match=f"{tmp_path} is in use by this process"):
+        with pytest.raises(ValueError, match=f"{tmp_path} is in use by process"):
             Ledger(tmp_path / "ledger.db")
         Ledger(tmp_path / "ledger.db", read_only=True).close()
     Ledger(tmp_path / "ledger.db").close()
