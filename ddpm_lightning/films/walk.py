@@ -81,7 +81,7 @@ class WalkFilm(Film):
     def _scale(self, t: float) -> float:
         """Return what x_t is divided by, to stay in the picture where variance explodes."""
         alpha, sigma, _ = self.ring.process.level(t)
-        return max(1.0, float(alpha.square() + sigma.square()) ** 0.5)
+        return max(1.0, float((alpha.square() + sigma.square()).sqrt()))
 
     def distance(self, x_0: Tensor, seed: int) -> float:
         """Return the sliced Wasserstein-1 distance of points (N, 2) to as many of the data."""
