@@ -161,4 +161,4 @@ def _per_sample(log_snr: Tensor, x: Tensor) -> Tensor:
     if not log_snr.dim():  # without waiting for the device
         return torch.full((len(x),), float(log_snr), device=x.device, dtype=x.dtype)
     on_device = log_snr.to(device=x.device, dtype=x.dtype, non_blocking=True)
-    return on_device.expand(len(x), *on_device.shape[1:]).clone()
+    return on_device.expand(x.shape[0], *on_device.shape[1:]).clone()

@@ -112,7 +112,7 @@ class CrossAttention(Attention):
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         """x (B F, H, W, C), tokens (B, L, source_width), like x out."""
-        y = F.rms_norm(x, x.shape[-1:], eps=EPS).view(len(tokens), -1, x.shape[-1])
+        y = F.rms_norm(x, x.shape[-1:], eps=EPS).view(tokens.shape[0], -1, x.shape[-1])
         source = F.rms_norm(tokens, tokens.shape[-1:], eps=EPS)
         q, k, v = (
             layer(s).unflatten(-1, self.heads).transpose(1, 2)  # (B, heads, F H W or L, d)

@@ -46,7 +46,7 @@ class LogSNREmbedding(nn.Module):
         h = self.first(torch.cat([angle.sin(), angle.cos()], dim=1))
         if self.vectors is not None:
             added = self.vectors(vectors)
-            h = h + added.repeat_interleave(len(h) // len(added), 0)
+            h = h + added.repeat_interleave(h.shape[0] // added.shape[0], 0)
         return F.silu(self.second(F.silu(h)))
 
 

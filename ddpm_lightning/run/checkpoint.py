@@ -63,13 +63,15 @@ def find_directory(given: str, outputs: Path) -> Path:
     if not path.exists():
         raise UserError(
             f"{given}: no run or checkpoint there; "
-            "give a run directory below outputs/, or a .ckpt file in one"
+            "give a run directory below outputs/, a .ckpt file in one, or a pipeline folder of "
+            "diffusers"
         )
     directory = path if path.is_dir() else path.absolute().parent.parent
     if not (directory / "config.yaml").is_file():
         raise UserError(
             f"{given}: {directory / 'config.yaml'} does not exist, so this is not a run of "
-            "ddpm_lightning; a checkpoint must stay in its run directory"
+            "ddpm_lightning, nor model_index.json, so it is no pipeline of diffusers; a checkpoint "
+            "must stay in its run directory"
         )
     return directory
 

@@ -28,6 +28,7 @@ from ddpm_lightning.run.config import Node, check, check_options, resolved
 from ddpm_lightning.run.curve import build_curve
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.pipeline import is_pipeline, load_pipeline
 from ddpm_lightning.run.results import Results
 from ddpm_lightning.run.weaker import weaker
 
@@ -37,10 +38,14 @@ def evaluate_run(cfg: DictConfig) -> None:
     config = resolved(cfg)
     check({key: value for key, value in config.items() if key != "data"})
     check_options("curve", config["curve"])
-    run = find_run(str(config["checkpoint"]), Path(config["outputs_dir"]))
+    given, weights = str(config["checkpoint"]), config["weights"]
+    pipeline = load_pipeline(given, weights) if is_pipeline(given) else None
+    run = pipeline[0] if pipeline else find_run(given, Path(config["outputs_dir"]))
     measures = build_measures(config["measure"])
     data = open_data(run, config["data"])
-    denoisers, step = choose_denoisers(run, config["weights"])
+    denoisers, step = (
+        ({"diffusers": pipeline[1]}, None) if pipeline else choose_denoisers(run, weights)
+    )
     along_curve = {}
     if config["curve"]["samplers"]:
         along_curve = {name: measure for name, measure in measures.items() if measure.of_samples}
@@ -64,7 +69,8 @@ def evaluate_run(cfg: DictConfig) -> None:
     )
     assert data.store is not None
     print(data.store.summary())
-    print(f"{run.checkpoint}, step {step}: {len(data.val_set)} held-out clips")
+    at = "" if step is None else f", step {step}"
+    print(f"{run.checkpoint}{at}: {len(data.val_set)} held-out clips")
     subjects = build_subjects(config, run, denoisers, reference)
     for name in [name for name in measures if name not in along_curve]:
         results.measure(name, measures[name], subjects)
@@ -146,6 +152,11 @@ def open_data(run: Run, moved: Node) -> ClipData:
     """
     overrides = {key: value for key, value in moved.items() if value is not None}
     node = {**run.config["data"], **overrides}
+    if "path" not in node and "list" not in node:
+        raise UserError(
+            f"{run.directory} has no clips to be measured on; add data.path=DIR, a folder of GIFs, "
+            "of which the middle frame counts"
+        )
     node |= {"frozen": True} if "frozen" in node else {}  # measuring fetches nothing
     check({"data": node})
     check_places({"data": node}, run.directory, {f"data.{key}" for key in overrides})

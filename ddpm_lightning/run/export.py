@@ -1,95 +1,110 @@
-"""python export.py: a trained denoiser in one file, which sample.py takes in place of a run.
+"""python export.py: a trained denoiser for elsewhere.
 
-The file is safetensors, which holds tensors and strings and cannot run code; its metadata has the
-model's configuration, the form of its clips, and the file's seal.
+format=safetensors     one file, which sample.py takes in place of a run
+format=torch_export    a program that needs torch alone
+format=diffusers       what diffusers loads, as far as it has an equivalent
+push=ORG/NAME          any of them, with a model card, to huggingface.co
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from omegaconf import DictConfig
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
 
-from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.files.atomic import write_file
-from ddpm_lightning.files.bounded import read_small
-from ddpm_lightning.files.sealed import NUM_DIGITS, seal
-from ddpm_lightning.run.build import build_denoiser
-from ddpm_lightning.run.checkpoint import (
-    FORM_KEYS,
-    Run,
-    check_stored,
-    choose_denoiser,
-    find_run,
-    with_weights,
-)
-from ddpm_lightning.run.config import check, resolved
+from ddpm_lightning.run.checkpoint import FORM_KEYS
+from ddpm_lightning.run.config import Node, check, resolved
 from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.export_diffusers import write_diffusers
+from ddpm_lightning.run.export_program import PROGRAM_SUFFIX, write_program
+from ddpm_lightning.run.exported import SUFFIX, sealed
+from ddpm_lightning.run.hub import check_repository, push
+from ddpm_lightning.run.model_card import write_card
+from ddpm_lightning.run.opened import Opened, open_checkpoint
 from ddpm_lightning.run.paste import hydra_word, path_command
 
-SUFFIX = ".safetensors"
-_MAX_BYTES = 2**34
-_BLANK = b"0" * NUM_DIGITS
+
+class Format(NamedTuple):
+    """How a format is written.
+
+    write: into a path, and returns lines that say what is there.
+    suffix: of the file; none of a folder.
+    use: a line for the model card, with {} for the name of the weights.
+    """
+
+    write: Callable[[Opened, Path], str]
+    suffix: str
+    use: str
 
 
 def export(cfg: DictConfig) -> None:
-    """Writes the file and prints where it is."""
+    """Write the file or folder, and print where it is."""
     config = resolved(cfg)
     check(config)
-    run = find_run(str(config["checkpoint"]), Path(config["outputs_dir"]))
-    denoiser, step = choose_denoiser(run, config["weights"])
+    repository = config["push"]
+    if repository is not None:
+        check_repository(repository)
+    opened = open_checkpoint(config)
+    form = FORMATS[config["format"]]
+    path = _path(config, opened, form)
+    is_folder = repository is not None or not form.suffix
+    with user_errors("output"):
+        (path if is_folder else path.parent).mkdir(parents=True, exist_ok=True)
+        if is_folder and any(path.iterdir()):
+            raise UserError(f"{path} already holds files; delete it, or choose another output")
+    is_inside = repository is not None and form.suffix
+    written = form.write(opened, path / f"model{form.suffix}" if is_inside else path)
+    print(f"{opened.run.checkpoint} ({opened.origin})\n{written}")
+    if repository is not None:
+        card = write_card(
+            opened, path, repository.partition("/")[2], form.use.format(opened.weights)
+        )
+        print(f"  model card     {card}", flush=True)
+        print(f"  pushed to      {push(path, repository)}")
+
+
+def _path(config: Node, opened: Opened, form: Format) -> Path:
+    if config["output"]:
+        return Path(config["output"])
+    home = opened.run.directory
+    if config["push"] is not None:
+        return home / "hub"
+    return home / (f"{opened.weights}{form.suffix}" if form.suffix else "diffusers")
+
+
+def write_safetensors(opened: Opened, path: Path) -> str:
+    """Write what sample.py takes in place of a run."""
+    config = opened.run.config
     stored = {
-        "model": {key: run.config["model"][key] for key in ("denoiser", "times")},
-        "data": {key: run.config["data"][key] for key in FORM_KEYS},
+        "model": {key: config["model"][key] for key in ("denoiser", "times")},
+        "data": {key: config["data"][key] for key in FORM_KEYS},
     }
     metadata = {
         "config": json.dumps(stored),
-        "step": str(step),
-        "weights": str(config["weights"]),
+        "step": str(opened.step or 0),
+        "weights": opened.weights,
     }
-    tensors = {name: tensor.contiguous() for name, tensor in denoiser.state_dict().items()}
+    tensors = {name: value.contiguous() for name, value in opened.denoiser.state_dict().items()}
     data = sealed(tensors, metadata)
-    path = Path(config["output"] or run.directory / f"{config['weights']}{SUFFIX}")
     with user_errors("output"):
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, [data], len(data))
-    weights = hydra_word("weights", str(config["weights"]))
-    print(
-        f"{config['weights']} weights of {run.checkpoint}, step {step}: {len(data):,} bytes\n"
-        f"  file           {path}\n"
+    weights = hydra_word("weights", opened.weights)
+    return (
+        f"  file           {path}, {len(data):,} bytes\n"
         f"  sample from it {path_command('sample.py', 'checkpoint', path, weights)}"
     )
 
 
-def sealed(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """Return a sealed safetensors file."""
-    before, after = save(tensors, metadata | {"sha256": _BLANK.decode()}).split(_BLANK, 1)
-    return before + seal(before, after) + after
-
-
-def load_exported(path: Path) -> tuple[Run, Denoiser, int, str]:
-    """Return what export wrote: the run's configuration, the denoiser, step and weights' name."""
-    try:
-        data = read_small(path, _MAX_BYTES)
-        tensors = load(data)
-        metadata = _metadata(data)
-        digits = metadata["sha256"].encode()
-        before, after = data.split(digits, 1)
-        if digits not in (seal(before, after), seal(before, _BLANK, after)):  # the first versions
-            raise ValueError("its checksum is not that of its content")
-        config = json.loads(metadata["config"])
-        step, weights = int(metadata["step"]), metadata["weights"]
-    except (OSError, SafetensorError, ValueError, KeyError, MemoryError, RecursionError) as e:
-        raise UserError(f"{path} is not a file of export.py, or damaged: {e}") from e
-    check_stored(config, path)
-    run = Run(path.parent, path, config)
-    return run, with_weights(build_denoiser(config["model"]), tensors, path), step, weights
-
-
-def _metadata(data: bytes) -> dict[str, Any]:
-    """Return the metadata of a safetensors file: its header is JSON after eight bytes of length."""
-    length = int.from_bytes(data[:8], "little")
-    return dict(json.loads(data[8 : 8 + length])["__metadata__"])
+FORMATS = {
+    "safetensors": Format(
+        write_safetensors, SUFFIX, f"python sample.py checkpoint=model{SUFFIX} weights={{}}"
+    ),
+    "torch_export": Format(
+        write_program, PROGRAM_SUFFIX, f'torch.export.load("model{PROGRAM_SUFFIX}").module()'
+    ),
+    "diffusers": Format(
+        write_diffusers, "", 'DDPMScheduler.from_pretrained(FOLDER, subfolder="scheduler")'
+    ),
+}

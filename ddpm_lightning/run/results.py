@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from torchvision.io import encode_png
 
 from ddpm_lightning.evaluation.measure import Card, Measure, Result, cards_of, write_cards
 from ddpm_lightning.evaluation.report import counts, table
 from ddpm_lightning.evaluation.subject import Subject
-from ddpm_lightning.files.atomic import write_file
 from ddpm_lightning.plots.calls import save_calls
+from ddpm_lightning.plots.stills import write_png
 from ddpm_lightning.run import curve as curves
 from ddpm_lightning.run.config import Node
 from ddpm_lightning.run.errors import user_errors
@@ -43,7 +41,7 @@ class Results:
                     details.append(f"{name}, {weights} weights:\n{lines}")
                 cards += self._cards(name, measure, subject, weights, results)
                 if (picture := measure.picture(subject, results)) is not None:
-                    write_picture(picture, self.directory / f"{name}_{weights}.png")
+                    write_png(torch.from_numpy(picture), self.directory / f"{name}_{weights}.png")
         except ValueError as error:
             self._refuse(name, error)
         else:
@@ -86,9 +84,3 @@ class Results:
     def _refuse(self, name: str, error: ValueError) -> None:
         self.refusals.append(f"{name}: {error}")
         print(f"{name} is not measured: {error}")
-
-
-def write_picture(picture: np.ndarray, path: Path) -> None:
-    """Write uint8 (H, W, 3) as a PNG."""
-    data = bytes(encode_png(torch.from_numpy(picture).permute(2, 0, 1)).numpy())
-    write_file(path, [data], len(data))

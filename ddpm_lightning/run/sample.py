@@ -8,31 +8,32 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from ddpm_lightning.data.clip import clip_format
-from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.guidance import Conditioned, CountedCalls
 from ddpm_lightning.plots.films import ReverseFilm, save_clips, save_grid
+from ddpm_lightning.plots.stills import save_still_grid, save_stills
 from ddpm_lightning.run.asked import asked_of, describe
 from ddpm_lightning.run.build import build_guidance, build_sampler
-from ddpm_lightning.run.checkpoint import Run, choose_denoiser, find_run
-from ddpm_lightning.run.config import Node, check, resolved
+from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.continuation import check_invertible, continuation_of, is_by_frame
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import UserError, user_errors
-from ddpm_lightning.run.export import SUFFIX, load_exported
+from ddpm_lightning.run.opened import open_checkpoint
 from ddpm_lightning.run.weaker import weaker
 from ddpm_lightning.samplers.noise import per_sample_generators
 
 
 def sample(cfg: DictConfig) -> None:
-    """Writes grid.gif, reverse.gif and single clips, and prints where."""
+    """Write a grid, a reverse film and single clips, and print where."""
     config = resolved(cfg)
     asked_text = config.pop("asked")  # may hold anything
     check(config)
     sampler, guidance = build_sampler(config["sampler"]), build_guidance(config["guidance"])
     device = choose_device(config["device"])
-    run, denoiser, step = find_denoiser(config)
+    opened = open_checkpoint(config)
+    run, denoiser = opened.run, opened.denoiser
     asked, columns = asked_of(denoiser.conditions, asked_text, config["num_samples"])
     weak = weaker(guidance, run)
     counted = CountedCalls(denoiser.to(device).requires_grad_(False))
@@ -72,27 +73,32 @@ def sample(cfg: DictConfig) -> None:
     clips = torch.cat(parts)
     seconds = time.perf_counter() - start
     num_calls = counted.num_clips + (counted_weak.num_clips if counted_weak else 0)
-    grid = save_grid(clips, directory / "grid.gif", form.fps, columns)
-    reverse = film.save(directory / "reverse.gif", form.fps)
-    singles = save_clips(clips, directory / "clips", form.fps)
+    written = write_samples(clips, film, directory, form.fps, columns)
     print(
-        f"{len(clips)} clips from {run.checkpoint} (step {step}, {config['weights']} weights) "
+        f"{len(clips)} clips from {run.checkpoint} ({opened.origin}) "
         f"in {seconds:.1f} s on {device}, {num_calls // len(clips)} network calls each\n"
         f"{describe(asked, columns)}"
         f"{continued.description if continued else ''}"
-        f"  grid           {grid}\n"
-        f"  reverse film   {reverse}\n"
-        f"  single clips   {singles[0].parent}/"
+        f"{written}"
     )
 
 
-def find_denoiser(config: Node) -> tuple[Run, Denoiser, int]:
-    """The run, its denoiser with the weights that are asked for, and their step."""
-    given, weights = str(config["checkpoint"]), config["weights"]
-    if not given.endswith(SUFFIX):
-        run = find_run(given, Path(config["outputs_dir"]))
-        return run, *choose_denoiser(run, weights)
-    run, denoiser, step, held = load_exported(Path(given))
-    if str(weights) != held:
-        raise UserError(f"{given} holds the {held} weights; add weights={held}")
-    return run, denoiser, step
+def write_samples(
+    clips: Tensor, film: ReverseFilm, directory: Path, fps: float, columns: int | None
+) -> str:
+    """Write clips uint8 (N, F, H, W, C) and their film, and return lines that say where.
+
+    They are GIFs, and PNGs where clips have one frame; the film is a GIF.
+    """
+    if clips.shape[1] == 1:
+        grid = save_still_grid(clips, directory / "grid.png", columns)
+        save_stills(clips, directory / "clips")
+    else:
+        grid = save_grid(clips, directory / "grid.gif", fps, columns)
+        save_clips(clips, directory / "clips", fps)
+    reverse = film.save(directory / "reverse.gif", fps)
+    return (
+        f"  grid           {grid}\n"
+        f"  reverse film   {reverse}\n"
+        f"  single clips   {directory / 'clips'}/"
+    )

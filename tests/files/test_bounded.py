@@ -24,7 +24,7 @@ from ddpm_lightning.files.bounded import SMALL, read_json, read_small, read_stre
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.run.directory import read_status
 from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.export import load_exported
+from ddpm_lightning.run.exported import load_exported
 
 GIB = 2**30
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from ddpm_lightning.files.checkpoints import read, write
 from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.export import load_exported, sealed
+from ddpm_lightning.run.exported import load_exported, sealed
 from tests.commands import Call, assert_user_error
 
 pytestmark = pytest.mark.slow  # as a whole, not one by one

@@ -17,6 +17,8 @@ COMMANDS = {
     "show": ["score", "log_snrs=[0]"],
 }
 
+HEAVY = ("lightning", "wandb", "diffusers", "huggingface_hub")
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -32,7 +34,7 @@ def test_only_training_imports_lightning_and_wandb(
 ) -> None:
     program = (
         f"import runpy, sys; runpy.run_path({str(ROOT / command)!r} + '.py', None, '__main__');"
-        "print(*sorted({'torch', 'lightning', 'wandb'} & set(sys.modules)))"
+        f"print(*sorted({{'torch', *{HEAVY}}} & set(sys.modules)))"
     )
     result = subprocess.run(
         [sys.executable, "-c", program, *COMMANDS[command]],

@@ -1,0 +1,47 @@
+"""What sample.py and export.py open: a run, a file of export.py, or a pipeline of diffusers."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.run.checkpoint import Run, choose_denoiser, find_run
+from ddpm_lightning.run.config import Node
+from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.exported import SUFFIX, load_exported
+from ddpm_lightning.run.pipeline import is_pipeline, load_pipeline
+
+
+class Opened(NamedTuple):
+    """A denoiser in evaluation mode, on the CPU, and the run that it is of.
+
+    weights: their name.   step: that they were saved at; None where that is not known.
+    """
+
+    run: Run
+    denoiser: Denoiser
+    weights: str
+    step: int | None
+
+    @property
+    def origin(self) -> str:
+        """Return which weights they are."""
+        return "of diffusers" if self.step is None else f"step {self.step}, {self.weights} weights"
+
+
+def open_checkpoint(config: Node) -> Opened:
+    """Return what the keys checkpoint and weights of a command ask for.
+
+    Raises:
+        UserError: in one line.
+    """
+    given, weights = str(config["checkpoint"]), config["weights"]
+    if is_pipeline(given):
+        return Opened(*load_pipeline(given, weights), str(weights), None)
+    if not given.endswith(SUFFIX):
+        run = find_run(given, Path(config["outputs_dir"]))
+        denoiser, step = choose_denoiser(run, weights)
+        return Opened(run, denoiser, str(weights), step)
+    run, denoiser, step, held = load_exported(Path(given))
+    if str(weights) != held:
+        raise UserError(f"{given} holds the {held} weights; add weights={held}")
+    return Opened(run, denoiser, held, step)
