@@ -7,13 +7,14 @@ Prints the tables in Markdown and writes snr.png and mixture.png to the folder.
 
 import argparse
 from itertools import pairwise, product
-from math import e, log, pi
+from math import e, log, pi, prod
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ddpm_lightning.films.ring import WIDTH, Ring
+from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.plots.schedules import save_log_snr
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.continuous import VariancePreservingProcess
@@ -132,9 +133,7 @@ def grids_table(num_samples: int) -> None:
         cells, words = [], ("sampler/thresholding=none", f"sampler/grid={grid}")
         for n in counts:
             times = build("sampler/grid", grid).times(data.process.axis(FLOOR), n)
-            angle = (-data.process.log_snr(times) / 2).exp().div(VARIANCE**0.5).atan()
-            kept = angle.diff().cos().prod() * angle[0].sin()
-            cells.append(f"{100 * float(kept):.1f} %")
+            cells.append(kept(data.process, times, VARIANCE**0.5))
         for sampler in ("ddim", "dpmpp_2m"):
             for n in counts:
                 walker = build("sampler", sampler, *words, num_evaluations=n)
@@ -142,6 +141,27 @@ def grids_table(num_samples: int) -> None:
                 x = walker.sample(data, (num_samples,), generator=generator)
                 cells.append(f"{data.distance(x):.4f}")
         row(grid, *cells)
+
+
+def components_table() -> None:
+    """Print how much DDIM keeps in 20 calls of components of clips of 16x64x64 in colour; exact."""
+    shape = (1, 3, 16, 64, 64)
+    straight = process("flow", "flow")
+    axis = straight.axis(log_snr_floor(shape))
+    header("grid", "brightness common to all values (0.5 sqrt(d))", "std 0.5", "std 0.05")
+    for name, values in [
+        *((name, {}) for name in options("sampler/grid")),
+        ("tangent", {"std": 50}),
+    ]:
+        times = build("sampler/grid", name, **values).times(axis, 20)
+        stds = (0.5 * prod(shape) ** 0.5, 0.5, 0.05)
+        row(f"{name} {values or ''}", *(kept(straight, times, std) for std in stds))
+
+
+def kept(chain: GaussianProcess, times: Tensor, std: float) -> str:
+    """Return the share of the std of Gaussian data that a walk of first order keeps."""
+    angle = (-chain.log_snr(times) / 2).exp().div(std).atan()
+    return f"{100 * float(angle.diff().cos().prod() * angle[0].sin()):.1f} %"
 
 
 def width(ring: Ring, x: Tensor) -> float:
@@ -271,6 +291,7 @@ def main() -> None:
     fifty_table(COMPARED, arguments.num_samples)
     fifty_table(CONTINUOUS, arguments.num_samples)
     grids_table(arguments.num_samples)
+    components_table()
     defaults_table(arguments.num_samples)
     all_steps_table(arguments.num_samples)
     save_mixture(arguments.folder / "mixture.png", arguments.num_samples // 4)

@@ -178,6 +178,7 @@ def walk(data: bytes, limits: Limits) -> Structure:
         raise GifError("not_a_gif", f"starts with {data[:6]!r}, not with GIF87a or GIF89a")
     reader = _Reader(data, 6)
     width, height, flags = reader.unpack(_SCREEN)
+    _check_work(0, 0, max(width, height), limits)
     shared_palette = reader.palette(flags)
     images: list[ImageBlock] = []
     pixels, note, control = 0, "", _NO_CONTROL

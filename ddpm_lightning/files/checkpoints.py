@@ -4,7 +4,6 @@ They are sealed zip files. One without a seal, of another program or an earlier 
 where x.ckpt.sha256 lies beside it, as `sha256sum` writes it.
 """
 
-import hashlib
 import io
 import logging
 import os
@@ -19,7 +18,7 @@ import torch
 
 from ddpm_lightning.files.atomic import temporary_of, write_file
 from ddpm_lightning.files.bounded import open_regular, read_small
-from ddpm_lightning.files.sealed import is_sealed_zip, seal_zip
+from ddpm_lightning.files.sealed import is_sealed_zip, seal, seal_zip
 
 LAST, BEST, STEP = "last.ckpt", "best.ckpt", "step_{:08d}.ckpt"
 
@@ -108,7 +107,7 @@ def _check_beside(file: BinaryIO, path: Path) -> None:
             f"{path} is damaged, or of another program: the checksum at its end is not that of the "
             f"rest. One that you trust is read after sha256sum {path.name} > {path.name}.sha256"
         ) from error
-    if hashlib.file_digest(file, "sha256").hexdigest().encode() not in digests:
+    if seal(file.read()) not in digests:
         raise DamagedCheckpoint(f"{path} is damaged: its checksum is not that of {path}.sha256")
 
 
@@ -123,10 +122,8 @@ def is_whole(path: Path) -> bool:
 
 def link(path: Path, other: Path) -> None:
     """Give the same checkpoint another path, too, without a copy if possible."""
-    other.parent.mkdir(exist_ok=True)
     temporary = temporary_of(other)
-    if _sidecar(path).exists():
-        shutil.copyfile(_sidecar(path), _sidecar(other))
+    _copy_sidecar(path, other)
     try:
         try:
             os.link(path, temporary)
@@ -135,6 +132,18 @@ def link(path: Path, other: Path) -> None:
         temporary.replace(other)
     finally:
         temporary.unlink(missing_ok=True)  # it stays where both are one file already
+
+
+def copy(path: Path, other: Path) -> None:
+    """Copy a checkpoint with its checksum, which is not checked."""
+    _copy_sidecar(path, other)
+    shutil.copyfile(path, other)
+
+
+def _copy_sidecar(path: Path, other: Path) -> None:
+    other.parent.mkdir(exist_ok=True)
+    if _sidecar(path).exists():
+        shutil.copyfile(_sidecar(path), _sidecar(other))
 
 
 def remove(path: Path) -> None:

@@ -87,7 +87,7 @@ class ForwardFilm(Film):
         axes["log-SNR"].set(ylim=(LOWEST, HIGHEST), xlim=(0, 1), xticklabels=[])
         axes["log-SNR"].set_title("log-SNR", fontsize=11)
         axes["log-SNR"].axhline(0, color="0.8", linewidth=0.8)
-        axes["log-SNR"].legend(fontsize=9, loc="upper right")
+        axes["log-SNR"].legend(fontsize=8, loc="lower left")
         axes["share"].set(ylim=(0, 1), xlim=(0, 1), xlabel="t / T")
         axes["share"].set_title("signal's share of the variance", fontsize=11)
         camera = Camera(figure, [artist for track in tracks for artist in track.moving])

@@ -18,7 +18,8 @@ from ddpm_lightning.noise.base import NoiseSchedule
 from ddpm_lightning.processes.base import GaussianProcess
 
 LOWEST, HIGHEST = -16.0, 12.0  # log-SNR that is shown
-BIN = 0.5
+EDGES = torch.arange(LOWEST, HIGHEST + 0.5, 0.5, dtype=torch.float64)
+COLUMNS = 4
 NUM_TIMES = 20_000  # that the density is counted at
 NUM_VALUES = 8 * 16 * 16  # of a clip, which decide where log-SNR's floor is
 LINES = ("-", "--", ":")
@@ -47,22 +48,25 @@ class ScheduleFilm(Film):
         }
 
     def draw(self) -> Picture:
-        num_columns = len(self.processes) + 1
-        figure = new_figure(2.6 * num_columns, 5.2)
-        edges = torch.arange(LOWEST, HIGHEST + BIN, BIN, dtype=torch.float64)
-        axes = figure.subplots(2, num_columns, squeeze=False)
-        for column, (chain, processes) in enumerate(self.processes.items()):
-            for number, (name, process) in enumerate(processes.items()):
-                style = _style(number)
-                self._draw_log_snr(axes[0, column], process, style)
-                axes[1, column].stairs(density(process, edges), edges, label=name, **style)
-            axes[0, column].set_title(f"{chain}: log-SNR over t / T", fontsize=10)
-            axes[1, column].set_title("density of log-SNR, t uniform", fontsize=10)
-            axes[1, column].set(xlim=(LOWEST, HIGHEST), xlabel="log-SNR")
-        self._draw_betas(axes[0, -1])
-        axes[1, -1].set_axis_off()
-        handles = axes[1, 0].get_legend_handles_labels()
-        axes[1, -1].legend(*handles, fontsize=10, loc="center", title="noise=")
+        num_columns = min(COLUMNS, len(self.processes) + 1)
+        num_bands = -(-(len(self.processes) + 1) // num_columns)
+        figure = new_figure(2.6 * num_columns, 5 * num_bands)
+        axes = figure.subplots(2 * num_bands, num_columns, squeeze=False)
+        # Pairs of panels, one above the other, in bands from left to right.
+        pairs = axes.reshape(num_bands, 2, num_columns).transpose(0, 2, 1).reshape(-1, 2)
+        for (above, below), (chain, processes) in zip(pairs, self.processes.items(), strict=False):
+            for number, process in enumerate(processes.values()):
+                self._draw_log_snr(above, process, _style(number))
+                below.stairs(density(process, EDGES), EDGES, **_style(number))
+            above.set_title(f"{chain}: log-SNR over t / T", fontsize=10)
+            below.set_title("density of log-SNR, t uniform", fontsize=10)
+            below.set(xlim=(LOWEST, HIGHEST), xlabel="log-SNR")
+        above, below = pairs[len(self.processes)]
+        self._draw_betas(above)
+        handles = above.get_legend_handles_labels()
+        below.legend(*handles, fontsize=10, loc="center", title="noise=")
+        for axis in (below, *pairs[len(self.processes) + 1 :].flat):
+            axis.set_axis_off()
         return still(figure)
 
     def _draw_log_snr(self, axis: Axes, process: GaussianProcess, style: Mapping[str, Any]) -> None:
@@ -71,11 +75,11 @@ class ScheduleFilm(Film):
         axis.set(ylim=(LOWEST, HIGHEST), xlim=(0, 1))
 
     def _draw_betas(self, axis: Axes) -> None:
-        for number, schedule in enumerate(self.schedules.values()):
+        for number, (name, schedule) in enumerate(self.schedules.items()):
             betas = schedule.betas()
             x = torch.arange(1, len(betas) + 1) / len(betas)
             noisy = betas > 0  # all steps, but for every second one of hybrid
-            axis.semilogy(x[noisy], betas[noisy], linewidth=1, **_style(number))
+            axis.semilogy(x[noisy], betas[noisy], linewidth=1, label=name, **_style(number))
         axis.set(ylim=(1e-5, 1), xlim=(0, 1))
         axis.set_title("betas over t / T, where not 0", fontsize=10)
 

@@ -75,7 +75,13 @@ class WalkFilm(Film):
         generator = torch.Generator().manual_seed(self.seed)
         shape = (self.num_points, 2)
         x_0 = sampler.sample(self.ring, shape, generator=generator, callback=states.append)
-        return Walked(torch.stack([state.x for state in states]), self.distance(x_0, self.seed))
+        x = torch.stack([state.x / self._scale(state.t) for state in states])
+        return Walked(x, self.distance(x_0, self.seed))
+
+    def _scale(self, t: float) -> float:
+        """Return what x_t is divided by, to stay in the picture where variance explodes."""
+        alpha, sigma, _ = self.ring.process.level(t)
+        return max(1.0, float((alpha.square() + sigma.square()).sqrt()))
 
     def distance(self, x_0: Tensor, seed: int) -> float:
         """Return the sliced Wasserstein-1 distance of points (N, 2) to as many of the data."""

@@ -46,8 +46,9 @@ class DiffusersUNet2D(nn.Module):
         levels = log_snr.flatten()  # (B*F,)
         m = levels.sigmoid() * DATA_STD**2 + (-levels).sigmoid()
         scaled = m.sqrt()[:, None, None, None] * stills
-        output: Tensor = self.unet(scaled, self.index_at(levels), return_dict=False)[0]
-        return output.unflatten(0, (batch, num_frames)).transpose(1, 2)
+        output = self.unet(scaled, self.index_at(levels), return_dict=False)[0]
+        clips: Tensor = output.unflatten(0, (batch, num_frames)).transpose(1, 2)
+        return clips
 
     def index_at(self, log_snr: Tensor) -> Tensor:
         """Return their real-valued t (N,), 0 to T - 1, at log-SNR (N,)."""

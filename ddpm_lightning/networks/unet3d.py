@@ -7,6 +7,7 @@ resolution, so any F works; H and W must be divisible by the stride, patch x 2^(
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +104,7 @@ class UNet3D(nn.Module):
         widths = [base_width * multiplier for multiplier in width_multipliers]
         if num_heads is None:
             num_heads = [fitting_heads(width, head_width) for width in widths]
-        by_level = [
+        by_level: list[list[Any]] = [
             per_level("num_blocks", num_blocks, levels),
             per_level("spatial_attention", spatial_attention, levels),
             per_level("temporal_attention", temporal_attention, levels),

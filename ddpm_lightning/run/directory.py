@@ -6,7 +6,6 @@ status.json             running, finished, failed or interrupted
 starts/01.json, .patch  of each start: command, code, packages, seed, machine; 00: of its sweep
 train.log               what was logged, with every traceback
 checkpoints/ averages/ samples/ metrics.csv tensorboard/ wandb/
-abandoned_1/            what was trained beyond a checkpoint that the run was resumed from later
 """
 
 import copy
@@ -28,13 +27,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lightning.files.atomic import remove_temporaries, write_file
 from ddpm_lightning.files.bounded import read_json
+from ddpm_lightning.files.checkpoints import LAST, read
 from ddpm_lightning.files.lock import ProcessLock
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import Node, resolved
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, user_errors
+from ddpm_lightning.run.fork import discard_later, fork
 from ddpm_lightning.run.paste import path_command
 from ddpm_lightning.run.provenance import diff, provenance
-from ddpm_lightning.run.rewind import split_off
 from ddpm_lightning.run.secrets import redacted
 
 LOG = "train.log"
@@ -48,7 +48,8 @@ log = logging.getLogger(__name__)
 class Start(NamedTuple):
     """One process's part in a run: its configuration and directory, which need not exist yet.
 
-    cfg: not resolved.   checkpoint: to resume from, None at the beginning of a run.
+    cfg: not resolved.   is_named: whether the user named the directory of a new run.
+    checkpoint: to resume from; of another run where this one is a fork; None at the beginning.
     """
 
     directory: Path
@@ -57,6 +58,13 @@ class Start(NamedTuple):
     choices: dict[str, str | None]
     checkpoint: Path | None = None
     is_new: bool = True
+    is_named: bool = False
+
+    @property
+    def own_checkpoint(self) -> Path | None:
+        """Return the file of this run to resume from; a fork has a copy."""
+        is_fork = self.checkpoint is not None and self.is_new
+        return self.directory / "checkpoints" / LAST if is_fork else self.checkpoint
 
     def at(self, directory: Path) -> "Start":
         """Return the run in another directory, absolute: W&B's own process lives elsewhere."""
@@ -80,20 +88,18 @@ def new_start(job: Job) -> Start:
         cfg.run_id = secrets.token_hex(4)
     start = Start(Path(), cfg, {}, job.choices)
     if cfg.run_dir is not None:
-        return start.at(Path(cfg.run_dir))
+        return start.at(Path(cfg.run_dir))._replace(is_named=True)
     now = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     return start.at(Path(cfg.outputs_dir) / f"{now}_{cfg.run_name}")
 
 
 @contextmanager
-def reserved(start: Start, is_named: bool) -> Iterator[Start]:
+def reserved(start: Start) -> Iterator[Start]:
     """Create the directory of a new run, and remove it if what is inside `with` refuses the run.
 
-    No other run can take it. Where a run waits in it already, a mistake is recorded as its end.
+    No other run can take it: unless the user named it, another name is taken where a run has begun
+    in the same second. Where a run waits in it already, a mistake is recorded as its end.
 
-    Args:
-        is_named: whether the user named it; else another name is taken where a run has begun in the
-            same second.
     Raises:
         UserError: if the directory is there already or cannot be created.
     """
@@ -101,7 +107,7 @@ def reserved(start: Start, is_named: bool) -> Iterator[Start]:
         with refusal_recorded(start.directory):
             yield start
         return
-    start = _create(start, is_named)
+    start = _create(start)
     try:
         yield start
     except BaseException:
@@ -122,7 +128,7 @@ def refusal_recorded(directory: Path) -> Iterator[None]:
         raise
 
 
-def _create(start: Start, is_named: bool) -> Start:
+def _create(start: Start) -> Start:
     base, number = start.directory, 1
     with user_errors("the run directory"):
         base.parent.mkdir(parents=True, exist_ok=True)
@@ -130,9 +136,9 @@ def _create(start: Start, is_named: bool) -> Start:
             try:
                 start.directory.mkdir()
             except FileExistsError:
-                if is_named and not any(base.iterdir()):  # a start that was killed has left it
+                if start.is_named and not any(base.iterdir()):  # left by one that was killed
                     return start
-                if is_named:
+                if start.is_named:
                     raise _taken(base) from None
                 number += 1
                 start = start.at(base.with_name(f"{base.name}_{number}"))
@@ -162,10 +168,9 @@ def write_text(path: Path, text: str) -> None:
 def recorded(start: Start, words: list[str], first_step: int) -> Iterator[None]:
     """Record a start: its files, its log, and status.json at its beginning and end.
 
-    What earlier starts have left of steps after first_step is archived.
-
     Raises:
-        UserError: if another process trains in the directory.   RunFailed: like `logged`.
+        UserError: if another process trains in the directory, or has since the checkpoint was
+            chosen.   RunFailed: like `logged`.
     """
     directory = start.directory
     seconds = read_status(directory).get("seconds", 0.0)
@@ -175,19 +180,26 @@ def recorded(start: Start, words: list[str], first_step: int) -> Iterator[None]:
         with user_errors("the run directory"):
             for folder in (directory, *filter(Path.is_dir, directory.iterdir())):
                 remove_temporaries(folder)
-            aside = None
-            if start.checkpoint and not start.config["trainer"].get("fast_dev_run"):
-                aside = split_off(directory, start.checkpoint, first_step)
+            if start.checkpoint and start.is_new:
+                fork(start.checkpoint, first_step, directory)
+            if start.own_checkpoint:
+                check_step(start.own_checkpoint, first_step)
+                if not start.config["trainer"].get("fast_dev_run"):
+                    discard_later(directory, first_step)
             _write_start(start, words)
         with logged(directory), _with_status(directory, seconds):
-            if aside:
-                place = relpath(aside)
-                log.info(
-                    "what was trained after step %d is a run of its own: %s", first_step, place
-                )
             yield
     finally:
         lock.release()
+
+
+def check_step(checkpoint: Path, step: int) -> None:
+    """Raise UserError where a checkpoint is of another step than when it was chosen, unlocked."""
+    if (now := int(read(checkpoint, mmap=True)["global_step"])) != step:
+        raise UserError(
+            f"the run was still being trained, from step {step} to {now}; start again to go on "
+            "from there"
+        )
 
 
 @contextmanager
@@ -231,8 +243,8 @@ def record_failure(directory: Path, cause: str) -> None:
     Where the disk is full, it is not recorded.
     """
     with suppress(OSError):
-        seconds = time.monotonic() - _STARTED.get(directory, time.monotonic())
-        _write_status(directory, "failed", seconds, cause)
+        now = time.monotonic()
+        _write_status(directory, "failed", now - _STARTED.get(directory, now), cause)
     with suppress(OSError), (directory / LOG).open("a") as file:
         file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} ERROR {redacted(cause)}\n")
 

@@ -201,10 +201,11 @@ def record(run: Run, ranks: Ranks) -> Iterator[None]:
         finished_wandb(),
     ):
         if start.checkpoint is not None:
-            log.info("resuming from %s, step %d", start.checkpoint, run.first_step)
+            how = "forked from" if start.is_new else "resuming from"
+            log.info("%s %s, step %d", how, start.checkpoint, run.first_step)
         # Lightning starts other ranks with the same words: they are to resume from the run
         # directory, whatever has become of conf/ and of the time.
-        place = hydra_word("resume", str(start.checkpoint or start.directory))
+        place = hydra_word("resume", str(start.own_checkpoint or start.directory))
         sys.argv[1:] = [place, *path_words(ranks.job.words)]
         yield
 
@@ -212,7 +213,7 @@ def record(run: Run, ranks: Ranks) -> Iterator[None]:
 def fit(run: Run, ranks: Ranks) -> None:
     """Load the data, log what is about to be trained, and train to the end."""
     start, data, trainer = run.start, run.data, run.trainer
-    resume = start.checkpoint
+    resume = start.own_checkpoint
     with ranks.heartbeat(trainer, start.directory, resume or start.directory):
         with user_errors("data"):
             data.load(trainer.world_size)

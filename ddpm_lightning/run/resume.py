@@ -1,7 +1,8 @@
 """Going on with a run: its own stored configuration, with the values that the command changes.
 
 The words of the command change single values of what was composed when the run began, before
-interpolations, so what depends on them follows. Groups stay as they were.
+interpolations, so what depends on them follows. Groups stay as they were. From a checkpoint that is
+older than the run's newest a new run is forked.
 """
 
 from difflib import get_close_matches
@@ -12,17 +13,19 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from ddpm_lightning.files.checkpoints import DamagedCheckpoint, newest_valid
 from ddpm_lightning.run.checkpoint import (
     check_places,
     check_same_experiment,
     find_directory,
     newest_checkpoint,
+    read_checkpoint,
     read_config,
     read_yaml,
 )
 from ddpm_lightning.run.cli import NOT_OF_THE_RUN, Job
 from ddpm_lightning.run.config import check_without_lightning, resolved
-from ddpm_lightning.run.directory import Start, refusal_recorded
+from ddpm_lightning.run.directory import Start, new_start, refusal_recorded
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.secrets import find_leaves
 from ddpm_lightning.run.words import CONF
@@ -33,21 +36,40 @@ _MAX_CHARACTERS = 2**14  # of texts with ${..}, which take long to parse
 def resumed_start(given: str, job: Job) -> Start:
     """Return the run meant by a directory, a checkpoint file or 'last', in its own directory.
 
-    It is resumed from that checkpoint, or from its newest one; from its beginning if it has none.
+    It is resumed from its newest checkpoint; from its beginning if it has none. An older one that
+    is given by itself makes a new run, its fork.
     """
     outputs = Path(job.cfg.outputs_dir)
     directory = find_directory(given, outputs)
     with refusal_recorded(directory):
-        checkpoint = Path(given) if Path(given).is_file() else newest_checkpoint(directory)
+        is_file = Path(given).is_file()
+        checkpoint = Path(given) if is_file else newest_checkpoint(directory)
         stored = read_config(directory)
         cfg, choices = _composed(directory)
+        if is_fork := is_file and _is_older(Path(given), directory):
+            cfg.run_dir = cfg.run_id = None
         for override in OverridesParser.create().parse_overrides(job.words):
             _apply(override, cfg, choices, directory)
-        cfg.run_dir = str(directory.absolute())  # it may have been moved
-        start = Start(directory, cfg, resolved(cfg), choices, checkpoint, is_new=False)
+        if is_fork:
+            cfg.outputs_dir = job.cfg.outputs_dir
+            OmegaConf.update(cfg, "parent", str(Path(given).absolute()), force_add=True)
+            start = new_start(Job(cfg, job.words, choices))._replace(checkpoint=checkpoint)
+        else:
+            cfg.run_dir = str(directory.absolute())  # it may have been moved
+            start = Start(directory, cfg, resolved(cfg), choices, checkpoint, is_new=False)
         check_same_experiment(directory, stored, start.config)
-        check_places(start.config, directory, job.words)
+        check_places(start.config, start.directory, job.words)
         return start
+
+
+def _is_older(checkpoint: Path, directory: Path) -> bool:
+    """Return whether a run has a newer checkpoint that is whole."""
+    try:
+        newest = newest_valid(directory / "checkpoints")
+    except DamagedCheckpoint:
+        return False
+    steps = [read_checkpoint(path)["global_step"] for path in (checkpoint, newest) if path]
+    return bool(steps[0] < steps[-1])
 
 
 def _composed(directory: Path) -> tuple[DictConfig, dict[str, str | None]]:

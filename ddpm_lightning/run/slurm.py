@@ -27,7 +27,7 @@ def job_id() -> str | None:
 def continued(job: Job) -> Job:
     """Return the job, resuming the run that it began with these words before.
 
-    A checkpoint that it is started with takes precedence until it is requeued.
+    A checkpoint that it is started with takes precedence until it is requeued: a fork goes on.
     """
     is_requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
     pointer = _pointer(Path(job.cfg.outputs_dir), job.words)

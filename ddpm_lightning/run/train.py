@@ -23,7 +23,7 @@ def train(job: Job) -> None:
     keep_freed()
     with stopped_by_signals("interrupted"), rendezvous(job) as ranks:
         composed = composed_start(ranks.job)
-        with reserved(composed, is_named=job.cfg.run_dir is not None) as unsettled:
+        with reserved(composed) as unsettled:
             check_composed(unsettled.config)
             ranks.check_nodes(unsettled.config["trainer"].get("num_nodes", 1))
             seed_everything(unsettled.config["seed"])

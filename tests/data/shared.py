@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -44,7 +44,7 @@ def video_bytes(
     """A video of frames (F, H, W, 3) uint8 at whole 1/50 seconds, by default without loss."""
     file = io.BytesIO()
     with av.open(file, "w", format=form) as container:
-        track = container.add_stream(codec, rate=50, options={"bf": "2"})
+        track = cast(av.VideoStream, container.add_stream(codec, rate=50, options={"bf": "2"}))
         track.height, track.width = frames.shape[1:3]
         track.pix_fmt = "rgb24" if codec == "png" else "yuv420p"
         starts = accumulate(durations_ms, initial=0)

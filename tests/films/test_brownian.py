@@ -65,11 +65,10 @@ def test_half_way_back_the_law_is_that_of_the_way_there(film: BrownianFilm, back
     torch.testing.assert_close(back.x[k].var(0).mean(), variance, rtol=5 * NUM**-0.5, atol=0)
 
 
-def test_a_small_film_has_an_image_for_each_time() -> None:
-    picture = BrownianFilm(num_particles=20, num_images=2).draw()
-    assert len(picture.images) == 2 * (2 + 1)
-    assert len(picture.durations_ms) == len(picture.images)
-    assert len(BrownianFilm(num_images=2).times) == STEPS * 2 + 1
+def test_times_are_even_in_the_spread_of_a_point(film: BrownianFilm) -> None:
+    """sqrt(2 D t) grows by as much from each image to the next."""
+    sigma = film.motion.level(film.times).sigma
+    torch.testing.assert_close(sigma.diff(), sigma[-1].expand(len(sigma) - 1) / (30 * STEPS))
 
 
 @pytest.mark.parametrize("words", [{"diffusivity": 0.0}, {"seconds": 0}, {"num_images": 1}])

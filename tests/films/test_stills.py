@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from ddpm_lightning.films.bound import BoundFilm, noise_weight
 from ddpm_lightning.films.ring import VARIANCE, plane
-from ddpm_lightning.films.schedule import ScheduleFilm, density
+from ddpm_lightning.films.schedule import density
 from ddpm_lightning.films.score import ScoreFilm
 from ddpm_lightning.noise.linear import LinearSchedule
 from ddpm_lightning.noise.matched import MatchedSchedule
@@ -41,12 +42,23 @@ def test_a_density_is_one_in_all_and_depends_on_log_snr_alone() -> None:
     torch.testing.assert_close(of_standard, of_median, rtol=0, atol=1e-3)
 
 
-def test_stills_are_drawn() -> None:
-    chain = process_under(StandardProcess, "cosine")
-    for film in (
-        ScoreFilm(chain, [0.0]),
-        ScheduleFilm({"median": MedianProcess}, {"linear": LinearSchedule(50)}),
-    ):
-        picture = film.draw()
-        assert len(picture.images) == 1
-        assert picture.encode().startswith(b"\x89PNG")
+def test_the_bounds_weight_of_noise_is_that_of_ho_et_al() -> None:
+    """beta^2 / (2 v (1 - beta) sigma_t^2), v = beta sigma_{t-1}^2 / sigma_t^2: their eq. 12."""
+    chain = process_under(StandardProcess, "linear")
+    t = torch.arange(2, 1001)
+    beta, variance = chain.schedule.betas()[t - 1], chain.level(t).sigma.square()
+    v = beta * chain.level(t - 1).sigma.square() / variance
+    law = beta.square() / (2 * v * (1 - beta) * variance)
+    torch.testing.assert_close(noise_weight(chain, t), law, rtol=1e-9, atol=0)
+
+
+def test_the_bound_lies_above_the_truth_and_comes_down_to_it() -> None:
+    terms = []
+    for num_steps in (30, 300):
+        film = BoundFilm({"": StandardProcess(LinearSchedule(num_steps))}, num_points=200)
+        (ring,) = film.rings.values()
+        terms.append(film.terms(ring))
+    coarse, fine = terms
+    assert coarse.truth == fine.truth  # of the same points
+    assert coarse.bound > fine.bound > fine.truth
+    assert len(fine.steps) == len(fine.t) == 299

@@ -54,8 +54,7 @@ def test_a_pipeline_walks_as_its_scheduler_does(
     prediction_type: str, schedule: str, tmp_path: Path
 ) -> None:
     """Every step of the chain; float32 against float32, whose tables keep five digits."""
-    options: dict[str, Any] = {"prediction_type": prediction_type, "beta_schedule": schedule}
-    pipeline = build_pipeline(**options)
+    pipeline = build_pipeline(prediction_type=prediction_type, beta_schedule=schedule)
     pipeline.save_pretrained(tmp_path)
     _, denoiser = load_pipeline(str(tmp_path))
     x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))

@@ -16,7 +16,7 @@ from ddpm_lightning.processes.flow import FlowProcess
 from ddpm_lightning.processes.sub_variance_preserving import SubVariancePreservingProcess
 from ddpm_lightning.processes.variance_exploding import VarianceExplodingProcess
 from ddpm_lightning.samplers.noise import noise_source
-from ddpm_lightning.samplers.walk import Point
+from ddpm_lightning.samplers.walk import Draw, Point
 from tests.problems import CONTINUOUS, FLOOR, NOISES, Gaussian, options, process_under, trimodal
 from tests.samplers.shared import free
 
@@ -122,6 +122,11 @@ def test_flow_and_exploding_variance_have_the_log_snr_of_the_schedule(
     torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
 
 
+def doubled(noise: Draw) -> Draw:
+    """The same noise, in float64."""
+    return lambda: noise().double()
+
+
 @pytest.mark.parametrize("name", [name for name in options("sampler") if name != "midpoint"])
 def test_samplers_walk_every_continuous_process_alike_along_one_grid_of_log_snr(name: str) -> None:
     """x / alpha is one Brownian motion on the clock (sigma / alpha)^2, so that the same noise gives
@@ -135,8 +140,8 @@ def test_samplers_walk_every_continuous_process_alike_along_one_grid_of_log_snr(
         times = torch.cat([process.axis(FLOOR).at_log_snr(levels), torch.zeros(1).double()])
         noise = noise_source((100,), torch.Generator().manual_seed(0), "cpu")
         sampler = free(name)
-        start = sampler.start(Point.at(process, times[0]), process, lambda n=noise: n().double())
-        ends.append(sampler.walk(trimodal(process), start, times, lambda n=noise: n().double()))
+        start = sampler.start(Point.at(process, times[0]), process, doubled(noise))
+        ends.append(sampler.walk(trimodal(process), start, times, doubled(noise)))
     for end in ends[1:]:
         torch.testing.assert_close(end, ends[0], rtol=0, atol=1e-8)
 

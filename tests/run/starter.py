@@ -26,5 +26,5 @@ job = Job(OmegaConf.create(keys), [], {"model": "a", "noise": "b", "data": "c"})
 Path(f"ready-{sys.argv[1]}").touch()
 while not Path("go").exists():
     time.sleep(0.001)
-with directory.reserved(directory.new_start(job), is_named=False) as start:
+with directory.reserved(directory.new_start(job)) as start:
     print(start.config["run_dir"], start.config["run_id"])

@@ -61,8 +61,8 @@ def test_a_run_that_ends_before_it_begins_leaves_no_directory(
     begun: list[Path] = []
 
     def refuse() -> None:
-        with reserved(first, is_named=False) as start:
-            with reserved(first, is_named=False) as other:
+        with reserved(first) as start:
+            with reserved(first) as other:
                 begun.append(other.directory)
             assert sorted(tmp_path.iterdir()) == sorted([start.directory, other.directory])
             raise end
@@ -70,14 +70,11 @@ def test_a_run_that_ends_before_it_begins_leaves_no_directory(
     with pytest.raises(type(end)):
         refuse()
     assert list(tmp_path.iterdir()) == begun
-    named = first.at(begun[0])
-    with reserved(named, is_named=True) as again:  # empty, as a start that was killed leaves it
+    named = first.at(begun[0])._replace(is_named=True)
+    with reserved(named) as again:  # empty, as a start that was killed leaves it
         assert again == named
         (begun[0] / "config.yaml").touch()
-    with (
-        pytest.raises(UserError, match="already exists"),
-        reserved(named, is_named=True),
-    ):
+    with pytest.raises(UserError, match="already exists"), reserved(named):
         pass
 
 

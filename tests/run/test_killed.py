@@ -146,7 +146,7 @@ def test_another_number_of_devices_goes_on_with_the_same_samples_and_losses(
         path.unlink()
     # Losses by log-SNR are logged every fourth step: those of step 8 wait in the checkpoint, and
     # with those of steps 9 and 10 in the next ones.
-    words = ["resume=out/checkpoints/step_00000009.ckpt", "data.batch_size=2"]
+    words = ["resume=out/checkpoints/step_00000009.ckpt", "run_dir=fork", "data.batch_size=2"]
     words.append("callbacks.checkpoints.every_n_steps=1")
     complete(tmp_path / "two", *words, "trainer.devices=2", "+trainer.strategy=ddp", cold=True)
     ranks = [rows(tmp_path / "two", rank) for rank in range(2)]
@@ -157,12 +157,13 @@ def test_another_number_of_devices_goes_on_with_the_same_samples_and_losses(
         assert [clips[number] for number in both[1]] == both[2]
         loss = (float.fromhex(first[3]) + float.fromhex(second[3])) / 2
         assert loss == pytest.approx(float.fromhex(both[3]), rel=1e-6)
-    curves = [read_metrics(tmp_path / n / "out" / "metrics.csv") for n in ("one", "two")]
+    runs = [tmp_path / "one" / "out", tmp_path / "two" / "fork"]
+    curves = [read_metrics(run / "metrics.csv") for run in runs]
     names = [name for name in curves[0] if name.startswith("train_by_log_snr/")]
     for name in ("train/loss", *names):
         assert curves[0][name][0] == curves[1][name][0]
         assert curves[0][name][1] == pytest.approx(curves[1][name][1], rel=1e-6)
-    grids = [tmp_path / n / "out" / "samples" / "final.gif" for n in ("one", "two")]
+    grids = [run / "samples" / "final.gif" for run in runs]
     frames = [decode(path.read_bytes()).frames.astype(int) for path in grids]
     assert abs(frames[0] - frames[1]).mean() < 0.1  # of 255: rounding, in some pixel
 

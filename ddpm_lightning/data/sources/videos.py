@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from io import BytesIO
 from itertools import pairwise
 
@@ -29,11 +30,14 @@ def read_video(data: bytes, limits: Limits, container_format: str | None = None)
     Args:
         container_format: FFmpeg's name for it; None to recognise it.
     """
-    with _refusal(), av.open(BytesIO(data), format=container_format) as container:
+    with _refusal(), av.open(BytesIO(data), "r", container_format) as container:
         track = container.streams.video[0]
-        width, height, unit_ms = track.width, track.height, 1000 * track.time_base
-        packets = (p for p in container.demux(track) if p.pts is not None and not p.is_discard)
-        spans = sorted((packet.pts, packet.pts + (packet.duration or 1)) for packet in packets)
+        width, height, unit_ms = track.width, track.height, 1000 * (track.time_base or Fraction(1))
+        spans = sorted(
+            (packet.pts, packet.pts + (packet.duration or 1))
+            for packet in container.demux(track)
+            if packet.pts is not None and not packet.is_discard
+        )
         stamps = [*(start for start, _ in spans), spans[-1][1]]
     num_frames = len(spans)
     if num_frames > limits.max_frames or num_frames * width * height > limits.max_pixels:
@@ -47,7 +51,7 @@ def read_video(data: bytes, limits: Limits, container_format: str | None = None)
 def _frames(
     data: bytes, durations_ms: list[int], container_format: str | None
 ) -> Iterator[tuple[np.ndarray, int]]:
-    with _refusal(), av.open(BytesIO(data), format=container_format) as container:
+    with _refusal(), av.open(BytesIO(data), "r", container_format) as container:
         # strict: as many as were announced
         for frame, ms in zip(container.decode(video=0), durations_ms, strict=True):
             yield frame.to_ndarray(format="rgb24"), ms

@@ -68,7 +68,7 @@ class Checkpoints(Checkpoint):
         is_kept = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
         if start and is_kept and self._best_step == trainer.global_step:
             files.link(Path(start), best)  # the process that saved it may have died before
-        if not best.exists():  # it was of a step that was abandoned
+        if not best.exists():  # this run is a fork
             self._best = math.inf
         self._last_step = self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
