@@ -36,7 +36,7 @@ from ddpm_lightning.run.signatures import signature
 TARGETS = ("ddpm_lightning.", "lightning.pytorch.", "torch.optim.")
 STORED_TARGETS = ("ddpm_lightning.", "torch.optim.")  # of a run's model, data and sampler
 META_KEYS = {"_target_", "_partial_"}
-_MAX_INTERPOLATED, _COST = 2**21, 1024  # characters, and as how many each ${..} counts besides
+_MAX_INTERPOLATED, _COST = 2**19, 256  # characters, and as how many each ${..} counts besides
 
 Node = dict[str, Any]
 
