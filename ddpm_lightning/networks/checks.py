@@ -2,14 +2,12 @@
 
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Any
 
 from torch import Tensor
 
-T = TypeVar("T")
 
-
-def per_level(name: str, value: T | Sequence[T], levels: int) -> list[T]:
+def per_level(name: str, value: Any, levels: int) -> list[Any]:
     """Return a value for every level, from one for all of them or a list; else ValueError."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return [value] * levels

@@ -111,7 +111,7 @@ class UNet3D(nn.Module):
             per_level("num_heads", num_heads, levels),
             per_level("checkpointing", checkpointing or False, levels),
         ]
-        stages = [StageOptions(*options) for options in zip(widths, *by_level, strict=True)]
+        stages = [StageOptions._make(options) for options in zip(widths, *by_level, strict=True)]
         for stage in stages:
             check_choice("spatial_attention", stage.spatial, SPATIAL)
         check_choice("norm", norm, CONVOLUTIONS)
