@@ -7,7 +7,8 @@ error: the share of the other frames that a classifier reads as the digit of the
 that of real clips; how far each frame's digit is from where the real clip has it, in pixels of the
 canvas, beside a digit that stands still; and, of 64 frames rolled out, how far the mean brightness
 drifts from the given frames to the last eight, in grey levels, and what share of all frames shows
-the digit. Keys are of the sampler, dpmpp_2m_sde of the run by default.
+the digit. Writes continued.gif, and continued.png with the given frames on the left. Keys are of
+the sampler, dpmpp_2m_sde of the run by default.
 """
 
 import sys
@@ -22,6 +23,7 @@ from ddpm_lightning.guidance import Conditioned
 from ddpm_lightning.level import Level
 from ddpm_lightning.likelihood.base import mean_and_error
 from ddpm_lightning.plots.films import save_grid
+from ddpm_lightning.plots.stills import strip, write_png
 from ddpm_lightning.rollout import Plan, roll_out
 from ddpm_lightning.run.build import build_data, build_sampler
 from ddpm_lightning.run.checkpoint import choose_denoiser, find_run
@@ -74,6 +76,8 @@ def main() -> None:
     print(f"{run.checkpoint}, step {step}, {len(real)} clips, {given} frames given, {by_frame=}")
     clips = continued(denoiser, sampler, real, by_frame, real.shape[1])
     save_grid(clips[:16], Path("continued.gif"), data.format.fps)
+    rows = [torch.cat([strip(c[:given]), strip(c[given:])], dim=1) for c in clips[:6]]
+    write_png(torch.cat(rows), Path("continued.png"))
     row("shows the digit", [keeps_digit(clips, given)])
     row("  of real clips", [keeps_digit(real, given)])
     still = torch.cat([real[:, :given], real[:, given - 1 : given].expand_as(real[:, given:])], 1)
