@@ -88,11 +88,11 @@ def rank(name: str, metrics: Sequence[Path], configs: Sequence[Mapping[str, Any]
     measured = {i: score for i, score in enumerate(scores) if score is not None}
     if metric is None:
         return Ranking(scores, None, f"no best: whether less of {name} is better is not known")
-    if keys := obstacles(name, configs):
-        shown = ", ".join(keys[:3]) + (" .." if len(keys) > 3 else "")
-        return Ranking(scores, None, f"no best: {name} cannot be compared across {shown}")
     if not measured:
         return Ranking(scores, None, note)
+    if keys := obstacles(name, [configs[i] for i in measured]):
+        shown = ", ".join(keys[:3]) + (" .." if len(keys) > 3 else "")
+        return Ranking(scores, None, f"no best: {name} cannot be compared across {shown}")
     sign = 1 if less else -1
     best = min(measured, key=lambda i: sign * measured[i].value)
     if near := [i for i in measured if i != best and _is_near(measured[i], measured[best])]:

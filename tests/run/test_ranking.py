@@ -77,6 +77,14 @@ def test_what_can_be_compared_has_a_best(
     assert ranked(tmp_path, tables, name, [{}, change]).best == 1
 
 
+def test_a_job_that_has_not_begun_is_no_obstacle(tmp_path: Path) -> None:
+    """It has no clips yet, and no values, so nothing of it is compared."""
+    tables = ["step,val/error\n1,0.4\n", "step,val/error\n1,0.2\n", ""]
+    clips = {"clips": {"std": 0.4}}
+    ranking = ranked(tmp_path, tables, changes=[clips, clips, {}])
+    assert (ranking.best, ranking.note) == (1, "")
+
+
 def test_the_error_is_averaged_over_the_levels_that_all_were_trained_at(tmp_path: Path) -> None:
     """The first job's own mean is lower, for it has a level more, at which errors are small."""
     at = "val_error_at/"
