@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from ddpm_lightning.data.gif import encode
+from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.samplers.walk import State
 
 TILE_PIXELS = 128  # clips smaller than this are upscaled towards it
@@ -55,20 +56,27 @@ def save_clips(clips: Tensor, directory: Path, fps: float) -> list[Path]:
 class ReverseFilm:
     """Records a sampler's states and shows them: x_t above, the estimate of x_0 below.
 
+    x_t is divided by sqrt(alpha^2 + sigma^2) where that is above 1, so that bytes can show it.
     The clips play while noise turns into them, one frame a state, and go on playing at the end.
 
     Args:
+        process: whose states they are.
         restore: makes bytes (B, F, H, W, C) of states (B, C, F, H, W).
     """
 
-    def __init__(self, restore: Callable[[Tensor], Tensor], num_clips: int = 4) -> None:
+    def __init__(
+        self, process: GaussianProcess, restore: Callable[[Tensor], Tensor], num_clips: int = 4
+    ) -> None:
+        self.process = process
         self.restore = restore
         self.num_clips = num_clips
         self._states: list[Tensor] = []  # uint8 (2 num_clips, F, H, W, C)
 
     def record(self, state: State) -> None:
         """A sampler's callback."""
-        pair = torch.cat([state.x[: self.num_clips], state.x_0[: self.num_clips]])
+        alpha, sigma, _ = self.process.level(state.t)
+        x = state.x[: self.num_clips] / max(1.0, float(alpha.hypot(sigma)))
+        pair = torch.cat([x, state.x_0[: self.num_clips]])
         self._states.append(self.restore(pair).cpu())
 
     def save(self, path: Path, fps: float) -> Path:

@@ -13,6 +13,10 @@ from torch import Tensor
 
 MIN_FALL = 1e-9  # of log-SNR from one usable step to the next; round-off is not a fall
 BISECTIONS = 100
+NO_NOISE = (
+    "the schedule adds no noise at any step, so there is nothing to sample; each noise= does with "
+    "the options of its file"
+)
 
 
 class TimeAxis(ABC):
@@ -58,10 +62,7 @@ class DiscreteAxis(TimeAxis):
         # infinite: data itself, at t = 0 and wherever nothing was added yet
         self.steps = (cleaner & table.isfinite()).nonzero().flatten()
         if not len(self.steps):
-            raise ValueError(
-                "the schedule adds no noise at any step, so there is nothing to sample; "
-                "choose noise=linear, cosine or hybrid"
-            )
+            raise ValueError(NO_NOISE)
         self.first, self.last = int(self.steps[0]), int(self.steps[-1])
         self.num_steps = len(self.steps)
         self.floor = floor

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ddpm_lightning.level import Level
 from ddpm_lightning.noise.base import NoiseSchedule
-from ddpm_lightning.processes.axis import ContinuousAxis, TimeAxis
+from ddpm_lightning.processes.axis import NO_NOISE, ContinuousAxis, TimeAxis
 from ddpm_lightning.processes.base import Combination, GaussianProcess, Time
 
 
@@ -30,10 +30,7 @@ class ContinuousProcess(GaussianProcess, ABC):
         self.schedule = schedule
         self.num_zero_betas = int((schedule.betas() == 0).sum())
         if not float(schedule.log_alpha(torch.tensor(float(self.num_steps)).double())) < 0:
-            raise ValueError(
-                "the schedule adds no noise at any step, so there is nothing to sample; "
-                "choose noise=linear, cosine or hybrid"
-            )
+            raise ValueError(NO_NOISE)
 
     @abstractmethod
     def marginals(self, log_alpha: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,9 @@
     x_t = sqrt(1 - beta_t) (x_{t-1} + x_{t-2}) / 2 + sqrt(beta_t) e_t,   x_{-1} = x_0.
 
 Not variance preserving: sigma_t^2 tends to 2/3 for small constant beta. The midpoint
-u_{t-1} = (x_{t-1} + x_{t-2}) / 2 is what one step starts from; given u_{t-1} and x_0, x_t is
-independent of x_{t-2}, so that x_t -> u_{t-1} -> x_{t-2} walks two steps of the chain with one
+u_{t-1} = (x_{t-1} + x_{t-2}) / 2 is what one step starts from, so that `to_origin` is DDPM's
+posterior (Ho et al. 2020, eq. 6-7) with u_{t-1} in the place of x_{t-1}. Given u_{t-1} and x_0, x_t
+is independent of x_{t-2}, so that x_t -> u_{t-1} -> x_{t-2} walks two steps of the chain with one
 estimate of x_0.
 """
 
@@ -12,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
-from ddpm_lightning.processes.base import Time
 
 
 class MedianProcess(AutoregressiveProcess):
@@ -20,14 +20,3 @@ class MedianProcess(AutoregressiveProcess):
 
     def weights(self, r: Tensor) -> Tensor:
         return torch.stack([r / 2, r / 2], dim=1)
-
-    def condition_midpoint(self, x_0: Tensor, x_t: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-        """Mean and std of u_{t-1} = (x_{t-1} + x_{t-2}) / 2 given x_t and x_0.
-
-        Args:
-            x_0, x_t: (B, ...).   t: steps, 1 <= t; u_0 is x_0.
-        Returns:
-            mean (B, ...), std shaped to broadcast against it.
-        DDPM's posterior (Ho et al. 2020, eq. 6-7) with u_{t-1} in the place of x_{t-1}.
-        """
-        return self.to_origin(t).at(x_0, x_t)

@@ -29,14 +29,12 @@ from ddpm_lightning.run.paste import hydra_word, path_command
 class Format(NamedTuple):
     """How a format is written.
 
-    write: into a path, and returns lines that say what is there.
+    write: into a path, and returns lines that say what is there, and a line for the model card.
     suffix: of the file; none of a folder.
-    use: a line for the model card, with {} for the name of the weights.
     """
 
-    write: Callable[[Opened, Path], str]
+    write: Callable[[Opened, Path], tuple[str, str]]
     suffix: str
-    use: str
 
 
 def export(cfg: DictConfig) -> None:
@@ -55,12 +53,10 @@ def export(cfg: DictConfig) -> None:
         if is_folder and any(path.iterdir()):
             raise UserError(f"{path} already holds files; delete it, or choose another output")
     is_inside = repository is not None and form.suffix
-    written = form.write(opened, path / f"model{form.suffix}" if is_inside else path)
+    written, use = form.write(opened, path / f"model{form.suffix}" if is_inside else path)
     print(f"{opened.run.checkpoint} ({opened.origin})\n{written}")
     if repository is not None:
-        card = write_card(
-            opened, path, repository.partition("/")[2], form.use.format(opened.weights)
-        )
+        card = write_card(opened, path, repository.partition("/")[2], use)
         print(f"  model card     {card}", flush=True)
         print(f"  pushed to      {push(path, repository)}")
 
@@ -74,8 +70,8 @@ def _path(config: Node, opened: Opened, form: Format) -> Path:
     return home / (f"{opened.weights}{form.suffix}" if form.suffix else "diffusers")
 
 
-def write_safetensors(opened: Opened, path: Path) -> str:
-    """Write what sample.py takes in place of a run."""
+def write_safetensors(opened: Opened, path: Path) -> tuple[str, str]:
+    """Write what sample.py takes in place of a run; see Format for what is returned."""
     config = opened.run.config
     stored = {
         "model": {key: config["model"][key] for key in ("denoiser", "times")},
@@ -91,20 +87,15 @@ def write_safetensors(opened: Opened, path: Path) -> str:
     with user_errors("output"):
         write_file(path, [data], len(data))
     weights = hydra_word("weights", opened.weights)
-    return (
+    written = (
         f"  file           {path}, {len(data):,} bytes\n"
         f"  sample from it {path_command('sample.py', 'checkpoint', path, weights)}"
     )
+    return written, f"python sample.py checkpoint={path.name} {weights}"
 
 
 FORMATS = {
-    "safetensors": Format(
-        write_safetensors, SUFFIX, f"python sample.py checkpoint=model{SUFFIX} weights={{}}"
-    ),
-    "torch_export": Format(
-        write_program, PROGRAM_SUFFIX, f'torch.export.load("model{PROGRAM_SUFFIX}").module()'
-    ),
-    "diffusers": Format(
-        write_diffusers, "", 'DDPMScheduler.from_pretrained(FOLDER, subfolder="scheduler")'
-    ),
+    "safetensors": Format(write_safetensors, SUFFIX),
+    "torch_export": Format(write_program, PROGRAM_SUFFIX),
+    "diffusers": Format(write_diffusers, ""),
 }

@@ -12,9 +12,9 @@ from ddpm_lightning.run.opened import Opened
 from ddpm_lightning.run.scheduler import build_scheduler
 
 
-def write_diffusers(opened: Opened, folder: Path) -> str:
-    """Write what there is an equivalent of into an empty folder, and return lines that say what is
-    lacking.
+def write_diffusers(opened: Opened, folder: Path) -> tuple[str, str]:
+    """Write what there is an equivalent of into an empty folder; return lines that say what is
+    lacking, and a line for the model card.
 
     Raises:
         UserError: for a process or an objective that no scheduler of theirs has.
@@ -24,14 +24,16 @@ def write_diffusers(opened: Opened, folder: Path) -> str:
     with user_errors("output"):
         if isinstance(network, DiffusersUNet2D):
             import_diffusers().DDPMPipeline(network.unet, scheduler).save_pretrained(folder)
-            return (
+            written = (
                 f"  pipeline       {folder}\n"
                 f"  load it        DDPMPipeline.from_pretrained({str(folder)!r})"
             )
+            return written, "DDPMPipeline.from_pretrained(FOLDER)"
         home = folder / "scheduler"
         scheduler.save_pretrained(home)
-    return (
+    written = (
         f"  scheduler      {home}/scheduler_config.json\n"
         f"  lacking        unet/ and model_index.json: diffusers has no {type(network).__name__}, "
         f"which takes log-SNR and clips of {denoiser.statistics}; format=torch_export has it"
     )
+    return written, 'DDPMScheduler.from_pretrained(FOLDER, subfolder="scheduler")'

@@ -36,8 +36,10 @@ class DenoiserProgram(nn.Module):
         return self.denoiser.denoise_at(x, Level.at(log_snr), **conditions)
 
 
-def write_program(opened: Opened, path: Path) -> str:
-    """Write the program, on the CPU, for any number of clips, and facts that its users need."""
+def write_program(opened: Opened, path: Path) -> tuple[str, str]:
+    """Write the program, on the CPU, for any number of clips, and facts that its users need; return
+    lines that say what is there, and a line for the model card.
+    """
     form = clip_format(**opened.run.config["data"])
     program = trace(opened.denoiser, form.shape)
     statistics = opened.denoiser.statistics
@@ -54,11 +56,12 @@ def write_program(opened: Opened, path: Path) -> str:
     with user_errors("output"):
         write_file(path, [data], len(data))
     shape = ", ".join(map(str, form.shape))
-    return (
+    written = (
         f"  file           {path}, {len(data):,} bytes\n"
         f"  run it         torch.export.load({str(path)!r}).module()(x, log_snr, {{}}) with x (B, "
         f"{shape}), log_snr (B,)"
     )
+    return written, f'torch.export.load("{path.name}").module()'
 
 
 def trace(denoiser: Denoiser, shape: tuple[int, ...]) -> torch.export.ExportedProgram:

@@ -50,7 +50,7 @@ def sample(cfg: DictConfig) -> None:
         raise UserError(f"{directory} already holds samples; choose another output")
     with user_errors("output"):
         (directory / "clips").mkdir(parents=True)
-    film = ReverseFilm(denoiser.statistics.restore)
+    film = ReverseFilm(denoiser.process, denoiser.statistics.restore)
     start = time.perf_counter()
     parts = []
     with user_errors("sampler"):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, Field, FiniteFloat
+from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 from ddpm_lightning.networks.diffusers2d import import_diffusers
 from ddpm_lightning.noise.base import MAX_STEPS
@@ -27,7 +27,7 @@ OBJECTIVES = {
     "v_prediction": "ddpm_lightning.objectives.velocity.VelocityObjective",
 }
 _NAMED = ("linear", "scaled_linear", "squaredcos_cap_v2")  # those that are written by name
-_MAX_BETA = 0.999999  # of a chain rescaled to zero terminal SNR, whose last beta would be 1
+_MAX_BETA = 0.999999  # a last beta of 1, as at zero terminal SNR, leaves nothing to walk back from
 
 
 class Chain(BaseModel):
@@ -43,6 +43,13 @@ class Chain(BaseModel):
     rescale_betas_zero_snr: bool = False
     prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
     use_flow_sigmas: Literal[False] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, content: dict[str, Any]) -> dict[str, Any]:
+        """Read `predict_epsilon: false`, which old files have, as diffusers did."""
+        predicts_sample = content.get("predict_epsilon") is False
+        return content | {"prediction_type": "sample"} if predicts_sample else content
 
 
 def read_scheduler(config: dict[str, Any], path: Path) -> tuple[Node, Node]:
@@ -84,7 +91,7 @@ def build_scheduler(process: GaussianProcess, objective: Objective) -> Any:
 
     Raises:
         UserError: for a process that does not preserve variance, and an objective, that no
-            scheduler of theirs has.
+            scheduler of theirs has, and a chain that theirs would divide by 0 on.
     """
     kind = type(objective)
     path = f"{kind.__module__}.{kind.__qualname__}"
@@ -99,7 +106,7 @@ def build_scheduler(process: GaussianProcess, objective: Objective) -> Any:
             f"no scheduler of diffusers has {type(process).__name__}, which does not preserve "
             "variance; format=torch_export takes the network along without its process"
         )
-    betas = 1 - (alpha[1:] / alpha[:-1]).square()
+    betas = (1 - (alpha[1:] / alpha[:-1]).square()).clamp(max=_MAX_BETA)
     options: Node = {"num_train_timesteps": len(betas), "prediction_type": prediction_type}
     ends: Node = {"beta_start": float(betas[0]), "beta_end": float(betas[-1])}
     scheduler_class = import_diffusers().DDPMScheduler
@@ -107,4 +114,11 @@ def build_scheduler(process: GaussianProcess, objective: Objective) -> Any:
         scheduler = scheduler_class(**options, **ends, beta_schedule=name)
         if torch.allclose(scheduler.betas.double(), betas, rtol=1e-5, atol=0):
             return scheduler
-    return scheduler_class(**options, trained_betas=betas.tolist())
+    scheduler = scheduler_class(**options, trained_betas=betas.tolist())
+    if num_zeros := int((scheduler.alphas_cumprod == 0).sum()):
+        raise UserError(
+            f"no scheduler of diffusers can walk this chain: alphas_cumprod, in float32, is 0 at "
+            f"{num_zeros} of its {len(betas)} steps; format=torch_export takes the network along "
+            "without its process"
+        )
+    return scheduler

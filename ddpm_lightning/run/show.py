@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from ddpm_lightning.films.base import Film
 from ddpm_lightning.run.config import OPTIONS, Node, check, check_options, resolved
 from ddpm_lightning.run.errors import UserError, user_errors
-from ddpm_lightning.run.words import CONF, root_of
+from ddpm_lightning.run.words import options, root_of
 
 
 def show(cfg: DictConfig) -> None:
@@ -70,11 +70,6 @@ def _with_nodes(film: Node, words: Sequence[str], model: str, noise: str) -> Nod
             }
         }
     return film
-
-
-def options(group: str) -> list[str]:
-    """Return the names of the files of a group of conf/."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def _sampler(name: str) -> Node:

@@ -10,15 +10,10 @@ from collections.abc import Sequence
 import yaml
 
 from ddpm_lightning.run.paste import quoted
-from ddpm_lightning.run.words import CONF
+from ddpm_lightning.run.words import CONF, options
 
 PLAIN = ("init", "keep", "mask")  # keys of sample.yaml that take text
 ASKED = "asked"  # the node of sample.yaml that takes the text of each condition
-
-
-def names_of_conditions() -> list[str]:
-    """Return the names that conf/condition knows."""
-    return sorted(path.stem for path in (CONF / "condition").glob("*.yaml") if path.stem != "none")
 
 
 def with_text(config_name: str, words: list[str]) -> list[str]:
@@ -30,7 +25,7 @@ def with_text(config_name: str, words: list[str]) -> list[str]:
         return with_film(words)
     if config_name != "sample":
         return words
-    conditions = names_of_conditions()
+    conditions = [name for name in options("condition") if name != "none"]
     files = [f"{name}s" for name in conditions]
     return [_with_text(word, conditions, files) for word in words]
 

@@ -64,6 +64,11 @@ def refuse_mistakes(config_name: str, words: list[str]) -> None:
             _refuse_unknown_key(config_name, word)
 
 
+def options(group: str) -> list[str]:
+    """Return the names of the files of a group of conf/."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
 def with_home(word: str) -> str:
     """Return KEY=~/.. with the home directory in the place of ~, which shells leave there."""
     key, _, value = word.partition("=")
@@ -93,7 +98,7 @@ def _refuse_null_group(word: str) -> None:
     """Raise UserError for GROUP=null, which Hydra would answer with a stack of frames."""
     group, _, option = word.lstrip("+").partition("=")
     if option == "null" and group not in OPTIONAL_GROUPS and (CONF / group).is_dir():
-        names = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+        names = ", ".join(options(group))
         raise UserError(f"{word}: the group {group} needs an option; choose {names}")
 
 
@@ -177,11 +182,11 @@ def _near_options(message: str) -> list[str]:
     if not any(words in message for words in ("Could not find", "Could not load")) or not given:
         return []
     group, _, name = given.rpartition("/")
-    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-    near = get_close_matches(name, options, n=1)
+    names = options(group)
+    near = get_close_matches(name, names, n=1)
     if near:
         return [f"did you mean {group}={near[0]}?"]
-    return [f"choose {', '.join(options)}"] if options else []
+    return [f"choose {', '.join(names)}"] if names else []
 
 
 def _near_keys(message: str) -> list[str]:
@@ -191,8 +196,8 @@ def _near_keys(message: str) -> list[str]:
         return []
     *path, name = given.split(".")
     keys = _keys(path)
-    if options := [option for option, names in keys.items() if path and name in names]:
-        return [f"it is a key of {path[0]}={' or '.join(options)}; add one"]
+    if owners := [option for option, names in keys.items() if path and name in names]:
+        return [f"it is a key of {path[0]}={' or '.join(owners)}; add one"]
     names = set().union(*keys.values())
     names |= set() if path else {folder.name for folder in CONF.iterdir() if folder.is_dir()}
     near = get_close_matches(name, sorted(names - {name}))

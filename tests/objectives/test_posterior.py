@@ -10,7 +10,6 @@ from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.objectives.epsilon import MAX_RATIO
 from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.base import GaussianProcess
-from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from tests.problems import (
     CHAINS,
@@ -59,8 +58,8 @@ def perfect_output(process: GaussianProcess, x_0: Tensor, x_t: Tensor, t: Tensor
 def test_a_perfect_output_leads_to_the_mean_of_the_reverse_step(
     process_type: type[AutoregressiveProcess], noise: str
 ) -> None:
-    """Exactly process.condition to x_{t-1} on the standard chain, condition_midpoint on the median
-    one, and the point that the step starts from on any.
+    """That of the point that the step starts from, which is exactly process.condition to x_{t-1}
+    on the standard chain.
     """
     process = process_under(process_type, noise, NUM_STEPS)
     t, x_0, _, x_t = problem(process)
@@ -71,11 +70,7 @@ def test_a_perfect_output_leads_to_the_mean_of_the_reverse_step(
     assert ((mean - expected).abs() * r <= 1e-13 * x_t.abs().clamp(min=1)).all()
     if isinstance(process, StandardProcess):
         named = process.condition(x_0, x_t, t - 1, t)[0]
-    elif isinstance(process, MedianProcess):
-        named = process.condition_midpoint(x_0, x_t, t)[0]
-    else:
-        return
-    torch.testing.assert_close(expected, named, rtol=1e-13, atol=1e-14)
+        torch.testing.assert_close(expected, named, rtol=1e-13, atol=1e-14)
 
 
 @every_noise

@@ -80,7 +80,7 @@ def test_midpoint_then_two_steps_back_is_the_conditional_of_two_steps(noise: str
         covariance = (float(process.covariance(near, far)) + variance_far) / 2
         gain = covariance / variance_u
         for x_0, x_t in ((one, zero), (zero, one)):
-            u_mean, u_std = process.condition_midpoint(x_0, x_t, t)
+            u_mean, u_std = process.to_origin(t).at(x_0, x_t)
             mean = alpha_far * x_0 + gain * (u_mean - alpha_u * x_0)
             variance = variance_far - gain * covariance + gain**2 * u_std.square()
             expected_mean, expected_std = process.condition(x_0, x_t, far, t)
@@ -101,7 +101,7 @@ def test_midpoint_is_the_ddpm_posterior_with_u_in_the_place_of_x(noise: str) -> 
         pair = torch.tensor([t - 1, t - 2])
         variance_t = float(process.covariance(t, t))
         variance_u = float(process.covariance(pair[:, None], pair).mean())
-        gain, std = process.condition_midpoint(zero, one, t)
+        gain, std = process.to_origin(t).at(zero, one)
         expected = (1 - beta) ** 0.5 * variance_u / variance_t
         assert float(gain) == pytest.approx(expected, rel=1e-11, abs=1e-13)
         assert float(std**2) == pytest.approx(variance_u * beta / variance_t, rel=1e-11, abs=1e-13)
@@ -109,6 +109,6 @@ def test_midpoint_is_the_ddpm_posterior_with_u_in_the_place_of_x(noise: str) -> 
 
 def test_the_midpoint_of_the_first_step_is_data() -> None:
     x_0, x_t = torch.tensor([[0.3]]), torch.tensor([[2.0]])
-    mean, std = median("linear", 20).condition_midpoint(x_0, x_t, 1)
+    mean, std = median("linear", 20).to_origin(1).at(x_0, x_t)
     assert torch.equal(mean, x_0)
     assert (std == 0).all()

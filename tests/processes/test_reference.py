@@ -81,6 +81,6 @@ def test_midpoint_conditionals_equal_the_reference(case: Case) -> None:
         return
     t, of_x_t, of_x_0, variance = float64(table["midpoint"]).T
     steps = t.long().repeat_interleave(2)
-    actual = probe(*process.condition_midpoint(*probes(len(t)), steps))
+    actual = probe(*process.to_origin(steps).at(*probes(len(t))))
     for value, expected in zip(actual, (of_x_t, of_x_0, variance), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-15)

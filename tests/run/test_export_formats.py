@@ -14,11 +14,14 @@ from ddpm_lightning.level import Level
 from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.objectives.velocity import VelocityObjective
+from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.run.checkpoint import find_run, load_denoisers
 from ddpm_lightning.run.export_program import FACTS, trace
+from ddpm_lightning.run.scheduler import build_scheduler
 from tests.commands import Call, assert_user_error
 from tests.pipelines import save_pipeline
+from tests.problems import process_under
 
 pytestmark = pytest.mark.slow  # as a whole
 
@@ -108,6 +111,23 @@ def test_what_they_have_no_equivalent_of_is_refused(call: Call, trained: Path) -
     process = {"_target_": "ddpm_lightning.processes.median.MedianProcess", "schedule": schedule}
     edit_model(trained, objective={"_target_": velocity}, process=process)
     assert_user_error(call("export", *words), "no scheduler of diffusers has MedianProcess")
+    schedule = {"_target_": "ddpm_lightning.noise.hybrid.HybridSchedule", "num_steps": 1000}
+    process = {
+        "_target_": "ddpm_lightning.processes.standard.StandardProcess",
+        "schedule": schedule,
+    }
+    edit_model(trained, process=process)
+    assert_user_error(call("export", *words), "in float32, is 0 at 247 of its 1000 steps")
+
+
+@pytest.mark.parametrize("noise", ["cosine", "flow"])
+def test_a_continuous_process_becomes_a_chain_that_can_be_walked(noise: str) -> None:
+    """Its last beta, 1 - 1e-16 and less in float64, is 1 in float32."""
+    pytest.importorskip("diffusers")
+    process = process_under(VariancePreservingProcess, noise)
+    betas = build_scheduler(process, VelocityObjective()).betas
+    assert float(betas[-1]) == pytest.approx(0.999999, abs=1e-7)
+    assert betas[-1] < 1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from ddpm_lightning.data.gif import decode
 from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.objectives.clean import CleanObjective
+from ddpm_lightning.objectives.epsilon import EpsilonObjective
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.pipeline import load_pipeline
 from ddpm_lightning.samplers.noise import per_sample_generators
@@ -110,6 +112,16 @@ def test_it_becomes_a_file_of_ours(call: Call, folder: Path, tmp_path: Path) -> 
     assert call("sample", "checkpoint=x.safetensors", *words, "output=b").code == 0
     grids = [(tmp_path / name / "grid.png").read_bytes() for name in "ab"]
     assert grids[0] == grids[1]
+
+
+def test_an_old_name_of_what_is_predicted_is_read(folder: Path) -> None:
+    """Before diffusers 0.10: false is sample, true is epsilon."""
+    path = folder / SCHEDULER
+    config = json.loads(path.read_text())
+    del config["prediction_type"]
+    for predicts_epsilon, objective in ((False, CleanObjective), (True, EpsilonObjective)):
+        path.write_text(json.dumps(config | {"predict_epsilon": predicts_epsilon}))
+        assert type(load_pipeline(str(folder))[1].objective) is objective
 
 
 def edit(name: str, **changes: Any) -> Callable[[Path], None]:

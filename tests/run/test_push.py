@@ -42,6 +42,7 @@ def test_a_run_is_prepared_with_its_card(call: Call, trained: Path, tmp_path: Pa
     card = huggingface_hub.ModelCard.load(folder / "README.md")
     assert card.data.library_name == "ddpm_lightning"
     assert "![Samples](samples.gif)" in card.text
+    assert "```\npython sample.py checkpoint=model.safetensors weights=ema\n```" in card.text
     assert "| levels/error | " in card.text
     recipe = yaml.safe_load(card.text.split("```yaml\n")[1].split("```")[0])
     config = yaml.safe_load((trained / "config.yaml").read_text())
@@ -65,6 +66,7 @@ def test_a_pipeline_is_pushed_in_their_format(call: Call, tmp_path: Path) -> Non
     assert names == {"README.md", "model_index.json", "unet", "scheduler"}
     text = (tmp_path / "out" / "README.md").read_text()
     assert "betas: 50 values, 9.99" in text
+    assert "```\nDDPMPipeline.from_pretrained(FOLDER)\n```" in text
     assert_user_error(call("export", f"checkpoint={folder}", *words), "already holds files")
 
 

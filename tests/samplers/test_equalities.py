@@ -197,7 +197,7 @@ def test_a_learned_variance_that_is_not_there_is_refused() -> None:
 def test_double_steps_on_the_median_chain_are_the_midpoint_walk(noise: str) -> None:
     """x_t -> u_{t-1} -> x_{t-2} with one estimate of x_0: the same mean and variance.
 
-    Written out with condition_midpoint and, for x_{t-2} | u_{t-1}, x_0, with the covariances.
+    Written out with to_origin and, for x_{t-2} | u_{t-1}, x_0, with the covariances.
     """
     process = process_under(MedianProcess, noise, 20)
     data = trimodal(process)
@@ -210,7 +210,7 @@ def test_double_steps_on_the_median_chain_are_the_midpoint_walk(noise: str) -> N
         gain = (process.covariance(near, far) + variance_far) / 2 / variance_u
         alpha_far = process.level(far).alpha
         alpha_u = (process.level(near).alpha + alpha_far) / 2
-        u_mean, u_std = process.condition_midpoint(x_0, X, t)
+        u_mean, u_std = process.to_origin(t).at(x_0, X)
         mean = alpha_far * x_0 + gain * (u_mean - alpha_u * x_0)
         variance = (variance_far - gain**2 * (variance_u - u_std.square())).clamp(min=0)
         for name in ("midpoint", "ancestral"):

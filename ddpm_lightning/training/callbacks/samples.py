@@ -120,7 +120,8 @@ class SampleGrid(pl.Callback):
             torch.distributed.barrier(self._ranks)
 
     def _write(self, trainer: pl.Trainer, name: str, film: str | None) -> None:
-        states = ReverseFilm(_module(trainer).denoiser.statistics.restore)
+        denoiser = _module(trainer).denoiser
+        states = ReverseFilm(denoiser.process, denoiser.statistics.restore)
         clips = self._sample(trainer, self.sampler, states.record if film else None)
         self._show(trainer, "samples", self._save(trainer, clips, name))
         if film:
