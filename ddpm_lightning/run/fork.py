@@ -32,13 +32,13 @@ def fork(checkpoint: Path, step: int, directory: Path) -> None:
 def discard_later(directory: Path, step: int) -> None:
     """Remove snapshots of later steps, which are trained again, and rename damaged checkpoints.
 
-    There is no later checkpoint that is not damaged. By its name it would count as the newest, and
-    a damaged best would stay the best.
+    There is no later checkpoint that is not damaged. By its name it would count as the newest, a
+    damaged best would stay the best, and a folder in the place of the last cannot be replaced.
     """
     for path in _later(directory / "averages", step):
         remove(path)
-    best = directory / "checkpoints" / BEST
-    damaged = [best] if best.exists() and not is_whole(best) else []
+    named = [directory / "checkpoints" / name for name in (LAST, BEST)]
+    damaged = [path for path in named if path.exists() and not is_whole(path)]
     for path in [*_later(directory / "checkpoints", step), *damaged]:
         path.rename(path.with_suffix(".damaged"))
 
