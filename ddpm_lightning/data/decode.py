@@ -115,7 +115,8 @@ def decode(data: bytes, recipe: Recipe, read: Reader = read_gif) -> Decoded:
     frame_bytes = recipe.height * recipe.width * recipe.channels
     max_frames = min(MAX_CLIP_FRAMES, max(1, recipe.limits.max_clip_bytes // frame_bytes))
     clip = resample(animation.frames, recipe.clip_format, max_frames)
-    if 1 + sum(not np.array_equal(a, b) for a, b in pairwise(clip)) < recipe.limits.min_pictures:
+    least = recipe.limits.min_pictures
+    if least > 1 and 1 + sum(not np.array_equal(a, b) for a, b in pairwise(clip)) < least:
         raise GifError("still", f"{animation.num_frames} images, which all show the same")
     return Decoded(
         clip=clip,

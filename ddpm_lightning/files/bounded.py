@@ -34,10 +34,10 @@ def read_small(path: Path, most: int = SMALL) -> bytes:
         return read_stream(file, most)
 
 
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file. Raises OSError, ValueError."""
+def read_json(path: Path, most: int = SMALL) -> Any:
+    """Return the content of a JSON file of at most so many bytes. Raises OSError, ValueError."""
     try:
-        return json.loads(read_small(path))
+        return json.loads(read_small(path, most))
     except RecursionError as error:
         raise ValueError(f"{path} is too deep") from error
 

@@ -4,6 +4,7 @@ They are sealed zip files. One without a seal, of another program or an earlier 
 where x.ckpt.sha256 lies beside it, as `sha256sum` writes it.
 """
 
+import hashlib
 import io
 import logging
 import os
@@ -18,7 +19,7 @@ import torch
 
 from ddpm_lightning.files.atomic import temporary_of, write_file
 from ddpm_lightning.files.bounded import open_regular, read_small
-from ddpm_lightning.files.sealed import is_sealed_zip, seal, seal_zip
+from ddpm_lightning.files.sealed import is_sealed_zip, seal_zip
 
 LAST, BEST, STEP = "last.ckpt", "best.ckpt", "step_{:08d}.ckpt"
 
@@ -64,7 +65,7 @@ def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str,
         with _verified(own, path):
             return _load(own, path, map_location)
     finally:
-        own.unlink()
+        own.unlink(missing_ok=True)
 
 
 def _load(source: BinaryIO | Path, path: Path, map_location: Any) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def _check_beside(file: BinaryIO, path: Path) -> None:
             f"{path} is damaged, or of another program: the checksum at its end is not that of the "
             f"rest. One that you trust is read after sha256sum {path.name} > {path.name}.sha256"
         ) from error
-    if seal(file.read()) not in digests:
+    if hashlib.file_digest(file, "sha256").hexdigest().encode() not in digests:
         raise DamagedCheckpoint(f"{path} is damaged: its checksum is not that of {path}.sha256")
 
 

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -43,10 +42,6 @@ class Film(ABC):
     @abstractmethod
     def draw(self) -> Picture:
         """Return the images."""
-
-    def save(self, path: Path) -> None:
-        """Write the images to a file of the kind that `suffix` names."""
-        path.write_bytes(self.draw().encode())
 
 
 class Camera:

@@ -66,6 +66,11 @@ def find_directory(given: str, outputs: Path) -> Path:
             "give a run directory below outputs/, a .ckpt file in one, or a pipeline folder of "
             "diffusers"
         )
+    if path.is_file() and path.suffix != ".ckpt":
+        raise UserError(
+            f"{given} is no .ckpt file: evaluate.py, and train.py resume=, take a run directory or "
+            "a .ckpt file in one; sample.py and export.py take a file of export.py as well"
+        )
     directory = path if path.is_dir() else path.absolute().parent.parent
     if not (directory / "config.yaml").is_file():
         raise UserError(
@@ -163,6 +168,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     state = checkpoint.get("state_dict")
     if not isinstance(state, dict) or not any(key.startswith(PREFIX["raw"]) for key in state):
         raise UserError(f"{path} is not a checkpoint of ddpm_lightning: it holds no denoiser")
+    if not isinstance(checkpoint.get("global_step"), int):
+        raise UserError(f"{path} is not a checkpoint of ddpm_lightning: it holds no global_step")
     return checkpoint
 
 
@@ -185,7 +192,7 @@ def _weights(run: Run) -> tuple[dict[str, dict[str, Any]], int]:
     states = {name: part for name in PREFIX if (part := _part(state, name))}
     others = checkpoint.get("callbacks", {}).get("EMA", {}).get("others", {})
     states |= {name: states["raw"] | weights for name, weights in others.items()}
-    return states, int(checkpoint.get("global_step", 0))
+    return states, int(checkpoint["global_step"])
 
 
 def rebuild_average(run: Run, relative_length: float) -> tuple[Denoiser, int]:

@@ -56,7 +56,8 @@ def export(cfg: DictConfig) -> None:
     written, use = form.write(opened, path / f"model{form.suffix}" if is_inside else path)
     print(f"{opened.run.checkpoint} ({opened.origin})\n{written}")
     if repository is not None:
-        card = write_card(opened, path, repository.partition("/")[2], use)
+        with user_errors("output"):
+            card = write_card(opened, path, repository.partition("/")[2], use)
         print(f"  model card     {card}", flush=True)
         print(f"  pushed to      {push(path, repository)}")
 
@@ -79,7 +80,7 @@ def write_safetensors(opened: Opened, path: Path) -> tuple[str, str]:
     }
     metadata = {
         "config": json.dumps(stored),
-        "step": str(opened.step or 0),
+        "step": "" if opened.step is None else str(opened.step),
         "weights": opened.weights,
     }
     tensors = {name: value.contiguous() for name, value in opened.denoiser.state_dict().items()}

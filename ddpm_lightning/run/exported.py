@@ -29,8 +29,10 @@ def sealed(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
     return before + seal(before, after) + after
 
 
-def load_exported(path: Path) -> tuple[Run, Denoiser, int, str]:
-    """Return what export wrote: the run's configuration, the denoiser, step and weights' name."""
+def load_exported(path: Path) -> tuple[Run, Denoiser, int | None, str]:
+    """Return what export wrote: the run's configuration, the denoiser, step and weights' name; no
+    step of weights that came from diffusers.
+    """
     try:
         data = read_small(path, _MAX_BYTES)
         tensors = load(data)
@@ -40,7 +42,8 @@ def load_exported(path: Path) -> tuple[Run, Denoiser, int, str]:
         if digits not in (seal(before, after), seal(before, _BLANK, after)):  # the first versions
             raise ValueError("its checksum is not that of its content")
         config = json.loads(metadata["config"])
-        step, weights = int(metadata["step"]), metadata["weights"]
+        step = int(metadata["step"]) if metadata["step"] else None
+        weights = metadata["weights"]
     except (OSError, SafetensorError, ValueError, KeyError, MemoryError, RecursionError) as e:
         raise UserError(f"{path} is not a file of export.py, or damaged: {e}") from e
     check_stored(config, path)

@@ -26,7 +26,7 @@ def check_repository(repository: str) -> None:
 
 
 def push(folder: Path, repository: str) -> str:
-    """Upload all files of a folder, and return the address of the repository.
+    """Upload all files of a folder, and return the address of the repository: a new one is private.
 
     The login is what `hf auth login` has left.
 
@@ -37,7 +37,7 @@ def push(folder: Path, repository: str) -> str:
 
     try:
         api = HfApi()
-        address = str(api.create_repo(repository, exist_ok=True))
+        address = str(api.create_repo(repository, private=True, exist_ok=True))
         api.upload_folder(
             repo_id=repository, folder_path=folder, commit_message="From ddpm_lightning's export.py"
         )
@@ -45,6 +45,6 @@ def push(folder: Path, repository: str) -> str:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RunFailed(
             f"{repository} could not be pushed: {reason:.200}; all is ready for: "
-            f"hf upload {repository} {os.path.relpath(folder)}"
+            f"hf upload --private {repository} {os.path.relpath(folder)}"
         ) from error
     return address

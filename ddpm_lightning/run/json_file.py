@@ -1,27 +1,26 @@
 """JSON files that come from others: small, flat enough, and of a schema."""
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ddpm_lightning.files.bounded import read_small
+from ddpm_lightning.files.bounded import read_json
 from ddpm_lightning.run.errors import UserError
 
 _MAX_BYTES = 2**20
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """Return the object that a file holds; UserError unless it is one, of at most 1 MiB."""
     try:
-        content = json.loads(read_small(path, _MAX_BYTES))
+        content = read_json(path, _MAX_BYTES)
         if not isinstance(content, dict):
             raise ValueError("it holds no object")
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; a pipeline folder of diffusers has it") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a JSON file of diffusers: {error}") from error
     return content
 

@@ -1,6 +1,5 @@
 """A model card, README.md, from what a run directory holds: recipe, measures and a picture."""
 
-import json
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ddpm_lightning.files.bounded import read_json
 from ddpm_lightning.run.checkpoint import FORM_KEYS
 from ddpm_lightning.run.opened import Opened
 
@@ -66,8 +66,9 @@ def _measures(directory: Path) -> str:
     """Return a table of the cards that evaluate.py has left in a run."""
     rows: list[str] = []
     for path in sorted(directory.glob("evaluation/*.json")):
-        with suppress(OSError, ValueError, TypeError, KeyError):  # no file of evaluate.py
-            rows += [_row(card) for card in json.loads(path.read_text())]
+        # no file of evaluate.py
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            rows += [_row(card) for card in read_json(path)]
     if not rows:
         return "None yet: `python evaluate.py checkpoint=RUN` measures a run."
     return "\n".join(

@@ -19,7 +19,7 @@ from ddpm_lightning.run.build import build_denoiser
 from ddpm_lightning.run.checkpoint import Run, check_stored
 from ddpm_lightning.run.config import Node
 from ddpm_lightning.run.errors import UserError, user_errors
-from ddpm_lightning.run.json_file import parsed, read_json
+from ddpm_lightning.run.json_file import parsed, read_object
 from ddpm_lightning.run.scheduler import read_scheduler
 
 INDEX = "model_index.json"
@@ -65,7 +65,7 @@ def load_pipeline(given: str, weights: Any = None) -> tuple[Run, Denoiser]:
     _check_kind(folder)
     schedule, objective = _scheduler(folder)
     home = folder / "unet" if (folder / "unet").is_dir() else folder
-    unet_config = read_json(home / "config.json")
+    unet_config = read_object(home / "config.json")
     form = parsed(UNetConfig, unet_config, home / "config.json")
     if form.out_channels != form.in_channels:
         raise UserError(
@@ -85,7 +85,7 @@ def load_pipeline(given: str, weights: Any = None) -> tuple[Run, Denoiser]:
 
 
 def _check_kind(folder: Path) -> None:
-    index = read_json(folder / INDEX)
+    index = read_object(folder / INDEX)
     parts = {k: v for k, v in index.items() if k[:1] != "_" and v not in (None, [None, None])}
     if set(parts) != {"unet", "scheduler"} or parts["unet"] != ["diffusers", "UNet2DModel"]:
         described = ", ".join(sorted(parts)) or "nothing"
@@ -98,7 +98,7 @@ def _check_kind(folder: Path) -> None:
 def _scheduler(folder: Path) -> tuple[Node, Node]:
     name = "scheduler_config.json"
     home = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
-    return read_scheduler(read_json(home / name), home / name)
+    return read_scheduler(read_object(home / name), home / name)
 
 
 def _weights_file(home: Path) -> Path:

@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from ddpm_lightning.files.atomic import write_file
 from ddpm_lightning.films.base import Film
 from ddpm_lightning.run.config import OPTIONS, Node, check, check_options, resolved
 from ddpm_lightning.run.errors import UserError, user_errors
@@ -24,8 +25,9 @@ def show(cfg: DictConfig) -> None:
     hydra = HydraConfig.get()
     words, choices = list(hydra.overrides.task), hydra.runtime.choices
     name = str(choices["film"])
-    config["film"] = _with_nodes(config["film"], words, choices["model"], choices["noise"])
-    _refuse_unused(name, config["film"], words)
+    named = config["film"]
+    config["film"] = _with_nodes(named, words, choices["model"], choices["noise"])
+    _refuse_unused(name, named, words)
     check(config)
     with user_errors("film"):
         film: Film = instantiate(config["film"], _convert_="all")
@@ -36,9 +38,10 @@ def show(cfg: DictConfig) -> None:
         picture = film.draw()
     with user_errors("output"):
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes(picture.encode())
+        data = picture.encode()
+        write_file(output, [data], len(data))
     print(
-        f"{name}: {len(picture.images)} images, {output.stat().st_size / 1e6:.2f} MB, in "
+        f"{name}: {len(picture.images)} images, {len(data) / 1e6:.2f} MB, in "
         f"{time.perf_counter() - start:.1f} s\n  film           {output}"
     )
 
@@ -94,10 +97,22 @@ def _composed(words: Sequence[str], *more: str) -> Node:
 
 
 def _refuse_unused(name: str, film: Node, words: Sequence[str]) -> None:
-    """Raise UserError for words about data, model and noise where a film is made from none."""
-    if film.keys() & {"chain", "chains"}:
-        return
+    """Raise UserError for words about data, model and noise a film is made without."""
     for word in words:
-        if root_of(word) in ("data", "model", "noise"):
+        if not _is_used(word, film):
             keys = ", ".join(key for key in film if not key.startswith("_"))
             raise UserError(f"{word}: {name} is made without it; it takes {keys}")
+
+
+def _is_used(word: str, film: Node) -> bool:
+    root = root_of(word)
+    if root not in ("model", "noise"):
+        return root != "data" or "data" in film
+    is_value = word.lstrip("+~").partition("=")[0] != root
+    if "chain" in film or "chains" not in film or is_value:  # values are those of all chains
+        return bool(film.keys() & {"chain", "chains"})
+    if "schedules" in film:
+        return False
+    if not film["chains"]:
+        return True
+    return root == "noise" and not all("/" in chain for chain in film["chains"])

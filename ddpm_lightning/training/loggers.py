@@ -203,6 +203,7 @@ class MetricsTable(CSVLogger):
     def __init__(self, directory: Path, first_step: int, flush_logs_every_n_steps: int) -> None:
         super().__init__(directory, "", "", flush_logs_every_n_steps=flush_logs_every_n_steps)
         self._first_step, self._path = first_step, directory / "metrics.csv"
+        self._has_writer = False
 
     @cached_property
     def _earlier(self) -> list[dict[str, Any]]:
@@ -212,10 +213,11 @@ class MetricsTable(CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        is_new, earlier = self._experiment is None, self._earlier
+        earlier = self._earlier
         writer = super().experiment  # a new one removes the file
-        if is_new:
+        if not self._has_writer:
             writer.metrics[:0] = earlier
+            self._has_writer = True
         return writer
 
     def has(self, step: int) -> bool:

@@ -1,6 +1,7 @@
 """Other formats than GIF come to clips by the same way: videos, and whatever a source can open."""
 
 import io
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,19 @@ def test_frames_that_are_stored_out_of_order_are_shown_in_order() -> None:
     assert np.abs(clip.mean(axis=(1, 2, 3)) - levels).max() < 10
 
 
+@pytest.mark.parametrize(("degrees", "cosine", "sine"), [(90, 0, 1), (180, -1, 0), (270, 0, -1)])
+def test_a_video_is_shown_as_the_telephone_was_held(degrees: int, cosine: int, sine: int) -> None:
+    """A track's matrix takes (x, y) to (cos x - sin y, sin x + cos y), y down: with the clock."""
+    clip = noise_clip(seed=2)
+    rows = [[1, 0, 0, 0, 1, 0, 0, 0, 2**14], [cosine, sine, 0, -sine, cosine, 0, 0, 0, 2**14]]
+    upright, turned = (struct.pack(">9i", *(2**16 * v for v in row)) for row in rows)
+    before, after = video_bytes(clip, DURATIONS_MS).rsplit(upright, 1)  # the track's is the last
+    animation = read_video(before + turned + after, Limits())
+    expected = np.rot90(clip, -degrees // 90, axes=(1, 2))
+    assert (animation.height, animation.width) == expected.shape[1:3]
+    np.testing.assert_array_equal([frame for frame, _ in animation.frames], expected)
+
+
 @pytest.mark.parametrize(
     ("damage", "limits", "cause"),
     [
@@ -53,6 +67,11 @@ def test_frames_that_are_stored_out_of_order_are_shown_in_order() -> None:
         (lambda data: data[:100], Limits(), "corrupt"),
         (lambda data: b"<html>", Limits(), "corrupt"),
         (lambda data: data.replace(b"\x89PNG", b"\x89PNX"), Limits(), "corrupt"),
+        (
+            lambda data: data.replace(struct.pack(">I", 12800), struct.pack(">I", 2**31 - 1)),
+            Limits(),  # units of time of half a nanosecond
+            "still",
+        ),
     ],
 )
 def test_what_cannot_be_used_has_a_cause(

@@ -109,7 +109,9 @@ def test_it_becomes_a_file_of_ours(call: Call, folder: Path, tmp_path: Path) -> 
     assert call("sample", f"checkpoint={folder}", *words, "output=a").code == 0
     result = call("export", f"checkpoint={folder}", "output=x.safetensors")
     assert result.code == 0, result.err
-    assert call("sample", "checkpoint=x.safetensors", *words, "output=b").code == 0
+    alone = call("sample", "checkpoint=x.safetensors", *words, "output=b")
+    assert alone.code == 0, alone.err
+    assert "x.safetensors (of diffusers)" in alone.out
     grids = [(tmp_path / name / "grid.png").read_bytes() for name in "ab"]
     assert grids[0] == grids[1]
 

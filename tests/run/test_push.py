@@ -29,11 +29,17 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_is_prepared_with_its_card(call: Call, trained: Path, tmp_path: Path) -> None:
     assert call("evaluate", f"checkpoint={trained}", "measure=levels").code == 0
     assert call("sample", f"checkpoint={trained}", "num_samples=1").code == 0
+    for number, odd in enumerate(
+        ["{", "[1]", '{"a": 1}', '[{"name": 1, "value": 1, "unit": "", "run": ""}]']
+    ):
+        (trained / "evaluation" / f"odd{number}.json").write_text(odd)
     result = call("export", f"checkpoint={trained}", "push=someone/digits")
     assert result.code == 1
     (line,) = result.err.strip().splitlines()
     assert "someone/digits could not be pushed" in line
-    assert line.endswith(f"hf upload someone/digits {(trained / 'hub').relative_to(tmp_path)}")
+    assert line.endswith(
+        f"hf upload --private someone/digits {(trained / 'hub').relative_to(tmp_path)}"
+    )
     folder = trained / "hub"
     names = {path.name for path in folder.iterdir()}
     assert names == {"README.md", "model.safetensors", "samples.gif"}
@@ -44,6 +50,7 @@ def test_a_run_is_prepared_with_its_card(call: Call, trained: Path, tmp_path: Pa
     assert "![Samples](samples.gif)" in card.text
     assert "```\npython sample.py checkpoint=model.safetensors weights=ema\n```" in card.text
     assert "| levels/error | " in card.text
+    assert "| 1 | " not in card.text
     recipe = yaml.safe_load(card.text.split("```yaml\n")[1].split("```")[0])
     config = yaml.safe_load((trained / "config.yaml").read_text())
     assert recipe["model"] == config["model"]

@@ -13,8 +13,13 @@ TINY = {
     "brownian": ["num_particles=20", "num_images=2"],
     "walk": ["noise.num_steps=20", "samplers=[ddim,pair]", "evaluations=2", "num_points=20"],
     "score": ["model=median", "log_snrs=[0,-1]"],
-    "schedule": ["chains=[median]", "schedules=[linear]", "output=outputs/films/mine.png"],
-    "bound": ["chains=[median]", "noise.num_steps=20", "num_points=20"],
+    "schedule": [
+        "chains=[median]",
+        "schedules=[linear]",
+        "noise.num_steps=20",
+        "output=outputs/films/mine.png",
+    ],
+    "bound": ["chains=[median]", "noise=linear", "noise.num_steps=20", "num_points=20"],
 }
 MISTAKES = {
     "no film": (["forwrad"], ["film/forwrad", "did you mean film=forward?"]),
@@ -23,6 +28,11 @@ MISTAKES = {
     "no list": (["walk", "samplers=ddim"], ["film.samplers='ddim'", "valid list"]),
     "another kind of file": (["score", "output=a.gif"], ["output=a.gif", "ends in .png"]),
     "what ink has not": (["brownian", "model=median"], ["model=median", "num_particles"]),
+    "values of no chain": (["brownian", "noise.num_steps=9"], ["noise.num_steps=9", "seed"]),
+    "clips of a mixture": (["bound", "data.path=gifs"], ["data.path=gifs", "chains"]),
+    "noise of all": (["schedule", "noise=linear"], ["noise=linear", "schedules"]),
+    "noise twice": (["bound", "chains=[median/cosine]", "noise=linear"], ["noise=linear"]),
+    "a model twice": (["forward", "chains=[median]", "model=ve"], ["model=ve: forward is made"]),
     "no folder": (["forward", "data=gif_folder"], ["data.path must be given"]),
     "an empty folder": (["forward", "data=gif_folder", "data.path=none"], ["data.path=none"]),
     "too few steps": (["walk", "noise.num_steps=5", "evaluations=9"], ["ask for fewer"]),

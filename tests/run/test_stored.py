@@ -205,6 +205,16 @@ def test_weights_that_are_not_finite_are_told(value: float, call: Call, trained:
 
 
 @pytest.mark.slow
+def test_a_checkpoint_without_its_step_is_refused(call: Call, trained: Path) -> None:
+    path = trained / "checkpoints" / "last.ckpt"
+    content = files.read(path)
+    del content["global_step"]
+    files.write(content, path)
+    for word in (f"resume={trained}", f"resume={path}"):
+        assert_user_error(call("train", word), "it holds no global_step")
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_where_a_folder_took_the_place_of_its_last_checkpoint(
     call: Call, trained: Path
 ) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from io import BytesIO
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import av
 import numpy as np
@@ -43,9 +43,13 @@ def read_video(data: bytes, limits: Limits, container_format: str | None = None)
     if num_frames > limits.max_frames or num_frames * width * height > limits.max_pixels:
         raise GifError("too_large", f"{num_frames} frames of {width}x{height} pixels")
     times_ms = [round(unit_ms * (stamp - stamps[0])) for stamp in stamps]
+    if not times_ms[-1]:
+        raise GifError("still", f"{num_frames} images, which last less than a millisecond")
     durations_ms = [stop - start for start, stop in pairwise(times_ms)]
     frames = _frames(data, durations_ms, container_format)
-    return Animation(width, height, num_frames, times_ms[-1] / 1000, frames)
+    first = next(frames)  # which alone says how it is turned
+    height, width = first[0].shape[:2]
+    return Animation(width, height, num_frames, times_ms[-1] / 1000, chain([first], frames))
 
 
 def _frames(
@@ -54,7 +58,8 @@ def _frames(
     with _refusal(), av.open(BytesIO(data), "r", container_format) as container:
         # strict: as many as were announced
         for frame, ms in zip(container.decode(video=0), durations_ms, strict=True):
-            yield frame.to_ndarray(format="rgb24"), ms
+            # as telephones store it: degrees against the clock
+            yield np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)), ms
 
 
 @contextmanager
