@@ -19,11 +19,12 @@ from torch import Tensor
 
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.digits import keeps_digit, position_errors
+from ddpm_lightning.evaluation.measures.memorisation import strip
 from ddpm_lightning.guidance import Conditioned
 from ddpm_lightning.level import Level
 from ddpm_lightning.likelihood.base import mean_and_error
 from ddpm_lightning.plots.films import save_grid
-from ddpm_lightning.plots.stills import strip, write_png
+from ddpm_lightning.plots.stills import write_png
 from ddpm_lightning.rollout import Plan, roll_out
 from ddpm_lightning.run.build import build_data, build_sampler
 from ddpm_lightning.run.checkpoint import choose_denoiser, find_run

@@ -12,6 +12,7 @@ import pickle
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -84,7 +85,7 @@ def _load(source: BinaryIO | Path, path: Path, map_location: Any) -> dict[str, A
 
 
 @contextmanager
-def _verified(source: Path, path: Path) -> Iterator[BinaryIO]:
+def _verified(source: Path, path: Path) -> Iterator[BufferedReader]:
     """Open a checkpoint, which may have another name as well, that is what was written."""
     try:
         with open_regular(source) as file:
@@ -99,7 +100,7 @@ def _verified(source: Path, path: Path) -> Iterator[BinaryIO]:
         raise DamagedCheckpoint(f"{path} cannot be read: {error}") from error
 
 
-def _check_beside(file: BinaryIO, path: Path) -> None:
+def _check_beside(file: BufferedReader, path: Path) -> None:
     """Raise DamagedCheckpoint unless the checksum beside a file without a seal is its own."""
     try:
         digests = read_small(_sidecar(path)).split()

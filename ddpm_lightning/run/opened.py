@@ -39,9 +39,9 @@ def open_checkpoint(config: Node) -> Opened:
         return Opened(*load_pipeline(given, weights), str(weights), None)
     if not given.endswith(SUFFIX):
         run = find_run(given, Path(config["outputs_dir"]))
-        denoiser, step = choose_denoiser(run, weights)
-        return Opened(run, denoiser, str(weights), step)
-    run, denoiser, step, held = load_exported(Path(given))
+        chosen, step = choose_denoiser(run, weights)
+        return Opened(run, chosen, str(weights), step)
+    run, denoiser, held_step, held = load_exported(Path(given))
     if str(weights) != held:
         raise UserError(f"{given} holds the {held} weights; add weights={held}")
-    return Opened(run, denoiser, held, step)
+    return Opened(run, denoiser, held, held_step)

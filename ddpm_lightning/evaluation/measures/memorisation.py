@@ -7,6 +7,8 @@ Mann-Whitney statistic, of mean 1/2 and variance (N + M + 1) / (12 N M).
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import pad
 
 from ddpm_lightning.data.order import Sample
 from ddpm_lightning.evaluation.distances import Floor
@@ -15,7 +17,9 @@ from ddpm_lightning.evaluation.measure import Result, around
 from ddpm_lightning.evaluation.measures.distances import PIXELS, FeatureMeasure
 from ddpm_lightning.evaluation.memorisation import memorisation
 from ddpm_lightning.evaluation.subject import Subject
-from ddpm_lightning.plots.stills import strip
+
+TILE_PIXELS = 48  # frames that are smaller are enlarged towards it
+GAP = 6  # pixels between rows, and between what stands side by side
 
 KINDS = {"content": "spatial", "motion": "temporal"}
 
@@ -70,3 +74,12 @@ class Memorisation(FeatureMeasure):
             other = subject.reference.train.__getitems__([Sample(clip, clip)]).clip[0]
             rows.append(torch.cat([strip(subject.samples[sample]), strip(other)], dim=1))
         return torch.cat(rows).numpy()
+
+
+def strip(clip: Tensor) -> Tensor:
+    """Return the frames of a clip (F, H, W, C) uint8 in a row, small ones enlarged, (H', W', 3)."""
+    scale = max(1, TILE_PIXELS // clip.shape[1])
+    frames = clip.expand(*clip.shape[:-1], 3)
+    frames = frames.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    row = frames.transpose(0, 1).flatten(1, 2)  # (H', F W', 3)
+    return pad(row, (0, 0, 0, GAP, 0, GAP), value=96)

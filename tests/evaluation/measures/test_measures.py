@@ -20,13 +20,12 @@ from ddpm_lightning.evaluation.measures.digits import (
 )
 from ddpm_lightning.evaluation.measures.distances import DistanceMeasure
 from ddpm_lightning.evaluation.measures.frechet import Frechet
-from ddpm_lightning.evaluation.measures.memorisation import Memorisation
+from ddpm_lightning.evaluation.measures.memorisation import GAP, TILE_PIXELS, Memorisation
 from ddpm_lightning.evaluation.measures.quality import Quality
 from ddpm_lightning.evaluation.measures.sliced import SlicedWasserstein
 from ddpm_lightning.evaluation.report import table
 from ddpm_lightning.evaluation.subject import Reference
 from ddpm_lightning.likelihood.variational import VariationalBound
-from ddpm_lightning.plots.stills import GAP, TILE_PIXELS
 from tests.evaluation.measures.conftest import MakeReference
 from tests.evaluation.measures.shared import subject_of
 
