@@ -94,7 +94,7 @@ def test_measures_draw_what_is_known_of_held_out_clips(run: Path, call: Call) ->
         (["label=cot"], "label: no clip was labelled 'cot'; the nearest are cat, dog/black"),
         (["mood=calm"], "mood"),
         (["fps=fast"], "fps: fps must be a number above 0, got 'fast'"),
-        (["labels=none.txt"], "labels: [Errno 2] No such file"),
+        (["labels=none.txt"], "labels: none.txt does not exist"),
         (["label=cat", "guidance=auto"], "guidance: auto needs a weaker denoiser"),
         (
             ["guidance=auto", "guidance.weak=x.ckpt"],

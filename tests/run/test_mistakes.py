@@ -100,7 +100,7 @@ MISTAKES = {
     "empty folder": (["data.path=empty"], ["empty", ".gif"]),
     "a file as folder": (["data.path=gifs/00.gif"], ["gifs/00.gif", "not a folder"]),
     "no usable GIF": (["data.path=broken"], ["broken", "1"]),
-    "size not divisible": (["data.size=7"], ["divisible", "got 7", "data.size to 4 or 8"]),
+    "size not divisible": (["data.size=7"], ["divisible", "got 7", "data.size to 6 or 8"]),
     "size of three numbers": (["data.size=[8,8,8]"], ["[height, width]"]),
     "no frames": (["data.num_frames=0"], ["num_frames"]),
     "negative batch": (
@@ -162,7 +162,7 @@ MISTAKES = {
     "a seed that is none": (["seed=abc"], ["seed='abc'", "integer"]),
     "no option for a group": (["logger=null"], ["logger=null", "csv"]),
     "an attention that does not exist": (
-        ["network.spatial_attention=[none,full,linaer]"],
+        ["network.spatial_attention=[none,linaer]"],
         ["got 'linaer'; did you mean linear?"],
     ),
     "negative rate": (["optimizer.lr=-1"], ["optimizer", "-1"]),
