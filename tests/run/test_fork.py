@@ -110,7 +110,7 @@ def test_a_run_whose_newest_is_damaged_goes_on_in_its_place(call: Call, run: Pat
     assert result.code == 0, result.err
     assert f"resuming from {folder}/step_00000005.ckpt, step 5" in result.out
     assert steps(folder) == [8, 6]  # of the validation at 6
-    assert {p.stem for p in folder.glob("*.damaged")} == {"best", "step_00000006"}
+    assert {p.stem for p in folder.glob("*.damaged")} == {"best", "last", "step_00000006"}
     assert newest_valid(folder) == folder / "last.ckpt"
     assert steps(run / "averages") == [8, 7, 6, 5, 4, 3, 2, 1]
     assert len(read_metrics(run / "metrics.csv")["train/loss"][0]) == 8
