@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ddpm_lightning.plots.curves import mark_empty, read_metrics, scale_of, smooth
+from ddpm_lightning.plots.curves import label_plainly, mark_empty, read_metrics, scale_of, smooth
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; max-width: 1136px; color: #222 }
@@ -137,7 +137,9 @@ def _curves(rows: Sequence[Row], names: Sequence[str], directory: Path) -> str:
     if not any(axis.lines for axis in axes):
         return ""
     for axis, name in zip(axes, names, strict=True):
-        axis.set(title=name, xlabel="step", yscale=scale_of(axis))
+        title = f"{name}, over each job's own levels" if name == "val/error" else name
+        axis.set(title=title, xlabel="step", yscale=scale_of(axis))
+        label_plainly(axis)
     axes[0].legend(fontsize="small")
     mark_empty(axes)
     picture = io.BytesIO()

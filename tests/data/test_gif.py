@@ -18,8 +18,8 @@ SMALL_PALETTE = np.arange(0, 240, 20)[:12].reshape(4, 3)
 
 def pillow_frames(data: bytes) -> np.ndarray:
     """(F, H, W, 3): what Pillow shows, on white."""
-    image_module = pytest.importorskip("PIL.Image")
-    sequence = pytest.importorskip("PIL.ImageSequence")
+    image_module = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    sequence = pytest.importorskip("PIL.ImageSequence", reason="needs Pillow")
     with image_module.open(io.BytesIO(data)) as image:
         shown = [frame.convert("RGBA") for frame in sequence.Iterator(image)]
     white = image_module.new("RGBA", shown[0].size, "white")

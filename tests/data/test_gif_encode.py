@@ -40,7 +40,7 @@ def test_sparse_motion_is_exact() -> None:
 
 
 def test_pillow_reads_the_same_frames_delays_and_endless_loop() -> None:
-    image_module = pytest.importorskip("PIL.Image")
+    image_module = pytest.importorskip("PIL.Image", reason="needs Pillow")
     clip = noise_clip(2, 4)
     with image_module.open(io.BytesIO(encode(clip, [20, 30, 40, 50]))) as image:
         assert image.info["loop"] == 0

@@ -89,17 +89,21 @@ def test_velocity_on_a_variance_preserving_scale_has_unit_coefficients(
     torch.testing.assert_close(one, torch.ones_like(one), rtol=1e-14, atol=0)
 
 
+def loss_of(objective: str, process: GaussianProcess) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the loss of a random output at |log-SNR| < 20; that output, x_0 and the noise."""
+    x_0, e = data_and_noise()
+    output = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)).double()
+    t = torch.tensor([5, 60, 200, 400])
+    assert (process.log_snr(t).abs() < 20).all()
+    return denoiser(process, objective, output).loss(x_0, process.level(t), e), output, x_0, e
+
+
 @every_example
 def test_epsilon_loss_is_the_plain_error_of_the_noise(
     process_type: type[GaussianProcess], noise: str
 ) -> None:
     """Seed 1 for the network's output; within |log-SNR| < 20 nothing is held."""
-    process = process_under(process_type, noise)
-    x_0, e = data_and_noise()
-    output = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)).double()
-    t = torch.tensor([5, 60, 200, 400])
-    assert (process.log_snr(t).abs() < 20).all()
-    loss = denoiser(process, "epsilon", output).loss(x_0, process.level(t), e)
+    loss, output, _, e = loss_of("epsilon", process_under(process_type, noise))
     expected = (output - e).square().flatten(1).mean(1)
     # (1 - c_skip alpha) / c_out is 0 up to 1e-16 alpha / sigma.
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
@@ -110,11 +114,7 @@ def test_flow_predicts_the_direction_from_data_to_noise(
     process_type: type[GaussianProcess], noise: str
 ) -> None:
     """The loss is the plain error of noise - x_0 at any scale of x; seed 1 for the output."""
-    process = process_under(process_type, noise)
-    x_0, e = data_and_noise()
-    output = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)).double()
-    t = torch.tensor([5, 60, 200, 400])
-    loss = denoiser(process, "flow", output).loss(x_0, process.level(t), e)
+    loss, output, x_0, e = loss_of("flow", process_under(process_type, noise))
     expected = (output - (e - x_0)).square().flatten(1).mean(1)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
 

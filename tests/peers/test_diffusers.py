@@ -38,7 +38,7 @@ from ddpm_lightning.samplers.thresholding import (
 from ddpm_lightning.samplers.unipc import UniPCSampler
 from tests.problems import Mixture
 
-diffusers = pytest.importorskip("diffusers")
+diffusers = pytest.importorskip("diffusers", reason="needs the extra diffusers")
 
 T = 100
 SHAPE = (3, 1, 2, 3, 3)

@@ -43,7 +43,7 @@ def peer(name: str) -> Any:
     if spec is None:
         pytest.skip("k_diffusion is not installed", allow_module_level=True)
     sys.modules.setdefault("k_diffusion", module_from_spec(spec))  # a package that has not run
-    return pytest.importorskip(f"k_diffusion.{name}")
+    return pytest.importorskip(f"k_diffusion.{name}", reason="needs k_diffusion")
 
 
 sampling = peer("sampling")

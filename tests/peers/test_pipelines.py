@@ -15,7 +15,7 @@ from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
 from ddpm_lightning.samplers.thresholding import StaticThresholding
 from tests.pipelines import SCHEDULER, UNET, build_pipeline, save_pipeline
 
-pytest.importorskip("diffusers")
+pytest.importorskip("diffusers", reason="needs the extra diffusers")
 
 pytestmark = pytest.mark.slow  # as a whole: diffusers is imported
 

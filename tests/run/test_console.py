@@ -88,6 +88,7 @@ def test_neither_does_a_bar_nor_logging(console: Console) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.emit(logging.LogRecord("n", logging.INFO, "", 0, "Bücher", (), None))
     handler.flush()
+    assert bar.n == 3
 
 
 def test_letters_that_an_encoding_does_not_have_are_escaped() -> None:

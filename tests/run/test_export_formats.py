@@ -87,7 +87,7 @@ def test_a_scheduler_of_theirs_has_our_chain(call: Call, trained: Path) -> None:
     """The cosine schedule as the numbers it is: theirs is clipped at another beta. Theirs of a
     pipeline are tested with it, below.
     """
-    diffusers = pytest.importorskip("diffusers")
+    diffusers = pytest.importorskip("diffusers", reason="needs the extra diffusers")
     result = call("export", f"checkpoint={trained}", "format=diffusers")
     assert result.code == 0, result.err
     assert "lacking        unet/ and model_index.json: diffusers has no UNet3D" in result.out
@@ -101,7 +101,7 @@ def test_a_scheduler_of_theirs_has_our_chain(call: Call, trained: Path) -> None:
 
 
 def test_what_they_have_no_equivalent_of_is_refused(call: Call, trained: Path) -> None:
-    pytest.importorskip("diffusers")
+    pytest.importorskip("diffusers", reason="needs the extra diffusers")
     words = [f"checkpoint={trained}", "format=diffusers", "output=out"]
     home = "ddpm_lightning.objectives.karras.KarrasObjective"
     edit_model(trained, objective={"_target_": home})
@@ -123,7 +123,7 @@ def test_what_they_have_no_equivalent_of_is_refused(call: Call, trained: Path) -
 @pytest.mark.parametrize("noise", ["cosine", "flow"])
 def test_a_continuous_process_becomes_a_chain_that_can_be_walked(noise: str) -> None:
     """Its last beta, 1 - 1e-16 and less in float64, is 1 in float32."""
-    pytest.importorskip("diffusers")
+    pytest.importorskip("diffusers", reason="needs the extra diffusers")
     process = process_under(VariancePreservingProcess, noise)
     betas = build_scheduler(process, VelocityObjective()).betas
     assert float(betas[-1]) == pytest.approx(0.999999, abs=1e-7)
@@ -142,7 +142,7 @@ def test_a_continuous_process_becomes_a_chain_that_can_be_walked(noise: str) -> 
 def test_a_pipeline_goes_back_whole(
     prediction_type: str, options: dict[str, Any], call: Call, tmp_path: Path
 ) -> None:
-    diffusers = pytest.importorskip("diffusers")
+    diffusers = pytest.importorskip("diffusers", reason="needs the extra diffusers")
     folder = save_pipeline(tmp_path / "theirs", prediction_type=prediction_type, **options)
     result = call("export", f"checkpoint={folder}", "format=diffusers", "output=back")
     assert result.code == 0, result.err

@@ -24,7 +24,7 @@ from tests.commands import Call, assert_user_error
 from tests.pipelines import save_pipeline
 from tests.problems import build, options
 
-pytest.importorskip("diffusers")
+pytest.importorskip("diffusers", reason="needs the extra diffusers")
 
 pytestmark = pytest.mark.slow  # as a whole: diffusers is imported in two seconds
 WEIGHTS = Path("unet/diffusion_pytorch_model.safetensors")

@@ -12,7 +12,7 @@ from ddpm_lightning.run.hub import check_repository
 from tests.commands import Call, assert_user_error
 from tests.pipelines import save_pipeline
 
-huggingface_hub = pytest.importorskip("huggingface_hub")
+huggingface_hub = pytest.importorskip("huggingface_hub", reason="needs the extra hub")
 
 pytestmark = pytest.mark.slow  # as a whole
 

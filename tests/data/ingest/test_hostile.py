@@ -85,7 +85,7 @@ def test_hostile_files_give_every_block_or_a_cause(workers: Workers) -> None:
 
 def solid_gif(num_frames: int, side: int) -> bytes:
     """num_frames black images of side x side pixels, in a few kilobytes each."""
-    image_module = pytest.importorskip("PIL.Image")
+    image_module = pytest.importorskip("PIL.Image", reason="needs Pillow")
     file = io.BytesIO()
     image_module.new("P", (side, side)).save(file, "GIF")
     (image,) = walk(file.getvalue(), FETCHED_LIMITS).images
