@@ -7,7 +7,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ddpm_lightning.run.config import check, check_options, resolved
+from ddpm_lightning.run.study.clips import check_clips
 from ddpm_lightning.run.study.plan import cells, check_plan
+from ddpm_lightning.run.study.sampling import sample_walks
 from ddpm_lightning.run.study.training import train_cells
 
 
@@ -21,4 +23,7 @@ def study(cfg: DictConfig) -> None:
     directory = Path(config["directory"]).absolute()
     minutes = options["minutes"]
     deadline = inf if minutes is None else time.monotonic() + 60 * minutes
-    train_cells(cells(options), options, directory, deadline)
+    planned = cells(options)
+    check_clips(planned, options, directory)
+    train_cells(planned, options, directory, deadline)
+    sample_walks(planned, options, directory, deadline)
