@@ -1,7 +1,6 @@
 """Paired differences over seeds: intervals, p-values for several hypotheses, what could be seen."""
 
 from collections.abc import Sequence
-from math import nan
 from statistics import mean, stdev
 from typing import NamedTuple
 
@@ -35,7 +34,7 @@ def paired(differences: Sequence[float]) -> Difference:
         raise ValueError(f"an interval needs 2 paired differences, got {n}; add seeds")
     value, error = mean(differences), stdev(differences) / n**0.5
     quantile = float(student_t.ppf(0.975, n - 1))
-    p = 2 * float(student_t.sf(abs(value) / error, n - 1)) if error else nan
+    p = 2 * float(student_t.sf(abs(value) / error, n - 1)) if error else float(value == 0)
     visible = (quantile + float(student_t.ppf(POWER, n - 1))) * error
     return Difference(value, value - quantile * error, value + quantile * error, p, visible, n)
 

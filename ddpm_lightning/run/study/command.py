@@ -6,24 +6,56 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ddpm_lightning.run.config import check, check_options, resolved
+from ddpm_lightning.run.config import Node, check, check_options, resolved
+from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.run.study.clips import check_clips
 from ddpm_lightning.run.study.plan import cells, check_plan
+from ddpm_lightning.run.study.report import write_report
 from ddpm_lightning.run.study.sampling import sample_walks
+from ddpm_lightning.run.study.table import Table, collect, read_table, write_table
 from ddpm_lightning.run.study.training import train_cells
+from ddpm_lightning.training.signals import stopped_by_signals
 
 
 def study(cfg: DictConfig) -> None:
-    """Run what is left of a study, and report on all of it."""
+    """Run what is left of a study, and report on all of it; or on a table alone."""
     config = resolved(cfg)
     check(config)
     options = config["study"]
     check_options("study", options)
     check_plan(options)
+    if config["report"] is not None:
+        path = Path(config["report"])
+        print_report(read_table(path), path.parent)
+        return
     directory = Path(config["directory"]).absolute()
+    with user_errors("directory"):
+        directory.mkdir(parents=True, exist_ok=True)
+    with stopped_by_signals("the study was interrupted; the same command goes on with it"):
+        table = run(options, directory)
+    write_table(table, directory / "results.json")
+    print_report(table, directory)
+
+
+def run(options: Node, directory: Path) -> Table:
+    """Train and sample what is left, and return the table of all that is there."""
     minutes = options["minutes"]
     deadline = inf if minutes is None else time.monotonic() + 60 * minutes
     planned = cells(options)
     check_clips(planned, options, directory)
     train_cells(planned, options, directory, deadline)
     sample_walks(planned, options, directory, deadline)
+    table = collect(planned, options, directory)
+    if not table.trainings:
+        raise UserError(
+            f"no run was trained within study.minutes={minutes}; give more, or null for as long as "
+            "it takes"
+        )
+    return table
+
+
+def print_report(table: Table, directory: Path) -> None:
+    """Write the report, and print where it is."""
+    print(f"\n{len(table.trainings)} runs, {len(table.walks)} walks")
+    for path in write_report(table, directory):
+        print(f"  {path.stem:<14} {path}")

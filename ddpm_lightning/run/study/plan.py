@@ -37,6 +37,11 @@ def check_plan(options: Node) -> None:
     _refuse_unknown("arms", options["arms"], list(options["words"]))
     _refuse_unknown("losses", options["losses"], options_of("loss"))
     _refuse_unknown("extractors", options["extractors"], options_of("extractor"))
+    if options["num_sampled"] > options["num_seeds"]:
+        raise UserError(
+            f"study.num_sampled={options['num_sampled']} is more than the "
+            f"study.num_seeds={options['num_seeds']} that are trained"
+        )
     if options["num_seeds"] < 2:
         raise UserError(
             f"study.num_seeds={options['num_seeds']} leaves no interval; 2 or more, 5 are usual"
@@ -59,6 +64,7 @@ def cells(options: Node) -> list[Cell]:
     """Return all cells, in the order of their importance."""
     arms, losses = options["arms"], options["losses"]
     seeds, sampled = range(options["num_seeds"]), range(options["num_sampled"])
+    rest = seeds[options["num_sampled"] :]
     main = STREAM if options["data"] is None else OWN
     tested = [arm for arm in (BASE, HYBRID) if arm in arms]
     median = [arm for arm in (MEDIAN,) if arm in arms]
@@ -67,8 +73,9 @@ def cells(options: Node) -> list[Cell]:
     steps = [
         (tested, first, main, seeds),
         (median, first, main, sampled),
-        *((tested, loss, main, seeds) for loss in later),
+        *((tested, loss, main, sampled) for loss in later),
         *([(tested + median, first, FROZEN, sampled)] if main == STREAM else []),
+        *((tested, loss, main, rest) for loss in later),
         (others, first, main, seeds),
         *((others, loss, main, seeds) for loss in later),
     ]

@@ -52,28 +52,29 @@ class StudyWalk(NamedTuple):
 
 
 def walks(cells: list[Cell], options: Node) -> list[StudyWalk]:
-    """Return the walks on cells, those of one seed after those of another, the once-only last."""
+    """Return the walks on cells by importance, each seed by seed: of H2 and H3 on cosine's network,
+    those that are drawn once only, and of H2 on hybrid's.
+    """
     first, evaluations = options["losses"][0], options["evaluations"]
+    long = [n for n in evaluations if n in EVALUATED_LONG] or evaluations[-1:]
+    paths = [(STANDARD, ANCESTRAL), (MEDIAN_CHAIN, MIDPOINT), (MEDIAN_CHAIN, PAIR)]
+    meant = {MEDIAN: (MEDIAN_CHAIN, MIDPOINT)}
     chosen: list[StudyWalk] = []
+    of_hybrid: list[StudyWalk] = []
     for seed in range(options["num_sampled"]):
         own = [c for c in cells if c.seed == seed and c.loss == first]
         main = {c.arm: c for c in own if c.clips != FROZEN}
-        frozen = {c.arm: c for c in own if c.clips == FROZEN}
-        paths = [(STANDARD, ANCESTRAL), (MEDIAN_CHAIN, MIDPOINT), (MEDIAN_CHAIN, PAIR)]
-        chosen += [
-            StudyWalk(main[arm], chain, sampler, count)
-            for arm in (BASE, HYBRID)
-            if arm in main
-            for count in evaluations
-            for chain, sampler in paths
-        ]
+        for arm, walks_of_arm in ((BASE, chosen), (HYBRID, of_hybrid)):
+            if arm in main:
+                walks_of_arm += [
+                    StudyWalk(main[arm], *path, count) for count in evaluations for path in paths
+                ]
         if MEDIAN in main:
-            long = [n for n in evaluations if n in EVALUATED_LONG] or evaluations[-1:]
-            chosen += [StudyWalk(main[MEDIAN], MEDIAN_CHAIN, MIDPOINT, n) for n in long]
-        meant = {MEDIAN: (MEDIAN_CHAIN, MIDPOINT)}
+            chosen += [StudyWalk(main[MEDIAN], *meant[MEDIAN], count) for count in long]
         chosen += [
-            StudyWalk(cell, *meant.get(arm, (STANDARD, ANCESTRAL)), OF_MEMORY)
-            for arm, cell in frozen.items()
+            StudyWalk(cell, *meant.get(cell.arm, (STANDARD, ANCESTRAL)), OF_MEMORY)
+            for cell in own
+            if cell.clips == FROZEN
         ]
     once = [c for c in cells if (c.arm, c.loss, c.seed) == (BASE, first, 0) and c.clips != FROZEN]
     for cell in once:
@@ -81,7 +82,7 @@ def walks(cells: list[Cell], options: Node) -> list[StudyWalk]:
             chosen += [StudyWalk(cell, STANDARD, name, count) for name in ("ddim", "unipc")]
             chosen.append(StudyWalk(cell, STANDARD, "ddim", count, "tangent"))
             chosen.append(StudyWalk(cell, MEDIAN_CHAIN, ANCESTRAL, count))
-    return chosen
+    return chosen + of_hybrid
 
 
 def path_of(walk: StudyWalk, directory: Path) -> Path:
