@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from hydra import compose
 from hydra.utils import instantiate
 
@@ -90,7 +91,9 @@ def path_of(walk: StudyWalk, directory: Path) -> Path:
     return run_of(walk.cell, directory) / "walks" / f"{walk.name}.json"
 
 
-def sample_walks(cells: list[Cell], options: Node, directory: Path, deadline: float) -> None:
+def sample_walks(
+    cells: list[Cell], options: Node, directory: Path, device: torch.device, deadline: float
+) -> None:
     """Draw and measure what is not measured yet, of cells that are trained.
 
     Args:
@@ -100,7 +103,7 @@ def sample_walks(cells: list[Cell], options: Node, directory: Path, deadline: fl
     planned = walks(trained, options)
     left = [walk for walk in planned if not path_of(walk, directory).exists()]
     print(f"{len(planned)} walks, {len(planned) - len(left)} measured before", flush=True)
-    bench = Bench(options, directory)
+    bench = Bench(options, directory, device)
     for number, walk in enumerate(left):
         if time.monotonic() > deadline:
             print(f"time is up: {len(left) - number} walks are left out")
@@ -115,8 +118,8 @@ def sample_walks(cells: list[Cell], options: Node, directory: Path, deadline: fl
 class Bench:
     """Measures walks; clips and their features are read once for each set of clips."""
 
-    def __init__(self, options: Node, directory: Path) -> None:
-        self.options, self.directory = options, directory
+    def __init__(self, options: Node, directory: Path, device: torch.device) -> None:
+        self.options, self.directory, self.device = options, directory, device
         self._references: dict[str, Reference] = {}
         self._measures: dict[str, dict[str, Measure]] = {}
         self._processes: dict[tuple[str, str], GaussianProcess] = {}
@@ -130,9 +133,10 @@ class Bench:
         subject = Subject(
             denoiser,
             reference,
-            sampler=build_walk(walk),
-            num_samples=self.options["num_samples"],
-            seed=walk.cell.seed,
+            self.device,
+            build_walk(walk),
+            self.options["num_samples"],
+            walk.cell.seed,
         )
         facts = {"checkpoint": str(run.checkpoint), "chain": walk.chain}
         cards = []
@@ -158,7 +162,7 @@ class Bench:
         if self._loaded is None or self._loaded[0] != cell:
             run = find_run(str(run_of(cell, self.directory)), self.directory)
             denoisers, _ = load_denoisers(run)
-            self._loaded = cell, run, denoisers["ema"]
+            self._loaded = cell, run, denoisers["ema"].to(self.device)
         return self._loaded[1:]
 
     def _process(self, cell: Cell, chain: str) -> GaussianProcess:

@@ -15,7 +15,6 @@ from ddpm_lightning.run.study.plan import Cell, words
 from ddpm_lightning.run.sweep import Planned, plan_job, run_planned
 from ddpm_lightning.run.words import path_words
 
-LOCAL: Node = {"executor": "processes", "max_parallel": 1}
 WORDS = "words.txt"  # of train.py, in a run's directory
 
 
@@ -61,14 +60,25 @@ def train_cells(cells: list[Cell], options: Node, directory: Path, deadline: flo
         prepare(cell, options, directory)
     left = [cell for cell in cells if not is_finished(cell, directory)]
     print(f"{len(cells)} runs, {len(cells) - len(left)} finished before, in {directory}")
-    for number, cell in enumerate(left):
+    size = options["max_parallel"]
+    how = {"executor": "processes", "max_parallel": size}
+    for first in range(0, len(left), size):
         if time.monotonic() > deadline:
-            print(f"time is up: {len(left) - number} runs are left out, {cell.name} the first")
+            print(
+                f"time is up: {len(left) - first} runs are left out, {left[first].name} the first"
+            )
             return
         start = time.monotonic()
-        run_planned([prepare(cell, options, directory)], LOCAL, directory / "runs")
-        if not number:
-            print_plan(left, time.monotonic() - start)
+        planned = [prepare(cell, options, directory) for cell in left[first : first + size]]
+        run_planned(planned, how, directory / "runs")
+        if not first:
+            print_plan(left, (time.monotonic() - start) / len(planned))
+
+
+def failed(cells: list[Cell], directory: Path) -> list[Cell]:
+    """Return the cells whose runs have failed."""
+    begun = (cell for cell in cells if (run_of(cell, directory) / WORDS).exists())
+    return [c for c in begun if read_status(run_of(c, directory))["status"] == "failed"]
 
 
 def print_plan(cells: list[Cell], seconds: float) -> None:
