@@ -81,3 +81,38 @@ def _draw_ratios(
         for at in levels
     ]
     by_level.plot(levels, ratios, color=colour)
+
+
+def save_paths(paths: Mapping[str, Mapping[int, np.ndarray]], path: Path) -> Path:
+    """Draw a row for each path and a column for each number of calls: eight clips, a frame of each.
+
+    Args:
+        paths: name -> calls -> clips uint8 (N, F, H, W, C), of equal noise.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    counts = sorted({count for by_count in paths.values() for count in by_count})
+    size = (3.2 * len(counts), 1.7 * len(paths))
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(paths), len(counts), squeeze=False)
+    for row, (name, by_count) in zip(axes, paths.items(), strict=True):
+        row[0].set_ylabel(name.replace("-", "\n"), rotation=0, ha="right", va="center")
+        for axis, count in zip(row, counts, strict=True):
+            axis.set(xticks=[], yticks=[])
+            for side in axis.spines.values():
+                side.set_visible(False)
+            if count in by_count:
+                axis.imshow(_tiles(by_count[count][:8]), cmap="gray", vmin=0, vmax=255)
+    for axis, count in zip(axes[0], counts, strict=True):
+        axis.set_title(f"{count} calls", fontsize="medium")
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _tiles(clips: np.ndarray) -> np.ndarray:
+    """Return the middle frames of clips (8, F, H, W, C) as two rows of four, (2 H, 4 W, C)."""
+    frames = np.pad(clips[:, clips.shape[1] // 2], ((0, 0), (0, 1), (0, 1), (0, 0)))
+    rows = [np.concatenate(list(part), axis=1) for part in (frames[:4], frames[4:8])]
+    return np.concatenate(rows, axis=0)

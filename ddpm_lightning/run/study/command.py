@@ -11,6 +11,7 @@ from ddpm_lightning.run.config import Node, check, check_options, resolved
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import RunFailed, UserError, user_errors
 from ddpm_lightning.run.study.clips import check_clips
+from ddpm_lightning.run.study.pictures import draw_samples
 from ddpm_lightning.run.study.plan import cells, check_plan
 from ddpm_lightning.run.study.report import write_report
 from ddpm_lightning.run.study.sampling import sample_walks
@@ -39,6 +40,8 @@ def study(cfg: DictConfig) -> None:
         table = run(options, directory, choose_device(config["device"]))
     write_table(table, directory / "results.json")
     print_report(table, directory)
+    for path in draw_samples(cells(options), options, directory):
+        print(f"  {path.stem:<14} {path}")
     if lost := failed(cells(options), directory):
         names = ", ".join(cell.name for cell in lost)
         raise RunFailed(f"{len(lost)} runs failed: {names}; the same command tries them again")

@@ -108,7 +108,7 @@ def training_row(cell: Cell, run: Path) -> Training:
     steps, errors = series[ERROR]
     return Training(
         **cell._asdict(),
-        steps=[int(step) for step in steps],
+        steps=[int(step) + 1 for step in steps],  # logged with the number of the last batch
         error=errors,
         by_level={
             name.removeprefix(BY_LEVEL): [float(f"{value:.5g}") for value in values]

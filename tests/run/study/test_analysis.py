@@ -8,7 +8,7 @@ import pytest
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.study.analysis import findings
 from ddpm_lightning.run.study.report import tables, write_report
-from ddpm_lightning.run.study.table import Table, read_table, write_table
+from ddpm_lightning.run.study.table import read_table, write_table
 from tests.run.study.tables import BETTER, EFFECT, table
 
 
@@ -90,16 +90,3 @@ def test_another_file_is_refused_in_one_line(content: str, message: str, tmp_pat
     with pytest.raises(UserError, match=message) as error:
         read_table(path)
     assert "\n" not in str(error.value)
-
-
-COMMITTED = Path(__file__).parents[3] / "docs" / "study"
-
-
-def test_the_page_has_the_tables_of_the_committed_results() -> None:
-    """docs/study.md quotes tables.md, which is what results.json gives."""
-    results: Table = read_table(COMMITTED / "results.json")
-    text = tables(results)
-    assert (COMMITTED / "tables.md").read_text() == text
-    page = (COMMITTED.parent / "study.md").read_text()
-    quoted = [line for line in text.splitlines() if line.startswith("| **H")]
-    assert all(line in page for line in quoted)
