@@ -50,9 +50,6 @@ def save_errors(curves: Sequence[ErrorCurve], base: str, path: Path) -> Path:
         by_level.set(title=f"by level, to that of {base}, at the end", xlabel="log-SNR")
         for axis in (ratio, by_level):
             axis.axhline(1, color="0.6", linewidth=0.8)
-            axis.set_yscale("log")
-            axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter("{x:g}")
     figure.savefig(path, dpi=110)
     return path
 

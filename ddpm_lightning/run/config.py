@@ -125,6 +125,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "evaluations": list[PositiveInt],
         "num_samples": PositiveInt,
         "extractors": list[str],
+        "train": bool,
         "max_parallel": PositiveInt,
         "minutes": float | None,
         "words": dict[str, list[str]],

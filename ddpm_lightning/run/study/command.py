@@ -53,13 +53,14 @@ def run(options: Node, directory: Path, device: torch.device) -> Table:
     start, seconds = time.monotonic(), inf if minutes is None else 60 * minutes
     planned = cells(options)
     check_clips(planned, options, directory)
-    train_cells(planned, options, directory, start + TRAINING_SHARE * seconds)
+    if options["train"]:
+        train_cells(planned, options, directory, start + TRAINING_SHARE * seconds)
     sample_walks(planned, options, directory, device, start + seconds)
     table = collect(planned, options, directory)
     if not table.trainings:
         raise UserError(
-            f"no run was trained within study.minutes={minutes}; give more, or null for as long as "
-            "it takes"
+            f"no run in {directory} is trained to its end; give study.train=true, and more than "
+            f"study.minutes={minutes}"
         )
     return table
 
