@@ -21,6 +21,7 @@ from ddpm_lightning.run.study.sampling import path_of, walks
 from ddpm_lightning.run.study.training import is_finished, run_of
 
 VERSION = 1
+HOW = ("data", "minutes", "train", "max_parallel")  # options that say how, not what
 _MAX_BYTES = 2**23
 _PACKAGES = ("torch", "lightning", "numpy", "scikit-learn")
 
@@ -88,7 +89,7 @@ def collect(cells: list[Cell], options: Node, directory: Path) -> Table:
     return Table(
         version=VERSION,
         made_by=_made_by(directory, trained),
-        options={key: value for key, value in options.items() if key not in ("data", "minutes")},
+        options={key: value for key, value in options.items() if key not in HOW},
         planned=[cell.name for cell in cells],
         trainings=[training_row(cell, run_of(cell, directory)) for cell in trained],
         walks=[
