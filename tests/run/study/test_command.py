@@ -70,7 +70,7 @@ def test_a_study_trains_samples_and_reports_and_goes_on_where_it_was(
     [
         ("study.arms=[quick]", "study.arms: quick is not there; choose from cosine, hybrid"),
         ("report=old.json", "report=old.json is a table of version 0, this code reads version 1"),
-        ("study.data=gifs", "study, own clips: 3 clips are held out, at least 32 are needed"),
+        ("study.data=gifs", "clips are held out, at least 32 are needed"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
