@@ -7,8 +7,10 @@ from torch import Tensor
 from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.losses.by_density import LossByDensity, density
 from ddpm_lightning.losses.p2 import P2Loss
+from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
+from ddpm_lightning.times.base import TimeSampling
 from ddpm_lightning.times.laplace import Laplace
 from ddpm_lightning.times.uniform_log_snr import UniformLogSNR
 from ddpm_lightning.times.uniform_t import UniformTime
@@ -17,7 +19,7 @@ from tests.problems import process_under
 
 FLOOR = -19.0
 UNIFORM = UniformTime()
-ARMS = {
+ARMS: dict[str, tuple[type[GaussianProcess], str, TimeSampling]] = {
     "cosine": (StandardProcess, "cosine", UNIFORM),
     "hybrid": (StandardProcess, "hybrid", UNIFORM),  # 255 steps that count, up to 1.4 apart
     "median hybrid": (MedianProcess, "hybrid", UNIFORM),

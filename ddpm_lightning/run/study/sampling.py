@@ -8,7 +8,7 @@ has them is not drawn again.
 import time
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from hydra import compose
@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.measure import Card, Measure, cards_of, write_cards
+from ddpm_lightning.evaluation.measures.distances import DistanceMeasure
 from ddpm_lightning.evaluation.subject import Reference, Subject
 from ddpm_lightning.files.atomic import write_file
 from ddpm_lightning.processes.base import GaussianProcess
@@ -187,7 +188,9 @@ def study_measures(options: Node, clips: str) -> dict[str, Measure]:
     for extractor in options["extractors"]:
         chosen = ["measure=quality", f"extractor={extractor}"]
         (quality,) = build_measures(_measures(chosen)).values()
-        quality.num_subsamples = 50  # intervals over clips are the smaller part
+        cast(
+            DistanceMeasure, quality
+        ).num_subsamples = 50  # intervals over clips are the smaller part
         built[f"extractor={extractor}"] = quality
     more = ["memorisation", *(["digit_agreement"] if clips in (STREAM, FROZEN) else [])]
     return built | build_measures(_measures([f"measure=[{','.join(more)}]"]))
