@@ -37,8 +37,9 @@ def test_own_clips_are_one_set_and_arms_are_words() -> None:
 def test_a_stream_has_a_clip_for_every_sample() -> None:
     """4 clips a step; those held out are chosen by chance, and four deviations may be more."""
     chosen = options("study.steps=250", "study.num_held_out=100")
-    given = dict(w.split("=") for w in words(Cell("cosine", "simple", "stream", 0), chosen, "d"))
-    num, share = int(given["data.source.num_clips"]), float(given["data.val_fraction"])
+    own = words(Cell("cosine", "simple", "stream", 0), chosen, "d")
+    values = dict(word.split("=") for word in own if "=" in word)
+    num, share = int(values["data.source.num_clips"]), float(values["data.val_fraction"])
     assert num * (1 - share) - 4 * (num * share) ** 0.5 > 0.95 * 1000
     assert num * share == pytest.approx(100, abs=0.5)
 
