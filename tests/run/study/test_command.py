@@ -29,7 +29,7 @@ WORDS = [
     "study.num_samples=32",
     "study.evaluations=[2]",
     "study.extractors=[pixels]",
-    f"study.more=[{','.join(SMALL)}]",
+    f"study.more={SMALL}",  # each in quotation marks, as Hydra wants what has an = in it
 ]
 
 
