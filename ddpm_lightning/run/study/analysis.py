@@ -148,7 +148,8 @@ def findings(table: Table) -> list[Finding]:
         ("H3", "median x hybrid beats standard x cosine"),
         ("H4", "the gain is no memorisation"),
     )
-    more: list[dict[str, Difference]] = [{}, parts, {"agreement": agree} if agree else {}, memories]
+    both = {name: d for name, d in (("distance", far), ("agreement", agree)) if d}
+    more: list[dict[str, Difference]] = [{}, parts, both, memories]
     seen = (h1, h2, far, h4)
     return [Finding(*names[i], seen[i], ps[i], adjusted[i], verdicts[i], more[i]) for i in range(4)]
 
