@@ -1,6 +1,7 @@
 """Formats of export.py for elsewhere: what others load equals what we have."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,15 @@ def test_a_scheduler_of_theirs_has_our_chain(call: Call, trained: Path) -> None:
     assert scheduler.config.prediction_type == "v_prediction"
     again = call("export", f"checkpoint={trained}", "format=diffusers")
     assert_user_error(again, "already holds files")
+
+
+def test_without_their_package_its_extra_is_named(
+    call: Call, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)  # what Python does for one that is lacking
+    result = call("export", f"checkpoint={trained}", "format=diffusers")
+    assert_user_error(result, "pip install 'ddpm_lightning[diffusers]'")
+    assert not (trained / "diffusers").exists()
 
 
 def test_what_they_have_no_equivalent_of_is_refused(call: Call, trained: Path) -> None:
