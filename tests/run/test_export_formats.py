@@ -27,6 +27,11 @@ from tests.problems import process_under
 pytestmark = pytest.mark.slow  # as a whole
 
 
+def rarely(*values: Any) -> Any:
+    """A schedule that only make test-long tries: loading each of them is test_pipeline's."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 LOG_SNR = torch.tensor([-50.0, -12.0, 0.0, 12.0, 50.0])
 
 
@@ -144,9 +149,9 @@ def test_a_continuous_process_becomes_a_chain_that_can_be_walked(noise: str) -> 
     ("prediction_type", "options"),
     [
         ("epsilon", {"beta_schedule": "linear"}),
-        ("sample", {"beta_schedule": "scaled_linear"}),
-        ("v_prediction", {"beta_schedule": "squaredcos_cap_v2"}),
-        ("epsilon", {"trained_betas": torch.linspace(0.3, 0.01, 50).tolist()}),
+        rarely("sample", {"beta_schedule": "scaled_linear"}),
+        rarely("v_prediction", {"beta_schedule": "squaredcos_cap_v2"}),
+        rarely("epsilon", {"trained_betas": torch.linspace(0.3, 0.01, 50).tolist()}),
     ],
 )
 def test_a_pipeline_goes_back_whole(

@@ -102,6 +102,9 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
         self._stop_if_asked()  # only here has the step before been logged
+        # Lightning counts a step after the validation that follows it, and not at all where a run
+        # that was saved in between is resumed with another trainer.val_check_interval.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop_if_asked()
