@@ -35,6 +35,7 @@ def blobs(rows: list[float]) -> Tensor:
     return (255 * torch.stack(bars)).byte()[None, ..., None]
 
 
+@pytest.mark.slow
 def test_digits_of_the_data_are_near_perfect(clips: Tensor) -> None:
     """Rendering to 16 pixels costs a few hundredths of a pixel, and no digit."""
     assert agreement(clips)[0] > 0.99
