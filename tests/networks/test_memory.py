@@ -48,7 +48,9 @@ class Product(nn.Module):
         return torch.rand(()) * (x * self.weight)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name", ["float32", "checkpointing", pytest.param("bfloat16", marks=pytest.mark.slow)]
+)
 def test_extrapolation_equals_the_measured_peak_at_four_and_eight_clips(name: str) -> None:
     options = dict(SETTINGS[name])
     dtype = options.pop("dtype", torch.float32)
@@ -82,6 +84,7 @@ def test_frozen_weights_have_neither_gradients_nor_moments() -> None:
     assert (plan.gradients, plan.optimizer) == (plan.weights - frozen, 2 * plan.gradients)
 
 
+@pytest.mark.slow
 def test_recomputation_and_bfloat16_lower_the_plan() -> None:
     plain = measure(unet(), CLIP, CPU)
     assert measure(unet(checkpointing=[True, True]), CLIP, CPU).one < 0.7 * plain.one
@@ -90,6 +93,7 @@ def test_recomputation_and_bfloat16_lower_the_plan() -> None:
     assert half.weights == plain.weights
 
 
+@pytest.mark.slow
 def test_conditions_are_counted() -> None:
     """For the gradient of each product with tokens: what is normalised, queries, the result."""
     clip, told = (2, 8, 16, 16), {"vectors": torch.zeros(3), "tokens": torch.zeros(4, 6)}
@@ -117,7 +121,9 @@ def test_measuring_changes_neither_network_nor_random_numbers() -> None:
         assert [module.training for module in network.modules()] == modes
 
 
-@pytest.mark.parametrize("checkpointing", [[False], [True]], ids=str)
+@pytest.mark.parametrize(
+    "checkpointing", [[False], pytest.param([True], marks=pytest.mark.slow)], ids=str
+)
 def test_a_step_that_does_not_fit_is_not_finished(checkpointing: list[bool]) -> None:
     """What is available is enough for two clips, lacks 1 KiB for two, or for one."""
     model = unet(**SMALL, checkpointing=checkpointing)

@@ -39,7 +39,7 @@ def never(x: Tensor) -> bool:
 @pytest.mark.parametrize(
     "options", [{}, {"norm": "magnitude"}, {"temporal_mixing": "full"}], ids=str
 )
-@pytest.mark.parametrize("block_bytes", [2**11, 2**22])
+@pytest.mark.parametrize("block_bytes", [2**11, pytest.param(2**22, marks=pytest.mark.slow)])
 def test_blocks_of_any_size_give_the_loss_and_gradients_of_single_operators(
     block_bytes: int, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
