@@ -43,6 +43,7 @@ def test_digits_of_the_data_are_near_perfect(clips: Tensor) -> None:
     assert bounce_error(clips, FPS)[0] < 0.06
 
 
+@pytest.mark.slow
 def test_digits_of_the_data_are_read_as_their_labels(clips: Tensor) -> None:
     """All but one of forty, at most."""
     labels = torch.from_numpy(load_digits().target[: len(clips)])

@@ -16,6 +16,8 @@ from ddpm_lightning.samplers.noise import per_sample_generators
 from tests.likelihood.problems import STD, TRUTH, density_nats, gaussian, representative
 from tests.problems import EXAMPLES, FixedOutput, build, options, process_under, trimodal
 
+pytestmark = pytest.mark.slow  # as a whole: equations are solved
+
 every_solver = pytest.mark.parametrize("solver", options("likelihood/solver"))
 every_probe = pytest.mark.parametrize("probe", options("likelihood/probe"))
 

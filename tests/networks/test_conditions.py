@@ -16,6 +16,8 @@ from ddpm_lightning.processes.standard import StandardProcess
 from tests.networks.shared import clips, unet, unreached
 from tests.problems import build, options, process_under
 
+pytestmark = pytest.mark.slow  # as a whole: networks of every kind
+
 LEVEL = torch.zeros(2)
 
 

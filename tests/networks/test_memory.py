@@ -18,6 +18,8 @@ from ddpm_lightning.networks.memory import (
 )
 from tests.networks.shared import unet
 
+pytestmark = pytest.mark.slow  # as a whole: steps are measured
+
 CPU = torch.device("cpu")
 CLIP = (2, 4, 8, 8)
 SMALL: dict[str, Any] = {  # one level: what is measured is the step, not the network
@@ -84,7 +86,6 @@ def test_frozen_weights_have_neither_gradients_nor_moments() -> None:
     assert (plan.gradients, plan.optimizer) == (plan.weights - frozen, 2 * plan.gradients)
 
 
-@pytest.mark.slow
 def test_recomputation_and_bfloat16_lower_the_plan() -> None:
     plain = measure(unet(), CLIP, CPU)
     assert measure(unet(checkpointing=[True, True]), CLIP, CPU).one < 0.7 * plain.one
@@ -93,7 +94,6 @@ def test_recomputation_and_bfloat16_lower_the_plan() -> None:
     assert half.weights == plain.weights
 
 
-@pytest.mark.slow
 def test_conditions_are_counted() -> None:
     """For the gradient of each product with tokens: what is normalised, queries, the result."""
     clip, told = (2, 8, 16, 16), {"vectors": torch.zeros(3), "tokens": torch.zeros(4, 6)}

@@ -20,6 +20,8 @@ from ddpm_lightning.networks.unet3d import UNet3D
 from tests.networks.shared import assert_same, clips, loss_and_gradients, preset, unet
 from tests.problems import options
 
+pytestmark = pytest.mark.slow  # as a whole: gradients of networks, by hand and not
+
 
 def in_single_operators(model: nn.Module, x: Tensor) -> tuple[float, list[Tensor]]:
     with (

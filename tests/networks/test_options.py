@@ -93,6 +93,7 @@ def test_a_batch_may_be_images_alone(share: float, num_clips: int, mixing: str) 
     assert moved[1:].max() < 1e-5
 
 
+@pytest.mark.slow
 def test_every_clip_of_a_batch_is_an_image_as_often() -> None:
     """Where it stands may say how noisy it is: with stratified times it does."""
     small: dict[str, Any] = {"width_multipliers": [1], "num_blocks": 1, "temporal_attention": True}

@@ -20,6 +20,8 @@ from ddpm_lightning.samplers.walk import Draw
 from tests.problems import FLOOR, Gaussian, Mixture, options, process_under
 from tests.samplers.shared import bimodal, exact_law, flow, free, noiseless, spread
 
+pytestmark = pytest.mark.slow  # as a whole: walks of many lengths
+
 TOLERANCE = 0.25  # of a slope over three counts of intervals; the next order is 1 away
 
 

@@ -126,6 +126,7 @@ def test_uniform_log_snr_is_flat_as_far_as_the_steps_of_the_chain_allow(
     assert (level - even).abs().max() <= gap / 2 + (high - low) / 20_000 + 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", ["linear", "cosine"])
 def test_uniform_log_snr_is_the_same_law_for_processes_matched_in_log_snr(noise: str) -> None:
     """The median chain and the standard one under its matched schedule: level by level."""

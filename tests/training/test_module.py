@@ -17,6 +17,8 @@ from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.training.module import DiffusionModule
 from tests.problems import PROCESSES, ThirdOrderProcess, build, options, process_under
 
+pytestmark = pytest.mark.slow  # as a whole: every loss is trained
+
 KINDS = [*PROCESSES, ThirdOrderProcess]
 TIMES = [name for name in options("times") if name != "frames"]
 every_loss = pytest.mark.parametrize("loss", options("loss"))

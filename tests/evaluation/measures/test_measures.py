@@ -62,6 +62,7 @@ def test_frames_out_of_order_are_seen_by_the_temporal_half_alone(reference: Refe
     assert temporal.value > 3 * floors[1].high
 
 
+@pytest.mark.slow
 def test_sliced_and_coverage_order_real_clips_before_noise(
     reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
