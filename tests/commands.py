@@ -41,6 +41,7 @@ import ingest
 import inspect_data
 import sample
 import show
+import study
 import train
 from ddpm_lightning.data.gif import encode
 from ddpm_lightning.run.cli import run_command, run_jobs
@@ -54,6 +55,7 @@ COMMANDS = {
     "ingest": lambda: run_command(ingest.main, "ingest"),
     "inspect_data": lambda: run_command(inspect_data.main, "inspect_data"),
     "show": lambda: run_command(show.main, "show"),
+    "study": lambda: run_command(study.main, "study"),
 }
 
 # The smallest run that does everything the default does.

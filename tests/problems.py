@@ -78,7 +78,7 @@ def composed_alone(group: str, name: str, *words: str) -> DictConfig:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose(f"{group}/{name}", list(words))
     with open_dict(config):
-        for key in {"data", "model", "seed"} - config.keys():
+        for key in {"data", "model", "seed", "times"} - config.keys():
             config[key] = composed()[key]
         if group == "measure":
             config["extractor"] = composed_alone("extractor", "pixels").extractor

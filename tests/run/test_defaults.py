@@ -24,7 +24,7 @@ from tests.problems import CONF, OF_EVALUATE, OF_SHOW, build, composed, composed
 
 GROUPS = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir())
 CHOICES = [
-    f"${{{group}}}" for group in ("condition", "guidance")
+    f"${{{group}}}" for group in ("condition", "guidance", "times")
 ]  # that have a default without one
 # Their values are a data set's or a recipe's: the classes leave them to whoever constructs them.
 RECIPES = ("model", "data", *OF_SHOW)
