@@ -4,6 +4,7 @@
 (tests.forkserver), which saves three quarters of a short run's time. A test says `cold=True`, or
 starts Python itself, where what a new interpreter does is its subject:
 
+    run/test_console        a shell's redirections
     run/test_directory      a full disk: pipes take what files, which a forked run writes, refuse
     run/test_forkserver     that a forked run leaves what a cold one leaves
     run/test_imports        what is not imported

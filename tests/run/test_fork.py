@@ -118,7 +118,9 @@ def test_a_run_whose_newest_is_damaged_goes_on_in_its_place(call: Call, run: Pat
     assert not (run.parent / "outputs").exists()
 
 
-@pytest.mark.parametrize("lost", ["best.ckpt", "step_00000006.ckpt"])
+@pytest.mark.parametrize(
+    "lost", ["best.ckpt", pytest.param("step_00000006.ckpt", marks=pytest.mark.long)]
+)
 def test_a_best_whose_save_was_cut_short_is_the_best(lost: str, call: Call, run: Path) -> None:
     """The sixth step's; a process died before it had the name."""
     folder = run / "checkpoints"

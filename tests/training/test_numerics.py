@@ -63,6 +63,7 @@ class Weights(pl.Callback):
         self.moments.append(sum(float(entry["exp_avg"].abs().sum()) for entry in state.values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "told"), [("loss", "nan"), ("gradient", None), ("infinite", "inf")]
 )
@@ -89,6 +90,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing(
     assert row["samples"][1]["loss"] == told if told else row["samples"][1]["loss"] > 0
 
 
+@pytest.mark.slow
 def test_all_that_was_accumulated_is_told(tmp_path: Path) -> None:
     model = module()
     model.loss = Poisoned({1}, "loss")
@@ -98,6 +100,7 @@ def test_all_that_was_accumulated_is_told(tmp_path: Path) -> None:
     assert [sample["number"] for sample in row["samples"]] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_so_many_in_a_row_end_the_run(tmp_path: Path) -> None:
     model = module()
     model.loss = Poisoned({1, 3, 4, 5, 6, 7}, "loss")

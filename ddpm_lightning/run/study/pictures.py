@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.plots.films import save_grid
-from ddpm_lightning.plots.study import save_paths
 from ddpm_lightning.run.checkpoint import read_config
 from ddpm_lightning.run.config import Node
+from ddpm_lightning.run.study.figures import save_paths
 from ddpm_lightning.run.study.plan import BASE, FROZEN, Cell
 from ddpm_lightning.run.study.sampling import StudyWalk, path_of, walks
 from ddpm_lightning.run.study.training import run_of

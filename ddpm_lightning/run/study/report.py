@@ -7,7 +7,6 @@ from statistics import mean
 
 from ddpm_lightning.evaluation.paired import Difference
 from ddpm_lightning.plots.calls import CallsPanel, CallsPoint, save_calls
-from ddpm_lightning.plots.study import ErrorCurve, save_errors
 from ddpm_lightning.run.directory import write_text
 from ddpm_lightning.run.study.analysis import (
     SPATIAL,
@@ -19,6 +18,7 @@ from ddpm_lightning.run.study.analysis import (
     log_errors,
     memory,
 )
+from ddpm_lightning.run.study.figures import ErrorCurve, save_errors
 from ddpm_lightning.run.study.plan import BASE, FROZEN
 from ddpm_lightning.run.study.table import Table, Training, Walk
 

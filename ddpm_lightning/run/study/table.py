@@ -140,7 +140,7 @@ def _made_by(directory: Path, trained: list[Cell]) -> Node:
         for path in sorted((run_of(cell, directory) / "starts").glob("*.json"))[-1:]:
             starts.append(read_json(path))
     revisions = sorted({str((start["git"] or {}).get("revision")) for start in starts})
-    here = provenance([], {"seed": 0, "data": {}}) if not starts else starts[0]
+    here = provenance([], {"seed": 0, "data": {}}, is_changed=False) if not starts else starts[0]
     return {
         "trained_by": revisions,
         "packages": {name: here["packages"].get(name) for name in _PACKAGES},

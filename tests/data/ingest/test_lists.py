@@ -70,6 +70,7 @@ def parquet_bytes(table: dict[str, list[Any]]) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_the_tgif_list_holds_every_url_once_with_all_its_sentences(shared: Path) -> None:
     path = shared / "tgif" / "tgif-v1.0-partial.tsv"
     items, report = read_list(str(path))
@@ -82,6 +83,7 @@ def test_the_tgif_list_holds_every_url_once_with_all_its_sentences(shared: Path)
     assert report == (str(path), 11_112, 6_737, {}, (), 0)
 
 
+@pytest.mark.slow
 def test_the_official_splits_part_the_tgif_list(shared: Path) -> None:
     folder = shared / "tgif"
     splits = [str(folder / name) for name in ("val.txt", "test.txt")]
@@ -230,7 +232,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("lists") / "list.txt"
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(lines=st.lists(st.one_of(st.none(), st.binary(max_size=80)), max_size=30))
 def test_no_bytes_between_good_lines_hide_one(path: Path, lines: list[bytes | None]) -> None:
     """None stands for a good line, anything else for a line of arbitrary bytes."""
