@@ -38,7 +38,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Ca
     return call_in(tmp_path, monkeypatch, capsys)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_trains_samples_and_reports_and_goes_on_where_it_was(
     tmp_path: Path, call: Call
 ) -> None:
