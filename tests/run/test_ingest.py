@@ -90,7 +90,7 @@ def test_a_launcher_spreads_the_parts_and_a_part_that_fails_is_told(
     assert "12 clips" in shown.out, shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_starts_on_the_first_clips_and_fetches_beside(
     server: GifServer, tmp_path: Path
 ) -> None:

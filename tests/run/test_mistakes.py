@@ -243,7 +243,13 @@ def test_broken_yaml_is_named_with_its_line(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
-    ["train", "sample", "evaluate", "export", "ingest", "inspect_data", "show", "study"],
+    [
+        "train",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("sample", "evaluate", "export", "ingest", "inspect_data", "show", "study")
+        ),
+    ],
 )
 def test_help_explains_with_examples(command: str, tmp_path: Path) -> None:
     result = spawn(tmp_path, command, "--help")

@@ -275,7 +275,7 @@ def test_slurm_would_run_the_same_processes(tmp_path: Path) -> None:
     assert [row["status"] for row in rows_of(tmp_path)] == ["finished", "finished"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_slurm_job_whose_time_is_up_lets_its_run_save(tmp_path: Path) -> None:
     """SIGTERM, then the same command again."""
     code = (
