@@ -2,10 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Three processes for two cores, for tests also wait; a file at a time in the order of their
-# folders; the slowest tests are shown.
-WORKERS = $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2))
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
+# A process a core, a file at a time in the order of their folders; the slowest tests are shown.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=15
 .DEFAULT_GOAL := help
 
 .PHONY: help setup train test cover test-long check lint format dashboard bench clean

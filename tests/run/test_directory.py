@@ -232,6 +232,7 @@ def test_a_refused_start_takes_no_time_from_a_run(call: Call, trained: Path) -> 
     assert (status["status"], status["seconds"]) == ("failed", 18000)
 
 
+@pytest.mark.long
 def test_a_disk_that_becomes_full_is_told_by_the_checkpoint_it_refuses(tmp_path: Path) -> None:
     """Not by status.json, which it refuses too. A limit on the size of files refuses all writes."""
     write_gifs(tmp_path / "gifs")

@@ -202,6 +202,7 @@ def test_a_configuration_without_a_model_is_refused(
     assert_user_error(call("sample", f"checkpoint={trained}"), "config.yaml")
 
 
+@pytest.mark.long
 def test_a_run_without_averages_is_sampled_and_evaluated_raw(call: Call, tmp_path: Path) -> None:
     assert call("train", *TINY, "logger=csv", "~callbacks.ema").code == 0
     run = f"checkpoint={newest_run(tmp_path)}"
