@@ -59,14 +59,9 @@ def study_words(folder: Path, is_tiny: bool) -> list[str]:
         *words,
         f"study.minutes={MINUTES}",
         f"study.data={folder}/store",
-        f"study.more=[{','.join(quoted(word) for word in more)}]",
+        f"study.more={more}",
         f"directory={folder}",
     ]
-
-
-def quoted(word: str) -> str:
-    """Return a word inside a list of Hydra's."""
-    return f"'{word}'"
 
 
 def run(file: Path, folder: Path, is_tiny: bool) -> int:

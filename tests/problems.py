@@ -25,6 +25,7 @@ from ddpm_lightning.processes.base import GaussianProcess, Time
 from ddpm_lightning.processes.continuous import ContinuousProcess, VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
+from ddpm_lightning.run import words
 from ddpm_lightning.run.words import CONF
 from ddpm_lightning.statistics import Statistics
 
@@ -40,12 +41,8 @@ TOGETHER = (  # groups whose files keep to their own node
 )
 NEEDED = {"condition/text": "condition=caption"}  # what has a group that is not always there
 FLOOR = log_snr_floor((1,))  # of clips of one value, as those of a Mixture
+options = words.options  # names of the members of a conf group
 NOISES = ["cosine", "hybrid"]  # steep at the end; not monotone, with steps that add no noise
-
-
-def options(group: str) -> list[str]:
-    """Names of the members of a conf group."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def noises() -> list[Any]:
@@ -176,6 +173,8 @@ every_case = pytest.mark.parametrize(
         if kind not in CONTINUOUS or noise == "hybrid"
     ],
 )
+every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
+every_noise = pytest.mark.parametrize("noise", NOISES)
 every_example = pytest.mark.parametrize(("process_type", "noise"), EXAMPLES)
 # Those, and the continuous processes of another scale.
 every_kind = pytest.mark.parametrize(

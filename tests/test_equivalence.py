@@ -18,10 +18,10 @@ from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.walk import State
 from tests.problems import (
     FLOOR,
-    NOISES,
     ThirdOrderProcess,
     build,
     denoise,
+    every_noise,
     loss_at,
     options,
     process_under,
@@ -30,7 +30,6 @@ from tests.samplers.shared import free
 
 SHAPE = (1, 2, 3, 3)
 
-every_noise = pytest.mark.parametrize("noise", NOISES)
 every_process = pytest.mark.parametrize("process_type", [MedianProcess, ThirdOrderProcess])
 every_objective = pytest.mark.parametrize("objective", options("objective"))
 

@@ -16,7 +16,6 @@ from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from tests.losses.shared import FLOOR, data_and_noise, denoiser
 from tests.problems import (
-    CHAINS,
     NOISES,
     PROCESSES,
     Gaussian,
@@ -24,14 +23,14 @@ from tests.problems import (
     build,
     denoise,
     every_case,
+    every_chain,
+    every_noise,
     loss_at,
     noises,
     process_under,
 )
 
 every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
-every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
-every_noise = pytest.mark.parametrize("noise", NOISES)
 
 
 def steps_down(process: GaussianProcess) -> tuple[Tensor, Tensor]:

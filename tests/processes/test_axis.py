@@ -9,19 +9,15 @@ from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.axis import MIN_FALL, DiscreteAxis
 from ddpm_lightning.processes.base import GaussianProcess
 from tests.problems import (
-    CHAINS,
     FLOOR,
-    NOISES,
     Betas,
-    ThirdOrderProcess,
     every_case,
+    every_chain,
+    every_noise,
     process_under,
 )
 
 LENGTHS = [1, 2, 3, 1000]
-
-every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
-every_noise = pytest.mark.parametrize("noise", NOISES)
 
 
 @every_noise

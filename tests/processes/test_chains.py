@@ -8,10 +8,15 @@ from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.base import GaussianProcess, sum_of
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import CHAINS, FLOOR, NOISES, Betas, ThirdOrderProcess, build, process_under
-
-every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
-every_noise = pytest.mark.parametrize("noise", NOISES)
+from tests.problems import (
+    FLOOR,
+    Betas,
+    ThirdOrderProcess,
+    build,
+    every_chain,
+    every_noise,
+    process_under,
+)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from ddpm_lightning.processes.continuous import ContinuousProcess, VariancePreservingProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import CONTINUOUS, FLOOR, NOISES, Betas, build, process_under
+from tests.problems import CONTINUOUS, FLOOR, Betas, build, every_noise, process_under
 
 CLOSED_FORMS = ["cosine", "linear"]
 
-every_noise = pytest.mark.parametrize("noise", NOISES)
 every_process = pytest.mark.parametrize("process_type", CONTINUOUS)
 
 

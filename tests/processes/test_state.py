@@ -9,17 +9,13 @@ from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.processes.state import state_conditional, state_law
 from tests.problems import (
-    CHAINS,
     FLOOR,
-    NOISES,
     Betas,
-    ThirdOrderProcess,
     every_case,
+    every_chain,
+    every_noise,
     process_under,
 )
-
-every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
-every_noise = pytest.mark.parametrize("noise", NOISES)
 
 
 @every_case

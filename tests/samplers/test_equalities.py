@@ -17,16 +17,14 @@ from ddpm_lightning.samplers.noise import noise_source
 from ddpm_lightning.samplers.walk import Point
 from tests.problems import (
     FLOOR,
-    NOISES,
     Mixture,
     ThirdOrderProcess,
     every_example,
+    every_noise,
     process_under,
     trimodal,
 )
 from tests.samplers.shared import free, sampled
-
-every_noise = pytest.mark.parametrize("noise", NOISES)
 
 X = torch.linspace(-2, 2, 5, dtype=torch.float64)
 

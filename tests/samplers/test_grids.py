@@ -16,11 +16,18 @@ from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.grids.base import INFORMATIVE, Grid
-from tests.problems import CONTINUOUS, FLOOR, NOISES, build, every_example, options, process_under
+from tests.problems import (
+    CONTINUOUS,
+    FLOOR,
+    build,
+    every_example,
+    every_noise,
+    options,
+    process_under,
+)
 from tests.samplers.shared import example_chains
 
 GRIDS: dict[str, Grid] = {name: build("sampler/grid", name) for name in options("sampler/grid")}
-every_noise = pytest.mark.parametrize("noise", NOISES)
 every_grid = pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
 
 

@@ -34,8 +34,6 @@ class FeatureMeasure(Measure):
 
     def __init__(self, extractor: Extractor = PIXELS) -> None:
         self.extractor = extractor
-        # by clips, name and number of samples: the same for all samplers of a curve
-        self._floors: dict[tuple[Reference, str, int], Floor] = {}
 
     def features(self, subject: Subject, max_train: int | None) -> tuple[Features, ...]:
         """Return the features of samples, training clips and held-out clips.
@@ -87,6 +85,11 @@ class DistanceMeasure(FeatureMeasure):
     """
 
     num_subsamples = 200
+
+    def __init__(self, extractor: Extractor = PIXELS) -> None:
+        super().__init__(extractor)
+        # by clips, name and number of samples: the same for all samplers of a curve
+        self._floors: dict[tuple[Reference, str, int], Floor] = {}
 
     def __call__(self, subject: Subject) -> dict[str, Result]:
         sets = self.features(subject, max(MAX_REAL, subject.num_samples))

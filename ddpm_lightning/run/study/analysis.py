@@ -12,8 +12,10 @@ from ddpm_lightning.run.study.sampling import (
     EVALUATED_LONG,
     MEDIAN_CHAIN,
     MIDPOINT,
+    OF_MEMORY,
     PAIR,
     STANDARD,
+    own_path,
 )
 from ddpm_lightning.run.study.table import Table, Training, Walk
 
@@ -175,8 +177,8 @@ def _h3(walks: Walks) -> tuple[Difference | None, Difference | None]:
     far: dict[int, dict[int, float]] = {}
     agree: dict[int, dict[int, float]] = {}
     for count in EVALUATED_LONG:
-        ours = walks.seeds(MEDIAN, MEDIAN_CHAIN, MIDPOINT, count)
-        base = walks.seeds(BASE, STANDARD, ANCESTRAL, count)
+        ours = walks.seeds(MEDIAN, *own_path(MEDIAN), count)
+        base = walks.seeds(BASE, *own_path(BASE), count)
         common = sorted(ours.keys() & base.keys())
         far[count] = {s: distance(ours[s]) - distance(base[s]) for s in common}
         pairs = {s: (agreement(ours[s]), agreement(base[s])) for s in common}
@@ -189,12 +191,10 @@ def _h3(walks: Walks) -> tuple[Difference | None, Difference | None]:
 
 def _h4(walks: Walks) -> dict[str, Difference]:
     """Return by arm how much more than standard x cosine it memorises, on the frozen clips."""
-    count = 20
-    base = walks.seeds(BASE, STANDARD, ANCESTRAL, count, frozen=True)
-    meant = {HYBRID: (STANDARD, ANCESTRAL), MEDIAN: (MEDIAN_CHAIN, MIDPOINT)}
+    base = walks.seeds(BASE, *own_path(BASE), OF_MEMORY, frozen=True)
     result = {}
-    for arm, path in meant.items():
-        ours = walks.seeds(arm, *path, count, frozen=True)
+    for arm in (HYBRID, MEDIAN):
+        ours = walks.seeds(arm, *own_path(arm), OF_MEMORY, frozen=True)
         values = {s: memory(walk) for s, walk in ours.items()}
         seen = difference(values, {s: memory(walk) for s, walk in base.items()})
         if seen:

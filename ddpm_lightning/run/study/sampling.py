@@ -38,6 +38,11 @@ BATCH_SIZE = 32
 EVALUATED_LONG = (20, 50)  # evaluations of the literal pairing
 
 
+def own_path(arm: str) -> tuple[str, str]:
+    """Return the chain and the sampler that an arm was meant for."""
+    return (MEDIAN_CHAIN, MIDPOINT) if arm == MEDIAN else (STANDARD, ANCESTRAL)
+
+
 class StudyWalk(NamedTuple):
     """Samples of a cell's network. grid: of conf/sampler/grid; None: the sampler's own."""
 
@@ -60,7 +65,6 @@ def walks(cells: list[Cell], options: Node) -> list[StudyWalk]:
     first, evaluations = options["losses"][0], options["evaluations"]
     long = [n for n in evaluations if n in EVALUATED_LONG] or evaluations[-1:]
     paths = [(STANDARD, ANCESTRAL), (MEDIAN_CHAIN, MIDPOINT), (MEDIAN_CHAIN, PAIR)]
-    meant = {MEDIAN: (MEDIAN_CHAIN, MIDPOINT)}
     chosen: list[StudyWalk] = []
     of_hybrid: list[StudyWalk] = []
     for seed in range(options["num_sampled"]):
@@ -72,11 +76,9 @@ def walks(cells: list[Cell], options: Node) -> list[StudyWalk]:
                     StudyWalk(main[arm], *path, count) for count in evaluations for path in paths
                 ]
         if MEDIAN in main:
-            chosen += [StudyWalk(main[MEDIAN], *meant[MEDIAN], count) for count in long]
+            chosen += [StudyWalk(main[MEDIAN], *own_path(MEDIAN), count) for count in long]
         chosen += [
-            StudyWalk(cell, *meant.get(cell.arm, (STANDARD, ANCESTRAL)), OF_MEMORY)
-            for cell in own
-            if cell.clips == FROZEN
+            StudyWalk(cell, *own_path(cell.arm), OF_MEMORY) for cell in own if cell.clips == FROZEN
         ]
     once = [c for c in cells if (c.arm, c.loss, c.seed) == (BASE, first, 0) and c.clips != FROZEN]
     for cell in once:
@@ -188,9 +190,8 @@ def study_measures(options: Node, clips: str) -> dict[str, Measure]:
     for extractor in options["extractors"]:
         chosen = ["measure=quality", f"extractor={extractor}"]
         (quality,) = build_measures(_measures(chosen)).values()
-        cast(
-            DistanceMeasure, quality
-        ).num_subsamples = 50  # intervals over clips are the smaller part
+        quality = cast(DistanceMeasure, quality)
+        quality.num_subsamples = 50  # intervals over clips are the smaller part
         built[f"extractor={extractor}"] = quality
     more = ["memorisation", *(["digit_agreement"] if clips in (STREAM, FROZEN) else [])]
     return built | build_measures(_measures([f"measure=[{','.join(more)}]"]))
