@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # A process a core, a file at a time in the order of their folders; the slowest tests are shown.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=15
+# Tests start a hundred interpreters, each of which would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 
 .PHONY: help setup train test cover test-long check lint format dashboard bench clean

@@ -51,6 +51,12 @@ def noises() -> list[Any]:
     return [n if n in fast else pytest.param(n, marks=slow) for n in options("noise")]
 
 
+def networks() -> list[Any]:
+    """All presets as parameters: those beyond the smallest are slow, those beyond two long."""
+    marks = {"unet3d_tiny": (), "unet3d_small": pytest.mark.slow}
+    return [pytest.param(n, marks=marks.get(n, pytest.mark.long)) for n in options("network")]
+
+
 @cache
 def composed(*words: str) -> DictConfig:
     """Return a command's configuration under overrides: evaluate.py's and show.py's for what they

@@ -244,7 +244,7 @@ def _build(folder: Path) -> list[bytes]:
     return [store.clip(i).tobytes() for i in range(len(store))]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_that_build_the_same_store_agree(folder: Path) -> None:
     for seed in range(3, 40):
         (folder / f"{seed}.gif").write_bytes(noise_gif(seed))

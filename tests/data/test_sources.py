@@ -184,7 +184,7 @@ def _start(path: Path) -> list[bytes]:
     return [source.read(key) for key in source.keys()]  # noqa: SIM118
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_concurrent_starters_agree(tmp_path: Path) -> None:
     with get_context("spawn").Pool(2) as pool:
         first, *others = pool.map(_start, [tmp_path / "digits"] * 6, chunksize=1)

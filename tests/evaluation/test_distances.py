@@ -142,7 +142,9 @@ def test_lost_modes_cost_recall_and_foreign_clips_precision(draw: Draw) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shift", [0.0, 0.2])  # the variance falls with 1/n^2, and with 1/n
+@pytest.mark.parametrize(
+    "shift", [pytest.param(0.0, marks=pytest.mark.long), 0.2]
+)  # the variance falls with 1/n^2, and with 1/n
 def test_intervals_of_mmd_cover_its_mean_nine_times_in_ten_and_more(
     draw: Draw, shift: float
 ) -> None:

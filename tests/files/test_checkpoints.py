@@ -215,7 +215,7 @@ def test_a_removed_one_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_kills", [5, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("num_kills", [2, pytest.param(50, marks=pytest.mark.long)])
 def test_kill_9_while_saving_leaves_the_newest_or_the_one_before(
     num_kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,7 +240,7 @@ def test_kill_9_while_saving_leaves_the_newest_or_the_one_before(
     assert all(file.suffix == ".ckpt" for file in tmp_path.iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_full_disk_is_named_with_the_bytes_and_keeps_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
     write(checkpoint(1), path)

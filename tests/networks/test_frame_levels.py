@@ -7,7 +7,7 @@ from torch import Tensor
 from ddpm_lightning.networks.unet3d import UNet3D
 from tests.networks.shared import clips, loss_and_gradients, preset, unet
 from tests.networks.test_numerics import in_single_operators
-from tests.problems import options
+from tests.problems import networks
 
 LOG_SNR = torch.tensor([-3.0, 5.0])
 
@@ -24,13 +24,7 @@ class Spread(torch.nn.Module):
         return output
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "unet3d_tiny" else pytest.param(name, marks=pytest.mark.long)
-        for name in options("network")
-    ],
-)
+@pytest.mark.parametrize("name", networks())
 def test_equal_levels_give_what_one_level_gives(name: str) -> None:
     """To the bit in single operators; by blocks products of other sizes round otherwise."""
     model, x = preset(name), clips(height=16, width=32)

@@ -86,6 +86,7 @@ def test_frozen_weights_have_neither_gradients_nor_moments() -> None:
     assert (plan.gradients, plan.optimizer) == (plan.weights - frozen, 2 * plan.gradients)
 
 
+@pytest.mark.long
 def test_recomputation_and_bfloat16_lower_the_plan() -> None:
     plain = measure(unet(), CLIP, CPU)
     assert measure(unet(checkpointing=[True, True]), CLIP, CPU).one < 0.7 * plain.one

@@ -6,17 +6,11 @@ from torch import Tensor
 
 from ddpm_lightning.networks.unet3d import UNet3D
 from tests.networks.shared import unreached
-from tests.problems import build, composed, options
+from tests.problems import build, composed, networks
 
 SMALL = {"base_width": 32, "head_width": 16}
 
-every_network = pytest.mark.parametrize(
-    "name",
-    [
-        n if n == "unet3d_tiny" else pytest.param(n, marks=pytest.mark.slow)
-        for n in options("network")
-    ],
-)
+every_network = pytest.mark.parametrize("name", networks())
 
 
 def network(name: str, channels: int = 1) -> UNet3D:

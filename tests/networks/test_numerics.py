@@ -18,7 +18,7 @@ from ddpm_lightning.networks import (
 )
 from ddpm_lightning.networks.unet3d import UNet3D
 from tests.networks.shared import assert_same, clips, loss_and_gradients, preset, unet
-from tests.problems import options
+from tests.problems import networks
 
 pytestmark = pytest.mark.slow  # as a whole: gradients of networks, by hand and not
 
@@ -50,13 +50,7 @@ def test_blocks_of_any_size_give_the_loss_and_gradients_of_single_operators(
     assert_same(loss_and_gradients(model, x), in_single_operators(model, x))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "unet3d_tiny" else pytest.param(name, marks=pytest.mark.slow)
-        for name in options("network")
-    ],
-)
+@pytest.mark.parametrize("name", networks())
 def test_every_preset_gives_one_loss_and_the_same_gradients(name: str) -> None:
     model, x = preset(name), clips(height=16, width=32)
     expected = loss_and_gradients(model, x)

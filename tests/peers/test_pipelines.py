@@ -44,8 +44,8 @@ def their_states(pipeline: Any, x: Tensor, num_steps: int) -> list[Tensor]:
     ("prediction_type", "schedule"),
     [
         ("epsilon", "linear"),
-        ("sample", "squaredcos_cap_v2"),
-        ("v_prediction", "scaled_linear"),
+        pytest.param("sample", "squaredcos_cap_v2", marks=pytest.mark.long),
+        pytest.param("v_prediction", "scaled_linear", marks=pytest.mark.long),
         ("v_prediction", "squaredcos_cap_v2"),
     ],
 )

@@ -1,4 +1,6 @@
-"""Makes all mistakes of test_mistakes in one process; told.json holds what came of each.
+"""Makes the common or the rare mistakes of test_mistakes in one process.
+
+told.json holds what came of each.
 
 And which modules were imported by then, but for those that are found late.
 """
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Result, call_in
-from tests.run.test_mistakes import MISTAKES, is_early, words_of
+from tests.run.test_mistakes import is_early, names_of, words_of
 
 
 class Streams:
@@ -41,10 +43,10 @@ def make(name: str) -> Result:
 
 
 if __name__ == "__main__":
-    early = [name for name in MISTAKES if is_early(name)]
-    results = {name: make(name) for name in early}
+    names = names_of(sys.argv[1])
+    results = {name: make(name) for name in names if is_early(name)}
     modules = list(sys.modules)
-    results |= {name: make(name) for name in MISTAKES if name not in early}
+    results |= {name: make(name) for name in names if not is_early(name)}
     Path("told.json").write_text(
         json.dumps({"results": results, "modules": modules, "leaving": leaving})
     )

@@ -34,6 +34,7 @@ def run(captioned: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> Path:
     return newest_run(captioned)
 
 
+@pytest.mark.long
 def test_a_run_is_resumed_and_has_the_widths_of_its_captions(run: Path, call: Call) -> None:
     assert call("train", f"resume={run}", "trainer.max_steps=6").code == 0
     network = yaml.safe_load((run / "config.yaml").read_text())["network"]

@@ -118,7 +118,7 @@ def test_what_cannot_be_asked_is_refused_in_one_line(
     assert_user_error(call("sample", f"checkpoint={run}", *words), message)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_guidance_is_refused_where_nothing_was_dropped(call: Call, trained: Path) -> None:
     result = call("sample", f"checkpoint={trained}", "guidance=classifier_free")
     assert_user_error(result, "guidance: classifier-free guidance needs a run that was trained on")

@@ -20,7 +20,7 @@ from ddpm_lightning.run.fit import build_module, build_trainer
 from ddpm_lightning.run.words import CONF
 from tests.commands import TINY, write_gifs
 from tests.data.shared import write_videos
-from tests.problems import NEEDED, OF_EVALUATE, OF_SHOW
+from tests.problems import NEEDED, OF_EVALUATE, OF_SHOW, networks
 
 pytestmark = pytest.mark.slow  # each composes the whole configuration
 
@@ -108,6 +108,7 @@ def test_a_batch_size_that_is_to_be_measured_passes_the_checks(tmp_path: Path) -
     check(composed(tmp_path / "run", "data.batch_size=auto"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("noise", NOISES)
 def test_every_model_builds_under_every_noise(noise: str, tmp_path: Path) -> None:
     """The models' files are put into one composition, which takes most of the time."""
@@ -127,7 +128,7 @@ def test_model_composes_and_builds(model: str, tmp_path: Path) -> None:
     builds(composed(tmp_path / "run", f"model={model}", "data.source.num_clips=20", *SMALL))
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "network").glob("*.yaml")))
+@pytest.mark.parametrize("name", networks())
 def test_networks_build_at_their_own_width(name: str, tmp_path: Path) -> None:
     config = composed(tmp_path / "run", f"network={name}", "data.source.num_clips=20")
     check(config)

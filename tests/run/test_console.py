@@ -98,7 +98,7 @@ def test_letters_that_an_encoding_does_not_have_are_escaped() -> None:
     assert stream.buffer.getvalue() == b"B\\xfccher\n"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "redirection",
     [

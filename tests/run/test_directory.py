@@ -132,6 +132,7 @@ def test_what_depends_on_a_changed_value_follows_it(resumed_once: Path) -> None:
     assert config["sampler"]["eta"] == config["callbacks"]["samples"]["sampler"]["eta"] == 0.5
 
 
+@pytest.mark.long
 def test_a_run_without_a_checkpoint_begins_again_in_its_directory(
     call: Call, trained: Path
 ) -> None:
@@ -153,6 +154,7 @@ def test_dashboards_draw_one_curve(call: Call, tmp_path: Path) -> None:
     assert len({name.rsplit("-", 1)[1] for name in offline}) == 1  # the id
 
 
+@pytest.mark.long
 def test_two_processes_never_train_in_one_directory(call: Call, trained: Path) -> None:
     words = [f"resume={trained}", "trainer.max_steps=100000"]
     process = start(trained.parents[1], "train", *words)

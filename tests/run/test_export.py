@@ -23,7 +23,7 @@ from tests.commands import Call, assert_user_error, spawn
 pytestmark = pytest.mark.slow  # as a whole, not one by one
 
 
-@pytest.mark.parametrize("weights", ["ema", "raw"])
+@pytest.mark.parametrize("weights", ["ema", pytest.param("raw", marks=pytest.mark.long)])
 def test_an_exported_file_samples_as_its_run_does(
     weights: str, call: Call, trained: Path, tmp_path: Path
 ) -> None:

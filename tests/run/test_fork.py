@@ -36,7 +36,7 @@ def content(run: Path) -> dict[str, str]:
 def run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     write_gifs(folder / "gifs")
-    words = ["trainer.max_steps=6", "callbacks.samples.every_n_steps=2"]
+    words = ["trainer.max_steps=6"]
     words += ["callbacks.checkpoints.keep=10", "callbacks.checkpoints.every_n_steps=1"]
     words += ["callbacks.ema.snapshot_every_n_steps=1", f"+callbacks.ema.averages.power={POWER}"]
     result = spawn(folder, "train", *TINY, "logger=csv", "run_dir=out", *words)
@@ -99,6 +99,7 @@ def test_a_fork_takes_changed_values_and_a_name_of_its_own(call: Call, run: Path
     assert len(list((run.parent / "outputs").iterdir())) == 1
 
 
+@pytest.mark.long
 def test_a_run_whose_newest_is_damaged_goes_on_in_its_place(call: Call, run: Path) -> None:
     """Whatever killed processes left half written is removed."""
     folder = run / "checkpoints"
@@ -134,6 +135,7 @@ def test_a_best_whose_save_was_cut_short_is_the_best(lost: str, call: Call, run:
     assert read(folder / "best.ckpt")["global_step"] == 6
 
 
+@pytest.mark.long
 def test_the_best_is_taken_where_no_other_is_whole(call: Call, run: Path) -> None:
     second = run / "checkpoints" / "step_00000002.ckpt"
     link(second, second.with_name("best.ckpt"))
@@ -145,6 +147,7 @@ def test_the_best_is_taken_where_no_other_is_whole(call: Call, run: Path) -> Non
     assert "(step 2, ema weights)" in sampled.out, sampled.err
 
 
+@pytest.mark.long
 def test_a_requeued_job_goes_on_with_its_own_fork(
     call: Call, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

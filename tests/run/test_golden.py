@@ -50,6 +50,12 @@ CONFIGURATIONS = {
 }
 
 
+FIRST = (
+    "standard cosine velocity",
+    "median hybrid epsilon min_snr",
+)  # of make test; all: test-long
+
+
 def losses(folder: Path, name: str) -> dict[str, list[float]]:
     """Train a configuration and return its losses at every step that has them."""
     result = spawn(folder, "train", *COMMON, *CONFIGURATIONS[name])
@@ -59,7 +65,10 @@ def losses(folder: Path, name: str) -> dict[str, list[float]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in FIRST else pytest.param(n, marks=pytest.mark.long) for n in CONFIGURATIONS],
+)
 def test_losses_are_those_that_were_recorded(name: str, tmp_path: Path) -> None:
     golden = json.loads(FILE.read_text())[name]
     for key, values in losses(tmp_path, name).items():

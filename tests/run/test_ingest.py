@@ -118,7 +118,7 @@ def test_ingesting_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_list_of_dead_links_is_said_in_a_line(
     call: Call, server: GifServer, tmp_path: Path
 ) -> None:

@@ -96,6 +96,7 @@ def test_a_signal_before_the_first_step_is_told_too(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "status.json").read_text())["status"] == "interrupted"
 
 
+@pytest.mark.long
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(call: Call, trained: Path) -> None:
     for name in ("last.ckpt", "step_00000004.ckpt"):
         with (trained / "checkpoints" / name).open("r+b") as file:

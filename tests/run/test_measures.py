@@ -124,6 +124,7 @@ def test_what_cannot_be_measured_is_refused_in_a_line(
         assert_user_error(call("evaluate", f"checkpoint={digits}", *words), expected)
 
 
+@pytest.mark.long
 def test_samples_of_a_run_that_holds_nothing_out_are_refused(call: Call, trained: Path) -> None:
     result = call("evaluate", f"checkpoint={trained}", "measure=quality", *FEW)
     assert_user_error(result, "quality: ", "clips are held out, at least 32 are needed")

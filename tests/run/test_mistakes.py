@@ -4,6 +4,8 @@ Those that a value or a word shows by itself are test_values'; of these, a few a
 """
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -154,6 +156,15 @@ LATE = (
     "a variance that is not learned",
     "negative rate",
 )
+# One of each kind, which every run of the tests makes; the others are left to make test-long.
+COMMON = (
+    *("unknown option", "key of another group", "a value in a word of its own", "unknown key"),
+    *("unknown key in a callback", "wrong type", "broken override", "no path", "missing folder"),
+    *("no usable GIF", "size not divisible", "more evaluations than steps"),
+    *("no output for the variance", "beta of 1", "foreign target", "unwritable output"),
+    *("more memory than there is", "a value that nobody logs", "not a run"),
+    *("unknown option of a sweep", "nothing to resume"),
+)
 SLOW = ("callbacks", "logger", "sampler@callbacks")  # beginnings of words that are about them
 
 
@@ -166,17 +177,31 @@ class Outcomes(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    folder = tmp_path_factory.mktemp("mistakes")
-    write_gifs(folder / "gifs")
-    (folder / "empty").mkdir()
-    (folder / "broken").mkdir()
-    (folder / "broken" / "a.gif").write_bytes(b"not a GIF at all")
-    result = spawn(folder, "tests/run/mistaken", cold=True)
-    assert result.code == 0, result.err
-    told = json.loads((folder / "told.json").read_text())
-    results = {name: Result(*values) for name, values in told["results"].items()}
-    return Outcomes(results, set(told["modules"]), told["leaving"])
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcomes]:
+    """Returns what came of all common or of all rare mistakes."""
+
+    @cache
+    def of(kind: str) -> Outcomes:
+        folder = tmp_path_factory.mktemp("mistakes")
+        write_gifs(folder / "gifs")
+        (folder / "empty").mkdir()
+        (folder / "broken").mkdir()
+        (folder / "broken" / "a.gif").write_bytes(b"not a GIF at all")
+        result = spawn(folder, "tests/run/mistaken", kind, cold=True)
+        assert result.code == 0, result.err
+        told = json.loads((folder / "told.json").read_text())
+        results = {name: Result(*values) for name, values in told["results"].items()}
+        return Outcomes(results, set(told["modules"]), told["leaving"])
+
+    return of
+
+
+KINDS = ["common", pytest.param("rare", marks=pytest.mark.long)]
+
+
+def names_of(kind: str) -> list[str]:
+    """Return the common mistakes, or the rare ones, in their order."""
+    return [name for name in MISTAKES if (name in COMMON) == (kind == "common")]
 
 
 def is_early(name: str) -> bool:
@@ -186,21 +211,33 @@ def is_early(name: str) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MISTAKES)
-def test_mistake_is_explained(name: str, outcomes: Outcomes) -> None:
-    assert_user_error(outcomes.results[name], *MISTAKES[name][1])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("common", name) for name in names_of("common")),
+        *(pytest.param("rare", name, marks=pytest.mark.long) for name in names_of("rare")),
+    ],
+)
+def test_mistake_is_explained(kind: str, name: str, outcomes: Callable[[str], Outcomes]) -> None:
+    assert_user_error(outcomes(kind).results[name], *MISTAKES[name][1])
 
 
 @pytest.mark.slow
-def test_mistakes_are_found_without_importing_lightning(outcomes: Outcomes) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_mistakes_are_found_without_importing_lightning(
+    kind: str, outcomes: Callable[[str], Outcomes]
+) -> None:
     """Which alone takes as long as is allowed. Broken GIFs alone are found after it."""
-    assert "hydra" in outcomes.modules
-    assert "lightning.pytorch" not in outcomes.modules
+    assert "hydra" in outcomes(kind).modules
+    assert "lightning.pytorch" not in outcomes(kind).modules
 
 
 @pytest.mark.slow
-def test_a_run_that_is_refused_before_its_data_leaves_nothing(outcomes: Outcomes) -> None:
-    assert outcomes.leaving == ["no usable GIF"]
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_is_refused_before_its_data_leaves_nothing(
+    kind: str, outcomes: Callable[[str], Outcomes]
+) -> None:
+    assert outcomes(kind).leaving == (["no usable GIF"] if kind == "common" else [])
 
 
 def words_of(name: str) -> list[str]:

@@ -114,6 +114,7 @@ def test_the_error_at_fixed_levels_is_the_mean_of_its_rows(call: Call, trained: 
     assert mean == pytest.approx(card["value"])
 
 
+@pytest.mark.long
 def test_evaluation_finds_data_that_has_moved(call: Call, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "gifs").rename(tmp_path / "moved")
     lost = call("evaluate", f"checkpoint={trained}", "data.cache_path=other")

@@ -84,7 +84,7 @@ def test_a_login_from_the_environment_is_needed_each_time(
     assert_user_error(call("train", "resume=out"), "LOGIN")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "address", [LISTS[0], *(pytest.param(a, marks=pytest.mark.long) for a in LISTS[1:])]
 )

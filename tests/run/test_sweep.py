@@ -140,6 +140,17 @@ def jobs_of(folder: Path) -> list[Path]:
 
 
 @pytest.mark.slow
+def test_a_sweep_has_a_row_for_each_job(tmp_path: Path) -> None:
+    """Here of one job, which finishes."""
+    write_gifs(tmp_path / "gifs")
+    ended = spawn(tmp_path, "train", "-m", "seed=3", *QUICK, cold=True)
+    assert ended.code == 0, ended
+    (row,) = rows_of(tmp_path)
+    assert (row["status"], row["overrides"]) == ("finished", "seed=3")
+    assert float(row["best val/error"]) > 0
+
+
+@pytest.mark.long
 def test_a_job_that_fails_is_told_and_the_same_command_does_the_rest(tmp_path: Path) -> None:
     """One of two jobs finds no GIF at first, and is all that runs the second time."""
     write_gifs(tmp_path / "gifs")

@@ -65,7 +65,7 @@ def test_tqdm_s_own_variable_leaves_the_bar_out(monkeypatch: pytest.MonkeyPatch)
         progress._close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("interval", "validated", "saved"),
     [

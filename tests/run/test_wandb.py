@@ -86,6 +86,7 @@ def test_without_a_key_a_run_goes_on_offline(
     assert list(run.glob("*.wandb"))
 
 
+@pytest.mark.long
 def test_without_a_server_a_run_goes_on_offline(call: Call, tmp_path: Path) -> None:
     result = call("train", *TINY, *ONE_STEP, *ONLINE, "logger.settings.init_timeout=2")
     assert result.code == 0, result.err

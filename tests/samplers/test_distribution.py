@@ -163,7 +163,13 @@ def check_median_hybrid(num_samples: int, bound: float, error: float) -> None:
 @every_chain
 @pytest.mark.parametrize(
     ("noise", "bound"),
-    [pytest.param("linear", 0.013, marks=pytest.mark.long), ("cosine", 0.014), ("hybrid", 0.02)],
+    [
+        *(
+            pytest.param(*row, marks=pytest.mark.long)
+            for row in (("linear", 0.013), ("cosine", 0.014))
+        ),
+        ("hybrid", 0.02),
+    ],
 )
 def test_ancestral_walk_of_every_usable_step_gives_the_mixture(
     process_type: type[GaussianProcess], noise: str, bound: float
@@ -174,6 +180,7 @@ def test_ancestral_walk_of_every_usable_step_gives_the_mixture(
     check_every_step(process_type, noise, 12_500, bound)
 
 
+@pytest.mark.long
 def test_median_hybrid_is_sampled_better_by_double_steps_than_by_single_ones() -> None:
     """A quarter of the samples below, likewise: 0.016 with a bias of 0.009, and 0.043 +- 0.005."""
     check_median_hybrid(12_500, bound=0.023, error=0.01)

@@ -299,6 +299,7 @@ def test_a_step_that_is_in_the_checkpoint_is_in_the_table_once(
     assert losses[5:] == pytest.approx([loss for *_, loss in found.recorder.steps])
 
 
+@pytest.mark.long
 def test_time_alone_saves_too(folder: Path, tmp_path: Path) -> None:
     fit(folder, tmp_path, every_n_steps=1000, minutes=1e-9)
     assert len(by_step(tmp_path)) == NUM_STEPS

@@ -214,7 +214,7 @@ def test_so_is_rank_0() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_rank_that_stands_still_is_named_and_killed(
     rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +234,7 @@ def test_a_rank_that_stands_still_is_named_and_killed(
     assert told == [(f"rank {rank} (process {child.pid}) has given no sign of life for 4 s", False)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ranks_that_are_all_stopped_for_a_while_go_on() -> None:
     """Ctrl-Z and fg; scontrol suspend and resume."""
     with process("0", SHORT) as zero, process(f"1@{place(zero)}", SHORT) as one:
@@ -252,6 +252,7 @@ def test_ranks_that_are_all_stopped_for_a_while_go_on() -> None:
             assert rank.stdout.read() == ""
 
 
+@pytest.mark.long
 def test_nobody_at_the_address_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -148,6 +148,7 @@ def test_clips_that_the_list_no_longer_holds_stay_and_are_counted(
     assert len(ClipStore(tmp_path)) == 12
 
 
+@pytest.mark.long
 def test_a_host_that_closes_holds_up_nobody_else(tmp_path: Path, server: GifServer) -> None:
     """Two URLs of a host that asks for a pause of 8 s come first, then twenty of another."""
     limits = replace(LIMITS, concurrency=2, per_host=1, retry_after_cap_s=8.0, max_tries=1)
@@ -159,6 +160,7 @@ def test_a_host_that_closes_holds_up_nobody_else(tmp_path: Path, server: GifServ
     assert max(times["127.0.0.1"]) < sorted(times["localhost"])[1]
 
 
+@pytest.mark.long
 def test_a_host_with_thousands_of_urls_does_not_keep_others_waiting(
     tmp_path: Path, server: GifServer
 ) -> None:
@@ -222,6 +224,7 @@ def test_what_is_no_longer_listed_is_not_fetched_until_it_is_again(
     assert ingest(tmp_path, urls).causes["clips"] == 20
 
 
+@pytest.mark.long
 def test_many_long_clips_take_little_memory(tmp_path: Path, server: GifServer) -> None:
     """24 files of under 1 KB that last minutes: a gigabyte of frames."""
     for i in range(24):

@@ -175,7 +175,7 @@ def test_retry_after_closes_the_host_up_to_its_cap(
     assert times["localhost"][0] < min(later)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_closed_host_takes_nothing_off_a_deadline(server: GifServer) -> None:
     url = server.url("flaky/503/1/a.gif?retry_after=9")
     (result,) = fetch_all([url], retry_after_cap_s=9, deadline_s=8)

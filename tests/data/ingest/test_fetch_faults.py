@@ -242,7 +242,7 @@ print(peak() - before)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_the_memory_of_hundreds_of_endless_bodies_is_bounded(server: GifServer) -> None:
     """200 bodies of 4 MiB, 100 at a time: 16 MiB are allowed, and aiohttp buffers 0.75 MiB each.
@@ -257,7 +257,7 @@ def test_bodies_that_fill_the_memory_all_arrive_one_after_another(server: GifSer
     assert [result.data for result in results] == [GIF] * 50
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_waiting_for_memory_takes_nothing_off_the_deadline() -> None:
     """The second starts first; its body comes while that of the first does, which takes 3 s."""
     gifs = {"a.gif": GIF, "long.gif": GIF[:149] + b";"}

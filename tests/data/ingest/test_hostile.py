@@ -94,7 +94,7 @@ def solid_gif(num_frames: int, side: int) -> bytes:
     return head + num_frames * block + b"\x3b"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("num_frames", "side"), [(25, 4000), (2000, 447)])
 def test_the_largest_files_allowed_stay_within_memory(
     workers: Workers, num_frames: int, side: int
@@ -178,7 +178,7 @@ def check_mutants(workers: Workers, count: int) -> None:
     assert len(workers.causes) >= 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_500_mutated_gifs_give_every_block_or_a_cause(workers: Workers) -> None:
     check_mutants(workers, 500)
 

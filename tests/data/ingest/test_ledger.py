@@ -236,7 +236,7 @@ def test_kill_9_loses_nothing_recorded_and_repeats_nothing(
     assert {row.tries for row in contents(path)} == {1}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kill_9_while_rows_are_added_leaves_all_or_none(tmp_path: Path) -> None:
     generator = random.Random(0)
     for i in range(5):
@@ -330,6 +330,7 @@ def test_a_read_only_folder_is_one_line(folder_of_others: Path) -> None:
         Ledger(folder_of_others / "part" / "ledger.db")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "num_urls",
     [pytest.param(20_000, marks=pytest.mark.slow), pytest.param(100_000, marks=pytest.mark.long)],

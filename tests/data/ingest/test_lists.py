@@ -357,7 +357,7 @@ def test_only_addresses_need_the_extra(write: Write, missing: str) -> None:
     assert line.endswith("; pip install ddpm_lightning[tgif]")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_list_as_long_as_tgif_takes_little_memory(write: Write) -> None:
     lines = (
         f"https://{i % 40}.media.example.com/{i:032x}/tumblr_{i}.gif\ta man in a hat looks at {i}\n"

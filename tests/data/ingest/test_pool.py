@@ -73,7 +73,9 @@ def test_a_pool_decodes_like_a_call() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSEGV, marks=pytest.mark.long)]
+)
 def test_a_crashed_worker_is_replaced_and_its_gif_has_a_cause(number: int) -> None:
     async def steps(pool: DecodePool) -> Any:
         (pid,) = pids(pool)
@@ -92,7 +94,7 @@ def test_a_crashed_worker_is_replaced_and_its_gif_has_a_cause(number: int) -> No
     assert pid not in new_pids
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
     async def steps(pool: DecodePool) -> Any:
         (pid,) = pids(pool)
@@ -204,7 +206,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_workers_end_when_their_pool_is_killed() -> None:
     command = [sys.executable, "-c", ORPHANS]
     root = Path(__file__).parents[3]

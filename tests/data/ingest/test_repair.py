@@ -96,6 +96,7 @@ def test_a_shard_that_is_not_what_is_listed_is_made_again(
     assert len(ClipStore(tmp_path)) == 12
 
 
+@pytest.mark.long
 def test_wrong_bytes_are_not_given_a_right_checksum(tmp_path: Path, server: GifServer) -> None:
     """A shard is written again for another clip's sake, while one of its own has rotted."""
     urls = [server.url(path) for path in ("0.gif", "flaky/500/4/5.gif", "10.gif")]
@@ -111,6 +112,7 @@ def test_wrong_bytes_are_not_given_a_right_checksum(tmp_path: Path, server: GifS
     assert not store.verify()
 
 
+@pytest.mark.long
 def test_a_lost_spool_file_is_fetched_again(tmp_path: Path, server: GifServer) -> None:
     """As after a power loss: the ledger knows of a clip that is not there."""
     urls = [server.url(name) for name in names(20)]
@@ -147,6 +149,7 @@ def test_of_equal_gifs_the_first_in_the_list_stays(tmp_path: Path, server: GifSe
     assert len(store) == 20
 
 
+@pytest.mark.long
 def test_a_duplicate_takes_the_place_of_a_clip_that_is_lost(
     tmp_path: Path, server: GifServer
 ) -> None:
@@ -163,6 +166,7 @@ def test_a_duplicate_takes_the_place_of_a_clip_that_is_lost(
     assert not ClipStore(tmp_path).verify()
 
 
+@pytest.mark.long
 def test_two_ingesters_of_one_list_fetch_every_url_once(tmp_path: Path, server: GifServer) -> None:
     """Two processes: the second one waits for the first, then finds nothing left to do."""
     command = [sys.executable, "-m", "tests.data.ingest.ingester"]
@@ -210,6 +214,7 @@ def killed_at_random(
     assert ended.stdout.split()[-1] == str(num_urls)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("num_kills", [5, pytest.param(50, marks=pytest.mark.long)])
 def test_a_killed_ingest_ends_with_the_store_of_an_undisturbed_one(
     tmp_path: Path, server: GifServer, num_kills: int

@@ -126,7 +126,7 @@ def test_however_it_is_spelt_an_ingest_goes_on_with_it(
     assert len(server.requests) == NUM_GIFS
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_list_that_grew_is_not_finished(tmp_path: Path, server: GifServer) -> None:
     names = list(server.gifs)
     write_list(tmp_path, server, names[:5])
@@ -141,7 +141,7 @@ def test_a_list_that_grew_is_not_finished(tmp_path: Path, server: GifServer) -> 
     assert len(urls_of(tmp_path).store()) == NUM_GIFS
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_edited_list_keeps_its_parts(tmp_path: Path, server: GifServer) -> None:
     names = list(server.gifs)
     write_list(tmp_path, server, names[1:])

@@ -60,7 +60,7 @@ def test_efficientnet_recognises_a_palace_and_a_daisy(image: str, label: int) ->
     assert logits.argmax() == label
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @with_weights
 def test_transnet_block_equals_that_of_its_package_far_from_the_ends() -> None:
     """In a process of its own: the package sets an environment variable and seeds torch.
