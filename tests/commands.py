@@ -45,7 +45,7 @@ import study
 import train
 from ddpm_lightning.data.gif import encode
 from ddpm_lightning.run.cli import run_command, run_jobs
-from tests.forkserver import ROOT, Forked
+from tests.forkserver import BLANK, ROOT, Forked
 
 COMMANDS = {
     "train": lambda: run_jobs(train.main, train.main_sweep, "config"),
@@ -141,16 +141,19 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def start(folder: Path, command: str, *arguments: str, cold: bool = False) -> Process:
+def start(
+    folder: Path, command: str, *arguments: str, cold: bool = False, draws: bool = False
+) -> Process:
     """Start a command as a process of its own, in a folder of its own, without a terminal.
 
     Args:
         command: a Python file of the repository, without its ending: train, tests/run/recorder.
         cold: in a new interpreter, not one forked from one that has imported torch.
+        draws: its figures; else, unless it is cold, they are one pixel.
     """
     words = [str(ROOT / f"{command}.py"), *arguments]
     if not cold:
-        return Forked(words, folder, environment())
+        return Forked(words, folder, environment() | ({} if draws else {BLANK: "1"}))
     return subprocess.Popen(
         [sys.executable, *words],
         cwd=folder,
@@ -163,10 +166,15 @@ def start(folder: Path, command: str, *arguments: str, cold: bool = False) -> Pr
 
 
 def spawn(
-    folder: Path, command: str, *arguments: str, cold: bool = False, timeout: float = 600
+    folder: Path,
+    command: str,
+    *arguments: str,
+    cold: bool = False,
+    draws: bool = False,
+    timeout: float = 600,
 ) -> Result:
     """Run a command as a process of its own to its end."""
-    process = start(folder, command, *arguments, cold=cold)
+    process = start(folder, command, *arguments, cold=cold, draws=draws)
     try:
         out, err = process.communicate(timeout=timeout)
         assert process.returncode is not None

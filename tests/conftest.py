@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from tests import forkserver
 torch.set_num_threads(1)  # small tensors: more threads only get in each other's way
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_collection_finish() -> None:
+    """No collection of garbage looks through modules and tests again, of which there are many."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ environment while those modules were imported; tests.commands lists the tests th
 
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -25,11 +26,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 ROOT = Path(__file__).parents[1]
 # What torch, Lightning and the commands import only when they need it.
 LATE_IMPORTS = ("torch._dynamo", "torch.utils.data", "matplotlib.pyplot", "lightning.pytorch")
 MAX_MESSAGE = 2**20
 STATUS = struct.Struct("q")
+BLANK = "TESTS_BLANK_FIGURES"  # set: figures are one pixel
+
+
+def save_blank(figure: object, file: Path | io.BytesIO, **options: object) -> None:
+    """Save a figure as one pixel: to draw it takes a third of a short run's time."""
+    Image.new("RGB", (1, 1)).save(file, "PNG")
 
 
 class Forked:
@@ -127,6 +136,7 @@ def import_all() -> None:
     for module in pkgutil.walk_packages(package.__path__, "ddpm_lightning."):
         importlib.import_module(module.name)
     del sys.modules["pyarrow"]
+    gc.freeze()  # no child looks through what was imported
     gc.enable()
     threads = os.listdir("/proc/self/task")
     assert len(threads) == 1, f"imports have started threads, which a fork loses: {threads}"
@@ -178,6 +188,9 @@ def run(request: dict[str, Any], descriptors: list[int]) -> None:
     torch.seed()
     sys.argv = request["words"]
     sys.path[0] = str(Path(sys.argv[0]).parent)
+    if os.environ.pop(BLANK, ""):
+        Figure = importlib.import_module("matplotlib.figure").Figure  # noqa: N806
+        Figure.savefig = save_blank
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

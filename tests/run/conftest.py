@@ -1,27 +1,20 @@
 """Fixtures of the command tests: a folder with GIFs in it, and commands called there."""
 
-import io
 import shutil
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
-from PIL import Image
 
 from ddpm_lightning.files.checkpoints import LAST, STEP, read, write
 from tests.commands import TINY, Call, call_in, newest_run, spawn, write_gifs
+from tests.forkserver import save_blank
 
 
 @pytest.fixture(autouse=True)
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures of commands called in this process are one pixel: to draw them takes a third of a
-    short run. Commands in processes of their own, as that of `trained`, draw theirs.
-    """
-
-    def savefig(figure: Figure, file: Path | io.BytesIO, **options: object) -> None:
-        Image.new("RGB", (1, 1)).save(file, "PNG")
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
+    """Those of commands that are called in this process; those of others see tests.commands."""
+    monkeypatch.setattr(Figure, "savefig", save_blank)
 
 
 @pytest.fixture
@@ -38,7 +31,7 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a finished run of four steps, made by a process of its own."""
     folder = tmp_path_factory.mktemp("trained")
     write_gifs(folder / "gifs")
-    result = spawn(folder, "train", *TINY, "logger=csv", "sampler=ddim")
+    result = spawn(folder, "train", *TINY, "logger=csv", "sampler=ddim", draws=True)
     assert result.code == 0, result.err
     return newest_run(folder)
 

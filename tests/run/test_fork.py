@@ -36,7 +36,7 @@ def content(run: Path) -> dict[str, str]:
 def run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     write_gifs(folder / "gifs")
-    words = ["trainer.max_steps=6"]
+    words = ["trainer.max_steps=6", "~callbacks.samples"]
     words += ["callbacks.checkpoints.keep=10", "callbacks.checkpoints.every_n_steps=1"]
     words += ["callbacks.ema.snapshot_every_n_steps=1", f"+callbacks.ema.averages.power={POWER}"]
     result = spawn(folder, "train", *TINY, "logger=csv", "run_dir=out", *words)

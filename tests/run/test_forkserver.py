@@ -20,7 +20,7 @@ MEASURED = ("clips_per_s", "data_wait", "tflops", "mfu", "memory_gib")  # of thi
 
 def run_of(folder: Path, cold: bool) -> Path:
     write_gifs(folder / "gifs")
-    result = spawn(folder, "train", *TINY, "logger=csv", "run_dir=out", cold=cold)
+    result = spawn(folder, "train", *TINY, "logger=csv", "run_dir=out", cold=cold, draws=True)
     assert result.code == 0, result.err
     return folder / "out"
 

@@ -296,7 +296,7 @@ def test_a_rank_that_is_killed_or_stands_still_ends_all(
     assert code != 0
     wait_for(lambda: not alive(group.folder))
     told = [line for line in group.output().splitlines() if line.strip(" =")]
-    assert told[-1].endswith(cause.format(victim))
+    assert any(line.endswith(cause.format(victim)) for line in told)  # a bar may be drawn after it
     if rank:
         assert group.status() == "failed"
         assert (group.folder / "out" / "train.log").read_text().splitlines()[-1] != ""
