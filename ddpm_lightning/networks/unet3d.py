@@ -231,9 +231,10 @@ class UNet3D(nn.Module):
         entered = x
         skips = []
 
-        def apply(stage: Stage, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        def apply(stage: Any, x: Tensor, skip: Tensor | None = None) -> Tensor:
             own = [modulations.pop(0) for _ in stage.blocks]
-            return stage(x, own, num_frames, images, skip, tokens)
+            output: Tensor = stage(x, own, num_frames, images, skip, tokens)
+            return output
 
         for level, stage in enumerate(self.down):
             if level:
@@ -254,9 +255,10 @@ class UNet3D(nn.Module):
 
     def residual_blocks(self) -> list[ResidualBlock]:
         """Return the residual blocks, in the order in which they are applied."""
-        stages: Any = [*self.down, self.middle]
-        blocks = [block for stage in stages for block in stage.blocks]
-        blocks += [self.middle_exit, *(block for stage in self.up for block in stage.blocks)]
+        before: Any = [*self.down, self.middle]
+        after: Any = self.up
+        blocks = [block for stage in before for block in stage.blocks]
+        blocks += [self.middle_exit, *(block for stage in after for block in stage.blocks)]
         return blocks if self.exit_block is None else [*blocks, self.exit_block]
 
     def check_size(self, height: int, width: int) -> None:
