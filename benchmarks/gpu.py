@@ -1,18 +1,22 @@
-"""UNet3D on a GPU: training steps of the presets, and sampling, beside video-diffusion-pytorch.
+"""UNet3D on a GPU: training steps, sampling and a whole run, beside video-diffusion-pytorch.
 
-    python -m benchmarks.gpu FOLDER                        # under 8 minutes on an H200
+    python -m benchmarks.gpu FOLDER                        # at most 6 minutes on an H200
     python -m benchmarks.gpu FOLDER --device cpu --quick   # in small: whether it works
 
-Writes gpu.json and gpu.md. Needs torch and PyYAML; the peer's rows are missing where its package
-is. A step is forward, backward and AdamW in bfloat16 autocast, eager, compiled and with CUDA
-graphs, at a batch of 8 or 4, or as much of it as fits; what there is no time for says so. MFU is
-three forward passes' FLOPs over the device's dense bfloat16 peak. Sampling draws 16 clips with 50
-evaluations (DDIM); the peer's loop of 1,000 is timed by some of its calls.
+Writes gpu.json and gpu.md after each row, the most important rows first, so that who is stopped has
+all rows but one; and a profile by kernel of eager steps. Needs torch and PyYAML; the peer's rows
+are missing where its package is. A step is forward, backward and AdamW on 16x64x64 in bfloat16,
+eager, compiled and with CUDA graphs; what there is no time for says so. MFU is three forward
+passes' FLOPs over the device's dense bfloat16 peak. The run is train.py's until its first grid of
+samples. Sampling draws 16 clips with 50 evaluations (DDIM); the peer's loop of 1,000 is timed by
+some of its calls.
 """
 
 import argparse
 import gc
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +26,7 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_lightning.denoiser import Denoiser
@@ -34,16 +39,24 @@ from ddpm_lightning.samplers.ddim import DDIMSampler
 from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
 from ddpm_lightning.samplers.thresholding import StaticThresholding
 
-CONF = Path(__file__).parents[1] / "conf" / "network"
-SECONDS = 460.0  # after which no further measurement is begun
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf" / "network"
+SECONDS = 330.0  # after which no further row is begun
+EAGER, COMPILED, GRAPHS = "eager", "compiled", "CUDA graphs"
+PEER = "peer, dim 64"
+# The most important first: those that compile take up to two minutes.
+TRAINING = [
+    *(("base", EAGER, 8), ("small", EAGER, 8), ("small", EAGER, 32), ("base", EAGER, 32)),
+    *((PEER, EAGER, 8), ("base", GRAPHS, 8), ("base", COMPILED, 8), ("small", GRAPHS, 32)),
+    *((PEER, COMPILED, 8), ("small", COMPILED, 32), ("base", GRAPHS, 32), ("small", GRAPHS, 8)),
+]
+RUN = "trainer=gpu network=unet3d_small data.size=32 data.num_frames=16 data.batch_size=32"
 COLUMNS = (
-    "network", "clip", "mode", "parameters", "batch", "ms_per_step", "clips_per_s", "mfu",
-    "peak_gib",
+    "kind", "network", "mode", "batch", "ms_per_step", "clips_per_s", "mfu", "kernels_per_step",
+    "kernel_ms_per_step", "peak_gib", "seconds", "setup_s",
 )  # fmt: skip
-MODES = {64: ("eager", "compiled", "CUDA graphs"), 128: ("eager", "compiled")}
 
 Row = dict[str, Any]
-LATE: Row = {"error": "left out: out of time"}
 
 
 def options(name: str) -> Row:
@@ -59,7 +72,9 @@ def preset(name: str, channels: int = 3, **more: Any) -> UNet3D:
     return UNet3D(**given)
 
 
-def peer() -> nn.Module:
+def build(name: str) -> nn.Module:
+    if name != PEER:
+        return preset(name)
     from video_diffusion_pytorch import Unet3D
 
     network: nn.Module = Unet3D(dim=64)
@@ -67,24 +82,59 @@ def peer() -> nn.Module:
 
 
 class Bench:
-    """Measures on one device."""
+    """Measures on one device, and writes each row at once."""
 
-    def __init__(self, device: torch.device, quick: bool) -> None:
-        self.device, self.quick = device, quick
+    def __init__(self, folder: Path, device: torch.device, quick: bool) -> None:
+        self.folder, self.device, self.quick = folder, device, quick
         self.start = time.perf_counter()
         self.rows: list[Row] = []
-        self.sampling: list[Row] = []
+        self.shape = (3, 4, 16, 16) if quick else (3, 16, 64, 64)
+        folder.mkdir(parents=True, exist_ok=True)
 
     @property
-    def is_late(self) -> bool:
-        return time.perf_counter() - self.start > SECONDS
+    def on_cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    def attempt(self, row: Row, measure: Callable[[], Row]) -> None:
+        """Add a row, with what is measured or why it is not."""
+        start = time.perf_counter()
+        if start - self.start > SECONDS:
+            row |= {"error": "left out: out of time"}
+        else:
+            gc.collect()
+            torch.compiler.reset()
+            if self.on_cuda:
+                torch.cuda.empty_cache()
+            try:
+                row |= measure()
+            except Exception as e:  # a compiler's errors have many types; the table goes on
+                row |= {"error": f"{type(e).__name__}: {str(e)[:200]}"}
+            row["setup_s"] = round(time.perf_counter() - start, 1)
+        self.rows.append(row)
+        print(row, flush=True)
+        self.write()
+
+    def write(self) -> None:
+        about = {
+            "device": torch.cuda.get_device_name(self.device) if self.on_cuda else "cpu",
+            "torch": torch.__version__,
+            "clip": "x".join(map(str, self.shape[1:])),
+            "seconds": round(time.perf_counter() - self.start, 1),
+        }
+        result = json.dumps({**about, "rows": self.rows}, indent=2)
+        (self.folder / "gpu.json").write_text(result + "\n")
+        lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+        for row in self.rows:
+            cells = [str(row.get(column, "")) for column in COLUMNS]
+            lines.append("| " + " | ".join(cells) + " | " + row.get("error", ""))
+        (self.folder / "gpu.md").write_text(f"{about}\n\n" + "\n".join(lines) + "\n")
 
     def synchronize(self) -> None:
-        if self.device.type == "cuda":
+        if self.on_cuda:
             torch.cuda.synchronize(self.device)
 
     def milliseconds(self, step: Callable[[], object]) -> float:
-        """Of one call, the mean over a second or so of calls, after three to warm up."""
+        """Return those of one call, the mean over a second or so of calls, after three."""
         for _ in range(1 if self.quick else 3):
             step()
         self.synchronize()
@@ -96,34 +146,15 @@ class Bench:
             self.synchronize()
         return 1000 * (time.perf_counter() - start) / count
 
-    def training(self, name: str, make: Callable[[], nn.Module], size: tuple[int, int]) -> None:
-        frames, side = size
-        batch = 1 if self.quick else {64: 8, 128: 4}[side]
-        for mode in ("eager",) if self.quick else MODES[side]:
-            row: Row = {"network": name, "clip": f"{frames}x{side}x{side}", "mode": mode}
-            if self.is_late:
-                self.rows.append(row | LATE)
-                continue
-            self._free()
-            while batch:
-                try:
-                    self.rows.append(row | self._step(make(), (batch, 3, frames, side, side), mode))
-                    break
-                except torch.OutOfMemoryError:
-                    self._free()
-                    batch //= 2
-                except Exception as e:  # a compiler's errors have many types; the table goes on
-                    self.rows.append(row | {"error": f"{type(e).__name__}: {str(e)[:200]}"})
-                    break
-            print(self.rows[-1], flush=True)
-
-    def _step(self, network: nn.Module, shape: tuple[int, ...], mode: str) -> Row:
-        network = network.to(self.device)
-        flops = 3 * self._flops(network, shape)
-        if mode != "eager":
-            network.compile(mode="reduce-overhead" if mode == "CUDA graphs" else None)
+    def train(self, name: str, mode: str, batch: int) -> Row:
+        """Measure training steps, and profile three of them where they are eager."""
+        network = build(name).to(self.device)
+        flops = 3 * self.flops(network, (batch, *self.shape))
+        if mode != EAGER:
+            network.compile(mode="reduce-overhead" if mode == GRAPHS else None)
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-        x, level = torch.randn(shape, device=self.device), torch.ones(shape[0], device=self.device)
+        x = torch.randn(batch, *self.shape, device=self.device)
+        level = torch.ones(batch, device=self.device)
 
         def step() -> None:
             torch.compiler.cudagraph_mark_step_begin()
@@ -133,100 +164,80 @@ class Bench:
             optimizer.step()
             optimizer.zero_grad()
 
-        if self.device.type == "cuda":
+        if self.on_cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
-        taken = self.milliseconds(step)
-        peak = peak_flops(self.device)
-        cuda = self.device.type == "cuda"
+        taken, peak = self.milliseconds(step), peak_flops(self.device)
+        row: Row = {"ms_per_step": round(taken, 2), "clips_per_s": round(1000 * batch / taken, 2)}
+        if peak:
+            row["mfu"] = round(flops / taken * 1000 / peak, 4)
+        if self.on_cuda:
+            memory = torch.cuda.max_memory_allocated(self.device)
+            row["peak_gib"] = round(memory / 2**30, 2)
+        return row | self.profile(step, f"profile_{name}_{mode}_{batch}.txt".replace(" ", "_"))
+
+    def profile(self, step: Callable[[], object], file: str, steps: int = 3) -> Row:
+        """Write the time of steps by kernel, and return how many there are and what they take."""
+        activities = [ProfilerActivity.CUDA] if self.on_cuda else []
+        with profile(activities=[ProfilerActivity.CPU, *activities]) as profiler:
+            for _ in range(steps):
+                step()
+            self.synchronize()
+        by = "self_device_time_total" if self.on_cuda else "self_cpu_time_total"
+        table = profiler.key_averages().table(sort_by=by, row_limit=50, max_name_column_width=90)
+        (self.folder / file).write_text(table)
+        kernels = [e for e in profiler.events() if e.device_type.name == "CUDA"]
+        if not kernels:
+            return {}
+        taken = sum(e.self_device_time_total for e in kernels) / 1000
         return {
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "batch": shape[0],
-            "ms_per_step": round(taken, 2),
-            "clips_per_s": round(1000 * shape[0] / taken, 2),
-            "mfu": round(flops / taken * 1000 / peak, 4) if peak else None,
-            "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None,
+            "kernels_per_step": len(kernels) // steps,
+            "kernel_ms_per_step": round(taken / steps, 2),
         }
 
-    def _flops(self, network: nn.Module, shape: tuple[int, ...]) -> int:
+    def flops(self, network: nn.Module, shape: tuple[int, ...]) -> int:
         try:
             return forward_flops(network, shape)
         except RuntimeError:  # the peer cannot be run on tensors without values
+            x = torch.zeros(shape, device=self.device)
             with FlopCounterMode(display=False) as counter, torch.no_grad():
-                network(
-                    torch.zeros(shape, device=self.device), torch.ones(shape[0]).to(self.device)
-                )
+                network(x, torch.ones(shape[0]).to(self.device))
             return int(counter.get_total_flops())
 
-    def sample_all(self, names: list[str]) -> None:
-        for name in names:
-            for compiled in (False,) if self.quick else (False, True):
-                self.sample(name, compiled)
-        if has_peer():
-            self.sample_peer()
+    def run(self) -> Row:
+        """Measure a run of train.py, from the command to its first grid, at step 50."""
+        directory = (self.folder / "run").absolute()
+        words = [*RUN.split(), "logger=csv", "trainer.max_steps=2000", f"run_dir={directory}"]
+        process = subprocess.Popen([sys.executable, "train.py", *words], cwd=ROOT)
+        start, grid = time.perf_counter(), directory / "samples" / "step_000050.gif"
+        try:
+            while not grid.exists():
+                if process.poll() is not None or time.perf_counter() - start > 120:
+                    raise RuntimeError(f"no grid: exit code {process.returncode}")
+                time.sleep(0.1)
+        finally:
+            process.terminate()
+            process.wait()
+        return {"seconds": round(time.perf_counter() - start, 1)}
 
-    def sample(self, name: str, compiled: bool) -> None:
-        """Seconds for 16 clips with 50 evaluations, noise to clip."""
-        clips, evaluations, side = (2, 2, 16) if self.quick else (16, 50, 64)
-        row: Row = {"network": name, "clips": clips, "evaluations": evaluations}
-        row |= {"compiled": compiled}
-        if self.is_late:
-            self.sampling.append(row | LATE)
-            return
-        self._free()
-        network = preset(name).to(self.device).eval()
-        if compiled:
-            network.compile()
+    def sample(self, name: str) -> Row:
+        """Measure the seconds for 16 clips with 50 evaluations, noise to clip; the peer's 1,000."""
+        network = build(name).to(self.device).eval()
+        clips, evaluations = (2, 2) if self.quick else (16, 50)
+        x = torch.randn(clips, *self.shape, device=self.device)
+        level = torch.ones(clips, device=self.device)
         process = StandardProcess(CosineSchedule(1000, 0.008, 0.9999))
         denoiser = Denoiser(network, process, VelocityObjective())
         sampler = DDIMSampler(evaluations, UniformTimeGrid(), StaticThresholding(1.0), eta=0.0)
 
         def draw() -> None:
-            with torch.autocast(self.device.type, torch.bfloat16):
-                sampler.sample(denoiser, (clips, 3, 16, side, side), device=self.device)
-
-        taken = self.milliseconds(draw)
-        self.sampling.append(row | {"seconds": round(taken / 1000, 3)})
-
-    def sample_peer(self) -> None:
-        """The peer draws with all 1,000 steps: so many times one of its network's calls."""
-        clips, side = (2, 16) if self.quick else (16, 64)
-        row: Row = {"network": "peer, dim 64", "clips": clips, "evaluations": 1000}
-        row |= {"compiled": False}
-        if self.is_late:
-            self.sampling.append(row | LATE)
-            return
-        self._free()
-        network = peer().to(self.device).eval()
-        x = torch.randn(clips, 3, 16, side, side, device=self.device)
-        t = torch.ones(clips, device=self.device)
-
-        def call() -> None:
             with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
-                network(x, t)
+                if name == PEER:
+                    network(x, level)
+                else:
+                    sampler.sample(denoiser, (clips, *self.shape), device=self.device)
 
-        self.sampling.append(row | {"seconds": round(self.milliseconds(call), 3)})
-
-    def _free(self) -> None:
-        gc.collect()
-        torch.compiler.reset()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-def table(rows: list[Row], columns: tuple[str, ...]) -> str:
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for row in rows:
-        cells = [str(row.get(column, row.get("error", ""))) for column in columns]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def has_peer() -> bool:
-    try:
-        import video_diffusion_pytorch  # noqa: F401
-    except ImportError:
-        return False
-    return True
+        taken = self.milliseconds(draw) / 1000
+        return {"batch": clips, "seconds": round(taken * (1000 if name == PEER else 1), 3)}
 
 
 def main() -> None:
@@ -238,31 +249,20 @@ def main() -> None:
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("no CUDA device here; --device cpu --quick tries the script in small")
-    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
-    bench = Bench(device, arguments.quick)
-    sizes = [(4, 16)] if arguments.quick else [(16, 64), (16, 128)]
-    names = ["tiny"] if arguments.quick else ["small", "base", "large"]
-    for size in sizes:
-        for name in names:
-            bench.training(name, partial(preset, name), size)
-        if has_peer():
-            bench.training("peer, dim 64", peer, size)
-        if size == sizes[0]:
-            bench.sample_all(names)
-    cuda = device.type == "cuda"
-    about = {
-        "device": torch.cuda.get_device_name(device) if cuda else "cpu",
-        "torch": torch.__version__,
-        "seconds": round(time.perf_counter() - bench.start, 1),
-    }
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    result = {**about, "training": bench.rows, "sampling": bench.sampling}
-    (arguments.folder / "gpu.json").write_text(json.dumps(result, indent=2) + "\n")
-    columns = ("network", "clips", "evaluations", "compiled", "seconds")
-    text = f"{about}\n\n{table(bench.rows, COLUMNS)}\n\n{table(bench.sampling, columns)}\n"
-    (arguments.folder / "gpu.md").write_text(text)
-    print(text)
+    bench = Bench(arguments.folder, device, arguments.quick)
+    training = [("tiny", EAGER, 1)] if arguments.quick else TRAINING
+    for position, (name, mode, batch) in enumerate(training):
+        row: Row = {"kind": "training", "network": name, "mode": mode, "batch": batch}
+        bench.attempt(row, partial(bench.train, name, mode, batch))
+        if position == 1:
+            bench.attempt({"kind": "run to its first grid", "network": "small"}, bench.run)
+        if position == min(4, len(training) - 1):
+            for sampled in ("tiny",) if arguments.quick else ("base", "small", PEER):
+                bench.attempt(
+                    {"kind": "sampling", "network": sampled}, partial(bench.sample, sampled)
+                )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from ddpm_lightning.level import Level
 from ddpm_lightning.objectives.base import Objective
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.statistics import DATA_STD, Statistics
-from ddpm_lightning.tensors import combine, expand
+from ddpm_lightning.tensors import combine, expand, moved
 
 
 class Estimate(NamedTuple):
@@ -89,8 +89,8 @@ class Denoiser(nn.Module):
     def estimate_at(self, x: Tensor, level: Level, **conditions: Tensor) -> Estimate:
         """Return the x_0 estimate and, if there is one, the learned variance; see denoise_at."""
         bounded = level.bounded()
-        c_skip, c_out = self.objective.scaling(bounded)
-        output, variance_share = self._predict(x, bounded, conditions)
+        c_skip, c_out, scale = moved(x, *self.objective.scaling(bounded), _input_scale(bounded))
+        output, variance_share = self._predict(x, scale, bounded.log_snr, conditions)
         return Estimate(combine(c_skip, x, c_out, output), variance_share)
 
     def score_at(self, x: Tensor, level: Level, **conditions: Tensor) -> Tensor:
@@ -109,12 +109,20 @@ class Denoiser(nn.Module):
         Args:
             x_0, noise: (B, ...).   level: (B,), or (B, F) with x_0 (B, C, F, H, W).
         """
-        return self.loss_and_estimate(x_0, level, noise, **conditions)[0]
+        return self._loss(x_0, level, noise, conditions)[0]
 
     def loss_and_estimate(
         self, x_0: Tensor, level: Level, noise: Tensor, **conditions: Tensor
     ) -> tuple[Tensor, Estimate]:
-        """Return the loss as in `loss`, and the estimate that the same call of the network gives.
+        """Return the loss as in `loss`, and the estimate that the same call gives."""
+        loss, x_t, output, variance_share = self._loss(x_0, level, noise, conditions)
+        c_skip, c_out = self.objective.scaling(level.bounded())
+        return loss, Estimate(combine(c_skip, x_t, c_out, output), variance_share)
+
+    def _loss(
+        self, x_0: Tensor, level: Level, noise: Tensor, conditions: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return the loss, x_t and the network's answer.
 
         The target (x_0 - c_skip x_t) / c_out is formed from x_0 and noise with coefficients in
         float64, so that nothing is divided by a small alpha in float32.
@@ -123,12 +131,14 @@ class Denoiser(nn.Module):
         c_skip, c_out = self.objective.scaling(bounded)
         of_x_0 = (1 - c_skip * level.alpha) / c_out
         of_noise = -c_skip * level.sigma / c_out
+        coefficients = (of_x_0, of_noise, _input_scale(bounded), bounded.log_snr)
+        *own, of_x_0, of_noise, scale, log_snr = moved(x_0, *level, *coefficients)
         target = combine(of_x_0, x_0, of_noise, noise)
-        x_t = level.diffuse(x_0, noise)
-        output, variance_share = self._predict(x_t, bounded, conditions)
+        x_t = Level(*own).diffuse(x_0, noise)
+        output, variance_share = self._predict(x_t, scale, log_snr, conditions)
         error = (output - target).square()
         loss = error.flatten(1).mean(1) if level.log_snr.dim() < 2 else error.mean((1, 3, 4))
-        return loss, Estimate(combine(c_skip, x_t, c_out, output), variance_share)
+        return loss, x_t, output, variance_share
 
     def squared_error_per_loss(self, level: Level) -> Tensor:
         """Return c_out^2, shaped like the level: this times the loss is the mean squared error of
@@ -137,13 +147,10 @@ class Denoiser(nn.Module):
         return self.objective.scaling(level.bounded()).c_out.square()
 
     def _predict(
-        self, x: Tensor, level: Level, conditions: dict[str, Tensor]
+        self, x: Tensor, scale: Tensor, log_snr: Tensor, conditions: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
-        m = level.alpha.square() * DATA_STD**2 + level.sigma.square()
-        scaled = expand(m.rsqrt(), x) * x
-        output: Tensor = self.network(
-            scaled.contiguous(), _per_sample(level.log_snr, x), **conditions
-        )
+        scaled = (expand(scale, x) * x).contiguous()
+        output: Tensor = self.network(scaled, _per_sample(log_snr, x), **conditions)
         output = output.to(x.dtype)
         if output.shape == x.shape:
             return output, None
@@ -154,6 +161,12 @@ class Denoiser(nn.Module):
             )
         output, variance = output.chunk(2, dim=1)
         return output, torch.sigmoid(variance)
+
+
+def _input_scale(level: Level) -> Tensor:
+    """Return 1 / sqrt(m), shaped like the level."""
+    m = level.alpha.square() * DATA_STD**2 + level.sigma.square()
+    return m.rsqrt()
 
 
 def _per_sample(log_snr: Tensor, x: Tensor) -> Tensor:

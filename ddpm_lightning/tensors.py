@@ -25,3 +25,11 @@ def combine(a: Tensor | float, x: Tensor, b: Tensor | float, y: Tensor) -> Tenso
         return expand(a, x) * x + expand(b, x) * y
     factor = expand(a, x) if isinstance(a, Tensor) else torch.tensor(a, dtype=x.dtype)
     return torch.mul(x, factor).add_(y, alpha=float(b))
+
+
+def moved(x: Tensor, *coefficients: Tensor) -> tuple[Tensor, ...]:
+    """Return coefficients of one shape; where they are not (), on x's device, by one copy."""
+    if x.device.type == "cpu" or not coefficients[0].dim():
+        return coefficients
+    together = torch.stack(coefficients).to(x.dtype).to(x.device, non_blocking=True)
+    return together.unbind()

@@ -6,10 +6,11 @@ Each is a residual branch on x / rms(x); at the start its exit is zero.
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm_lightning.networks.blocks import EPS, by_blocks
+from ddpm_lightning.networks.blocks import EPS, by_blocks, fused_attention
 from ddpm_lightning.networks.linear_attention import linear_attention
 from ddpm_lightning.networks.softmax_attention import softmax_attention
 from ddpm_lightning.networks.temporal_attention import temporal_attention
@@ -77,11 +78,9 @@ class FullAttention(Attention):
             weights = (*self.projections(), self.exit.weight, self.exit.bias)
             return softmax_attention(x[:, :, None], *weights, rotary=False)[:, :, 0]
         y = F.rms_norm(x, x.shape[-1:], eps=EPS)
-        q, k, v = (
-            layer(y).unflatten(-1, self.heads).transpose(1, 2)  # (N, heads, M, d)
-            for layer in (self.query, self.key, self.value)
-        )
-        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        weight = torch.cat([layer.weight for layer in (self.query, self.key, self.value)])
+        q, k, v = F.linear(y, weight).unflatten(-1, (3, *self.heads)).transpose(1, 3).unbind(2)
+        out = fused_attention(q, k, v).transpose(1, 2).flatten(2)  # of (N, heads, M, d)
         output: Tensor = x + self.exit(out).to(x.dtype)
         return output
 

@@ -14,12 +14,24 @@ from torch import Tensor
 BLOCK_BYTES = 2**22  # of the widest intermediate result: a core's share of the cache, by trial
 EPS = 1e-6  # added to a mean square before its root
 LEAST = 2**22  # multiplications from which a float32 product pays as a convolution
+GRID = 2**16 - 1  # rows of a batch that the fused kernels of attention take at a time
 IMAGES = 16  # that its rows are viewed as: torch takes oneDNN for so many and more
 
 
 def by_blocks(x: Tensor) -> bool:
     """Return whether a layer takes its blockwise form: on a CPU, unless a compiler fuses."""
     return not torch.compiler.is_compiling() and x.device.type == "cpu"
+
+
+def fused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return softmax(q k' / sqrt(d)) v for (N, heads, M, d), by torch's fused kernels.
+
+    They take four axes, the last one dense; with more, torch writes the weights out.
+    """
+    if q.shape[0] <= GRID:
+        return F.scaled_dot_product_attention(q, k, v)
+    parts = zip(*(t.split(GRID) for t in (q, k, v)), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
 
 
 def spans(total: int, bytes_each: int, multiple: int = 1) -> Iterator[slice]:

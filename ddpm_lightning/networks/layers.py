@@ -4,12 +4,16 @@ One memory layout throughout: channels last. A convolution sees the same memory 
 attention as (N, H W, C) or (B, F, H W, C); none of these views copies.
 """
 
-from typing import TypeVar
+from collections.abc import Sequence
+from functools import cache
+from itertools import accumulate
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddpm_lightning.networks.blocks import by_blocks
 from ddpm_lightning.networks.norm_conv import conv, norm_conv
 
 M = TypeVar("M", bound=nn.Module)
@@ -43,11 +47,18 @@ class LogSNREmbedding(nn.Module):
 
     def forward(self, log_snr: Tensor, vectors: Tensor | None = None) -> Tensor:
         angle = log_snr.flatten()[:, None] * self.frequencies
-        h = self.first(torch.cat([angle.sin(), angle.cos()], dim=1))
+        h = self.first(torch.cat([angle.sin(), angle.cos()], dim=1).to(self.first.weight.dtype))
         if self.vectors is not None:
             added = self.vectors(vectors)
             h = h + added.repeat_interleave(h.shape[0] // added.shape[0], 0)
         return F.silu(self.second(F.silu(h)))
+
+
+class Modulation(NamedTuple):
+    """What log-SNR and conditions make of a norm: (B, C), or (N, C)."""
+
+    scale: Tensor
+    shift: Tensor
 
 
 class RMSConv(nn.Module):
@@ -59,14 +70,18 @@ class RMSConv(nn.Module):
         self.offset = nn.Parameter(torch.zeros(in_width))
         self.conv = nn.Conv2d(in_width, out_width, 3, padding=1, bias=bias)
 
+    @staticmethod
+    def modulated(layers: "Sequence[RMSConv]", more: Tensor, further: Tensor) -> Modulation:
+        """Return scale and shift (B, in) from more and further (B, in), the layers side by side."""
+        gain = torch.cat([layer.gain for layer in layers])
+        offset = torch.cat([layer.offset for layer in layers])
+        return Modulation(gain * (1 + more), offset * (1 + more) + further)
+
     def forward(
-        self, x: Tensor, modulation: Tensor | None = None, residual: Tensor | None = None
+        self, x: Tensor, modulation: Modulation | None = None, residual: Tensor | None = None
     ) -> Tensor:
-        """x (N, H, W, in), modulation (B or N, 2 in), residual (N, H, W, out) -> (N, H, W, out)."""
-        scale, shift = self.gain[None], self.offset[None]
-        if modulation is not None:
-            more, further = modulation.float().chunk(2, dim=1)
-            scale, shift = scale * (1 + more), shift * (1 + more) + further
+        """x (N, H, W, in), modulation (B or N, in), residual (N, H, W, out) -> (N, H, W, out)."""
+        scale, shift = modulation or (self.gain[None], self.offset[None])
         return norm_conv(x, scale, shift, self.conv.weight, self.conv.bias, residual)
 
     def zero(self) -> None:
@@ -82,13 +97,17 @@ class GroupConv(nn.Module):
         self.norm = group_norm(in_width)
         self.conv = nn.Conv2d(in_width, out_width, 3, padding=1, bias=bias)
 
+    @staticmethod
+    def modulated(layers: "Sequence[GroupConv]", more: Tensor, further: Tensor) -> Modulation:
+        return Modulation(1 + more, further)
+
     def forward(
-        self, x: Tensor, modulation: Tensor | None = None, residual: Tensor | None = None
+        self, x: Tensor, modulation: Modulation | None = None, residual: Tensor | None = None
     ) -> Tensor:
         h = self.norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         if modulation is not None:
-            more, further = (m[:, None, None, None] for m in modulation.chunk(2, dim=1))
-            h = (h.unflatten(0, (modulation.shape[0], -1)) * (1 + more) + further).flatten(0, 1)
+            scale, shift = (m[:, None, None, None].to(h.dtype) for m in modulation)
+            h = (h.unflatten(0, (scale.shape[0], -1)) * scale + shift).flatten(0, 1)
         h = conv(F.silu(h), self.conv.weight, self.conv.bias)
         return h if residual is None else h + residual
 
@@ -110,16 +129,18 @@ class MagnitudeConv(nn.Module):
         self.register_buffer("unit", torch.ones(1, in_width), persistent=False)
         self.unit: Tensor
 
+    @staticmethod
+    def modulated(layers: "Sequence[MagnitudeConv]", more: Tensor, further: Tensor) -> Modulation:
+        return Modulation(1 + more, torch.zeros_like(more))
+
     def forward(
-        self, x: Tensor, modulation: Tensor | None = None, residual: Tensor | None = None
+        self, x: Tensor, modulation: Modulation | None = None, residual: Tensor | None = None
     ) -> Tensor:
-        scale = self.unit
-        if modulation is not None:
-            scale = 1 + modulation.float().chunk(2, dim=1)[0]
+        scale, shift = modulation or (self.unit, torch.zeros_like(self.unit))
         weight = self.conv.weight.float()
         length = torch.linalg.vector_norm(weight, dim=(1, 2, 3), keepdim=True) + 1e-4
         weight = weight * (self.gain / 0.596) / length
-        return norm_conv(x, scale, torch.zeros_like(scale), weight, None, residual)
+        return norm_conv(x, scale, shift, weight, None, residual)
 
     def zero(self) -> None:
         """Makes the output zero."""
@@ -170,9 +191,9 @@ class ResidualBlock(nn.Module):
         self.skip_shortcut = nn.Conv2d(skip_width, out_width, 1) if skip_width else None
 
     def forward(
-        self, x: Tensor, embedding: Tensor, num_frames: int, skip: Tensor | None = None
+        self, x: Tensor, modulation: Modulation, num_frames: int, skip: Tensor | None = None
     ) -> Tensor:
-        """x (N, H, W, in_width), embedding (B or N, embedding_width) -> (N, H, W, out_width)."""
+        """x (N, H, W, in_width), modulation (B or N, out_width) -> (N, H, W, out_width)."""
         h = self.conv_in(x)
         if self.shortcut is not None:
             x = conv(x, self.shortcut.weight, self.shortcut.bias)
@@ -181,12 +202,47 @@ class ResidualBlock(nn.Module):
             assert self.skip_shortcut is not None
             h = self.skip_in(skip, residual=h)
             x = x + conv(skip, self.skip_shortcut.weight, self.skip_shortcut.bias)
-        modulation = self.modulation(embedding)
         if not self.full:
             output: Tensor = self.conv_out(h, modulation, residual=x)
             return output
         h = along_time(h, num_frames)
         return x + along_time(self.conv_out(h, modulation), num_frames)
+
+
+def modulate(blocks: Sequence[ResidualBlock], embedding: Tensor) -> list[Modulation]:
+    """Return each block's modulation of its second norm, from the embedding (B or N, width)."""
+    if by_blocks(embedding) or torch.compiler.is_compiling():
+        return [_modulate([block], block.modulation(embedding)) for block in blocks]
+    # One product for all, rather than eight small launches for each.
+    weight, bias = (
+        torch.cat([getattr(block.modulation, name) for block in blocks])
+        for name in ("weight", "bias")
+    )
+    widths = tuple(block.modulation.out_features // 2 for block in blocks)
+    modulation = F.linear(embedding, weight, bias)
+    modulation = modulation.index_select(1, halves_first(widths, embedding.device))
+    scales, shifts = (
+        m.to(modulation.dtype).split(widths, 1) for m in _modulate(blocks, modulation)
+    )
+    return [Modulation(*pair) for pair in zip(scales, shifts, strict=True)]
+
+
+def _modulate(blocks: Sequence[ResidualBlock], modulation: Tensor) -> Modulation:
+    layers: Any = [block.conv_out for block in blocks]
+    modulated: Modulation = layers[0].modulated(layers, *modulation.float().chunk(2, dim=1))
+    return modulated
+
+
+@cache
+def halves_first(widths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return the order that puts the first halves of 2 x widths channels before the second ones."""
+    starts = [2 * start for start in accumulate(widths, initial=0)][:-1]
+    both = list(zip(starts, widths, strict=True))
+    first = [channel for start, width in both for channel in range(start, start + width)]
+    second = [
+        channel for start, width in both for channel in range(start + width, start + 2 * width)
+    ]
+    return torch.tensor(first + second, device=device)
 
 
 def along_time(x: Tensor, num_frames: int) -> Tensor:

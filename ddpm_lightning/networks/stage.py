@@ -1,6 +1,6 @@
 """A stage of the U-Net: residual blocks and attention at one resolution."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ddpm_lightning.networks.attention import SPATIAL, CrossAttention, TemporalAttention
-from ddpm_lightning.networks.layers import ResidualBlock, TemporalConv
+from ddpm_lightning.networks.layers import Modulation, ResidualBlock, TemporalConv
+from ddpm_lightning.networks.precision import weights_like
 
 MIXINGS = ("none", "separable", "full")
 
@@ -90,16 +91,16 @@ class Stage(nn.Module):
     def forward(
         self,
         x: Tensor,
-        embedding: Tensor,
+        modulations: Sequence[Modulation],
         num_frames: int,
         images: int,
         skip: Tensor | None = None,
         tokens: Tensor | None = None,
     ) -> Tensor:
-        """x (B F, H, W, C), tokens (B, L, token_width); the first `images` samples of B see no
-        other frame of theirs.
+        """x (B F, H, W, C), a modulation for each block, tokens (B, L, token_width); the first
+        `images` samples of B see no other frame of theirs.
         """
-        arguments = (x, embedding, num_frames, images, skip, tokens)
+        arguments = (x, modulations, num_frames, images, skip, tokens)
         if self.checkpointing and torch.is_grad_enabled():
             output: Tensor = checkpoint(self.apply_layers, *arguments, use_reentrant=False)
             return output
@@ -108,14 +109,27 @@ class Stage(nn.Module):
     def apply_layers(
         self,
         x: Tensor,
-        embedding: Tensor,
+        modulations: Sequence[Modulation],
         num_frames: int,
         images: int,
         skip: Tensor | None,
         tokens: Tensor | None,
     ) -> Tensor:
-        for number, block in enumerate(self.blocks):
-            x = block(x, embedding, num_frames, None if number else skip)
+        """Return the output of `forward`; weights are cast here, where they are also recomputed."""
+        with weights_like(x, self):
+            return self._apply_layers(x, modulations, num_frames, images, skip, tokens)
+
+    def _apply_layers(
+        self,
+        x: Tensor,
+        modulations: Sequence[Modulation],
+        num_frames: int,
+        images: int,
+        skip: Tensor | None,
+        tokens: Tensor | None,
+    ) -> Tensor:
+        for number, (block, modulation) in enumerate(zip(self.blocks, modulations, strict=True)):
+            x = block(x, modulation, num_frames, None if number else skip)
             if self.mixers:
                 x = over_time(self.mixers[number], x, num_frames, images)
         if self.spatial is not None:

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm_lightning.networks.blocks import EPS, by_blocks
-from ddpm_lightning.networks.rotary import rotated, rotation
+from ddpm_lightning.networks.blocks import EPS, by_blocks, fused_attention
+from ddpm_lightning.networks.rotary import Turned
 from ddpm_lightning.networks.softmax_attention import softmax_attention
 
 
@@ -28,11 +28,14 @@ def plain_temporal_attention(
 ) -> Tensor:
     """temporal_attention in single operators."""
     dtype = x.dtype
-    y = F.rms_norm(x, x.shape[-1:], eps=EPS).to(dtype)
-    weight = torch.stack([query, key, value]).flatten(0, 2)
-    tokens = F.linear(y, weight.to(dtype)).unflatten(-1, (3, *query.shape[:2]))
-    q, k, v = tokens.permute(3, 0, 2, 4, 1, 5)  # (B, M, heads, F, d)
-    cos, sin = rotation(q.shape[-2], q.shape[-1], x.device)
-    q, k = rotated(q, cos.to(dtype), sin.to(dtype)), rotated(k, cos.to(dtype), sin.to(dtype))
-    out = F.scaled_dot_product_attention(q, k, v).permute(0, 3, 1, 2, 4).flatten(-2)
-    return x + F.linear(out, exit_weight.to(dtype), bias.to(dtype))
+    y = F.rms_norm(x.transpose(1, 2).contiguous(), x.shape[-1:], eps=EPS).to(dtype)
+    weight = torch.cat([w.flatten(0, 1) for w in (query, key, value)])
+    tokens = F.linear(y, weight.to(dtype)).unflatten(-1, (3, *query.shape[:2])).flatten(0, 1)
+    turning, v = tokens.split([2, 1], dim=2)  # (B M, F, 2, heads, d): queries and keys
+    q, k = Turned.apply(turning).unbind(2)
+    mixed = fused_attention(*(t.transpose(1, 2) for t in (q, k, v.squeeze(2))))
+    out = F.linear(
+        mixed.transpose(1, 2).flatten(2), exit_weight.to(dtype), bias.to(dtype)
+    ).unflatten(0, y.shape[:2])
+    output: Tensor = x + out.transpose(1, 2)
+    return output

@@ -30,8 +30,11 @@ from ddpm_lightning.networks.layers import (
     RESAMPLINGS,
     Downsample,
     LogSNREmbedding,
+    ResidualBlock,
     Upsample,
+    modulate,
 )
+from ddpm_lightning.networks.precision import cast_weights, eager_half
 from ddpm_lightning.networks.stage import MIXINGS, Build, Stage, StageOptions, over_time
 
 
@@ -199,32 +202,64 @@ class UNet3D(nn.Module):
         images: int,
     ) -> Tensor:
         """Return the output of `forward`; in the first `images` clips no frame sees another."""
+        if (half := eager_half(x)) is None:
+            return self._apply_layers(x, log_snr, vectors, tokens, images)
+        stages = {self.down, self.middle, self.up}  # which cast theirs
+        others = [child for child in self.children() if child not in stages]
+        others += [block.modulation for block in self.residual_blocks()]
+        x = x.to(half)
+        vectors, tokens = (None if t is None else t.to(half) for t in (vectors, tokens))
+        with torch.autocast(x.device.type, enabled=False), cast_weights(half, *others):
+            return self._apply_layers(x, log_snr, vectors, tokens, images)
+
+    def _apply_layers(
+        self,
+        x: Tensor,
+        log_snr: Tensor,
+        vectors: Tensor | None,
+        tokens: Tensor | None,
+        images: int,
+    ) -> Tensor:
         clips, _, num_frames = x.shape[:3]
         if log_snr.dim() == 1 and not by_blocks(x):  # the same operators: to the bit what (B, F) is
             log_snr = log_snr[:, None].expand(-1, num_frames)
-        embedding = self.embedding(log_snr, vectors)
+        modulations = modulate(self.residual_blocks(), self.embedding(log_snr, vectors))
         x = pixel_unshuffle(x.transpose(1, 2).flatten(0, 1), self.patch)
         x = self.entry(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
         if self.entry_attention is not None:
             x = over_time(self.entry_attention, x, num_frames, images)
         entered = x
         skips = []
+
+        def apply(stage: Any, x: Tensor, skip: Tensor | None = None) -> Tensor:
+            own = [modulations.pop(0) for _ in stage.blocks]
+            output: Tensor = stage(x, own, num_frames, images, skip, tokens)
+            return output
+
         for level, stage in enumerate(self.down):
             if level:
                 x = self.shrink[level - 1](x)
-            x = stage(x, embedding, num_frames, images, tokens=tokens)
+            x = apply(stage, x)
             skips.append(x)
-        x = self.middle(x, embedding, num_frames, images, tokens=tokens)
-        x = self.middle_exit(x, embedding, num_frames)
+        x = apply(self.middle, x)
+        x = self.middle_exit(x, modulations.pop(0), num_frames)
         for step, stage in enumerate(self.up):
             if step:
                 x = self.grow[step - 1](x)
-            x = stage(x, embedding, num_frames, images, skips.pop(), tokens)
+            x = apply(stage, x, skips.pop())
         if self.exit_block is not None:
-            x = self.exit_block(x, embedding, num_frames, entered)
+            x = self.exit_block(x, modulations.pop(0), num_frames, entered)
         x = pixel_shuffle(self.exit(x).permute(0, 3, 1, 2).float(), self.patch)
         output: Tensor = x.unflatten(0, (clips, num_frames)).transpose(1, 2).contiguous()
         return output
+
+    def residual_blocks(self) -> list[ResidualBlock]:
+        """Return the residual blocks, in the order in which they are applied."""
+        before: Any = [*self.down, self.middle]
+        after: Any = self.up
+        blocks = [block for stage in before for block in stage.blocks]
+        blocks += [self.middle_exit, *(block for stage in after for block in stage.blocks)]
+        return blocks if self.exit_block is None else [*blocks, self.exit_block]
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError unless height and width, in pixels, fit the stride."""

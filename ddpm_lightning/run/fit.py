@@ -31,7 +31,7 @@ from ddpm_lightning.run.checkpoint import check_resumable
 from ddpm_lightning.run.config import Node, check_with_lightning
 from ddpm_lightning.run.directory import CLIPS, LOG, Start, logged, recorded, write_text
 from ddpm_lightning.run.errors import Stopped, user_errors
-from ddpm_lightning.run.memory import Budget
+from ddpm_lightning.run.memory import Budget, training_device
 from ddpm_lightning.run.overview import overview
 from ddpm_lightning.run.paste import hydra_word, path_command
 from ddpm_lightning.run.ranking import ERROR, check_metric
@@ -77,6 +77,8 @@ def build_run(start: Start, denoiser: Denoiser, data: ClipData, budget: Budget) 
     quiet()
     freeze_imports()
     config, first_step = start.config, 0
+    if training_device(config["trainer"]).type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, for what is not in half precision
     check_with_lightning(config)
     module = build_module(config["model"], denoiser)
     if start.checkpoint is not None:
@@ -231,7 +233,7 @@ def fit(run: Run, ranks: Ranks) -> None:
                 hyperparameters = {**start.config, "skipped_gifs": data.skipped}
                 logger.log_hyperparams(redacted(hyperparameters))
         if trainer.is_global_zero:
-            text = redacted(overview(start, trainer, data, run.module, run.budget))
+            text = redacted(overview(start, trainer, data, run.module, run.budget, run.first_step))
             log.info("%s", text)
             show(trainer.loggers, start.directory, text, run.first_step)
         try:
@@ -314,6 +316,7 @@ def quiet() -> None:
     for name in (
         "fabric.utilities.distributed",
         "fabric.utilities.seed",
+        "pytorch.accelerators.cuda",
         "pytorch.trainer.connectors.signal_connector",
         "pytorch.utilities.rank_zero",
     ):

@@ -12,6 +12,7 @@ from ddpm_lightning.processes.report import describe
 from ddpm_lightning.run.directory import Start
 from ddpm_lightning.run.memory import Budget
 from ddpm_lightning.training.callbacks.throughput import training_flops
+from ddpm_lightning.training.compilation import PAYS_FROM, pays
 from ddpm_lightning.training.module import DiffusionModule
 from ddpm_lightning.training.text import labelled
 
@@ -22,6 +23,7 @@ def overview(
     data: ClipData,
     module: DiffusionModule,
     budget: Budget,
+    first_step: int,
 ) -> str:
     """Return the overview, at most twenty lines, of a run whose data are loaded."""
     choice, form = start.choices, data.format
@@ -29,6 +31,7 @@ def overview(
     factors = {"devices": trainer.world_size, "accumulated": trainer.accumulate_grad_batches}
     clips = data.batch_size * math.prod(factors.values())
     more = "".join(f" x {number} {what}" for what, number in factors.items() if number > 1)
+    steps_per_epoch = len(data.train_set) / clips
     gflops = training_flops(module.denoiser, form.shape) / 1e9
     num_parameters = sum(p.numel() for p in module.denoiser.parameters())
     report = describe(module.denoiser.process, (1, *form.shape))
@@ -45,9 +48,9 @@ def overview(
         f"{'grey' if form.channels == 1 else 'colour'}, {form.fps:g} a second\n"
         f"in -1 to 1 values have {module.denoiser.statistics}",
         device=f"{_device(trainer)}; precision: {trainer.precision}, "
-        f"{'compiled' if module.is_compiled_on(trainer.strategy.root_device) else 'not compiled'}",
+        f"{_compiled(module, trainer, _num_steps(trainer, steps_per_epoch) - first_step)}",
         batch=f"{clips:,} clips a step" + (f": {data.batch_size}{more}" if more else ""),
-        length=_length(trainer, len(data.train_set) / clips),
+        length=_length(trainer, steps_per_epoch),
         output=relpath(start.directory),
     )
 
@@ -69,8 +72,23 @@ def _device(trainer: pl.Trainer) -> str:
     return f"{device.type}, {processes}{threads}"
 
 
-def _length(trainer: pl.Trainer, steps_per_epoch: float) -> str:
+def _compiled(module: DiffusionModule, trainer: pl.Trainer, num_steps: float) -> str:
+    device = trainer.strategy.root_device
+    if pays(module.compiles, device, num_steps):
+        return "compiled"
+    is_short = module.compiles == "auto" and device.type == "cuda"
+    return "not compiled" + (f", which pays from {PAYS_FROM:,} steps on" if is_short else "")
+
+
+def _num_steps(trainer: pl.Trainer, steps_per_epoch: float) -> float:
     if trainer.max_steps != -1:
-        return f"{trainer.max_steps:,} steps, {trainer.max_steps / steps_per_epoch:,.1f} epochs"
+        return trainer.max_steps
     assert trainer.max_epochs is not None
-    return f"{trainer.max_epochs * steps_per_epoch:,.0f} steps, {trainer.max_epochs:,} epochs"
+    return trainer.max_epochs * steps_per_epoch
+
+
+def _length(trainer: pl.Trainer, steps_per_epoch: float) -> str:
+    num_steps = _num_steps(trainer, steps_per_epoch)
+    if trainer.max_steps != -1:
+        return f"{num_steps:,} steps, {num_steps / steps_per_epoch:,.1f} epochs"
+    return f"{num_steps:,.0f} steps, {trainer.max_epochs:,} epochs"

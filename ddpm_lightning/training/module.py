@@ -33,7 +33,7 @@ from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.noise import noise_source
 from ddpm_lightning.times.base import TimeSampling
 from ddpm_lightning.times.uniform_t import UniformTime
-from ddpm_lightning.training.compilation import compile_in_place
+from ddpm_lightning.training.compilation import Choice, compile_in_place, pays
 from ddpm_lightning.training.randomness import StepDraws
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -63,8 +63,8 @@ class DiffusionModule(pl.LightningModule):
         cooldown: share of all steps, at the end, over which it falls linearly to 0; 0: it stays.
         val_draws: fixed (t, noise) pairs per validation clip, of val/loss.
         seed: of the times and the noise that are trained at.
-        compile: whether torch.compile makes the network faster, in place, so that checkpoints stay
-            the same; None: on CUDA, not on a CPU.
+        compile: whether torch.compile makes training steps faster, in place, so that checkpoints
+            stay the same; auto, or None: on CUDA, where the run is long enough to pay for it.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class DiffusionModule(pl.LightningModule):
         cooldown: Annotated[float, Field(ge=0, le=1)] = 0.4,
         val_draws: PositiveInt = 1,
         seed: int = 0,
-        compile: bool | None = None,
+        compile: Choice | None = "auto",
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
@@ -94,7 +94,7 @@ class DiffusionModule(pl.LightningModule):
         self.warmup_steps, self.cooldown = warmup_steps, cooldown
         self.val_draws = val_draws
         self.seed = seed
-        self.compiles = compile
+        self.compiles: Choice = "auto" if compile is None else compile
         self._gradient_norm: Tensor | None = None
 
     def gradient_norm(self) -> Tensor:
@@ -113,15 +113,6 @@ class DiffusionModule(pl.LightningModule):
         """Return the denoiser with averaged weights, or the raw one until there are any."""
         return self.ema_denoiser if self.ema_denoiser and self.has_average else self.denoiser
 
-    def is_compiled_on(self, device: torch.device) -> bool:
-        """Return whether training on this device compiles the network."""
-        return self.compiles if self.compiles is not None else device.type == "cuda"
-
-    def on_fit_start(self) -> None:
-        if self.is_compiled_on(self.device):
-            denoisers = (self.denoiser, self.ema_denoiser)
-            compile_in_place([d.network for d in denoisers if d is not None], self.device)
-
     def on_train_start(self) -> None:
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, LambdaLR)
@@ -135,6 +126,9 @@ class DiffusionModule(pl.LightningModule):
             group.update(optimizer.defaults, initial_lr=rate)
             scheduler.base_lrs[i] = rate
             group["lr"] = rate * factor(scheduler.last_epoch)
+        num_steps = self.trainer.estimated_stepping_batches - self.trainer.global_step
+        if pays(self.compiles, self.device, num_steps):
+            compile_in_place(self.denoiser.network, self.device)
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         num_parts = self.trainer.world_size * self.trainer.accumulate_grad_batches

@@ -2,6 +2,9 @@
 tests/training/test_compilation.py.
 """
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -11,8 +14,10 @@ from torch import Tensor, nn
 from ddpm_lightning.networks import (
     attention,
     blocks,
+    layers,
     linear_attention,
     norm_conv,
+    precision,
     temporal_attention,
     unet3d,
 )
@@ -24,14 +29,17 @@ pytestmark = pytest.mark.slow  # as a whole: gradients of networks, by hand and 
 
 
 def in_single_operators(model: nn.Module, x: Tensor) -> tuple[float, list[Tensor]]:
-    with (
-        patch.multiple(norm_conv, by_blocks=never),
-        patch.multiple(linear_attention, by_blocks=never),
-        patch.multiple(temporal_attention, by_blocks=never),
-        patch.multiple(attention, by_blocks=never),
-        patch.multiple(unet3d, by_blocks=never),
-    ):
+    with as_on_a_gpu():
         return loss_and_gradients(model, x)
+
+
+@contextmanager
+def as_on_a_gpu() -> Iterator[None]:
+    rooms = (norm_conv, linear_attention, temporal_attention, attention, layers, precision, unet3d)
+    with ExitStack() as stack:
+        for room in rooms:
+            stack.enter_context(patch.multiple(room, by_blocks=never))
+        yield
 
 
 def never(x: Tensor) -> bool:
@@ -115,6 +123,26 @@ def saved_bytes(model: UNet3D, x: Tensor) -> int:
 def test_checkpointing_saves_memory() -> None:
     x = clips(num_frames=8, height=16, width=16)
     assert saved_bytes(unet(checkpointing=[True, True]), x) < 0.3 * saved_bytes(unet(), x)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"checkpointing": [True, True]}, {"norm": "group"}, {"norm": "magnitude"}],
+    ids=str,
+)
+def test_eager_half_precision_casts_weights_and_puts_them_back(options: dict[str, Any]) -> None:
+    """As on a GPU: the gradient is towards that of float32, and in it."""
+    model, x = unet(wide_ends=True, token_width=6, **options), clips()
+    tokens = {"tokens": torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(3))}
+    own = dict(model.named_parameters())
+    _, exact = loss_and_gradients(model, x, **tokens)
+    with as_on_a_gpu(), torch.autocast("cpu", torch.bfloat16):
+        _, gradients = loss_and_gradients(model, x, **tokens)
+    assert all(p is own[name] for name, p in model.named_parameters())
+    assert {g.dtype for g in gradients} == {torch.float32}
+    assert [g.shape for g in gradients] == [g.shape for g in exact]
+    one, other = (torch.cat([g.flatten() for g in gs]) for gs in (exact, gradients))
+    assert torch.nn.functional.cosine_similarity(one, other, dim=0) > 0.99
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -8,7 +8,13 @@ import torch
 
 from ddpm_lightning.networks.attention import SPATIAL, TemporalAttention, WindowedAttention
 from ddpm_lightning.networks.checks import fitting_heads
-from ddpm_lightning.networks.layers import CONVOLUTIONS, RESAMPLINGS, MagnitudeConv, TemporalConv
+from ddpm_lightning.networks.layers import (
+    CONVOLUTIONS,
+    RESAMPLINGS,
+    MagnitudeConv,
+    TemporalConv,
+    modulate,
+)
 from ddpm_lightning.networks.rotary import rotated, rotation, rotors, turn
 from ddpm_lightning.networks.stage import MIXINGS
 from tests.networks.shared import clips, unet, unreached
@@ -44,7 +50,8 @@ def test_only_with_zero_exits_residual_branches_start_at_zero(norm: str, zero_ex
     model = unet(norm=norm, zero_exits=zero_exits, width_multipliers=[1, 1])
     block = type(model.middle_exit)(16, 0, 16, 64, norm, full=False, zero_exit=zero_exits)
     x = torch.randn(4, 3, 3, 16, generator=torch.Generator().manual_seed(0))
-    unchanged = torch.equal(block(x, torch.ones(2, 64), 2), x)
+    [modulation] = modulate([block], torch.ones(2, 64))
+    unchanged = torch.equal(block(x, modulation, 2), x)
     assert unchanged == zero_exits
 
 

@@ -14,6 +14,7 @@ from ddpm_lightning.losses.base import Loss
 from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.processes.base import GaussianProcess, Time
 from ddpm_lightning.processes.standard import StandardProcess
+from ddpm_lightning.training.compilation import PAYS_FROM, pays
 from ddpm_lightning.training.module import DiffusionModule
 from tests.problems import PROCESSES, ThirdOrderProcess, build, options, process_under
 
@@ -239,3 +240,12 @@ def test_the_error_of_validation_is_the_same_under_every_loss() -> None:
         model._val_errors.finish(model.denoiser)
         errors.append(model._val_errors.mean())
     assert errors[0] == pytest.approx(errors[1], rel=1e-6)
+
+
+def test_auto_compiles_where_the_run_is_long_enough_on_a_gpu() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert pays("auto", cuda, PAYS_FROM)
+    assert not pays("auto", cuda, PAYS_FROM - 1)
+    assert not pays("auto", cpu, 10 * PAYS_FROM)
+    assert pays(True, cpu, 1)
+    assert not pays(False, cuda, 10 * PAYS_FROM)

@@ -63,14 +63,27 @@ class Weights(pl.Callback):
         self.moments.append(sum(float(entry["exp_avg"].abs().sum()) for entry in state.values()))
 
 
+def late(*_: object) -> bool:
+    return True
+
+
+def fused(model: pl.LightningModule) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize(
     ("what", "told"), [("loss", "nan"), ("gradient", None), ("infinite", "inf")]
 )
 def test_a_step_without_a_finite_gradient_changes_nothing(
-    what: str, told: str | None, tmp_path: Path
+    what: str, told: str | None, is_late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Late: as on a GPU, where the fused optimizer skips by itself."""
     model = module()
+    if is_late:
+        monkeypatch.setattr(NumericsGuard, "is_late", late)
+        model.optimizer = fused(model)
     model.loss = Poisoned({2}, what)
     weights, guard = Weights(), NumericsGuard(str(tmp_path / "run" / "skipped.jsonl"))
     trainer = fit(model, callbacks=[guard, weights], max_epochs=1, gradient_clip_val=1.0)
@@ -101,8 +114,14 @@ def test_all_that_was_accumulated_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_so_many_in_a_row_end_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_late", [False, True])
+def test_so_many_in_a_row_end_the_run(
+    is_late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = module()
+    if is_late:
+        monkeypatch.setattr(NumericsGuard, "is_late", late)
+        model.optimizer = fused(model)
     model.loss = Poisoned({1, 3, 4, 5, 6, 7}, "loss")
     guard = NumericsGuard(str(tmp_path / "skipped.jsonl"), max_in_a_row=3)
     before = [p.detach().clone() for p in model.parameters()]

@@ -208,8 +208,6 @@ def changes(measured: Measured, trainer: pl.Trainer, module: DiffusionModule) ->
     if device.type == "cpu" and torch.cuda.is_available():
         yield "a GPU is idle: trainer=gpu"
     if device.type == "cuda":
-        if not module.is_compiled_on(device):
-            yield "the network is not compiled: model.compile=true"
         if str(trainer.precision).startswith("32"):
             yield "the network computes in float32: trainer.precision=bf16-mixed"
         used = torch.cuda.max_memory_allocated(device) / torch.cuda.mem_get_info(device)[1]

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -35,6 +35,9 @@ class NumericsGuard(pl.Callback):
     of them skip: gradients have been averaged. Half precision (16-mixed) is left to its scaler,
     which does the same.
 
+    Where the optimizer can (AdamW with fused=True), a GPU skips by itself, and nobody waits for it:
+    whether it did is read a step later.
+
     Args:
         path: of a file with a line for each skipped step: its samples, log-SNR and losses.
         max_in_a_row: skipped steps that end the run.
@@ -45,8 +48,10 @@ class NumericsGuard(pl.Callback):
         self.path = Path(path)
         self._num_skipped = self._in_a_row = 0
         self._trained: list[Trained] = []  # since the last optimizer step
+        self._unread: _Step | None = None
 
     def state_dict(self) -> dict[str, Any]:
+        self._read()
         return {"num_skipped": self._num_skipped, "in_a_row": self._in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -60,29 +65,54 @@ class NumericsGuard(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         assert isinstance(pl_module, DiffusionModule)
+        self._read()
         trained, self._trained = self._trained, []
-        is_finite = trainer.scaler is not None or bool(pl_module.gradient_norm().isfinite())
-        self._num_skipped += not is_finite
+        if trainer.scaler is None:
+            skips = pl_module.gradient_norm().isfinite().logical_not()
+            step = _Step(trainer.global_step, trainer.global_rank, trained, *_sent(skips))
+            if self.is_late(pl_module, optimizer):
+                self._unread = step
+                optimizer.found_inf = skips.float()  # type: ignore[attr-defined]
+            elif self._judge(step):
+                for parameter in pl_module.parameters():
+                    parameter.grad = None  # which optimizers pass over
         if self._num_skipped:
             pl_module.log("train/skipped_steps", float(self._num_skipped))
-        if is_finite:
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._read()
+
+    def is_late(self, module: pl.LightningModule, optimizer: Optimizer) -> bool:
+        """Return whether the device skips by itself."""
+        return module.device.type == "cuda" and bool(optimizer.defaults.get("fused"))
+
+    def _read(self) -> None:
+        step, self._unread = self._unread, None
+        if step is not None:
+            self._judge(step)
+
+    def _judge(self, step: "_Step") -> bool:
+        """Count and write a step if it was skipped, and return whether it was."""
+        if step.event is not None:
+            step.event.synchronize()
+        if not step.skips:
             self._in_a_row = 0
-            return
-        for parameter in pl_module.parameters():
-            parameter.grad = None  # which optimizers pass over
+            return False
+        self._num_skipped += 1
         self._in_a_row += 1
-        self._write(trainer, trained)
+        self._write(step)
         if self._in_a_row == self.max_in_a_row:
-            first = trainer.global_step - self._in_a_row + 1
+            first = step.number - self._in_a_row + 1
             raise NonFinite(
                 f"the loss or its gradient was not finite in {self._in_a_row} steps in a row, from "
                 f"step {first} on; {self.path} tells their samples, saved weights are from before"
             )
+        return True
 
-    def _write(self, trainer: pl.Trainer, trained: list[Trained]) -> None:
+    def _write(self, step: "_Step") -> None:
         samples = [
             {"number": number, "clip": clip, "log_snr": finite(log_snr), "loss": finite(loss)}
-            for part in trained
+            for part in step.trained
             for number, clip, log_snr, loss in zip(
                 part.batch.number,
                 part.batch.index.tolist(),
@@ -91,10 +121,28 @@ class NumericsGuard(pl.Callback):
                 strict=True,
             )
         ]
-        row = {"step": trainer.global_step, "rank": trainer.global_rank, "samples": samples}
+        row = {"step": step.number, "rank": step.rank, "samples": samples}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+
+class _Step(NamedTuple):
+    """An optimizer step; skips can be read after the event."""
+
+    number: int
+    rank: int
+    trained: list[Trained]
+    skips: Tensor
+    event: torch.cuda.Event | None
+
+
+def _sent(flag: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """Return a flag () on its way to the CPU, and the event of its arrival."""
+    if not flag.is_cuda:
+        return flag, None
+    sent = flag.to("cpu", non_blocking=True)  # which is pinned
+    return sent, torch.cuda.current_stream(flag.device).record_event()
 
 
 def finite(value: float | list[float]) -> Any:

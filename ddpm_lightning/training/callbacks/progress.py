@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,6 +17,27 @@ LABELS = {
     "train/clips_per_s": ("clips/s", "{:.0f}"),
     "train/data_wait": ("data wait", "{:.1%}"),
 }
+
+
+FREE_STEPS = 3  # the first of a process, which compile and choose kernels
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """Estimates the time that is left from all steps but the first ones."""
+
+    _timed_from: tuple[int, float] | None = None
+
+    def update(self, n: float | None = 1) -> bool | None:
+        done = int(self.n + (n or 0))
+        if self._timed_from is None and not self.disable and done >= self.initial + FREE_STEPS:
+            self._timed_from = done, time.perf_counter()
+        return super().update(n)
+
+    @property
+    def format_dict(self) -> Any:
+        n, start = self._timed_from or (self.n, 0.0)
+        rate = (self.n - n) / (time.perf_counter() - start) if self.n > n else 0  # 0: not known
+        return {**super().format_dict, "rate": rate}
 
 
 class RunProgress(ProgressBar):
@@ -35,7 +57,7 @@ class RunProgress(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         interactive = sys.stderr.isatty()
-        self._bar = tqdm(
+        self._bar = _Bar(
             total=int(trainer.estimated_stepping_batches),
             initial=trainer.global_step,
             desc="training",
