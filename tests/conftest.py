@@ -14,6 +14,11 @@ torch.set_num_threads(1)  # small tensors: more threads only get in each other's
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that take longest begin, so that no process waits long for the others at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(("tests/run/", "tests/training/")))
+
+
 def pytest_collection_finish() -> None:
     """No collection of garbage looks through modules and tests again, of which there are many."""
     gc.freeze()

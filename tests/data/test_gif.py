@@ -257,7 +257,7 @@ def test_errors_survive_the_way_from_a_worker_process() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [slice(0, None, 20), pytest.param(slice(None), marks=pytest.mark.slow)], ids=str
+    "part", [slice(0, None, 20), pytest.param(slice(None), marks=pytest.mark.long)], ids=str
 )
 def test_hostile_files_give_every_block_or_an_error(part: slice) -> None:
     """A few of the 511, and all of them."""

@@ -1,9 +1,12 @@
 """Fixtures of the command tests: a folder with GIFs in it, and commands called there."""
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from matplotlib.figure import Figure
 
 from ddpm_lightning.files.checkpoints import LAST, STEP, read, write
@@ -26,14 +29,29 @@ def call(
     return call_in(tmp_path, monkeypatch, capsys)
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Path]) -> Path:
+    """Return what `make` returned, in whichever process of pytest was the first to need it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(folder.with_suffix(".lock")):
+        result = folder / "made.txt"
+        if not result.exists():
+            folder.mkdir()
+            result.write_text(str(make(folder)))
+        return Path(result.read_text())
+
+
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a finished run of four steps, made by a process of its own."""
-    folder = tmp_path_factory.mktemp("trained")
-    write_gifs(folder / "gifs")
-    result = spawn(folder, "train", *TINY, "logger=csv", "sampler=ddim", draws=True)
-    assert result.code == 0, result.err
-    return newest_run(folder)
+
+    def train(folder: Path) -> Path:
+        write_gifs(folder / "gifs")
+        result = spawn(folder, "train", *TINY, "logger=csv", "sampler=ddim", draws=True)
+        assert result.code == 0, result.err
+        return newest_run(folder)
+
+    return once(tmp_path_factory, "trained", train)
 
 
 @pytest.fixture(scope="session")
@@ -42,19 +60,23 @@ def resumed_once(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -
     at the end of its table, a folder in the place of its last checkpoint, a stranger's words in the
     one before; with other values, some of them of a group that is not the default's.
     """
-    run = Path(shutil.copytree(trained_once, tmp_path_factory.mktemp("resumed") / "elsewhere"))
-    (run / "status.json").write_text('{"status": "finished", "seconds": 1000.0}')
-    with (run / "metrics.csv").open("a") as file:
-        file.write("0,,3,1.5")
-    checkpoint = run / "checkpoints" / STEP.format(4)
-    hostile = {"_instantiator": "os.mkdir", "path": str(run.with_name("attacked"))}
-    write(read(checkpoint) | {"hyper_parameters": hostile}, checkpoint)
-    (run / "checkpoints" / LAST).unlink()
-    (run / "checkpoints" / LAST).mkdir()
-    words = ["trainer.max_steps=6", "trainer.val_check_interval=3", "optimizer.lr=0.5"]
-    result = spawn(trained_once.parents[1], "train", f"resume={run}", *words, "sampler.eta=0.5")
-    assert result.code == 0, result.err
-    return run
+
+    def resume(folder: Path) -> Path:
+        run = Path(shutil.copytree(trained_once, folder / "elsewhere"))
+        (run / "status.json").write_text('{"status": "finished", "seconds": 1000.0}')
+        with (run / "metrics.csv").open("a") as file:
+            file.write("0,,3,1.5")
+        checkpoint = run / "checkpoints" / STEP.format(4)
+        hostile = {"_instantiator": "os.mkdir", "path": str(run.with_name("attacked"))}
+        write(read(checkpoint) | {"hyper_parameters": hostile}, checkpoint)
+        (run / "checkpoints" / LAST).unlink()
+        (run / "checkpoints" / LAST).mkdir()
+        words = ["trainer.max_steps=6", "trainer.val_check_interval=3", "optimizer.lr=0.5"]
+        result = spawn(trained_once.parents[1], "train", f"resume={run}", *words, "sampler.eta=0.5")
+        assert result.code == 0, result.err
+        return run
+
+    return once(tmp_path_factory, "resumed", resume)
 
 
 @pytest.fixture

@@ -167,6 +167,7 @@ def test_the_samplers_options_are_those_of_sampling_too(group: str) -> None:
         check(resolved(cfg))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "words",
     [

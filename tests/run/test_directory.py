@@ -202,6 +202,7 @@ def test_words_that_change_nothing_may_be_repeated(call: Call, trained: Path) ->
     assert all(first[name].equal(tensor) for name, tensor in second.items())
 
 
+@pytest.mark.long
 def test_a_failure_ends_with_its_cause_and_leaves_its_traceback(tmp_path: Path) -> None:
     write_gifs(tmp_path / "gifs")
     words = [*TINY, "logger=csv", "run_dir=out", "callbacks.samples.directory=/proc/none"]

@@ -77,10 +77,8 @@ def is_due(folder: Path, num_rows: int, before: set[Path] | None) -> bool:
     return path.exists() and path.read_bytes().count(b"\n") >= num_rows
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("num_kills", "num_steps"), [(1, 8), pytest.param(50, 500, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("num_kills", "num_steps"), [(2, 20), (50, 500)])
 def test_a_run_killed_again_and_again_is_the_same_to_the_bit(
     num_kills: int, num_steps: int, tmp_path: Path
 ) -> None:

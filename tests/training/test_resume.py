@@ -246,6 +246,7 @@ def test_so_is_one_that_accumulates_gradients(step: int, folder: Path, tmp_path:
     assert differences(kept(found.checkpoint), kept(undisturbed.checkpoint)) == []
 
 
+@pytest.mark.long
 def test_two_halves_of_a_batch_accumulated_are_the_whole_batch(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -320,6 +321,7 @@ def rows(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return read_metrics(out / "metrics.csv")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "stop",
     [

@@ -213,7 +213,7 @@ def test_so_is_rank_0() -> None:
     assert told == [("rank 0: gone without a word; was it killed?", False)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_rank_that_stands_still_is_named_and_killed(
     rank: int, monkeypatch: pytest.MonkeyPatch
