@@ -256,6 +256,7 @@ def test_errors_survive_the_way_from_a_worker_process() -> None:
     assert (error.cause, str(error)) == ("corrupt", "corrupt: why")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part", [slice(0, None, 20), pytest.param(slice(None), marks=pytest.mark.long)], ids=str
 )

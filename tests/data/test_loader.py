@@ -91,6 +91,7 @@ def test_worker_processes_give_the_same_batches_and_persist(dataset: ClipDataset
     workers.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_resumed_after_any_batch_equals_one_that_was_not_interrupted(
     dataset: ClipDataset, num_workers: int

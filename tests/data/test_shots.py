@@ -53,6 +53,7 @@ def real_clip(path: Path) -> np.ndarray:
     return resample(frames, ClipFormat(64, 64, 1, 8.0))
 
 
+@pytest.mark.slow
 def test_joined_scenes_are_cut_where_they_were_joined() -> None:
     for seed in range(20):
         lengths = np.random.default_rng(seed).integers(3, 20, 4)

@@ -144,6 +144,7 @@ def test_moving_digits_move_on_a_black_square(tmp_path: Path) -> None:
         assert speed.max() < 1.2
 
 
+@pytest.mark.slow
 def test_moving_digits_are_written_once_and_depend_on_their_arguments_alone(tmp_path: Path) -> None:
     def content(path: Path, **arguments: Any) -> list[bytes]:
         source = MovingDigits(path, **arguments)

@@ -259,6 +259,7 @@ def test_a_file_that_is_cut_while_it_is_mapped_kills_nothing(tmp_path: Path) -> 
             store.clip(i)
 
 
+@pytest.mark.slow
 def test_few_shards_are_mapped_at_a_time_and_few_pages_stay_resident(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,6 +318,7 @@ def damage_of(folder: Path) -> tuple[Any, Any]:
     return read, ClipStore(folder).verify()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_every_corruption_is_detected(
     seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -1,5 +1,6 @@
 """Which clips a likelihood is measured on."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -32,6 +33,7 @@ def drawn(num_clips: int, batch_size: int, available: int = 200) -> list[int]:
     return [round(mean) for mean in means.tolist()]
 
 
+@pytest.mark.slow
 def test_clips_are_drawn_from_all_and_each_once() -> None:
     """64 of 200: their mean place lies within 4 standard errors of the middle, 5.9 each."""
     chosen = drawn(64, batch_size=8)

@@ -14,6 +14,7 @@ def test_interval_and_p_are_scipys() -> None:
     assert result[:4] == pytest.approx((float(np.mean(values)), low, high, other.pvalue))
 
 
+@pytest.mark.slow
 def test_a_difference_that_is_visible_is_seen_in_80_of_100_cases() -> None:
     """Of 4000 sets of five with the true deviation 1: 2 standard errors of a share are 1.3 %."""
     generator = np.random.default_rng(1)

@@ -55,6 +55,7 @@ def test_the_second_process_is_told_who_is_first(holding: Holding, tmp_path: Pat
     ProcessLock(tmp_path / "lock").release()
 
 
+@pytest.mark.slow
 def test_a_waiting_process_gets_the_lock_when_the_first_ends(
     holding: Holding, tmp_path: Path
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_forked_worker_does_not_keep_the_lock_of_its_killed_parent(
     os.kill(int(worker), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_one_process_does_not_get_the_lock_twice(tmp_path: Path) -> None:
     lock = ProcessLock(tmp_path / "lock")
     for _ in range(2):  # the refusal does not free it

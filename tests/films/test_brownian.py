@@ -44,6 +44,7 @@ def test_moves_are_those_of_brownian_motion(film: BrownianFilm, there: Motion) -
     torch.testing.assert_close(law, 2 * D * s)
 
 
+@pytest.mark.slow
 def test_the_way_back_ends_in_the_law_that_the_ink_started_from(
     film: BrownianFilm, there: Motion, back: Motion
 ) -> None:

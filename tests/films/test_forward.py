@@ -76,6 +76,7 @@ def test_broken_gifs_are_passed_over(tmp_path: Path) -> None:
         data.first_clips(5)
 
 
+@pytest.mark.slow
 def test_grey_clips_are_shown_too(tmp_path: Path) -> None:
     (tmp_path / "a.gif").write_bytes(encode(np.zeros((2, 8, 8, 3), np.uint8), [100, 100]))
     data = SourceClips(GifFolder, str(tmp_path), size=8, num_frames=FRAMES, channels=1)

@@ -52,6 +52,7 @@ def test_the_bounds_weight_of_noise_is_that_of_ho_et_al() -> None:
     torch.testing.assert_close(noise_weight(chain, t), law, rtol=1e-9, atol=0)
 
 
+@pytest.mark.slow
 def test_the_bound_lies_above_the_truth_and_comes_down_to_it() -> None:
     terms = []
     for num_steps in (30, 300):

@@ -36,6 +36,7 @@ def test_all_walks_begin_with_the_same_noise() -> None:
     assert len({tuple(walked.x[-1, 0].tolist()) for walked in walks.values()}) == len(walks)
 
 
+@pytest.mark.slow
 def test_many_steps_come_to_the_data_and_few_do_not() -> None:
     few, many = film(5).walks(), film(40)
     draws = many.ring.draw(1000, torch.Generator().manual_seed(3))

@@ -1,5 +1,6 @@
 """Operations counted from the graph are those of the formula."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -22,6 +23,7 @@ def test_a_matrix_product_takes_two_operations_a_multiplication() -> None:
     assert forward_flops(Mixer(), (2, 3, 4, 5, 6)) == 2 * (2 * 4 * 5 * 6) * 3 * 3
 
 
+@pytest.mark.slow
 def test_counting_grows_with_the_batch_and_touches_nothing() -> None:
     model, x = unet(), clips()
     before = {key: value.clone() for key, value in model.state_dict().items()}

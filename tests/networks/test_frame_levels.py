@@ -24,6 +24,7 @@ class Spread(torch.nn.Module):
         return output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", networks())
 def test_equal_levels_give_what_one_level_gives(name: str) -> None:
     """To the bit in single operators; by blocks products of other sizes round otherwise."""

@@ -93,6 +93,7 @@ def test_frame_size_off_the_stride_is_refused_with_the_nearest_sizes(name: str) 
         assert f"{size} or {size + model.stride}" in str(error.value)
 
 
+@pytest.mark.slow
 @every_network
 def test_log_snr_changes_the_output_of_its_own_sample_alone(name: str) -> None:
     model = trained(name)
@@ -116,6 +117,7 @@ def test_samples_of_a_batch_do_not_see_each_other(name: str) -> None:
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5 * scale)  # float32, 20 layers
 
 
+@pytest.mark.slow
 @every_network
 def test_every_frame_sees_every_other_frame(name: str) -> None:
     model = trained(name)

@@ -130,6 +130,7 @@ def test_every_schedule_with_another_inside_is_a_wrapper_here() -> None:
     assert {n for n, node in nodes.items() if {"schedule", "process"} & {*node}} == {*WRAPPERS}
 
 
+@pytest.mark.slow
 @every_wrapper
 def test_every_wrapper_takes_every_schedule(name: str) -> None:
     """Odd lengths: hybrid's last beta is 0 there, so that a rescaled curve is 0 twice."""

@@ -81,6 +81,7 @@ def test_snr_shift_of_images_is_that_of_hoogeboom_et_al() -> None:
         assert schedule.shift == pytest.approx(2 * log(64 / size), rel=1e-15, abs=1e-15)
 
 
+@pytest.mark.slow
 def test_snr_shift_takes_size_and_frames_of_the_data() -> None:
     schedule = build("noise", "snr_shift", "data.size=[32,64]", "data.num_frames=4")
     assert schedule.shift == pytest.approx(log(64 * 64 / (32 * 64 * 4)), rel=1e-15)

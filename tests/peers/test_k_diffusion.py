@@ -246,6 +246,7 @@ def test_dpmpp_3m_takes_the_whole_second_difference_and_theirs_half_of_it(rho: f
     assert missing.abs().max() > 0.01
 
 
+@pytest.mark.slow
 def test_dpmpp_3m_converges_at_third_order_and_theirs_at_second() -> None:
     """From level 80 to 0.05, against the exact flow of Gaussian data; rho = 7."""
     errors = []

@@ -132,6 +132,7 @@ def test_labels_of_data_without_any_are_refused(call: Call) -> None:
     assert_user_error(result, "condition=label: no GIF below gifs has a label; put those of each")
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.text(alphabet=st.sampled_from("a '\"\\${}()[],:=#%*\té3"), max_size=12))
 def test_text_reaches_a_command_as_it_was_typed(text: str) -> None:

@@ -38,6 +38,7 @@ def four_clips(monkeypatch: pytest.MonkeyPatch) -> int:
     return available
 
 
+@pytest.mark.slow
 def test_auto_takes_the_largest_power_of_two_that_fits(four_clips: int) -> None:
     given = config("auto")
     budget = choose_batch(given, unet(**OPTIONS))

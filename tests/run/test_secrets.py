@@ -58,6 +58,7 @@ def test_no_secret_is_written_or_said(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(job.parent.glob("tensorboard/*"))
 
 
+@pytest.mark.slow
 def test_an_address_with_a_login_is_refused(call: Call, tmp_path: Path) -> None:
     words = ["data=tgif", f"data.list=https://me:{SECRET}@host/list.tsv"]
     result = call("train", *words)

@@ -82,6 +82,7 @@ def test_interpolations_of_strangers_are_bounded(name: str, tmp_path: Path) -> N
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_interpolations_as_runs_have_them_are_resolved(tmp_path: Path) -> None:
     config = {"run_dir": "r", "a": [1] * 2**10, "b": ["${a}"] * 5, "c": ["${run_dir}/c"] * 50}
     (tmp_path / "composed.yaml").write_text(yaml.safe_dump({"choices": {}, "config": config}))

@@ -141,7 +141,7 @@ def jobs_of(folder: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_a_sweep_has_a_row_for_each_job(tmp_path: Path) -> None:
-    """Here of one job, which finishes; it is a process of its own, as its sweep is in all others."""
+    """Here of one job, which finishes; it, at least, is a process of its own."""
     write_gifs(tmp_path / "gifs")
     ended = spawn(tmp_path, "train", "-m", "seed=3", *QUICK)
     assert ended.code == 0, ended

@@ -92,6 +92,7 @@ def test_frames_have_the_exact_law_given_others_at_their_level(
     check(known, name, float(level.sigma / level.alpha), values)
 
 
+@pytest.mark.slow
 @walks
 def test_values_have_the_exact_law_given_others(
     name: str, process_type: type[GaussianProcess], noise: str
@@ -103,6 +104,7 @@ def test_values_have_the_exact_law_given_others(
     check(known, name, 0.0, clip.flatten()[flat(PIXELS)])
 
 
+@pytest.mark.slow
 def test_replacement_alone_conditions_too_little() -> None:
     """Without iterations given values are but shown to the denoiser, at the level of the walk."""
     clip, _ = normal()
@@ -148,6 +150,7 @@ def test_unipc_keeps_its_order() -> None:
     assert order == pytest.approx(3, abs=0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

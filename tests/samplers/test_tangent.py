@@ -44,6 +44,7 @@ def test_equal_angles_leave_the_power_of_a_cosine(std: float) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("process_type", "noise"), [(FlowProcess, "flow"), (MedianProcess, "linear")]
 )
@@ -55,6 +56,7 @@ def test_no_other_grid_keeps_more_of_gaussian_data(process_type: ScheduledType, 
         assert max(share(data, grid, n) for grid in OTHERS) < tangent < 1, n
 
 
+@pytest.mark.slow
 def test_no_other_angles_keep_more_of_gaussian_data() -> None:
     """50 grids at random between the same ends, 5 intervals; seed 0."""
     process = process_under(VariancePreservingProcess, "cosine")

@@ -84,6 +84,7 @@ def other(rank: int, place: str, told: Told) -> OtherRankWatch:
     return OtherRankWatch(rank, lambda *failure: told.append(failure), address, token)
 
 
+@pytest.mark.slow
 def test_a_rank_that_fails_ends_all_and_its_cause_is_told_once() -> None:
     told: list[Told] = [[], [], []]
     with first(told[0]) as watching:
@@ -144,6 +145,7 @@ def test_ranks_that_are_all_within_a_step_for_too_long_end() -> None:
     assert told[1] == [(cause, True)]
 
 
+@pytest.mark.slow
 def test_rank_0_that_fails_ends_the_others() -> None:
     told: Told = []
     with first([]) as watching:

@@ -127,6 +127,7 @@ def test_a_dead_name_and_a_closed_port_are_tried_four_times(server: GifServer) -
         assert (result.cause, result.transient, result.tries) == (cause, True, 4)
 
 
+@pytest.mark.slow
 def test_back_off_doubles_and_its_jitter_is_full(server: GifServer) -> None:
     fetch(server.url("status/500"), backoff_s=0.05)  # jitter 1: the longest
     times = server.times()["127.0.0.1"]
@@ -149,6 +150,7 @@ def in_an_hour() -> str:
     return format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "header"),
     [

@@ -68,6 +68,7 @@ def test_the_neighbours_of_special_ranges_are_not(address: str) -> None:
     assert forbidden(address) is None
 
 
+@pytest.mark.slow
 def test_ipv4_inside_ipv6_is_judged_as_ipv4() -> None:
     draw = random.Random(0)
     numbers = [draw.getrandbits(32) for _ in range(2000)]

@@ -252,6 +252,7 @@ def test_kill_9_while_rows_are_added_leaves_all_or_none(tmp_path: Path) -> None:
             assert ledger.counts().total() == 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"not a ledger\n" * 500, "version 7", "zeroed"])
 def test_a_damaged_ledger_is_named_in_one_line(path: Path, content: bytes | str) -> None:
     with Ledger(path) as ledger:

@@ -204,6 +204,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("lists") / "list.txt"
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(lines=st.lists(st.one_of(st.none(), st.binary(max_size=80)), max_size=30))
 def test_no_bytes_between_good_lines_hide_one(path: Path, lines: list[bytes | None]) -> None:
@@ -295,6 +296,7 @@ def test_a_list_is_read_from_any_address(write: Write) -> None:
         assert read_list(address)[0] == expected
 
 
+@pytest.mark.slow
 def test_a_list_is_read_over_http_to_its_end(write: Write) -> None:
     pytest.importorskip("aiohttp", reason="needs the extra tgif")
     urls = [f"https://example.com/{i}.gif?{'x' * 10_000}" for i in range(600)]

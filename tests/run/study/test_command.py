@@ -65,6 +65,7 @@ def test_a_study_trains_samples_and_reports_and_goes_on_where_it_was(
     assert "was begun with another trainer" in longer.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "message"),
     [

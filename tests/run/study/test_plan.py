@@ -61,6 +61,7 @@ def test_a_mistake_is_one_line(word: str, message: str) -> None:
         check_plan(options(*word.split()))
 
 
+@pytest.mark.slow
 def test_arms_of_one_seed_share_weights_order_noise_and_uniform_numbers() -> None:
     """So that differences are paired: an arm maps the same quantiles through its own density."""
     chosen = options()
