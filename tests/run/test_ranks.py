@@ -280,7 +280,7 @@ MORE_FAULTS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("launcher", "rank", "number", "cause"),
     [FAULT, *(pytest.param(*fault, marks=pytest.mark.long) for fault in MORE_FAULTS)],

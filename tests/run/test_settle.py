@@ -27,7 +27,7 @@ def test_precision_is_half_on_a_gpu_with_native_bfloat16_alone(
     assert settle.choose_precision({"accelerator": "cpu"}) == FULL
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_choice_is_stored(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In what a resumed run reads."""
     monkeypatch.setattr(settle, "choose_precision", lambda trainer: HALF)

@@ -67,11 +67,12 @@ NESTED = {
     "a circle of maps": {"a": {"x": "${b}"}, "b": {"y": "${a}"}},
     "too long to parse": {"a": "${b}-" * 2**16, "b": 1},
 }
+MARKS = {"a circle of texts": (), "lists": pytest.mark.slow, "a long text, often": pytest.mark.slow}
 
 
 @pytest.mark.parametrize(
     "name",
-    [n if n == "a circle of texts" else pytest.param(n, marks=pytest.mark.slow) for n in NESTED],
+    [pytest.param(n, marks=MARKS.get(n, pytest.mark.long)) for n in NESTED],
 )
 def test_interpolations_of_strangers_are_bounded(name: str, tmp_path: Path) -> None:
     """Resolved, the nested ones would have 9^30 or 2^40 leaves or characters."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
+from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.noise import noise_source
 from ddpm_lightning.samplers.walk import Point, State
 from tests.problems import FLOOR, Gaussian, Mixture, options, process_under, trimodal
@@ -26,6 +27,14 @@ from tests.samplers.shared import (
 
 pytestmark = pytest.mark.slow
 
+# Of the two example chains, the harder one; the other in make test-long.
+hybrid_chain = pytest.mark.parametrize(
+    ("process_type", "noise"),
+    [
+        pytest.param(StandardProcess, "cosine", marks=pytest.mark.long),
+        (MedianProcess, "hybrid"),
+    ],
+)
 MEMBERS = {name: free(name) for name in options("sampler")}
 DETERMINISTIC = [name for name in MEMBERS if not MEMBERS[name].stochastic]
 STOCHASTIC = [name for name in MEMBERS if MEMBERS[name].stochastic]
@@ -77,7 +86,7 @@ def test_error_at_the_data_falls_with_every_doubling_of_the_evaluations(
     assert errors[1] < 2 * data.std, errors
 
 
-@example_chains
+@hybrid_chain
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_samples_of_a_mixture_come_to_it(
     name: str, process_type: type[GaussianProcess], noise: str

@@ -191,7 +191,7 @@ def test_draws_depend_on_the_step_and_the_samples_numbers_alone() -> None:
     [
         *((StandardProcess, name) for name in options("loss")),
         *(
-            pytest.param(kind, "simple", marks=pytest.mark.slow)
+            pytest.param(kind, "simple", marks=pytest.mark.long)
             for kind in KINDS
             if kind is not StandardProcess
         ),
