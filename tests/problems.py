@@ -53,7 +53,7 @@ def noises() -> list[Any]:
 
 def networks() -> list[Any]:
     """All presets as parameters: those beyond the smallest are slow, those beyond two long."""
-    marks = {"unet3d_tiny": (), "unet3d_small": pytest.mark.slow}
+    marks: dict[str, Any] = {"unet3d_tiny": (), "unet3d_small": pytest.mark.slow}
     return [pytest.param(n, marks=marks.get(n, pytest.mark.long)) for n in options("network")]
 
 

@@ -67,7 +67,11 @@ NESTED = {
     "a circle of maps": {"a": {"x": "${b}"}, "b": {"y": "${a}"}},
     "too long to parse": {"a": "${b}-" * 2**16, "b": 1},
 }
-MARKS = {"a circle of texts": (), "lists": pytest.mark.slow, "a long text, often": pytest.mark.slow}
+MARKS: dict[str, Any] = {
+    "a circle of texts": (),
+    "lists": pytest.mark.slow,
+    "a long text, often": pytest.mark.slow,
+}
 
 
 @pytest.mark.parametrize(
