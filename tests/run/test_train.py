@@ -59,16 +59,16 @@ def test_metrics_hold_all_that_is_promised(trained: Path) -> None:
     assert metrics["train/grad_norm"][1][-1] > 0
 
 
-def test_a_batch_size_can_be_left_to_the_memory_plan(
+def test_a_batch_size_can_be_left_to_measurement(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "LARGEST_BATCH", 4)
     words = [word for word in TINY if "batch_size" not in word]
     result = call("train", *words, "logger=csv", "data.batch_size=auto", "debug=fast_dev_run")
     assert result.code == 0, result.err
-    assert "batch      4 clips a step" in result.out
     config = yaml.safe_load((newest_run(tmp_path) / "config.yaml").read_text())
-    assert config["data"]["batch_size"] == 4
+    assert (chosen := config["data"]["batch_size"]) in (1, 2, 4)
+    assert f"batch      {chosen} clip" in result.out
 
 
 def test_what_the_device_cannot_hold_is_refused_with_what_it_can(
