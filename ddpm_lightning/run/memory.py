@@ -90,6 +90,13 @@ def remedy(config: Node, batch_size: int) -> str:
     return f"add {same}{recomputation}"
 
 
+def first_step_error(config: Node) -> UserError:
+    """Return what ends a run that has no memory for its first step, whatever was measured."""
+    batch_size = config["data"]["batch_size"]
+    words = f"out of memory in the first step with data.batch_size={batch_size}"
+    return UserError(f"{words}; {remedy(config, batch_size // 2)}")
+
+
 def training_device(trainer: Node) -> torch.device:
     """Return the device that Lightning gives to this process."""
     is_wanted = trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda")

@@ -1,6 +1,7 @@
 """The batch size that a run trains with, and what the device cannot hold."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_lightning.networks.memory import RESERVE, measure
+from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.run import memory
+from ddpm_lightning.run.directory import read_status
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.memory import choose_batch, gpu_index, training_dtype
+from tests.commands import TINY, Call, assert_user_error, newest_run
 from tests.networks.shared import unet
 
 CLIP = (3, 4, 8, 8)
@@ -124,3 +128,26 @@ def test_every_rank_measures_on_its_own_gpu() -> None:
 
 def test_free_memory_of_this_machine_is_read() -> None:
     assert 2**26 < memory.available_bytes(torch.device("cpu")) < 2**50
+
+
+@pytest.mark.slow
+def test_out_of_memory_in_the_first_step_is_one_line_with_what_works(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network has memory for two clips at a time, which one and two do not show."""
+    forward = UNet3D.forward
+
+    def hungry(self: UNet3D, x: Tensor, *arguments: Any, **conditions: Any) -> Tensor:
+        if len(x) > 2 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(self, x, *arguments, **conditions)
+
+    monkeypatch.setattr(UNet3D, "forward", hungry)
+    words = [*TINY, "logger=csv"]
+    line = "out of memory in the first step with data.batch_size=4; add data.batch_size=2 "
+    line += "trainer.accumulate_grad_batches=2, or try network.checkpointing=true"
+    assert_user_error(call("train", *words, "data.batch_size=4"), line)
+    assert read_status(newest_run(tmp_path))["status"] == "failed"
+    works = ["data.batch_size=2", "trainer.accumulate_grad_batches=2", "trainer.max_steps=1"]
+    result = call("train", *words, *works)
+    assert result.code == 0, result.err
