@@ -51,6 +51,7 @@ from ddpm_lightning.training.datamodule import ClipDataModule
 from ddpm_lightning.training.fit_loop import FitLoop
 from ddpm_lightning.training.loggers import MetricsTable, finished_wandb, log_file, log_text
 from ddpm_lightning.training.module import DiffusionModule
+from ddpm_lightning.training.strategy import register
 
 MAX_CHARACTERS = 200_000  # of a text in a dashboard
 MOMENTS_FROM = 2  # steps: the second is the first that has the optimizer's moments from its start
@@ -120,6 +121,7 @@ def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Traine
             instantiate(node, **_continued(node, first_step), _convert_="all") for node in nodes
         ]
     loggers.append(MetricsTable(run_dir, first_step, flush_logs_every_n_steps=20))
+    register()
     with user_errors("trainer"):
         trainer: pl.Trainer = instantiate(
             options,
