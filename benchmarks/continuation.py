@@ -8,7 +8,8 @@ that of real clips; how far each frame's digit is from where the real clip has i
 canvas, beside a digit that stands still; and, of 64 frames rolled out, how far the mean brightness
 drifts from the given frames to the last eight, in grey levels, and what share of all frames shows
 the digit. Writes continued.gif, and continued.png with the given frames on the left. Keys are of
-the sampler, dpmpp_2m_sde of the run by default.
+the sampler, dpmpp_2m_sde of the run by default; weight=W asks for the label of each clip with
+classifier-free guidance, without it nothing is asked for.
 """
 
 import sys
@@ -17,10 +18,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.denoiser import Estimator
 from ddpm_lightning.evaluation.digits import keeps_digit, position_errors
 from ddpm_lightning.evaluation.measures.memorisation import strip
-from ddpm_lightning.guidance import Conditioned
+from ddpm_lightning.guidances.classifier_free import ClassifierFree
+from ddpm_lightning.guidances.none import NoGuidance
 from ddpm_lightning.level import Level
 from ddpm_lightning.likelihood.base import mean_and_error
 from ddpm_lightning.plots.films import save_grid
@@ -37,21 +39,19 @@ LEVEL = Level.at(torch.tensor(6.0, dtype=torch.float64))
 
 
 def continued(
-    denoiser: Denoiser, sampler: Sampler, real: Tensor, by_frame: bool, num_frames: int
+    estimator: Estimator, sampler: Sampler, real: Tensor, by_frame: bool, num_frames: int
 ) -> Tensor:
     """Return clips uint8 (B, num_frames, H, W, C) that begin with half of the real ones."""
     window = real.shape[1]
     given = window // 2
-    x_0 = denoiser.statistics.standardise(real[:, :given])
+    x_0 = estimator.statistics.standardise(real[:, :given])
     clip = torch.zeros(*x_0.shape[:2], num_frames, *x_0.shape[3:])
     clip[:, :, :given] = x_0
     mask = (torch.arange(num_frames) < given)[:, None, None]
     plan = Plan(clip, mask, window)
     known = Continuation(plan, LEVEL, by_frame, invert=False, description="").make_known
-    with torch.no_grad():
-        estimator = Conditioned(denoiser, **denoiser.conditions.null(len(real)))
     generators = per_sample_generators(0, range(len(real)))
-    return denoiser.statistics.restore(roll_out(sampler, estimator, plan, generators, known))
+    return estimator.statistics.restore(roll_out(sampler, estimator, plan, generators, known))
 
 
 def row(name: str, values: list[tuple[float, float]]) -> None:
@@ -67,15 +67,21 @@ def main() -> None:
     denoiser.requires_grad_(False)
     by_frame = is_by_frame(run.config)
     keys = dict(word.split("=") for word in sys.argv[3:])
+    weight = float(keys.pop("weight", 0))
     sampler = build_sampler(
         run.config["callbacks"]["samples"]["sampler"] | {k: int(v) for k, v in keys.items()}
     )
     data = build_data(run.config["data"])
     data.load()
-    real = torch.cat([data.val_set[i].clip for i in range(min(number, len(data.val_set)))])
+    batches = [data.val_set[i] for i in range(min(number, len(data.val_set)))]
+    real = torch.cat([batch.clip for batch in batches])
+    asked = [known if weight else {} for batch in batches for known in batch.annotations]
     given = real.shape[1] // 2
     print(f"{run.checkpoint}, step {step}, {len(real)} clips, {given} frames given, {by_frame=}")
-    clips = continued(denoiser, sampler, real, by_frame, real.shape[1])
+    guidance = ClassifierFree(weight) if weight else NoGuidance()
+    with torch.no_grad():
+        estimator = guidance.guide(denoiser, asked)
+    clips = continued(estimator, sampler, real, by_frame, real.shape[1])
     save_grid(clips[:16], Path("continued.gif"), data.format.fps)
     rows = [torch.cat([strip(c[:given]), strip(c[given:])], dim=1) for c in clips[:6]]
     write_png(torch.cat(rows), Path("continued.png"))
@@ -84,7 +90,7 @@ def main() -> None:
     still = torch.cat([real[:, :given], real[:, given - 1 : given].expand_as(real[:, given:])], 1)
     row("pixels off, by frame", position_errors(clips, real)[given:])
     row("  of a digit that stands still", position_errors(still, real)[given:])
-    long = continued(denoiser, sampler, real, by_frame, LONG)
+    long = continued(estimator, sampler, real, by_frame, LONG)
     save_grid(long[:16], Path("continued_64.gif"), data.format.fps)
     brightness = long.double().mean((2, 3, 4))  # (B, F)
     drift = brightness[:, -8:].mean(1) - brightness[:, :given].mean(1)

@@ -185,7 +185,7 @@ class Bench:
         by = "self_device_time_total" if self.on_cuda else "self_cpu_time_total"
         table = profiler.key_averages().table(sort_by=by, row_limit=50, max_name_column_width=90)
         (self.folder / file).write_text(table)
-        kernels = [e for e in profiler.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+        kernels = [e for e in profiler.events() if e.device_type.name == "CUDA"]
         if not kernels:
             return {}
         taken = sum(e.self_device_time_total for e in kernels) / 1000

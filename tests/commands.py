@@ -4,6 +4,7 @@
 (tests.forkserver), which saves three quarters of a short run's time. A test says `cold=True`, or
 starts Python itself, where what a new interpreter does is its subject:
 
+    run/test_console        a shell's redirections
     run/test_directory      a full disk: pipes take what files, which a forked run writes, refuse
     run/test_forkserver     that a forked run leaves what a cold one leaves
     run/test_imports        what is not imported
@@ -40,6 +41,7 @@ import ingest
 import inspect_data
 import sample
 import show
+import study
 import train
 from ddpm_lightning.data.gif import encode
 from ddpm_lightning.run.cli import run_command, run_jobs
@@ -53,6 +55,7 @@ COMMANDS = {
     "ingest": lambda: run_command(ingest.main, "ingest"),
     "inspect_data": lambda: run_command(inspect_data.main, "inspect_data"),
     "show": lambda: run_command(show.main, "show"),
+    "study": lambda: run_command(study.main, "study"),
 }
 
 # The smallest run that does everything the default does.

@@ -1,5 +1,6 @@
 """Averages: their windows in closed form, others rebuilt from them, and what is averaged at all."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 
 from ddpm_lightning.averages import (
     ConstantDecay,
-    Decay,
     PowerDecay,
     Window,
     combine,
@@ -23,14 +23,15 @@ from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.training.callbacks.ema import EMA
 from tests.training.test_callbacks import fit, module
 
-NUM_STEPS = 4000
+NUM_STEPS = 2000
 
 
-def windows(decay: Decay, num_steps: int = NUM_STEPS) -> np.ndarray:
-    """(num_steps, num_steps): row n - 1 is how much each step's weights count after step n."""
-    rows = np.zeros((num_steps, num_steps))
-    row = np.zeros(num_steps)
-    for n in range(1, num_steps + 1):
+@cache
+def windows(length: float) -> np.ndarray:
+    """Row n - 1 of these NUM_STEPS rows is how much each step's weights count after step n."""
+    rows = np.zeros((NUM_STEPS, NUM_STEPS))
+    row, decay = np.zeros(NUM_STEPS), PowerDecay(length)
+    for n in range(1, NUM_STEPS + 1):
         kept = decay.at(n)
         row *= kept
         row[n - 1] += 1 - kept
@@ -51,7 +52,7 @@ def test_lengths_that_no_power_has_are_refused(length: float) -> None:
 
 @pytest.mark.parametrize("length", [0.05, 0.1, 0.2])
 def test_a_powers_window_has_its_relative_length_at_any_step(length: float) -> None:
-    rows = windows(PowerDecay(length))
+    rows = windows(length)
     for n in (500, NUM_STEPS):
         window, steps = rows[n - 1, :n], np.arange(1, n + 1)
         assert window.sum() == pytest.approx(1)  # nothing of the weights before the first step
@@ -70,12 +71,12 @@ def test_other_lengths_are_rebuilt_from_snapshots(length: float, bound: float) -
     """Of 0.05 and 0.1 at 16 steps; the bounds are twice the distance that was seen."""
     found, kept = [], []
     for given in (0.05, 0.1):
-        rows = windows(PowerDecay(given))
+        rows = windows(given)
         for step in range(NUM_STEPS // 16, NUM_STEPS + 1, NUM_STEPS // 16):
             found.append(Window(gamma_of(given), step))
             kept.append(rows[step - 1])
     coefficients = combine(found, Window(gamma_of(length), NUM_STEPS))
-    wanted = windows(PowerDecay(length))[-1]
+    wanted = windows(length)[-1]
     rebuilt = np.array(coefficients) @ np.array(kept)
     assert np.linalg.norm(rebuilt - wanted) < bound * np.linalg.norm(wanted)
     alone = min(np.linalg.norm(row - wanted) for row in kept)
@@ -117,6 +118,7 @@ def test_float_parameters_are_averaged_and_buffers_copied() -> None:
     assert averaged.scale == 3
 
 
+@pytest.mark.slow
 def test_several_are_kept_at_once_and_the_first_is_used_once_it_is_one(tmp_path: Path) -> None:
     model = module()
     laws = {"short": PowerDecay(0.05), "long": PowerDecay(0.2), "steady": ConstantDecay(0.9)}

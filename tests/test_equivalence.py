@@ -15,22 +15,21 @@ from ddpm_lightning.noise.matched import MatchedSchedule
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import State
 from tests.problems import (
     FLOOR,
-    NOISES,
     ThirdOrderProcess,
     build,
     denoise,
+    every_noise,
     loss_at,
     options,
     process_under,
 )
+from tests.samplers.shared import free
 
 SHAPE = (1, 2, 3, 3)
 
-every_noise = pytest.mark.parametrize("noise", NOISES)
 every_process = pytest.mark.parametrize("process_type", [MedianProcess, ThirdOrderProcess])
 every_objective = pytest.mark.parametrize("objective", options("objective"))
 
@@ -105,8 +104,9 @@ def test_losses_are_equal(
 
 
 @every_objective
-@every_noise
-@every_process
+@pytest.mark.parametrize(
+    ("process_type", "noise"), [(MedianProcess, "hybrid"), (ThirdOrderProcess, "cosine")]
+)
 def test_estimates_are_equal(
     process_type: type[GaussianProcess], noise: str, objective: str
 ) -> None:
@@ -122,24 +122,23 @@ def test_estimates_are_equal(
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-11)
 
 
-@every_objective
 @pytest.mark.parametrize(
     ("process_type", "noise"), [(MedianProcess, "hybrid"), (ThirdOrderProcess, "cosine")]
 )
 @pytest.mark.parametrize("name", ["ddim", "heun", "dpmpp_2m"])
 def test_deterministic_paths_are_equal_up_to_the_scale_of_x(
-    process_type: type[GaussianProcess], noise: str, objective: str, name: str
+    process_type: type[GaussianProcess], noise: str, name: str
 ) -> None:
     """x / sqrt(alpha^2 + sigma^2) along the whole path, and the same clips at its end; seed 0."""
     process, matched, t = twins(process_type, noise)
     t = t[process.log_snr(t) > FLOOR]
     times = torch.cat([t[:: len(t) // 12].flip(0), torch.zeros(1).long()])
-    sampler: Sampler = build("sampler", name, "sampler/thresholding=none")
+    sampler = free(name)
     _, start = data_and_noise(2)
     paths: list[list[Tensor]] = []
     for p in (process, matched):
         states: list[State] = []
-        denoiser = Denoiser(Smooth(), p, build("objective", objective))
+        denoiser = Denoiser(Smooth(), p, build("objective", "velocity"))
         x = start * scale(p, times[0])
         sampler.walk(denoiser, x, times, lambda: torch.zeros_like(start), states.append)
         assert len(states) == len(times)

@@ -25,7 +25,14 @@ def code_cells(file: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@every_notebook
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(file, marks=pytest.mark.long if file.stem == "library" else ())
+        for file in FILES
+    ],
+    ids=lambda file: file.stem,
+)
 def test_notebook_runs(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyplot, "show", lambda: pyplot.close("all"))
     namespace: dict[str, Any] = {"__name__": "__main__"}

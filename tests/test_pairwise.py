@@ -1,7 +1,8 @@
 """Members of different groups work together: every pair of them in some combination.
 
 Laws are tested where they hold: an objective sees a level alone, a loss log-SNR, times an axis, a
-sampler levels and covariances. What is left is that any two members meet without an error.
+sampler levels and covariances. What is left is that any two members meet without an error; all but
+schedules and samplers, between which a process stands.
 """
 
 from collections.abc import Sequence
@@ -32,13 +33,21 @@ MEMBERS: list[Sequence[object]] = [
 ]
 
 
-def pairwise(groups: Sequence[Sequence[object]]) -> list[tuple[object, ...]]:
-    """Return rows of one member of each group that hold every pair of members of two groups.
+SIDES = [
+    (i, j)
+    for i, j in combinations(range(len(GROUPS)), 2)
+    if (GROUPS[i], GROUPS[j]) != ("noise", "sampler")
+]
+
+
+def pairwise(
+    groups: Sequence[Sequence[object]], sides: Sequence[tuple[int, int]]
+) -> list[tuple[object, ...]]:
+    """Return rows of one member of each group that hold every pair of members of these two groups.
 
     A row starts from a pair that none holds yet; the other groups add the member that meets most
     of those chosen for the first time.
     """
-    sides = list(combinations(range(len(groups)), 2))
     left = {(i, a, j, b): None for i, j in sides for a in groups[i] for b in groups[j]}
 
     def pairs(row: dict[int, object]) -> list[tuple[int, object, int, object]]:
@@ -57,7 +66,7 @@ def pairwise(groups: Sequence[Sequence[object]]) -> list[tuple[object, ...]]:
     return rows
 
 
-ROWS = pairwise(MEMBERS)
+ROWS = pairwise(MEMBERS, SIDES)
 built = cache(build)
 
 
@@ -66,11 +75,10 @@ def name_of(member: object) -> str:
 
 
 def test_rows_hold_every_pair_in_few_more_than_the_two_largest_groups_need() -> None:
-    for i, j in combinations(range(len(GROUPS)), 2):
+    for i, j in SIDES:
         held = {(row[i], row[j]) for row in ROWS}
         assert held == {(a, b) for a in MEMBERS[i] for b in MEMBERS[j]}
-    sizes = sorted(map(len, MEMBERS))
-    assert len(ROWS) <= 1.2 * sizes[-1] * sizes[-2]
+    assert len(ROWS) <= 1.2 * max(len(MEMBERS[i]) * len(MEMBERS[j]) for i, j in SIDES)
 
 
 @pytest.mark.parametrize(GROUPS, ROWS, ids=name_of)
@@ -78,7 +86,7 @@ def test_members_train_denoise_and_sample_together(
     process: type[GaussianProcess], noise: str, objective: str, loss: str, times: str, sampler: str
 ) -> None:
     """A training step, an estimate and a short walk: finite, and of the right shape; seed 0."""
-    chain = process_under(process, noise, 100)
+    chain = process_under(process, noise, 50)
     network = Affine(outputs_of(loss), torch.float32)
     denoiser = Denoiser(network, chain, built("objective", objective))
     generator = torch.Generator().manual_seed(0)

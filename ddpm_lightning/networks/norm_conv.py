@@ -56,7 +56,7 @@ def plain_norm_conv(
         h = F.rms_norm(x, x.shape[-1:], eps=EPS).to(x.dtype).unflatten(0, (scale.shape[0], -1))
         a, b = (t[:, None, None, None].to(x.dtype) for t in (scale, shift))
         h = _ScaledSiLU.apply(h, a, b).flatten(0, 1)
-    output = conv(h, weight, bias)
+    output = conv(h, weight.to(h.dtype), bias)
     return output if residual is None else output + residual
 
 

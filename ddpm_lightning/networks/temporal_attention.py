@@ -37,4 +37,5 @@ def plain_temporal_attention(
     out = F.linear(
         mixed.transpose(1, 2).flatten(2), exit_weight.to(dtype), bias.to(dtype)
     ).unflatten(0, y.shape[:2])
-    return x + out.transpose(1, 2)
+    output: Tensor = x + out.transpose(1, 2)
+    return output

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+_FAR = 10  # times the floor
+
 
 class CallsPoint(NamedTuple):
     """A number of samples that took so many network calls, and the interval around it."""
@@ -25,7 +27,8 @@ class CallsPanel(NamedTuple):
 def save_calls(panels: Sequence[CallsPanel], unit: str, path: Path) -> Path:
     """Draw a panel for each number; calls on a logarithmic axis, the floor as a band.
 
-    The vertical axis is linear within the floor and logarithmic beyond it.
+    Where values go far beyond the floor, the vertical axis is linear within it and logarithmic
+    beyond.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -37,15 +40,17 @@ def save_calls(panels: Sequence[CallsPanel], unit: str, path: Path) -> Path:
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for axis, panel in zip(axes, panels, strict=False):
-        axis.axhspan(*panel.floor, color="0.9", label="real against real")
+        axis.axhspan(*panel.floor, facecolor="0.9", edgecolor="0.8", label="real against real")
         for name, points in panel.curves.items():
             calls, values = [p.calls for p in points], [p.value for p in points]
             errors = [[p.value - p.low for p in points], [p.high - p.value for p in points]]
             axis.errorbar(calls, values, errors, label=name, marker="o", markersize=4, capsize=2)
         ticks = sorted({p.calls for points in panel.curves.values() for p in points})
         axis.set(title=panel.title, xlabel="network calls", ylabel=unit, xscale="log")
-        axis.set_yscale("symlog", linthresh=max(map(abs, panel.floor)) or 1.0)
         lows = [p.low for points in panel.curves.values() for p in points]
+        highest = max(p.high for points in panel.curves.values() for p in points)
+        if highest > _FAR * (floor := max(map(abs, panel.floor)) or 1.0):
+            axis.set_yscale("symlog", linthresh=floor)
         axis.set_ylim(bottom=1.2 * min(0.0, panel.floor[0], *lows))
         axis.set_xticks(ticks)
         axis.xaxis.set_major_formatter(ScalarFormatter())

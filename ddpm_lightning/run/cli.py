@@ -175,9 +175,14 @@ def composed_sweep(config_name: str, words: list[str]) -> Sweep:
         loader = GlobalHydra.instance().config_loader()
         jobs = []
         for job in expanded(made_by, loader, options["num_random"], options["seed"]):
-            cfg = compose(config_name, overrides=job, return_hydra_config=True)
-            jobs.append(_job(cfg, cfg.hydra))
+            jobs.append(composed_job(config_name, job))
     return Sweep(jobs, made_by, options)
+
+
+def composed_job(config_name: str, words: list[str]) -> Job:
+    """Return the job that words make, where Hydra knows conf/ already."""
+    cfg = compose(config_name, overrides=words, return_hydra_config=True)
+    return _job(cfg, cfg.hydra)
 
 
 def _job(cfg: DictConfig, own: DictConfig | HydraConf) -> Job:

@@ -73,6 +73,8 @@ class Start(NamedTuple):
 
     def with_values(self, values: Mapping[str, Any]) -> "Start":
         """Return the run with other values, by their keys; a resumed run keeps them."""
+        if self.config and all(OmegaConf.select(self.cfg, k) == v for k, v in values.items()):
+            return self
         cfg = copy.deepcopy(self.cfg)
         for key, value in values.items():
             OmegaConf.update(cfg, key, value)
@@ -350,7 +352,8 @@ def _write_start(start: Start, words: list[str]) -> None:
 def _write_provenance(start: Start, words: list[str], number: int) -> None:
     starts = start.directory / "starts"
     starts.mkdir(exist_ok=True)
-    facts: dict[str, Any] = provenance(words, start.config)
+    patch = diff()
+    facts: dict[str, Any] = provenance(words, start.config, is_changed=bool(patch))
     write_text(starts / f"{number:02d}.json", json.dumps(redacted(facts), indent=2) + "\n")
-    if patch := diff():
+    if patch:
         write_text(starts / f"{number:02d}.patch", redacted(patch))

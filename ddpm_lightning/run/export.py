@@ -8,6 +8,7 @@ push=ORG/NAME          any of them, with a model card, to huggingface.co
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +54,13 @@ def export(cfg: DictConfig) -> None:
         if is_folder and any(path.iterdir()):
             raise UserError(f"{path} already holds files; delete it, or choose another output")
     is_inside = repository is not None and form.suffix
-    written, use = form.write(opened, path / f"model{form.suffix}" if is_inside else path)
+    try:
+        written, use = form.write(opened, path / f"model{form.suffix}" if is_inside else path)
+    except UserError:
+        if is_folder:
+            with suppress(OSError):  # something is in it
+                path.rmdir()
+        raise
     print(f"{opened.run.checkpoint} ({opened.origin})\n{written}")
     if repository is not None:
         with user_errors("output"):

@@ -17,10 +17,12 @@ def write_diffusers(opened: Opened, folder: Path) -> tuple[str, str]:
     lacking, and a line for the model card.
 
     Raises:
-        UserError: for a process or an objective that no scheduler of theirs has.
+        UserError: for a process or an objective that no scheduler of theirs has, and without the
+            package.
     """
     denoiser, network = opened.denoiser, opened.denoiser.network
-    scheduler = build_scheduler(denoiser.process, denoiser.objective)
+    with user_errors("format=diffusers"):
+        scheduler = build_scheduler(denoiser.process, denoiser.objective)
     with user_errors("output"):
         if isinstance(network, DiffusersUNet2D):
             import_diffusers().DDPMPipeline(network.unet, scheduler).save_pretrained(folder)

@@ -18,8 +18,11 @@ ROOT = Path(__file__).parents[2]
 _PLAIN = ("--no-color", "--no-ext-diff")
 
 
-def provenance(words: list[str], config: Node) -> dict[str, Any]:
-    """Plain values; `git` is None where the code does not lie in a git checkout."""
+def provenance(words: list[str], config: Node, is_changed: bool) -> dict[str, Any]:
+    """Plain values; `git` is None where the code does not lie in a git checkout.
+
+    Args: is_changed: whether the checkout holds more than its revision.
+    """
     revision = _git("rev-parse", "HEAD")
     metadata = [found.metadata for found in distributions()]  # .name and .version parse it twice
     return {
@@ -27,7 +30,7 @@ def provenance(words: list[str], config: Node) -> dict[str, Any]:
         "command": command("train.py", *words),
         "seed": config["seed"],
         "data_seed": config["data"].get("seed"),
-        "git": revision and {"revision": revision.strip(), "changed": bool(diff())},
+        "git": revision and {"revision": revision.strip(), "changed": is_changed},
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "packages": dict(sorted((d["Name"], d["Version"]) for d in metadata)),

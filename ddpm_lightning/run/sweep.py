@@ -71,9 +71,12 @@ def run_sweep(sweep: Sweep) -> None:
     with user_errors("the sweep's directory"):
         directory.mkdir(parents=True, exist_ok=True)
         lock = ProcessLock(directory / ".lock")
-        planned = [_planned(i, job, directory, sweep) for i, job in enumerate(sweep.jobs)]
+        planned = [
+            plan_job(job, i, directory, f"{i:03d}_", _own(job, sweep))
+            for i, job in enumerate(sweep.jobs)
+        ]
     try:
-        _run(planned, sweep.options, directory)
+        run_planned(planned, sweep.options, directory)
     finally:
         rows = _report(planned, directory, sweep)
         lock.release()
@@ -112,12 +115,19 @@ def _own(job: Job, sweep: Sweep) -> list[str]:
     return [word for word in job.words if word not in shared]
 
 
-def _planned(number: int, job: Job, sweep_directory: Path, sweep: Sweep) -> Planned:
-    """The job's directory, made if it is not there yet."""
+def plan_job(job: Job, number: int, parent: Path, prefix: str, own: list[str]) -> Planned:
+    """Return the job in its directory below parent, prefix and the run's name, which is made if it
+    is not there yet.
+
+    Args:
+        own: the words in which it differs from the others.
+    Raises:
+        UserError: if its directory was begun with another configuration.
+    """
     cfg = job.cfg.copy()
-    cfg.run_group = sweep_directory.name
+    cfg.run_group = parent.name
     start = new_start(job._replace(cfg=cfg))
-    directory = sweep_directory / f"{number:03d}_{start.cfg.run_name}"
+    directory = parent / f"{prefix}{start.cfg.run_name}"
     start = start.at(directory)
     plan = directory / "plan.yaml"  # the run itself may settle what is `auto` in it
     container: Any = OmegaConf.to_container(start.cfg, resolve=False)
@@ -131,12 +141,19 @@ def _planned(number: int, job: Job, sweep_directory: Path, sweep: Sweep) -> Plan
         if changed := [key for key in now if now[key] != stored.get(key)]:
             raise UserError(
                 f"{directory} was begun with another {', '.join(changed)}; conf/ has changed "
-                "since. Delete the sweep's directory to begin again"
+                f"since. Delete {parent} to begin again"
             )
-    return Planned(number, directory, _own(job, sweep), path_words(job.words))
+    return Planned(number, directory, own, path_words(job.words))
 
 
-def _run(planned: list[Planned], options: Node, directory: Path) -> None:
+def run_planned(planned: list[Planned], options: Node, directory: Path) -> None:
+    """Run the jobs that are not finished yet.
+
+    Args:
+        options: the node `sweep` of a configuration.   directory: of the sweep.
+    Raises:
+        Stopped: at SIGINT and SIGTERM, after the jobs have ended.
+    """
     left = [job for job in planned if read_status(job.directory)["status"] != "finished"]
     print(f"{len(planned)} jobs, {len(planned) - len(left)} finished before, in {directory}")
     executor: Executor = (

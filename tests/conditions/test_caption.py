@@ -12,7 +12,6 @@ from ddpm_lightning.conditions import words
 from ddpm_lightning.conditions.caption import Caption, row_of
 from ddpm_lightning.conditions.language_model import LanguageModelCaption
 from ddpm_lightning.conditions.words import cut
-from tests.data.shared import SHARED
 
 ODD = ["", " \n", "!?", "zxqvw", "😀", "東京 ñandú", "\ud800", "'", "e\u0301 ﬁ", "a" * 10_000, "\0"]
 
@@ -32,10 +31,8 @@ def test_words_are_those_of_glove() -> None:
 
 
 @pytest.mark.slow  # 11,112 captions
-def test_nearly_all_words_of_tgif_are_known() -> None:
-    path = SHARED / "tgif" / "tgif-v1.0-partial.tsv"
-    if not path.exists():
-        pytest.skip("the captions of TGIF lie in shared/, which is not here")
+def test_nearly_all_words_of_tgif_are_known(shared: Path) -> None:
+    path = shared / "tgif" / "tgif-v1.0-partial.tsv"
     captions = [line.split("\t")[1] for line in path.read_text().splitlines()]
     known = [[words.vector(word) is not None for word in words.split(c)] for c in captions]
     assert len(captions) == 11_112

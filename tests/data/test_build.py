@@ -100,6 +100,7 @@ def test_windows_of_a_built_store_stay_in_the_shots_that_are_allowed(
     assert seen == set(allowed.split())
 
 
+@pytest.mark.slow
 def test_moving_digits_have_one_shot_each(tmp_path: Path) -> None:
     source = MovingDigits(tmp_path / "digits", num_clips=30)
     for size, channels in ((16, 1), (32, 3)):
@@ -133,6 +134,7 @@ def test_a_store_is_built_again_when_a_file_changes(folder: Path) -> None:
     np.testing.assert_array_equal(second.clip(1), noise_clip(9, 8))
 
 
+@pytest.mark.slow
 def test_other_formats_and_filters_get_their_own_store(folder: Path) -> None:
     stores = [
         build_in(folder),

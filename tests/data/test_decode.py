@@ -169,11 +169,13 @@ def test_pixels_equal_pillow_composited_and_area_filtered(disposal: int) -> None
         assert_close_to_pillow(data, ClipFormat(8, 7, 1, 1))
 
 
+@pytest.mark.slow
 def test_real_gifs_are_within_round_off_of_pillow() -> None:
     for path in shared_gifs("gifs/video")[::90]:
         assert_close_to_pillow(path.read_bytes(), ClipFormat(48, 64, 1, 1))
 
 
+@pytest.mark.slow
 def test_decoding_does_not_load_torch() -> None:
     """It would take 200 MB of each worker's memory."""
     program = "import ddpm_lightning.data.ingest.worker, sys; sys.exit('torch' in sys.modules)"

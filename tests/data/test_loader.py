@@ -221,6 +221,7 @@ def test_waiting_is_measured(dataset: ClipDataset) -> None:
     assert 0.05 <= loader.wait_seconds <= time.perf_counter() - started
 
 
+@pytest.mark.slow
 def test_threads_end_with_their_loader(dataset: ClipDataset) -> None:
     def threads() -> list[threading.Thread]:
         return [thread for thread in threading.enumerate() if thread.name == "clip-loader"]

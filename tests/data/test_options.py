@@ -37,9 +37,8 @@ FILES = {
     name: yaml.safe_load((CONF / "data" / f"{name}.yaml").read_text()) for name in options("data")
 }
 SOURCES = [name for name, node in FILES.items() if "source" in node]
-ALL = [  # fetching takes seconds
-    pytest.param(name, marks=pytest.mark.slow) if "list" in node else name
-    for name, node in FILES.items()
+ALL = [
+    name if name == "gif_folder" else pytest.param(name, marks=pytest.mark.slow) for name in FILES
 ]
 
 
@@ -105,6 +104,7 @@ def content(data: ClipData) -> list[tuple[str, str, tuple[int, ...], bytes]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_source_gives_files_under_names_that_stay(name: str, load: Load) -> None:
     one, two = (load(name).source for _ in range(2))  # type: ignore[attr-defined]

@@ -35,6 +35,7 @@ def blobs(rows: list[float]) -> Tensor:
     return (255 * torch.stack(bars)).byte()[None, ..., None]
 
 
+@pytest.mark.slow
 def test_digits_of_the_data_are_near_perfect(clips: Tensor) -> None:
     """Rendering to 16 pixels costs a few hundredths of a pixel, and no digit."""
     assert agreement(clips)[0] > 0.99
@@ -42,6 +43,7 @@ def test_digits_of_the_data_are_near_perfect(clips: Tensor) -> None:
     assert bounce_error(clips, FPS)[0] < 0.06
 
 
+@pytest.mark.slow
 def test_digits_of_the_data_are_read_as_their_labels(clips: Tensor) -> None:
     """All but one of forty, at most."""
     labels = torch.from_numpy(load_digits().target[: len(clips)])

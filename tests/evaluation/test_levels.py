@@ -19,8 +19,6 @@ from tests.problems import FLOOR, FixedOutput, build, options, process_under
 
 README = [(p, n) for p in (StandardProcess, MedianProcess) for n in ("linear", "cosine", "hybrid")]
 
-every_objective = pytest.mark.parametrize("objective", options("objective"))
-
 
 class Exact(nn.Module):
     """The network under which the denoiser is exact for values N(0, 1/4)."""
@@ -56,8 +54,14 @@ def measured(denoiser: Denoiser, x_0: Tensor, batch_size: int) -> LevelErrors:
     return errors
 
 
-@every_objective
-@pytest.mark.parametrize(("process_type", "noise"), README)
+# An objective sees a level alone: on one chain each, and one on each chain.
+@pytest.mark.parametrize(
+    ("process_type", "noise", "objective"),
+    [
+        *((kind, noise, "velocity") for kind, noise in README),
+        *((MedianProcess, "hybrid", name) for name in options("objective") if name != "velocity"),
+    ],
+)
 def test_one_exact_denoiser_has_one_error_on_every_chain_and_schedule(
     process_type: type[GaussianProcess], noise: str, objective: str
 ) -> None:

@@ -11,9 +11,12 @@ from ddpm_lightning.likelihood.base import BIN_WIDTH
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
+from ddpm_lightning.processes.variance_exploding import VarianceExplodingProcess
 from ddpm_lightning.samplers.noise import per_sample_generators
 from tests.likelihood.problems import STD, TRUTH, density_nats, gaussian, representative
-from tests.problems import FixedOutput, build, every_kind, options, process_under, trimodal
+from tests.problems import EXAMPLES, FixedOutput, build, options, process_under, trimodal
+
+pytestmark = pytest.mark.slow  # as a whole: equations are solved
 
 every_solver = pytest.mark.parametrize("solver", options("likelihood/solver"))
 every_probe = pytest.mark.parametrize("probe", options("likelihood/probe"))
@@ -24,10 +27,15 @@ def flow(solver: str = "rk45", probe: str = "rademacher", discrete: bool = False
     return build("likelihood", "flow", *words, discrete=discrete)
 
 
-@every_solver
-@every_kind
+@pytest.mark.parametrize(
+    ("solver", "process_type", "noise"),
+    [
+        *(("rk45", *example) for example in EXAMPLES),
+        *(("heun", *example) for example in [*EXAMPLES[1:], (VarianceExplodingProcess, "cosine")]),
+    ],
+)
 def test_bits_are_within_a_thousandth_of_the_truth(
-    process_type: type[GaussianProcess], noise: str, solver: str
+    solver: str, process_type: type[GaussianProcess], noise: str
 ) -> None:
     """Rademacher's probe is exact here: a value's velocity depends on no other value.
 

@@ -8,10 +8,9 @@ from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from tests.losses.shared import data_and_noise
-from tests.problems import PROCESSES, build, loss_at, process_under
+from tests.problems import PROCESSES, build, every_example, loss_at, process_under
 
 every_process = pytest.mark.parametrize("process_type", PROCESSES)
-every_noise = pytest.mark.parametrize("noise", ["linear", "cosine", "hybrid"])
 
 # Above the first usable step of every process; usable themselves under linear noise.
 T = torch.tensor([3, 8, 12, 15])
@@ -40,8 +39,7 @@ def gradients(
     return network.first.grad, network.second.grad
 
 
-@every_noise
-@every_process
+@every_example
 def test_the_bounds_gradient_reaches_the_second_output_alone(
     process_type: type[GaussianProcess], noise: str
 ) -> None:
@@ -78,8 +76,7 @@ def test_the_second_outputs_gradient_grows_with_the_weight_of_the_bound(
     torch.testing.assert_close(twice, 2 * once, rtol=1e-12, atol=0)
 
 
-@every_noise
-@every_process
+@every_example
 def test_the_loss_is_simple_plus_the_weighted_bound(
     process_type: type[GaussianProcess], noise: str
 ) -> None:

@@ -16,6 +16,8 @@ from ddpm_lightning.processes.standard import StandardProcess
 from tests.networks.shared import clips, unet, unreached
 from tests.problems import build, options, process_under
 
+pytestmark = pytest.mark.slow  # as a whole: networks of every kind
+
 LEVEL = torch.zeros(2)
 
 
@@ -42,7 +44,13 @@ def test_a_condition_changes_the_output_of_its_own_clip_alone(name: str) -> None
     assert (after[1] - before[1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", options("network"))
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "unet3d_tiny" else pytest.param(name, marks=pytest.mark.slow)
+        for name in options("network")
+    ],
+)
 def test_gradients_reach_every_parameter_and_the_conditions_in_every_preset(name: str) -> None:
     torch.manual_seed(0)
     small = {"channels": 1, "base_width": 16, "head_width": 8, "vector_width": 3, "token_width": 6}

@@ -20,12 +20,20 @@ from ddpm_lightning.networks.memory import (
 )
 from tests.networks.shared import unet
 
+pytestmark = pytest.mark.slow  # as a whole: steps are measured
+
 CPU = torch.device("cpu")
 CLIP = (2, 4, 8, 8)
+SMALL: dict[str, Any] = {  # one level: what is measured is the step, not the network
+    "width_multipliers": [1],
+    "num_blocks": [1],
+    "spatial_attention": ["full"],
+    "temporal_attention": [True],
+}
 SETTINGS: dict[str, Any] = {
     "float32": {},
     "bfloat16": {"dtype": torch.bfloat16},
-    "checkpointing": {"checkpointing": [True, True]},
+    "checkpointing": {"checkpointing": [True]},
 }
 
 
@@ -66,11 +74,13 @@ def test_a_batch_is_doubled_while_a_tenth_is_gained_and_memory_lasts() -> None:
     assert paying_batch(float, most=64) == 1
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name", ["float32", "checkpointing", pytest.param("bfloat16", marks=pytest.mark.slow)]
+)
 def test_extrapolation_equals_the_measured_peak_at_four_and_eight_clips(name: str) -> None:
     options = dict(SETTINGS[name])
     dtype = options.pop("dtype", torch.float32)
-    model = unet(**options)
+    model = unet(**SMALL, **options)
     plan = measure(model, CLIP, CPU, dtype)
     step = training_step(model, CLIP, CPU, dtype, {})
     for num_clips in (4, 8):
@@ -122,7 +132,7 @@ def test_conditions_are_counted() -> None:
 
 
 def test_measuring_changes_neither_network_nor_random_numbers() -> None:
-    networks: tuple[nn.Module, ...] = (unet(image_share=0.5).eval(), Product())
+    networks: tuple[nn.Module, ...] = (unet(**SMALL, image_share=0.5).eval(), Product())
     for network in networks:
         state = {name: value.clone() for name, value in network.state_dict().items()}
         modes = [module.training for module in network.modules()]
@@ -136,10 +146,12 @@ def test_measuring_changes_neither_network_nor_random_numbers() -> None:
         assert [module.training for module in network.modules()] == modes
 
 
-@pytest.mark.parametrize("checkpointing", [[False, False], [True, True]], ids=str)
+@pytest.mark.parametrize(
+    "checkpointing", [[False], pytest.param([True], marks=pytest.mark.slow)], ids=str
+)
 def test_a_step_that_does_not_fit_is_not_finished(checkpointing: list[bool]) -> None:
     """What is available is enough for two clips, lacks 1 KiB for two, or for one."""
-    model = unet(checkpointing=checkpointing)
+    model = unet(**SMALL, checkpointing=checkpointing)
     plan = measure(model, CLIP, CPU)
     for needed, fits in ((plan.total(2), 2), (plan.total(2) - 1024, 1), (plan.total(1) - 1024, 0)):
         available = int(needed / RESERVE) + 1

@@ -43,10 +43,9 @@ def clips(model: UNet3D, channels: int = 1, num_frames: int = 4, batch_size: int
     return torch.randn(shape, generator=torch.Generator().manual_seed(2))
 
 
-@pytest.mark.parametrize("num_frames", [1, 5, 8, 16])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("num_frames", "channels"), [(1, 3), (5, 1), (16, 3)])
 @every_network
-def test_output_has_the_shape_of_the_input(name: str, channels: int, num_frames: int) -> None:
+def test_output_has_the_shape_of_the_input(name: str, num_frames: int, channels: int) -> None:
     model = trained(name, channels)
     x = clips(model, channels, num_frames)
     with torch.no_grad():

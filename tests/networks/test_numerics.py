@@ -25,6 +25,8 @@ from ddpm_lightning.networks.unet3d import UNet3D
 from tests.networks.shared import assert_same, clips, loss_and_gradients, preset, unet
 from tests.problems import options
 
+pytestmark = pytest.mark.slow  # as a whole: gradients of networks, by hand and not
+
 
 def in_single_operators(model: nn.Module, x: Tensor) -> tuple[float, list[Tensor]]:
     with as_on_a_gpu():
@@ -47,7 +49,7 @@ def never(x: Tensor) -> bool:
 @pytest.mark.parametrize(
     "options", [{}, {"norm": "magnitude"}, {"temporal_mixing": "full"}], ids=str
 )
-@pytest.mark.parametrize("block_bytes", [2**9, 2**13, 2**22])
+@pytest.mark.parametrize("block_bytes", [2**11, pytest.param(2**22, marks=pytest.mark.slow)])
 def test_blocks_of_any_size_give_the_loss_and_gradients_of_single_operators(
     block_bytes: int, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,7 +58,13 @@ def test_blocks_of_any_size_give_the_loss_and_gradients_of_single_operators(
     assert_same(loss_and_gradients(model, x), in_single_operators(model, x))
 
 
-@pytest.mark.parametrize("name", options("network"))
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "unet3d_tiny" else pytest.param(name, marks=pytest.mark.slow)
+        for name in options("network")
+    ],
+)
 def test_every_preset_gives_one_loss_and_the_same_gradients(name: str) -> None:
     model, x = preset(name), clips(height=16, width=32)
     expected = loss_and_gradients(model, x)
@@ -97,11 +105,11 @@ def test_spans_cover_everything_once(
     assert covered == list(range(total))
 
 
-@pytest.mark.parametrize("checkpointing", [[True, False], [False, True], [True, True]], ids=str)
-def test_checkpointing_changes_nothing(checkpointing: list[bool]) -> None:
-    x = clips()
-    plain, saving = unet(), unet(checkpointing=checkpointing)
-    assert_same(loss_and_gradients(plain, x), loss_and_gradients(saving, x))
+def test_checkpointing_changes_nothing() -> None:
+    x = clips(num_frames=3)
+    expected = loss_and_gradients(unet(), x)
+    for checkpointing in ([True, False], [False, True], [True, True]):
+        assert_same(expected, loss_and_gradients(unet(checkpointing=checkpointing), x))
 
 
 def saved_bytes(model: UNet3D, x: Tensor) -> int:

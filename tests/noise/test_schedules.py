@@ -1,10 +1,16 @@
 """Laws of every noise schedule."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
+from ddpm_lightning.noise.base import NoiseSchedule
+from ddpm_lightning.noise.matched import MatchedSchedule
+from ddpm_lightning.noise.snr_shift import SNRShiftSchedule
+from ddpm_lightning.noise.zero_terminal_snr import ZeroTerminalSNRSchedule
+from ddpm_lightning.processes.median import MedianProcess
 from tests.problems import build, composed_alone, noises, options
 
 NUM_STEPS = [1, 2, 3, 50, 1000]
@@ -44,19 +50,19 @@ def test_max_beta_bounds_every_beta(name: str) -> None:
 
 
 @every_noise
-@pytest.mark.parametrize("num_steps", [0, -3])
-def test_a_chain_without_steps_is_refused_in_one_line(name: str, num_steps: int) -> None:
-    message = f"num_steps must be at least 1, at most 20000, got {num_steps}"
-    with pytest.raises(ValueError, match=message) as error:
-        build("noise", name, num_steps=num_steps)
-    assert "\n" not in str(error.value)
+def test_a_chain_without_steps_is_refused_in_one_line(name: str) -> None:
+    for num_steps in (0, -3):
+        message = f"num_steps must be at least 1, at most 20000, got {num_steps}"
+        with pytest.raises(ValueError, match=message) as error:
+            build("noise", name, num_steps=num_steps)
+        assert "\n" not in str(error.value)
 
 
 @every_noise
-@pytest.mark.parametrize("max_beta", [0.0, -0.1, 1.0, 2.0, float("nan")])
-def test_max_beta_outside_the_open_unit_interval_is_refused(name: str, max_beta: float) -> None:
-    with pytest.raises(ValueError, match=rf"max_beta must lie in \(0, 1\), got {max_beta}"):
-        build("noise", name, num_steps=10, max_beta=max_beta)
+def test_max_beta_outside_the_open_unit_interval_is_refused(name: str) -> None:
+    for max_beta in (0.0, -0.1, 1.0, 2.0, float("nan")):
+        with pytest.raises(ValueError, match=rf"max_beta must lie in \(0, 1\), got {max_beta}"):
+            build("noise", name, num_steps=10, max_beta=max_beta)
 
 
 REFUSALS: list[tuple[str, dict[str, Any], str]] = [
@@ -101,11 +107,22 @@ def test_every_number_of_every_schedule_has_a_refusal() -> None:
     assert keys - tried - ordered == set()
 
 
-WRAPPERS = {
-    "zero_terminal_snr": "noise@noise.schedule",
-    "snr_shift": "noise@noise.schedule",
-    "matched": "noise@noise.process.schedule",
+# Each as a function of the schedule inside, and the word that exchanges that one.
+WRAPPERS: dict[str, tuple[Callable[[NoiseSchedule], NoiseSchedule], str]] = {
+    "zero_terminal_snr": (
+        lambda inside: ZeroTerminalSNRSchedule(inside.num_steps, inside),
+        "noise@noise.schedule",
+    ),
+    "snr_shift": (
+        lambda inside: SNRShiftSchedule(inside.num_steps, inside, size=32, num_frames=8),
+        "noise@noise.schedule",
+    ),
+    "matched": (
+        lambda inside: MatchedSchedule(inside.num_steps, MedianProcess(inside)),
+        "noise@noise.process.schedule",
+    ),
 }
+every_wrapper = pytest.mark.parametrize("name", WRAPPERS)
 
 
 def test_every_schedule_with_another_inside_is_a_wrapper_here() -> None:
@@ -113,21 +130,28 @@ def test_every_schedule_with_another_inside_is_a_wrapper_here() -> None:
     assert {n for n, node in nodes.items() if {"schedule", "process"} & {*node}} == {*WRAPPERS}
 
 
-@pytest.mark.parametrize(
-    ("name", "inside"), [(w, n) for w in WRAPPERS for n in options("noise") if n != w]
-)
-def test_every_wrapper_takes_every_schedule_from_the_command_line(name: str, inside: str) -> None:
+@every_wrapper
+def test_every_wrapper_takes_every_schedule(name: str) -> None:
     """Odd lengths: hybrid's last beta is 0 there, so that a rescaled curve is 0 twice."""
+    wrap, _ = WRAPPERS[name]
     for num_steps in (1, 2, 3, 7, 100):
-        schedule = build("noise", name, f"{WRAPPERS[name]}={inside}", num_steps=num_steps)
-        betas = schedule.betas()
-        assert betas.shape == (num_steps,)
-        assert ((betas >= 0) & (betas < 1)).all()
-        assert betas.sum() > 0
+        for inside in options("noise"):
+            betas = wrap(build("noise", inside, num_steps=num_steps)).betas()
+            assert betas.shape == (num_steps,)
+            assert ((betas >= 0) & (betas < 1)).all()
+            assert betas.sum() > 0
 
 
-@pytest.mark.parametrize("name", WRAPPERS)
+@every_wrapper
+def test_a_word_exchanges_the_schedule_inside(name: str) -> None:
+    wrap, word = WRAPPERS[name]
+    size = {"size": 32, "num_frames": 8} if name == "snr_shift" else {}
+    betas = build("noise", name, f"{word}=sigmoid", num_steps=7, **size).betas()
+    assert torch.equal(betas, wrap(build("noise", "sigmoid", num_steps=7)).betas())
+
+
+@every_wrapper
 def test_a_schedule_inside_of_another_length_is_refused(name: str) -> None:
-    words = [f"{WRAPPERS[name].removeprefix('noise@')}.num_steps=9", "noise.num_steps=8"]
+    words = [f"{WRAPPERS[name][1].removeprefix('noise@')}.num_steps=9", "noise.num_steps=8"]
     with pytest.raises(ValueError, match=r"num_steps=8 must be that of the .*, got 9"):
         build("noise", name, *words)

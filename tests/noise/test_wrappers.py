@@ -8,6 +8,8 @@ from torch import Tensor
 
 from ddpm_lightning.noise.base import NoiseSchedule, betas_from_log_snr
 from ddpm_lightning.noise.matched import MatchedSchedule
+from ddpm_lightning.noise.snr_shift import SNRShiftSchedule
+from ddpm_lightning.noise.zero_terminal_snr import ZeroTerminalSNRSchedule
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
@@ -26,9 +28,9 @@ def log_snr(schedule: NoiseSchedule) -> Tensor:
 @pytest.mark.parametrize("num_steps", [3, 50, 1000])
 def test_zero_terminal_snr_is_algorithm_1_of_lin_et_al(inside: str, num_steps: int) -> None:
     """Shift by alpha_T, stretch so that alpha_1 stays; only the last step differs, by its clip."""
-    word = f"noise@noise.schedule={inside}"
-    betas = build("noise", "zero_terminal_snr", word, num_steps=num_steps).betas()
-    alpha = (1 - build("noise", inside, num_steps=num_steps).betas()).cumprod(0).sqrt()
+    schedule = build("noise", inside, num_steps=num_steps)
+    betas = ZeroTerminalSNRSchedule(num_steps, schedule).betas()
+    alpha = (1 - schedule.betas()).cumprod(0).sqrt()
     first, last = alpha[0].clone(), alpha[-1].clone()
     alpha -= last
     alpha *= first / (first - last)
@@ -41,9 +43,9 @@ def test_zero_terminal_snr_is_algorithm_1_of_lin_et_al(inside: str, num_steps: i
 
 @pytest.mark.parametrize("inside", INSIDE)
 def test_zero_terminal_snr_keeps_the_first_alpha_and_ends_without_signal(inside: str) -> None:
-    word = f"noise@noise.schedule={inside}"
-    alpha = (1 - build("noise", "zero_terminal_snr", word).betas()).cumprod(0).sqrt()
-    kept = (1 - build("noise", inside).betas()[0]).sqrt()
+    schedule = build("noise", inside)
+    alpha = (1 - ZeroTerminalSNRSchedule(1000, schedule).betas()).cumprod(0).sqrt()
+    kept = (1 - schedule.betas()[0]).sqrt()
     assert float(alpha[0]) == pytest.approx(float(kept), rel=1e-15)
     # The root of 1 - 0.999999 of what was left before, where Lin et al. have 0.
     assert float(alpha[-1] / alpha[-2]) == pytest.approx(1e-3, rel=1e-9)
@@ -51,35 +53,32 @@ def test_zero_terminal_snr_keeps_the_first_alpha_and_ends_without_signal(inside:
 
 
 def test_zero_terminal_snr_of_one_step_is_the_schedule_inside() -> None:
-    word = "noise@noise.schedule=linear"
-    betas = build("noise", "zero_terminal_snr", word, num_steps=1).betas()
+    betas = build("noise", "zero_terminal_snr", num_steps=1).betas()  # linear
     assert betas.tolist() == [pytest.approx(0.1, rel=1e-14)]
 
 
 @pytest.mark.parametrize("inside", [*INSIDE, "hybrid", "karras"])
-@pytest.mark.parametrize(
-    ("size", "num_frames"), [(128, 1), (32, 1), ([16, 64], 8), (64, 16), (64, 1)]
-)
-def test_snr_shift_lowers_log_snr_by_the_log_of_the_ratio_of_values(
-    inside: str, size: int | list[int], num_frames: int
-) -> None:
+def test_snr_shift_lowers_log_snr_by_the_log_of_the_ratio_of_values(inside: str) -> None:
     """The reference is an image of 64 x 64."""
-    word = f"noise@noise.schedule={inside}"
-    schedule = build("noise", "snr_shift", word, size=size, num_frames=num_frames)
-    height, width = (size, size) if isinstance(size, int) else size
-    shift = log(64 * 64 / (height * width * num_frames))
-    before, after = log_snr(build("noise", inside)), log_snr(schedule)
-    unclipped = (schedule.betas() < 0.9999).cumprod(0).bool()
-    assert unclipped.sum() > 300
-    # Below log-SNR -700 or so float64 has no alpha to compare; 1e-10 of a sum of 1000 logarithms.
-    torch.testing.assert_close(after[unclipped], before[unclipped] + shift, rtol=1e-12, atol=1e-10)
+    schedule = build("noise", inside)
+    before = log_snr(schedule)
+    sizes = [(128, 128, 1), (32, 32, 1), (16, 64, 8), (64, 64, 16), (64, 64, 1)]
+    for height, width, num_frames in sizes:
+        shifted = SNRShiftSchedule(1000, schedule, [height, width], num_frames)
+        after, shift = log_snr(shifted), log(64 * 64 / (height * width * num_frames))
+        unclipped = (shifted.betas() < 0.9999).cumprod(0).bool()
+        assert unclipped.sum() > 300
+        # Below log-SNR -700 float64 has no alpha to compare; 1e-10 of a sum of 1000 logarithms.
+        torch.testing.assert_close(
+            after[unclipped], before[unclipped] + shift, rtol=1e-12, atol=1e-10
+        )
 
 
-@pytest.mark.parametrize("size", [32, 64, 128, 256])
-def test_snr_shift_of_images_is_that_of_hoogeboom_et_al(size: int) -> None:
+def test_snr_shift_of_images_is_that_of_hoogeboom_et_al() -> None:
     """2 log(64 / d) on the cosine schedule."""
-    schedule = build("noise", "snr_shift", size=size, num_frames=1)
-    assert schedule.shift == pytest.approx(2 * log(64 / size), rel=1e-15, abs=1e-15)
+    for size in (32, 64, 128, 256):
+        schedule = build("noise", "snr_shift", size=size, num_frames=1)
+        assert schedule.shift == pytest.approx(2 * log(64 / size), rel=1e-15, abs=1e-15)
 
 
 def test_snr_shift_takes_size_and_frames_of_the_data() -> None:
@@ -124,13 +123,10 @@ def test_matched_as_configured_is_the_median_chain_under_linear_noise() -> None:
 
 
 @pytest.mark.parametrize("process_type", PROCESSES)
-@pytest.mark.parametrize("num_steps", [4000])
-def test_matched_outlives_the_end_of_float64(
-    process_type: type[GaussianProcess], num_steps: int
-) -> None:
+def test_matched_outlives_the_end_of_float64(process_type: type[GaussianProcess]) -> None:
     """Long hybrid chains leave no alpha in float64, and their log-SNR is minus infinity."""
-    process = process_type(build("noise", "hybrid", num_steps=num_steps))
-    betas = MatchedSchedule(num_steps, process, 0.999999).betas()
+    process = process_under(process_type, "hybrid", 4000)
+    betas = MatchedSchedule(4000, process, 0.999999).betas()
     assert ((betas >= 0) & (betas < 1)).all()
 
 

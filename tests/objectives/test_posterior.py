@@ -12,18 +12,16 @@ from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from tests.problems import (
-    CHAINS,
     PROCESSES,
     FixedOutput,
-    ThirdOrderProcess,
     build,
     denoise,
+    every_chain,
     process_under,
 )
 
 NUM_STEPS = 50
 
-every_chain = pytest.mark.parametrize("process_type", [*CHAINS, ThirdOrderProcess])
 every_noise = pytest.mark.parametrize("noise", ["cosine", "hybrid"])
 
 

@@ -82,8 +82,10 @@ def reverse_step(betas: Tensor, t: Tensor, x_0: Tensor, x_t: Tensor, share: Tens
     return Normal(mean, (share * beta.log() + (1 - share) * beta_tilde.log()).div(2).exp())
 
 
-@pytest.mark.parametrize("noise", SCHEDULES)
-@pytest.mark.parametrize("share", [None, 0.0, 0.3, 1.0, "any"])
+@pytest.mark.parametrize(
+    ("share", "noise"),
+    [*((share, "linear") for share in (None, 0.0, 1.0, "any")), ("any", "cosine")],
+)
 def test_divergence_is_that_of_the_reverse_steps(share: float | str | None, noise: str) -> None:
     """At all t from 2 on; without a learned variance the model's is beta~. Seed 0.
 
@@ -120,8 +122,9 @@ def bin_probability(
     return above - below
 
 
-@pytest.mark.parametrize("t", [1, 2, 10, 100])
-@pytest.mark.parametrize("noise", SCHEDULES)
+@pytest.mark.parametrize(
+    ("noise", "t"), [("linear", 1), ("linear", 2), ("cosine", 10), ("linear", 100)]
+)
 def test_decoder_is_the_discretised_gaussian(noise: str, t: int) -> None:
     """All 256 values, up to 3 standard deviations from the estimate, one in a sample.
 

@@ -6,9 +6,7 @@ import torch
 from ddpm_lightning.processes.axis import DiscreteAxis
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import FLOOR, NOISES, Betas, process_under
-
-every_noise = pytest.mark.parametrize("noise", NOISES)
+from tests.problems import FLOOR, Betas, every_noise, process_under
 
 
 def median(noise: str, num_steps: int = 1000) -> MedianProcess:

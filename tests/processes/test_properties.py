@@ -1,5 +1,9 @@
-"""Laws of chains under any betas whatever, found by searching for a counterexample."""
+"""Laws of chains under any betas whatever, found by searching for a counterexample.
 
+Under the schedules of conf/noise they are tested in test_laws.py, test_state.py and test_axis.py.
+"""
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +24,8 @@ from tests.problems import (
     denoise,
     options,
 )
+
+pytestmark = pytest.mark.slow
 
 search = settings(deadline=None, derandomize=True, max_examples=50, database=None)
 

@@ -8,13 +8,20 @@ from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.processes.standard import StandardProcess
-from tests.problems import CHAINS, NOISES, PROCESSES, Betas, ScheduledType, build
+from tests.problems import (
+    CONTINUOUS,
+    PROCESSES,
+    Betas,
+    ScheduledType,
+    every_case,
+    process_under,
+)
 
 report = partial(describe, shape=(1, 1))
 
 
 def test_median_hybrid_is_reported_with_its_known_figures() -> None:
-    found = report(MedianProcess(build("noise", "hybrid", num_steps=1000)))
+    found = report(process_under(MedianProcess, "hybrid"))
     assert (found.num_steps, found.num_rises, found.num_zero_betas) == (1000, 499, 498)
     assert found.num_usable == 252
     assert found.warnings == [
@@ -26,14 +33,14 @@ def test_median_hybrid_is_reported_with_its_known_figures() -> None:
 
 
 def test_standard_hybrid_has_snr_one_after_step_76() -> None:
-    found = report(StandardProcess(build("noise", "hybrid", num_steps=1000)))
+    found = report(process_under(StandardProcess, "hybrid"))
     assert found.crossing == 76
     assert found.num_rises == 0
 
 
 def test_standard_linear_is_reported_as_ho_et_al_describe_it() -> None:
     """alpha_T^2 = 4.04e-5, so that log-SNR ends at -10.1; data of std 1/2."""
-    found = report(StandardProcess(build("noise", "linear", num_steps=1000)))
+    found = report(process_under(StandardProcess, "linear"))
     assert found.log_snr_first == pytest.approx(9.21, abs=0.005)  # log(0.9999 / 0.0001)
     assert found.log_snr_last == pytest.approx(-10.12, abs=0.005)
     assert found.terminal_nats == pytest.approx(4.04e-5 / 8, rel=0.01)
@@ -43,7 +50,7 @@ def test_standard_linear_is_reported_as_ho_et_al_describe_it() -> None:
 
 @pytest.mark.parametrize("noise", ["linear", "cosine", "sigmoid", "hybrid_blend"])
 def test_ordinary_choices_are_not_warned_of(noise: str) -> None:
-    assert report(StandardProcess(build("noise", noise))).warnings == []
+    assert report(process_under(StandardProcess, noise)).warnings == []
 
 
 def test_a_prior_that_misses_the_data_is_warned_of() -> None:
@@ -67,24 +74,21 @@ def test_the_prior_misses_what_is_known_of_a_clip(
     process_type: ScheduledType, noise: str, nats: float
 ) -> None:
     """16 frames of 64x64 in colour: what is left of x_0 at t = T, for data of std 1/2."""
-    found = describe(process_type(build("noise", noise, num_steps=1000)), (1, 3, 16, 64, 64))
+    found = describe(process_under(process_type, noise), (1, 3, 16, 64, 64))
     assert found.terminal_nats == pytest.approx(nats, abs=0.5)
     assert any("nats a clip" in warning for warning in found.warnings) == (nats > 0)
 
 
-@pytest.mark.parametrize("process_type", PROCESSES)
-@pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize("num_steps", [1, 2, 1000])
-def test_every_process_is_described(
-    process_type: type[GaussianProcess], noise: str, num_steps: int
-) -> None:
-    found = report(process_type(build("noise", noise, num_steps=num_steps)))
-    assert found.num_usable >= 1
-    assert process_type not in CHAINS or found.num_usable <= num_steps
-    assert 0 <= found.num_rises < num_steps
-    assert 0 <= found.crossing <= num_steps
-    assert found.terminal_nats >= 0
-    assert all("\n" not in warning for warning in found.warnings)
+@every_case
+def test_every_process_is_described(process_type: type[GaussianProcess], noise: str) -> None:
+    for num_steps in (1, 2, 1000):
+        found = report(process_under(process_type, noise, num_steps))
+        assert found.num_usable >= 1
+        assert process_type in CONTINUOUS or found.num_usable <= num_steps
+        assert 0 <= found.num_rises < num_steps
+        assert 0 <= found.crossing <= num_steps
+        assert found.terminal_nats >= 0
+        assert all("\n" not in warning for warning in found.warnings)
 
 
 @pytest.mark.parametrize("process_type", PROCESSES)

@@ -17,10 +17,16 @@ from ddpm_lightning.processes.sub_variance_preserving import SubVariancePreservi
 from ddpm_lightning.processes.variance_exploding import VarianceExplodingProcess
 from ddpm_lightning.samplers.noise import noise_source
 from ddpm_lightning.samplers.walk import Draw, Point
-from tests.problems import CONTINUOUS, FLOOR, NOISES, Gaussian, options, process_under, trimodal
+from tests.problems import (
+    CONTINUOUS,
+    FLOOR,
+    Gaussian,
+    every_noise,
+    options,
+    process_under,
+    trimodal,
+)
 from tests.samplers.shared import free
-
-every_noise = pytest.mark.parametrize("noise", NOISES)
 
 T = torch.linspace(0, 1000, 41, dtype=torch.float64)
 CLIPS = log_snr_floor((1, 3, 16, 64, 64))

@@ -10,8 +10,9 @@ import pytest
 import yaml
 from hydra.utils import get_class
 
+from ddpm_lightning.run import memory
 from ddpm_lightning.run.config import Node, nodes, resolved
-from tests.commands import TINY, Call, write_gifs
+from tests.commands import TINY, Call, newest_run, write_gifs
 from tests.problems import composed
 
 
@@ -44,7 +45,10 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Callable[[Node], Counter[type]]:
 
 @pytest.mark.slow
 def test_training_constructs_data_conditions_and_denoiser_once(
-    call: Call, tmp_path: Path, count: Callable[[Node], Counter[type]]
+    call: Call,
+    tmp_path: Path,
+    count: Callable[[Node], Counter[type]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With what each decides of another: names of labels, widths, a batch size that fits."""
     for name in ("cat", "dog"):
@@ -52,6 +56,7 @@ def test_training_constructs_data_conditions_and_denoiser_once(
     words = [word for word in TINY if not word.startswith(("data.path", "data.batch_size"))]
     words += ["data.path=animals", "condition=[label,fps]", "data.batch_size=auto", "logger=csv"]
     words += ["debug=fast_dev_run", "~callbacks.ema"]  # averages have a denoiser of their own
+    monkeypatch.setattr(memory, "LARGEST_BATCH", 4)  # that auto may choose
     config = resolved(composed(*words, "run_dir=out"))
     config = {"data": config["data"], "model": config["model"]}
     built = count(config)
@@ -59,6 +64,9 @@ def test_training_constructs_data_conditions_and_denoiser_once(
     assert result.code == 0, result.err
     assert {kind.__name__ for kind in built} >= {"SourceClips", "GifFolder", "Label", "UNet3D"}
     assert built == named(config)
+    assert "batch      4 clips a step" in result.out
+    stored = yaml.safe_load((newest_run(tmp_path) / "config.yaml").read_text())
+    assert stored["data"]["batch_size"] == 4
 
 
 @pytest.mark.slow

@@ -49,6 +49,7 @@ def test_captions_are_asked_for(run: Path, call: Call, tmp_path: Path) -> None:
     for number, checkpoint in enumerate((run, tmp_path / "one.safetensors")):
         out = tmp_path / f"from_{number}"
         words = [f"checkpoint={checkpoint}", "guidance=classifier_free"]
+        words += ["sampler.num_evaluations=2"]
         result = call("sample", *words, f"output={out}", f"captions={file}", "num_samples=4")
         assert result.code == 0, result.err
         assert f"caption={ODD}" in result.out

@@ -72,10 +72,11 @@ def test_an_exported_run_draws_what_the_run_draws(run: Path, call: Call) -> None
     for checkpoint in (run, "one.safetensors"):
         out = f"from_{Path(checkpoint).suffix}"
         words = ["label=[dog/black,cat]", "guidance=classifier_free", "num_samples=4"]
+        words += ["sampler.num_evaluations=3"]
         result = call("sample", f"checkpoint={checkpoint}", f"output={out}", *words)
         assert result.code == 0, result.err
         assert "label=dog/black; label=cat, a column each" in result.out
-        assert "100 network calls each" in result.out
+        assert "6 network calls each" in result.out
         grids.append(decode((Path(out) / "grid.gif").read_bytes()).frames)
     assert (grids[0] == grids[1]).all()
 
@@ -87,20 +88,27 @@ def test_measures_draw_what_is_known_of_held_out_clips(run: Path, call: Call) ->
     assert result.code == 0, result.err
 
 
+def rarely(*values: Any) -> Any:
+    """One more that the same function refuses: left to make test-long."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["label=cot"], "label: no clip was labelled 'cot'; the nearest are cat, dog/black"),
         (["mood=calm"], "mood"),
-        (["fps=fast"], "fps: fps must be a number above 0, got 'fast'"),
-        (["labels=none.txt"], "labels: none.txt does not exist"),
+        rarely(["fps=fast"], "fps: fps must be a number above 0, got 'fast'"),
+        rarely(["labels=none.txt"], "labels: none.txt does not exist"),
         (["label=cat", "guidance=auto"], "guidance: auto needs a weaker denoiser"),
         (
             ["guidance=auto", "guidance.weak=x.ckpt"],
             "is no checkpoint of this run, which has best.ckpt",
         ),
-        (["guidance=classifier_free", "guidance.weight=-1"], "guidance.weight must be 0 or more"),
+        rarely(
+            ["guidance=classifier_free", "guidance.weight=-1"], "guidance.weight must be 0 or more"
+        ),
     ],
     ids=str,
 )
@@ -124,7 +132,7 @@ def test_labels_of_data_without_any_are_refused(call: Call) -> None:
     assert_user_error(result, "condition=label: no GIF below gifs has a label; put those of each")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text(alphabet=st.sampled_from("a '\"\\${}()[],:=#%*\té3"), max_size=12))
 def test_text_reaches_a_command_as_it_was_typed(text: str) -> None:
     (word,) = with_text("sample", [f"label={text}"])

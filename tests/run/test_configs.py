@@ -1,5 +1,6 @@
 """Every option of every group composes, passes the checks and builds what it names."""
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,16 @@ FOLDERS = sorted(folder.relative_to(CONF) for folder in CONF.rglob("*") if folde
 GROUPS = [str(folder) for folder in FOLDERS]
 OPTIONS = [(g, path.stem) for g in GROUPS for path in sorted((CONF / g).glob("*.yaml"))]
 EVALUATED = [(g, option) for g, option in OPTIONS if g.startswith(OF_EVALUATE)]
-SHOWN = [(g, option) for g, option in OPTIONS if g in OF_SHOW]  # by test_show
 MODELS, NOISES = ([o for g, o in OPTIONS if g == group] for group in ("model", "noise"))
+# Options that are composed one by one: of groups that choose others, and of where clips come from.
+ALONE = [f"{g}={o}" for g, o in OPTIONS if g in ("data", "experiment", "debug", "condition/text")]
+_others = [g for g in GROUPS if not any(w.startswith(f"{g}=") for w in ALONE)]
+_others = [g for g in _others if not g.startswith(OF_EVALUATE) and g not in (*OF_SHOW, "model")]
+# The others of any group go together: the first of each in one composition, and so on.
+TOGETHER = [
+    list(filter(None, words))
+    for words in zip_longest(*([f"{g}={o}" for h, o in OPTIONS if h == g] for g in _others))
+]
 # Where evaluate.py takes the options of a likelihood.
 PLACE = {
     "likelihood": "likelihood@measure.bits.bound",
@@ -64,30 +73,35 @@ def builds(config: dict[str, Any]) -> None:
     assert clips.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("group", "option"),
-    [(g, o) for g, o in OPTIONS if (g, o) not in EVALUATED + SHOWN and g not in ("model", "noise")],
-    ids=lambda name: name,
-)
-def test_option_composes_and_builds(
-    group: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_gifs(tmp_path / "gifs")
-    (tmp_path / "list.txt").write_text("https://example.com/a.gif\n")
-    path = ["data.source.num_clips=20", *filter(None, [NEEDED.get(group)])]
-    if group in ("data", "experiment"):
-        data = unresolved(tmp_path / "run", f"{group}={option}").data
-        if "list" in set(data.keys()):  # which may be missing
-            path = ["data.list=list.txt"]
-        elif OmegaConf.is_missing(data, "path"):
-            write_videos(tmp_path / "gifs")
-            path = ["data.path=gifs"]
-    config = composed(tmp_path / "run", f"{group}={option}", *SMALL, *path)
+def builds_all(config: dict[str, Any], folder: Path) -> None:
     config["trainer"] |= {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
     builds(config)
-    if group in ("trainer", "callbacks", "logger", "debug", "experiment"):
-        assert isinstance(build_trainer(config, tmp_path / "run"), pl.Trainer)
+    assert isinstance(build_trainer(config, folder), pl.Trainer)
+
+
+@pytest.mark.parametrize("words", TOGETHER, ids=" ".join)
+def test_options_compose_and_build(words: list[str], tmp_path: Path) -> None:
+    words = [*words, *SMALL, "data.source.num_clips=20"]
+    builds_all(composed(tmp_path / "run", *words), tmp_path / "run")
+
+
+@pytest.mark.parametrize("word", ALONE)
+def test_option_composes_and_builds(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    group = word.partition("=")[0]
+    words = ["data.source.num_clips=20", *filter(None, [NEEDED.get(group)])]
+    if group in ("data", "experiment"):
+        write_gifs(tmp_path / "gifs")
+        (tmp_path / "list.txt").write_text("https://example.com/a.gif\n")
+        data = unresolved(tmp_path / "run", word).data
+        if "list" in set(data.keys()):  # which may be missing
+            words = ["data.list=list.txt"]
+        elif OmegaConf.is_missing(data, "path"):
+            write_videos(tmp_path / "gifs")
+            words = ["data.path=gifs"]
+    builds_all(composed(tmp_path / "run", word, *SMALL, *words), tmp_path / "run")
 
 
 def test_a_batch_size_that_is_to_be_measured_passes_the_checks(tmp_path: Path) -> None:

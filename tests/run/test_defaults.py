@@ -1,4 +1,7 @@
-"""Our constructors have the defaults of conf/, and can be called without a configuration."""
+"""Our constructors have the defaults of conf/, and can be called without a configuration.
+
+Each test looks at all classes: to compose every option takes seconds, which collecting must not.
+"""
 
 import inspect
 from collections.abc import Mapping
@@ -21,7 +24,7 @@ from tests.problems import CONF, OF_EVALUATE, OF_SHOW, build, composed, composed
 
 GROUPS = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir())
 CHOICES = [
-    f"${{{group}}}" for group in ("condition", "guidance")
+    f"${{{group}}}" for group in ("condition", "guidance", "times")
 ]  # that have a default without one
 # Their values are a data set's or a recipe's: the classes leave them to whoever constructs them.
 RECIPES = ("model", "data", *OF_SHOW)
@@ -74,7 +77,11 @@ def _compositions() -> dict[str, DictConfig]:
             found |= {f"{group}={name}": composed_alone(group, name) for name in options(group)}
         elif group in OF_SHOW:
             found |= {word: composed(word) for word in (f"{group}={n}" for n in options(group))}
-        elif "/" in group or group in ("model", "callbacks", "experiment", "debug"):
+        elif group in ("experiment", "debug"):  # of which no class is built
+            found |= {f"{group}={name}": OmegaConf.create() for name in options(group)}
+        elif group.startswith("sampler/"):
+            found |= {f"{group}={name}": composed_alone(group, name) for name in options(group)}
+        elif "/" in group or group in ("model", "callbacks"):
             words = [f"{group}={name}" for name in options(group)]
             plain = ["condition=none"] if group == "model" else []  # as a Denoiser is by default
             found |= {word: composed(word, *plain, "run_dir=run") for word in words}
@@ -127,37 +134,48 @@ def differences(target: str, use: Use) -> dict[str, tuple[Any, Any]]:
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-@pytest.mark.parametrize("target", uses())
-def test_defaults_of_a_class_are_those_of_an_option(target: str) -> None:
+@pytest.mark.slow
+def test_defaults_of_a_class_are_those_of_an_option() -> None:
     """Where several options name a class, such as presets, they are those of one at least."""
-    by_option = {use.option: differences(target, use) for use in uses()[target]}
-    assert {} in by_option.values(), by_option
+    assert len(uses()) > 80
+    for target, own in uses().items():
+        by_option: dict[str, Any] = {}
+        for use in own:
+            by_option[use.option] = differences(target, use)
+            if not by_option[use.option]:
+                break
+        assert {} in by_option.values(), (target, by_option)
 
 
-@pytest.mark.parametrize("target", uses())
-def test_what_a_file_states_has_a_default(target: str) -> None:
+@pytest.mark.slow
+def test_what_a_file_states_has_a_default() -> None:
     """But for what comes before an argument that must be given, as Python asks."""
-    known = parameters(get_class(target))
-    required = [k for k, p in known.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-    for use in uses()[target]:
-        if not use.option.startswith(RECIPES):
-            assert not required or required[-1] not in use.stated, use.option
+    for target, own in uses().items():
+        known = parameters(get_class(target)).items()
+        required = [k for k, p in known if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+        for use in own:
+            if not use.option.startswith(RECIPES):
+                assert not required or required[-1] not in use.stated, (target, use.option)
 
 
-@pytest.mark.parametrize("target", uses())
-def test_a_class_is_constructed_from_what_it_requires(target: str) -> None:
-    known = parameters(get_class(target))
-    for use in uses()[target]:
-        missing = any(value == "???" for value in use.arguments.values())
-        if use.option.startswith(RECIPES) or use.is_partial or missing:
-            continue
-        required = {
-            k: v
-            for k, v in use.arguments.items()
-            if k in known and known[k].default is inspect.Parameter.empty
-        }
-        built = instantiate({"_target_": target, **required}, _convert_="all")
-        assert type(built) is get_class(target)
+@pytest.mark.slow
+def test_a_class_is_constructed_from_what_it_requires() -> None:
+    for target, own in uses().items():
+        known = parameters(get_class(target))
+        done: list[dict[str, Any]] = []
+        for use in own:
+            missing = any(value == "???" for value in use.arguments.values())
+            if use.option.startswith(RECIPES) or use.is_partial or missing:
+                continue
+            required = {
+                k: v
+                for k, v in use.arguments.items()
+                if k in known and known[k].default is inspect.Parameter.empty
+            }
+            if required not in done:
+                built = instantiate({"_target_": target, **required}, _convert_="all")
+                assert type(built) is get_class(target)
+                done.append(required)
 
 
 @pytest.mark.parametrize(

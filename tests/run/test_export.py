@@ -15,9 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ddpm_lightning.files.checkpoints import read, write
+from ddpm_lightning.run.checkpoint import read_config
 from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.exported import load_exported, sealed
-from tests.commands import Call, assert_user_error
+from tests.commands import Call, assert_user_error, spawn
 
 pytestmark = pytest.mark.slow  # as a whole, not one by one
 
@@ -97,36 +98,54 @@ HOSTILE: dict[str, Callable[[Path], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("where", ["a run", "an exported file"])
+@pytest.fixture(scope="module")
+def exported(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("exported") / "x.safetensors"
+    result = spawn(file.parent, "export", f"checkpoint={trained_once}", f"output={file}")
+    assert result.code == 0, result.err
+    return file
+
+
+def attacked(run: Path, exported: Path, name: str, target: Path) -> tuple[Path, Path]:
+    """Write a hostile configuration into a run, and into a copy of its exported file beside it."""
+    path = run / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["model"]["denoiser"]["process"]["schedule"] = HOSTILE[name](target)
+    path.write_text(yaml.safe_dump(config))
+    file = run / "x.safetensors"
+    with safe_open(exported, "pt") as opened:
+        metadata = opened.metadata() | {"config": json.dumps(config)}
+    file.write_bytes(sealed(load_file(exported), metadata))
+    return run, file
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_hostile_configuration_is_built(
-    name: str, where: str, call: Call, trained: Path, tmp_path: Path
+    name: str, trained_once: Path, exported: Path, tmp_path: Path
 ) -> None:
+    shutil.copy(trained_once / "config.yaml", tmp_path)
+    run, file = attacked(tmp_path, exported, name, tmp_path / "attacked")
+    for read_it in (lambda: read_config(run), lambda: load_exported(file)):
+        with pytest.raises(UserError, match=r"model\.denoiser\.process\.schedule"):
+            read_it()
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_nor_by_a_command(call: Call, trained: Path, exported: Path, tmp_path: Path) -> None:
     target = tmp_path / "attacked"
-    if where == "a run":
-        file = trained / "config.yaml"
-        config = yaml.safe_load(file.read_text())
-        config["model"]["denoiser"]["process"]["schedule"] = HOSTILE[name](target)
-        file.write_text(yaml.safe_dump(config))
-        result = call("sample", f"checkpoint={trained}")
-    else:
-        assert call("export", f"checkpoint={trained}", "output=x.safetensors").code == 0
-        file = tmp_path / "x.safetensors"
-        with safe_open(file, "pt") as opened:
-            metadata = opened.metadata()
-        config = json.loads(metadata["config"])
-        config["model"]["denoiser"]["process"]["schedule"] = HOSTILE[name](target)
-        file.write_bytes(sealed(load_file(file), metadata | {"config": json.dumps(config)}))
-        result = call("sample", "checkpoint=x.safetensors")
-    assert_user_error(result, "model.denoiser.process.schedule")
+    for hostile in attacked(trained, exported, "through an allowed package", target):
+        result = call("sample", f"checkpoint={hostile}")
+        assert_user_error(result, "model.denoiser.process.schedule")
     assert not target.exists()
 
 
-def test_lightnings_instantiator_is_never_asked(call: Call, trained: Path, tmp_path: Path) -> None:
+def test_lightnings_instantiator_is_never_asked(
+    call: Call, trained: Path, resumed_once: Path, tmp_path: Path
+) -> None:
     """load_from_checkpoint would import and call what a checkpoint names under this key."""
     file = trained / "checkpoints" / "last.ckpt"
     hostile = {"_instantiator": "os.mkdir", "path": str(tmp_path / "attacked")}
     write(read(file) | {"hyper_parameters": hostile}, file)
     assert call("sample", f"checkpoint={file}", "num_samples=1").code == 0
-    assert call("train", f"resume={file}", "trainer.max_steps=5").code == 0
     assert not (tmp_path / "attacked").exists()
+    assert not resumed_once.with_name("attacked").exists()

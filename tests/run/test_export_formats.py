@@ -1,6 +1,7 @@
 """Formats of export.py for elsewhere: what others load equals what we have."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ from tests.pipelines import save_pipeline
 from tests.problems import process_under
 
 pytestmark = pytest.mark.slow  # as a whole
+
+
+def rarely(*values: Any) -> Any:
+    """A schedule that only make test-long tries: loading each of them is test_pipeline's."""
+    return pytest.param(*values, marks=pytest.mark.long)
 
 
 LOG_SNR = torch.tensor([-50.0, -12.0, 0.0, 12.0, 50.0])
@@ -100,6 +106,15 @@ def test_a_scheduler_of_theirs_has_our_chain(call: Call, trained: Path) -> None:
     assert_user_error(again, "already holds files")
 
 
+def test_without_their_package_its_extra_is_named(
+    call: Call, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)  # what Python does for one that is lacking
+    result = call("export", f"checkpoint={trained}", "format=diffusers")
+    assert_user_error(result, "pip install 'ddpm_lightning[diffusers]'")
+    assert not (trained / "diffusers").exists()
+
+
 def test_what_they_have_no_equivalent_of_is_refused(call: Call, trained: Path) -> None:
     pytest.importorskip("diffusers", reason="needs the extra diffusers")
     words = [f"checkpoint={trained}", "format=diffusers", "output=out"]
@@ -134,9 +149,9 @@ def test_a_continuous_process_becomes_a_chain_that_can_be_walked(noise: str) -> 
     ("prediction_type", "options"),
     [
         ("epsilon", {"beta_schedule": "linear"}),
-        ("sample", {"beta_schedule": "scaled_linear"}),
-        ("v_prediction", {"beta_schedule": "squaredcos_cap_v2"}),
-        ("epsilon", {"trained_betas": torch.linspace(0.3, 0.01, 50).tolist()}),
+        rarely("sample", {"beta_schedule": "scaled_linear"}),
+        rarely("v_prediction", {"beta_schedule": "squaredcos_cap_v2"}),
+        rarely("epsilon", {"trained_betas": torch.linspace(0.3, 0.01, 50).tolist()}),
     ],
 )
 def test_a_pipeline_goes_back_whole(

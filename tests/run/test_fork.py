@@ -82,6 +82,7 @@ def test_an_older_checkpoint_is_the_beginning_of_another_run(call: Call, run: Pa
     assert not (run.parent / "outputs").exists()
 
 
+@pytest.mark.long
 def test_a_fork_takes_changed_values_and_a_name_of_its_own(call: Call, run: Path) -> None:
     second = run / "checkpoints" / "step_00000002.ckpt"
     best = second.with_name("best.ckpt")
@@ -118,7 +119,10 @@ def test_a_run_whose_newest_is_damaged_goes_on_in_its_place(call: Call, run: Pat
     assert not (run.parent / "outputs").exists()
 
 
-@pytest.mark.parametrize("lost", ["best.ckpt", "step_00000006.ckpt"])
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "lost", ["best.ckpt", pytest.param("step_00000006.ckpt", marks=pytest.mark.long)]
+)
 def test_a_best_whose_save_was_cut_short_is_the_best(lost: str, call: Call, run: Path) -> None:
     """The sixth step's; a process died before it had the name."""
     folder = run / "checkpoints"

@@ -25,8 +25,7 @@ HEAVY = ("lightning", "wandb", "diffusers", "huggingface_hub")
     "command",
     [
         "sample",
-        "evaluate",
-        *(pytest.param(c, marks=pytest.mark.long) for c in ("export", "inspect_data")),
+        *(pytest.param(c, marks=pytest.mark.long) for c in ("evaluate", "export", "inspect_data")),
     ],
 )
 def test_only_training_imports_lightning_and_wandb(

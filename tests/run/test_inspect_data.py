@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.commands import Call
 
 WORDS = ["data=gif_folder", "data.path=gifs", "data.size=8", "data.num_frames=4", "num_samples=4"]
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_found_on_demand(call: Call, tmp_path: Path) -> None:
     whole = call("inspect_data", *WORDS, "verify=true")
     assert whole.code == 0, whole.err

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow  # all of them
     ("number", "code", "logger"),
     [
         (signal.SIGINT, 130, "csv"),
-        (signal.SIGTERM, 143, "wandb"),
+        pytest.param(signal.SIGTERM, 143, "wandb", marks=pytest.mark.long),
         pytest.param(signal.SIGHUP, 129, "csv", marks=pytest.mark.long),
     ],
 )

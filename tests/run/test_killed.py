@@ -79,7 +79,7 @@ def is_due(folder: Path, num_rows: int, before: set[Path] | None) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("num_kills", "num_steps"), [(2, 30), pytest.param(50, 500, marks=pytest.mark.long)]
+    ("num_kills", "num_steps"), [(2, 20), pytest.param(50, 500, marks=pytest.mark.long)]
 )
 def test_a_run_killed_again_and_again_is_the_same_to_the_bit(
     num_kills: int, num_steps: int, tmp_path: Path

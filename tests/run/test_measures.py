@@ -90,31 +90,38 @@ def test_training_logs_what_evaluating_measures(call: Call, digits: Path) -> Non
         assert metrics[metric][1][-1] == pytest.approx(card["value"], rel=1e-5)
 
 
-def test_what_cannot_be_measured_is_refused_in_a_line(call: Call, digits: Path) -> None:
-    run = f"checkpoint={digits}"
-    for words, expected in {
-        ("measure=quality", "num_samples=31"): ["num_samples=31 is too few to measure: 32 or"],
-        ("measure=digit_speed", *FEW): ["digit_speed: moving digits are square and at least 16"],
-        ("measure=[frechet]", *FEW): ["frechet: a Frechet distance of 64 features needs"],
-        ("measure=[quality,levls]",): ["did you mean measure=levels?"],
-        ("measure=qualty",): ["did you mean measure=quality?"],
-        ("measure=quality", "extractor=i3d"): ["extractor.path must be given"],
-        ("measure=quality", "extractor=i3d", "extractor.path=x", "extractor.sha256=ff"): [
-            "extractor: no weights can be read from x"
-        ],
-        ("measure.bits.num_clips=3",): ["it is a key of measure=bits; add one"],
-        ("measure=bits", "curve.samplers=[ddim]"): ["no measure of samples; add measure=quality"],
-        ("measure=quality", "curve.samplers=[dim]"): ["did you mean sampler=ddim?"],
-        ("measure=quality", "curve.samplers=[ddim]", "curve.evaluations=[51]"): [
-            "curve.samplers: ddim at 51 evaluations: 51 intervals are more than the 50 steps"
-        ],
-        ("measure=quality", "curve.evaluations=[0]"): ["curve.evaluations", "greater than 0"],
-        ("likelihood=flow",): ["likelihood is now measure=bits"],
-        ("num_draws=4",): ["num_draws is now measure.trained_loss.num_draws"],
-        ("data.batch_size=4",): ["data.batch_size is now batch_size"],
-        ("weights=[]",): ["weights=[] names none"],
-    }.items():
-        assert_user_error(call("evaluate", run, *words), *expected)
+REFUSED = {
+    ("measure=digit_speed", *FEW): "digit_speed: moving digits are square and at least 16",
+    ("measure=[quality,levls]",): "did you mean measure=levels?",
+    ("measure=quality", "extractor=i3d"): "extractor.path must be given",
+    ("measure=bits", "curve.samplers=[ddim]"): "no measure of samples; add measure=quality",
+    ("measure=quality", "curve.samplers=[ddim]", "curve.evaluations=[51]"): (
+        "curve.samplers: ddim at 51 evaluations: 51 intervals are more than the 50 steps"
+    ),
+    ("likelihood=flow",): "likelihood is now measure=bits",
+}
+MORE = {  # like one of those
+    ("measure=quality", "num_samples=31"): "num_samples=31 is too few to measure: 32 or",
+    ("measure=[frechet]", *FEW): "frechet: a Frechet distance of 64 features needs",
+    ("measure=qualty",): "did you mean measure=quality?",
+    ("measure=quality", "extractor=i3d", "extractor.path=x", "extractor.sha256=ff"): (
+        "extractor: no weights can be read from x"
+    ),
+    ("measure.bits.num_clips=3",): "it is a key of measure=bits; add one",
+    ("measure=quality", "curve.samplers=[dim]"): "did you mean sampler=ddim?",
+    ("measure=quality", "curve.evaluations=[0]"): "curve.evaluations",
+    ("num_draws=4",): "num_draws is now measure.trained_loss.num_draws",
+    ("data.batch_size=4",): "data.batch_size is now batch_size",
+    ("weights=[]",): "weights=[] names none",
+}
+
+
+@pytest.mark.parametrize("mistakes", [REFUSED, pytest.param(MORE, marks=pytest.mark.long)])
+def test_what_cannot_be_measured_is_refused_in_a_line(
+    mistakes: dict[tuple[str, ...], str], call: Call, digits: Path
+) -> None:
+    for words, expected in mistakes.items():
+        assert_user_error(call("evaluate", f"checkpoint={digits}", *words), expected)
 
 
 def test_samples_of_a_run_that_holds_nothing_out_are_refused(call: Call, trained: Path) -> None:

@@ -66,6 +66,7 @@ def test_auto_takes_no_more_than_its_largest_batch(monkeypatch: pytest.MonkeyPat
     assert choose_batch(config("auto"), Launched()).batch_size == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("four_clips")
 def test_a_batch_that_does_not_fit_is_refused_with_the_halves_that_do() -> None:
     assert choose_batch(config(4), Launched()).batch_size == 4

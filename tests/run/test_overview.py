@@ -41,11 +41,16 @@ def test_the_overview_tells_what_is_trained_on_what_and_where(trained_once: Path
 
 
 def test_what_is_unusual_or_left_out_is_told(call: Call, tmp_path: Path) -> None:
-    (tmp_path / "gifs" / "broken.gif").write_bytes(b"not a GIF at all")
+    whole = (tmp_path / "gifs" / "00.gif").read_bytes()
+    for name, data in (("bad", b"<html>404</html>"), ("cut", whole[: len(whole) // 2])):
+        (tmp_path / "gifs" / f"{name}.gif").write_bytes(data)
+    (tmp_path / "gifs" / "again.gif").write_bytes(whole)
     words = ["noise=hybrid", "model=median", "sampler.num_evaluations=2", "logger=csv"]
     words += ["trainer.accumulate_grad_batches=3", "debug=fast_dev_run", "run_dir=out"]
     assert call("train", *TINY, *words).code == 0
     lines = told(tmp_path / "out")
     assert "log-SNR rises at 25 of 49 steps" in lines["unusual"]
-    assert "skipped 1: 1 not_a_gif" in lines["data"]
+    for cause in ("skipped 3: ", "1 not_a_gif", "1 truncated", "1 duplicate"):
+        assert cause in lines["data"]
     assert lines["batch"] == "6 clips a step: 2 x 3 accumulated"
+    assert not list(tmp_path.rglob("*.ckpt"))  # of a run that only tries everything

@@ -63,7 +63,7 @@ def test_a_run_is_prepared_with_its_card(call: Call, trained: Path, tmp_path: Pa
 
 
 def test_a_pipeline_is_pushed_in_their_format(call: Call, tmp_path: Path) -> None:
-    pytest.importorskip("diffusers")
+    pytest.importorskip("diffusers", reason="needs the extra diffusers")
     folder = save_pipeline(tmp_path / "theirs")
     words = ["format=diffusers", "push=someone/stills", "output=out"]
     result = call("export", f"checkpoint={folder}", *words)

@@ -157,9 +157,12 @@ def test_a_checkpoint_that_runs_code_is_refused(call: Call, trained: Path, tmp_p
 @pytest.mark.parametrize(
     "foreign",
     [
-        "os.system",
+        pytest.param("os.system", marks=pytest.mark.long),
         # allowed packages import others: a path through one must not lead out of it
-        "lightning.pytorch.strategies.launchers.subprocess_script.subprocess.Popen",
+        pytest.param(
+            "lightning.pytorch.strategies.launchers.subprocess_script.subprocess.Popen",
+            marks=pytest.mark.long,
+        ),
         "torch.optim.adamw.torch.hub.load",
     ],
 )
@@ -188,7 +191,9 @@ def test_a_stored_interpolation_is_not_resolved(
     assert not (tmp_path / "attacked").exists()
 
 
-@pytest.mark.parametrize("model", [None, 3, {"denoiser": None}])
+@pytest.mark.parametrize(
+    "model", [None, *(pytest.param(m, marks=pytest.mark.long) for m in (3, {"denoiser": None}))]
+)
 def test_a_configuration_without_a_model_is_refused(
     model: object, call: Call, trained: Path
 ) -> None:
@@ -197,6 +202,7 @@ def test_a_configuration_without_a_model_is_refused(
     assert_user_error(call("sample", f"checkpoint={trained}"), "config.yaml")
 
 
+@pytest.mark.long
 def test_a_run_without_averages_is_sampled_and_evaluated_raw(call: Call, tmp_path: Path) -> None:
     assert call("train", *TINY, "logger=csv", "~callbacks.ema").code == 0
     run = f"checkpoint={newest_run(tmp_path)}"

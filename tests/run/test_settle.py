@@ -35,10 +35,11 @@ def test_the_choice_is_stored_and_kept(
 ) -> None:
     choices = [HALF]
     monkeypatch.setattr(settle, "choose_precision", lambda trainer: choices.pop())
-    result = call("train", *TINY, "logger=csv", "trainer.precision=auto")
+    short = ["trainer.max_steps=1", "trainer.val_check_interval=1"]
+    result = call("train", *TINY, "logger=csv", *short, "trainer.precision=auto")
     assert result.code == 0, result.err
     assert "precision: bf16-mixed" in result.out
-    assert call("train", "resume=last", "trainer.max_steps=5").code == 0
+    assert call("train", "resume=last", "trainer.max_steps=2").code == 0
     for name in ("config.yaml", "composed.yaml"):
         stored = yaml.safe_load((newest_run(tmp_path) / name).read_text())
         assert stored.get("config", stored)["trainer"]["precision"] == HALF

@@ -39,8 +39,14 @@ MISTAKES = {
 }
 
 
+# tests/films draw all of them; by the command the others are for make test-long.
+OFTEN = ("forward", "schedule")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name", [n if n in OFTEN else pytest.param(n, marks=pytest.mark.long) for n in TINY]
+)
 def test_every_film_is_drawn_where_it_says(name: str, call: Call, tmp_path: Path) -> None:
     result = call("show", name, *TINY[name])
     assert result.code == 0, result.err
@@ -53,8 +59,14 @@ def test_every_film_is_drawn_where_it_says(name: str, call: Call, tmp_path: Path
         assert data.startswith(b"\x89PNG")
 
 
+# One of each function that refuses; the others are for make test-long.
+FIRST = ("no film", "no list", "another kind of file", "a model twice", "too few steps")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize(
+    "name", [n if n in FIRST else pytest.param(n, marks=pytest.mark.long) for n in MISTAKES]
+)
 def test_a_mistake_is_one_line(name: str, call: Call) -> None:
     words, parts = MISTAKES[name]
     assert_user_error(call("show", *words), *parts)

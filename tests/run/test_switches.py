@@ -70,7 +70,7 @@ def test_tqdm_s_own_variable_leaves_the_bar_out(monkeypatch: pytest.MonkeyPatch)
     ("interval", "validated", "saved"),
     [
         ("0.5", [0, 1, 2, 3], [4, 3]),  # of three batches an epoch: after each
-        ("null", [2], [4, 3]),
+        pytest.param("null", [2], [4, 3], marks=pytest.mark.long),
         pytest.param("3", [2], [4, 3], marks=pytest.mark.long),
         pytest.param("'00:00:00:00'", [0, 1, 2, 3], [4, 3], marks=pytest.mark.long),
     ],

@@ -30,6 +30,7 @@ def test_what_the_environment_says_holds(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "GOMP_SPINCOUNT" not in os.environ
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run_command", "run_jobs"])
 def test_commands_say_it_before_torch_is_imported(tmp_path: Path, command: str) -> None:
     """Its OpenMP reads the environment once, when it is loaded."""

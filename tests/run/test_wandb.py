@@ -18,6 +18,7 @@ from tests.commands import TINY, Call, start, wait_for, write_gifs
 pytestmark = pytest.mark.slow
 
 ONLINE = ["logger=wandb", "logger.mode=online", "run_dir=out"]
+ONE_STEP = ["trainer.max_steps=1", "trainer.val_check_interval=1"]
 WARNING = "W&B goes on offline: "
 
 
@@ -75,7 +76,7 @@ def test_without_a_key_a_run_goes_on_offline(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY")
-    result = call("train", *TINY, *ONLINE)
+    result = call("train", *TINY, *ONE_STEP, *ONLINE)
     assert result.code == 0, result.err
     told = result.out + result.err
     assert told.count(WARNING + "no API key is stored; wandb login stores one\n") == 1
@@ -86,7 +87,7 @@ def test_without_a_key_a_run_goes_on_offline(
 
 
 def test_without_a_server_a_run_goes_on_offline(call: Call, tmp_path: Path) -> None:
-    result = call("train", *TINY, *ONLINE, "logger.settings.init_timeout=2")
+    result = call("train", *TINY, *ONE_STEP, *ONLINE, "logger.settings.init_timeout=2")
     assert result.code == 0, result.err
     told = result.out + result.err
     assert told.count(WARNING) == 1

@@ -150,6 +150,7 @@ def test_an_empty_path_is_refused(key: str) -> None:
         settle_paths(cfg)
 
 
+@pytest.mark.slow
 def test_commands_take_homes_and_refuse_empty_paths(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,36 +14,41 @@ from ddpm_lightning.processes.base import GaussianProcess, Time
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.base import Sampler
+from ddpm_lightning.samplers.thresholding import NoThresholding
 from ddpm_lightning.samplers.walk import Draw, Point
-from tests.problems import CHAINS, FLOOR, NOISES, PROCESSES, Mixture, build, options
+from tests.problems import CHAINS, FLOOR, Mixture, build, options
 
 every_sampler = pytest.mark.parametrize("name", options("sampler"))
-every_process = pytest.mark.parametrize("process_type", PROCESSES)
 every_chain = pytest.mark.parametrize("process_type", CHAINS)
-every_noise = pytest.mark.parametrize("noise", NOISES)
 # A Markov chain, and one that is neither Markov nor monotone.
 example_chains = pytest.mark.parametrize(
     ("process_type", "noise"), [(StandardProcess, "cosine"), (MedianProcess, "hybrid")]
 )
 
 
-def member(name: str, *words: str, num_evaluations: int = 50, **overrides: Any) -> Sampler:
-    """A member of conf/sampler, as `build` makes it; a copy, because composing takes a while."""
-    sampler = copy.copy(_built(name, words, tuple(overrides.items())))
+def member(
+    name: str, *, num_evaluations: int = 50, grid: str | None = None, **overrides: Any
+) -> Sampler:
+    """A member of conf/sampler, as `build` makes it, but on another grid where one is named; a
+    copy, because composing takes a while.
+    """
+    sampler = copy.copy(_built("sampler", name, tuple(overrides.items())))
     sampler.num_evaluations = num_evaluations
+    if grid is not None:
+        sampler.grid = _built("sampler/grid", grid)
     return sampler
 
 
-def free(name: str, *words: str, num_evaluations: int = 50, **overrides: Any) -> Sampler:
+def free(name: str, **options: Any) -> Sampler:
     """The same without thresholding."""
-    words = "sampler/thresholding=none", *words
-    return member(name, *words, num_evaluations=num_evaluations, **overrides)
+    sampler = member(name, **options)
+    sampler.thresholding = NoThresholding()
+    return sampler
 
 
 @cache
-def _built(name: str, words: tuple[str, ...], overrides: tuple[tuple[str, Any], ...]) -> Sampler:
-    sampler: Sampler = build("sampler", name, *words, **dict(overrides))
-    return sampler
+def _built(group: str, name: str, overrides: tuple[tuple[str, Any], ...] = ()) -> Any:
+    return build(group, name, **dict(overrides))
 
 
 def sampled(sampler: Sampler, data: Any, *shape: int, seed: int = 0) -> Tensor:

@@ -1,4 +1,9 @@
-"""What every sampler in conf/sampler promises: its calls, noise, states, range and errors."""
+"""What every sampler in conf/sampler promises: its calls, noise, states, range and errors.
+
+A sampler sees an estimator and a grid, so that two chains stand for all processes: one that is
+Markov, and one that is neither Markov nor monotone. That it walks every process is in
+tests/test_pairwise.py.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,30 +16,30 @@ from ddpm_lightning.denoiser import Denoiser, Estimate
 from ddpm_lightning.level import MAX_LOG_SNR, Level, log_snr_floor
 from ddpm_lightning.processes.autoregressive import AutoregressiveProcess
 from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.processes.continuous import VariancePreservingProcess
+from ddpm_lightning.processes.median import MedianProcess
+from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import noise_source, per_sample_generators
 from ddpm_lightning.samplers.walk import State
 from tests.problems import (
     FLOOR,
+    PROCESSES,
     Betas,
     Mixture,
-    ScheduledType,
     build,
-    every_example,
     options,
     process_under,
     trimodal,
 )
-from tests.samplers.shared import (
-    every_noise,
-    every_process,
-    every_sampler,
-    example_chains,
-    member,
-    sampled,
-)
+from tests.samplers.shared import every_sampler, example_chains, member, sampled
 
 CLIPS = (4, 1, 2, 3, 3)  # (B, C, F, H, W)
+
+
+def problem(process_type: type[GaussianProcess], noise: str) -> Mixture:
+    """Data on a chain of 100 steps, of which a walk takes 20 at most."""
+    return trimodal(process_under(process_type, noise, 100))
 
 
 class Watched:
@@ -65,12 +70,12 @@ def sampler_for(name: str, process: GaussianProcess, num_evaluations: int) -> Sa
 # Calls
 
 
-@every_example
+@example_chains
 @every_sampler
 def test_a_walk_makes_as_many_calls_as_it_says(
     name: str, process_type: type[GaussianProcess], noise: str
 ) -> None:
-    data = trimodal(process_under(process_type, noise))
+    data = problem(process_type, noise)
     for num_evaluations in (1, 2, 3, 4, 20):
         sampler = member(name, num_evaluations=num_evaluations)
         data.num_calls = 0
@@ -86,7 +91,7 @@ def test_heun_makes_49_of_50_calls() -> None:
 @every_sampler
 def test_no_evaluation_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="num_evaluations must be at least 1, got 0"):
-        build("sampler", name, num_evaluations=0)
+        type(member(name))(num_evaluations=0)
 
 
 @example_chains
@@ -104,39 +109,30 @@ def test_more_intervals_than_usable_steps_are_refused(
     assert "\n" not in str(error.value)
 
 
-@every_process
 @every_sampler
-def test_a_schedule_without_noise_is_refused(name: str, process_type: ScheduledType) -> None:
+def test_a_schedule_without_noise_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="adds no noise") as error:
-        sampled(member(name), trimodal(process_type(Betas([0.0, 0.0]))), 2)
+        sampled(member(name), trimodal(StandardProcess(Betas([0.0, 0.0]))), 2)
     assert "\n" not in str(error.value)
 
 
 # Range
 
 
-@every_noise
-@every_process
-def test_every_sampler_stays_above_the_floor_and_finite(
-    process_type: type[GaussianProcess], noise: str
+@pytest.mark.parametrize(
+    ("process_type", "num_steps"),
+    [
+        *((StandardProcess, n) for n in (1, 2, 3, 1000)),
+        *((MedianProcess, n) for n in (1, 2, 3, 10, 1000)),
+        (VariancePreservingProcess, 10),
+    ],
+)
+def test_every_sampler_stays_above_the_floor_and_finite_for_any_length_of_chain(
+    process_type: type[GaussianProcess], num_steps: int
 ) -> None:
-    """The network is asked at no log-SNR below the floor; clips are finite and float32."""
-    process = process_under(process_type, noise, 10)
-    for name in options("sampler"):
-        watched = Watched(trimodal(process))
-        x = sampled(sampler_for(name, process, 10), watched, *CLIPS)
-        assert min(watched.log_snrs) >= -MAX_LOG_SNR, name
-        assert x.dtype == torch.float32, name
-        assert x.shape == CLIPS, name
-        assert x.isfinite().all(), name
-
-
-@every_process
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 100, 1000])
-def test_samples_are_finite_for_any_length_of_chain(
-    num_steps: int, process_type: type[GaussianProcess]
-) -> None:
-    """Under hybrid noise, whose alpha_T is far below float32; 20 evaluations at most."""
+    """The network is asked at no log-SNR below the floor, and clips are finite and float32, under
+    hybrid noise, whose alpha_T is far below float32; 20 evaluations at most.
+    """
     process = process_under(process_type, "hybrid", num_steps)
     for name in options("sampler"):
         if name == "pair" and num_steps < process.memory:
@@ -145,29 +141,31 @@ def test_samples_are_finite_for_any_length_of_chain(
         x = sampled(sampler_for(name, process, 20), watched, *CLIPS)
         assert min(watched.log_snrs) >= -MAX_LOG_SNR, name
         assert x.dtype == torch.float32, name
+        assert x.shape == CLIPS, name
         assert x.isfinite().all(), name
 
 
 # Noise
 
 
-@every_example
+@example_chains
 @every_sampler
 def test_the_same_seed_gives_the_same_samples(
     name: str, process_type: type[GaussianProcess], noise: str
 ) -> None:
-    data = trimodal(process_under(process_type, noise))
-    sampler = member(name, num_evaluations=10)
-    assert torch.equal(sampled(sampler, data, 50, seed=3), sampled(sampler, data, 50, seed=3))
-    assert not torch.equal(sampled(sampler, data, 50, seed=3), sampled(sampler, data, 50, seed=4))
+    data = problem(process_type, noise)
+    sampler = member(name, num_evaluations=5)
+    first, again, other = (sampled(sampler, data, 50, seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
-@every_example
+@example_chains
 @every_sampler
 def test_noise_beyond_the_start_is_drawn_by_stochastic_samplers_alone(
     name: str, process_type: type[GaussianProcess], noise: str
 ) -> None:
-    data = trimodal(process_under(process_type, noise))
+    data = problem(process_type, noise)
     sampler = member(name, num_evaluations=10)
     generator = torch.Generator().manual_seed(0)
     sampler.sample(data, (5,), generator=generator)
@@ -177,14 +175,14 @@ def test_noise_beyond_the_start_is_drawn_by_stochastic_samplers_alone(
     assert sampler.stochastic != torch.equal(generator.get_state(), after.get_state())
 
 
-@every_example
+@example_chains
 @every_sampler
 def test_a_clip_with_its_own_generator_does_not_depend_on_its_batch(
     name: str, process_type: type[GaussianProcess], noise: str
 ) -> None:
     """To the bit: alone, in another place, and among others; 17 values fill no vector register."""
-    data = trimodal(process_under(process_type, noise))
-    sampler = member(name, num_evaluations=10)
+    data = problem(process_type, noise)
+    sampler = member(name, num_evaluations=5)
 
     def clips(numbers: list[int]) -> Tensor:
         generators = per_sample_generators(5, numbers)
@@ -228,12 +226,12 @@ def watch(
     return x, states, copies
 
 
-@every_example
+@example_chains
 @every_sampler
-def test_callback_sees_every_state_of_the_grid_down_to_the_clips(
+def test_a_callback_sees_every_state_of_the_grid_down_to_the_clips_and_changes_nothing(
     name: str, process_type: type[GaussianProcess], noise: str
 ) -> None:
-    watched = Watched(trimodal(process_under(process_type, noise)))
+    watched = Watched(problem(process_type, noise))
     sampler = member(name, num_evaluations=9)
     x, states, copies = watch(sampler, watched)
     assert [state.t for state in states] == sampler.times(
@@ -241,6 +239,7 @@ def test_callback_sees_every_state_of_the_grid_down_to_the_clips(
     ).tolist()
     assert torch.equal(states[-1].x, x)
     assert torch.equal(states[-1].x_0, x)
+    assert torch.equal(sampled(sampler, problem(process_type, noise), *CLIPS), x)
     for state, copy in zip(states, copies, strict=True):
         assert state.x.shape == state.x_0.shape == CLIPS
         # nothing that was handed out is written to afterwards
@@ -251,22 +250,12 @@ def test_callback_sees_every_state_of_the_grid_down_to_the_clips(
         assert any(torch.equal(state.x, x_t) and torch.equal(state.x_0, x_0) for x_t, x_0 in asked)
 
 
-@every_example
-@every_sampler
-def test_a_callback_changes_nothing(
-    name: str, process_type: type[GaussianProcess], noise: str
-) -> None:
-    data = trimodal(process_under(process_type, noise))
-    sampler = member(name, num_evaluations=9)
-    assert torch.equal(watch(sampler, data)[0], sampled(sampler, data, *CLIPS))
-
-
-@every_example
+@example_chains
 @every_sampler
 def test_a_walk_does_not_write_to_its_start(
     name: str, process_type: type[GaussianProcess], noise: str
 ) -> None:
-    data = trimodal(process_under(process_type, noise))
+    data = problem(process_type, noise)
     sampler = member(name, num_evaluations=9)
     draw = noise_source((5,), torch.Generator().manual_seed(0), "cpu")
     start = torch.stack([draw() for _ in range(data.process.memory)]) if name == "pair" else draw()
@@ -342,22 +331,21 @@ def no_waiting() -> Any:
     torch.cuda.set_sync_debug_mode("default")
 
 
-@every_process
 @every_sampler
-def test_no_walk_waits_for_the_accelerator(
-    name: str, process_type: type[GaussianProcess], no_waiting: Callable[[], None]
-) -> None:
+def test_no_walk_waits_for_the_accelerator(name: str, no_waiting: Callable[[], None]) -> None:
     """And the same generators, on the CPU, give the same clips there as here: float32."""
-    process = process_under(process_type, "hybrid")
-    denoiser = Denoiser(Blend(), process, build("objective", "velocity"))
-    for words in ((), ("sampler/thresholding=dynamic",)):
-        sampler = member(name, *words, num_evaluations=9)
-        there, here = (
-            sampler.sample(
-                denoiser, CLIPS, generator=per_sample_generators(0, range(4)), device=device
+    for process_type in PROCESSES:
+        process = process_under(process_type, "hybrid")
+        denoiser = Denoiser(Blend(), process, build("objective", "velocity"))
+        for thresholding in ("static", "dynamic"):
+            sampler = member(name, num_evaluations=9)
+            sampler.thresholding = build("sampler/thresholding", thresholding)
+            there, here = (
+                sampler.sample(
+                    denoiser, CLIPS, generator=per_sample_generators(0, range(4)), device=device
+                )
+                for device in ("cuda", "cpu")
             )
-            for device in ("cuda", "cpu")
-        )
-        torch.cuda.set_sync_debug_mode("default")
-        torch.testing.assert_close(there.cpu(), here, rtol=0, atol=1e-4)
-        torch.cuda.set_sync_debug_mode("error")
+            torch.cuda.set_sync_debug_mode("default")
+            torch.testing.assert_close(there.cpu(), here, rtol=0, atol=1e-4)
+            torch.cuda.set_sync_debug_mode("error")

@@ -11,7 +11,7 @@ from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.samplers.noise import noise_source
 from ddpm_lightning.samplers.walk import Point, State
-from tests.problems import FLOOR, Gaussian, Mixture, every_example, options, process_under, trimodal
+from tests.problems import FLOOR, Gaussian, Mixture, options, process_under, trimodal
 from tests.samplers.shared import (
     every_chain,
     every_sampler,
@@ -31,7 +31,7 @@ DETERMINISTIC = [name for name in MEMBERS if not MEMBERS[name].stochastic]
 STOCHASTIC = [name for name in MEMBERS if MEMBERS[name].stochastic]
 
 
-@every_example
+@example_chains
 @every_sampler
 def test_samples_of_gaussian_data_come_to_its_mean_and_spread(
     name: str, process_type: type[GaussianProcess], noise: str

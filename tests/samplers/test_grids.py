@@ -1,4 +1,7 @@
-"""Laws of the grids in conf/sampler/grid, for every process, schedule and length of chain."""
+"""Laws of the grids in conf/sampler/grid.
+
+A grid sees an axis alone; axes of every process are tested in tests/processes/test_axis.py.
+"""
 
 from math import log
 
@@ -13,8 +16,16 @@ from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.grids.base import INFORMATIVE, Grid
-from tests.problems import CONTINUOUS, FLOOR, build, options, process_under
-from tests.samplers.shared import every_chain, every_noise, every_process
+from tests.problems import (
+    CONTINUOUS,
+    FLOOR,
+    build,
+    every_example,
+    every_noise,
+    options,
+    process_under,
+)
+from tests.samplers.shared import example_chains
 
 GRIDS: dict[str, Grid] = {name: build("sampler/grid", name) for name in options("sampler/grid")}
 every_grid = pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
@@ -23,12 +34,6 @@ every_grid = pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
 def usable(axis: TimeAxis) -> Tensor:
     """All usable steps of a chain: its longest grid."""
     return GRIDS["uniform_t"].times(axis, int(axis.num_steps)).flip(0)[1:]
-
-
-def test_median_hybrid_is_walked_two_steps_at_a_time() -> None:
-    strides = usable(process_under(MedianProcess, "hybrid").axis(FLOOR)).diff()
-    assert strides.max() <= 3  # 3 once, where the two curves cross
-    assert (strides == 2).sum() >= len(strides) - 2
 
 
 @every_noise
@@ -50,8 +55,7 @@ def test_times_of_equal_log_snr_are_refused() -> None:
 
 
 @every_grid
-@every_noise
-@every_process
+@every_example
 def test_grid_falls_to_data_while_log_snr_rises(
     grid: Grid, process_type: type[GaussianProcess], noise: str
 ) -> None:
@@ -73,8 +77,7 @@ def test_grid_falls_to_data_while_log_snr_rises(
 
 
 @every_grid
-@every_noise
-@every_chain
+@example_chains
 def test_longest_grid_walks_every_usable_step(
     grid: Grid, process_type: type[GaussianProcess], noise: str
 ) -> None:

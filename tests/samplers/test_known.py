@@ -120,6 +120,7 @@ def test_replacement_alone_conditions_too_little() -> None:
     assert means[2] < 1e-4  # as many iterations as values are given
 
 
+@pytest.mark.slow
 def test_unipc_keeps_its_order() -> None:
     """On the flow of the conditional law, in closed form, from log-SNR -8 to 5."""
     process = process_under(VariancePreservingProcess, "linear")

@@ -6,7 +6,7 @@ import copy
 import csv
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,25 @@ def tiny_network() -> UNet3D:
     )
 
 
-def module() -> StandardDiffusion:
+def small_network() -> UNet3D:
+    """One level: as little as trains."""
+    return UNet3D(
+        channels=1,
+        base_width=8,
+        width_multipliers=[1],
+        patch=1,
+        num_blocks=[1],
+        spatial_attention=["none"],
+        temporal_attention=[True],
+        head_width=8,
+    )
+
+
+def module(build_network: Callable[[], UNet3D] = small_network) -> StandardDiffusion:
     torch.manual_seed(0)
     return StandardDiffusion(
         CosineSchedule(20),
-        tiny_network(),
+        build_network(),
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
         warmup_steps=1,
         cooldown=0.0,
@@ -146,6 +160,7 @@ def test_without_the_callback_inference_uses_raw_weights() -> None:
     assert model.inference_denoiser is model.denoiser
 
 
+@pytest.mark.slow
 def test_data_wait_is_the_share_of_time_spent_in_the_loader() -> None:
     # Reading a batch takes 2 x 0.1 s. Steps hide a part of it, but not of the first one's.
     trainer = fit(module(), seconds=0.1, callbacks=[Throughput()], max_epochs=1)
@@ -160,13 +175,14 @@ def test_data_wait_is_the_share_of_time_spent_in_the_loader() -> None:
     assert wait < 1
 
 
+@pytest.mark.slow
 def test_operations_are_counted_from_the_graph_and_rated_by_the_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(throughput, "peak_flops", lambda device: 1e12)
     trainer = fit(module(), callbacks=[Throughput()], max_epochs=1)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    per_clip = 3 * forward_flops(tiny_network(), (1, 1, 4, 8, 8))
+    per_clip = 3 * forward_flops(small_network(), (1, 1, 4, 8, 8))
     expected = per_clip * metrics["train/clips_per_s"] / 1e12
     assert metrics["train/tflops"] == pytest.approx(expected, rel=1e-4)  # metrics are float32
     assert metrics["train/mfu"] == pytest.approx(expected, rel=1e-4)
@@ -184,6 +200,7 @@ def test_gradient_norms_are_those_of_blocks_and_of_parameters_of_the_networks_ow
     assert norms == {"pos_embed": root, "entry": root, "down_0": root, "down_1": root}
 
 
+@pytest.mark.slow
 def test_gradient_norm_is_that_of_all_gradients() -> None:
     class Keep(pl.Callback):
         norm: Tensor
@@ -195,7 +212,7 @@ def test_gradient_norm_is_that_of_all_gradients() -> None:
             self.norm = torch.cat(gradients).norm()
 
     keep = Keep()
-    trainer = fit(module(), callbacks=[Throughput(), keep], max_epochs=1)
+    trainer = fit(module(tiny_network), callbacks=[Throughput(), keep], max_epochs=1)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert metrics["train/grad_norm"] == pytest.approx(float(keep.norm))
     blocks = {n.removeprefix("grad_norm/"): v for n, v in metrics.items() if "grad_norm/" in n}
@@ -204,6 +221,7 @@ def test_gradient_norm_is_that_of_all_gradients() -> None:
     assert sum(norm**2 for norm in blocks.values()) == pytest.approx(float(keep.norm) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("accumulated", "times"), [(1, "stratified"), (2, "stratified"), (2, "frames")]
 )
@@ -239,7 +257,8 @@ def test_the_training_loss_is_told_by_log_snr(accumulated: int, times: str) -> N
     assert logged == pytest.approx(expected, rel=1e-6)  # float32
 
 
-@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [1, 3])
 def test_a_bin_without_samples_is_left_out_of_a_row(every: int, tmp_path: Path) -> None:
     """Each row holds the bins of the samples since the row before it, and no other."""
 
@@ -301,9 +320,8 @@ class SpoilWeight(pl.Callback):
             next(iter(denoiser.parameters())).view(-1)[0] = self.value
 
 
-@pytest.mark.parametrize(
-    ("value", "average"), [(torch.nan, False), (torch.inf, False), (-torch.inf, True)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("value", "average"), [(torch.nan, False), (-torch.inf, True)])
 def test_weights_that_are_not_finite_are_not_saved(
     value: float, average: bool, tmp_path: Path
 ) -> None:
@@ -330,6 +348,7 @@ def test_large_weights_are_finite(size: float) -> None:
         refuse_non_finite(weights, 1)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_leaves_the_others_of_its_bin() -> None:
     class Spoil(pl.Callback):
         def on_train_batch_end(
@@ -351,6 +370,7 @@ def test_peak_memory_is_that_of_this_process() -> None:
     assert len(kept) < peak < 2**36
 
 
+@pytest.mark.slow
 def test_distance_of_the_average_is_relative_to_the_raw_weights() -> None:
     raw = tiny_network()
     average = copy.deepcopy(raw)

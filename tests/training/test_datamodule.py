@@ -108,7 +108,14 @@ def whole(folder: Path) -> list[Batch]:
     return seen
 
 
-@pytest.mark.parametrize("step", [1, 3, 4, 5, 6, 10, 13])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(4, marks=pytest.mark.slow),
+        pytest.param(5, marks=pytest.mark.slow),
+        *(pytest.param(step, marks=pytest.mark.long) for step in (1, 3, 6, 10, 13)),
+    ],
+)
 def test_a_resumed_run_gets_the_batches_it_has_not_had(
     step: int, folder: Path, whole: list[Batch]
 ) -> None:
@@ -116,6 +123,7 @@ def test_a_resumed_run_gets_the_batches_it_has_not_had(
     assert_same(fit(folder, 17, folder / "steps" / f"{step}.ckpt").seen, whole[step:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 5])
 def test_so_does_one_that_had_come_to_its_end(step: int, folder: Path, whole: list[Batch]) -> None:
     assert_same(fit(folder, step).seen, whole[:step])
@@ -128,6 +136,7 @@ def test_every_clip_is_trained_on_once_a_pass(folder: Path) -> None:
     assert sorted(index[NUM_GIFS:].tolist()) == list(range(NUM_GIFS))
 
 
+@pytest.mark.slow
 def test_torch_randomness_does_not_choose_samples(folder: Path) -> None:
     torch.manual_seed(1)
     first = fit(folder, 4).seen
@@ -135,6 +144,7 @@ def test_torch_randomness_does_not_choose_samples(folder: Path) -> None:
     assert_same(fit(folder, 4).seen, first)
 
 
+@pytest.mark.slow
 def test_overfitting_repeats_one_batch(folder: Path) -> None:
     first, *others = fit(folder, 4, overfit_batches=1, val_check_interval=1).seen
     assert first.index.tolist() == [0, 1]

@@ -42,6 +42,7 @@ class Clock:
         return self.now
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_step_are_all_of_it_and_are_told_once(
     told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,6 +72,7 @@ def test_waiting_for_data_is_told_with_what_to_change(told: pytest.LogCaptureFix
     assert re.search(r"\d\d% of a step is waiting for data: data.num_workers=2", told.text)
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_sooner_leaves_no_report_of_lightning(
     told: pytest.LogCaptureFixture,
 ) -> None:
@@ -78,6 +80,7 @@ def test_a_run_that_ends_sooner_leaves_no_report_of_lightning(
     assert "Profiler Report" not in told.text
 
 
+@pytest.mark.slow
 def test_what_is_done_too_often_is_told_with_how_often_to_do_it() -> None:
     trainer = fit(pl_module := module(), callbacks=[], max_steps=1)
     shares = {"data": 0.02, "logging and the rest": 0.01}

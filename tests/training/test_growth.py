@@ -94,6 +94,7 @@ def validated(clips: UrlClips) -> list[str]:
     return [clips.store.entries[i].key for i in clips.val_set.indices]
 
 
+@pytest.mark.slow
 def test_a_run_that_grew_resumes_with_its_own_clips(tmp_path: Path, server: GifServer) -> None:
     """At once, and at the same step: also from before the growth, with all clips there by now."""
     ingest(tmp_path, server, NUM_FIRST)
@@ -111,6 +112,7 @@ def test_a_run_that_grew_resumes_with_its_own_clips(tmp_path: Path, server: GifS
         assert validated(again) == first
 
 
+@pytest.mark.slow
 def test_frozen_data_does_not_grow(tmp_path: Path, server: GifServer) -> None:
     ingest(tmp_path, server, NUM_FIRST)
     clips, module = data(tmp_path, frozen=True), Grower(tmp_path, server)

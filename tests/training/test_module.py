@@ -18,9 +18,11 @@ from ddpm_lightning.training.compilation import PAYS_FROM, pays
 from ddpm_lightning.training.module import DiffusionModule
 from tests.problems import PROCESSES, ThirdOrderProcess, build, options, process_under
 
-every_process = pytest.mark.parametrize("process_type", [*PROCESSES, ThirdOrderProcess])
+pytestmark = pytest.mark.slow  # as a whole: every loss is trained
+
+KINDS = [*PROCESSES, ThirdOrderProcess]
+TIMES = [name for name in options("times") if name != "frames"]
 every_loss = pytest.mark.parametrize("loss", options("loss"))
-every_times = pytest.mark.parametrize("times", [t for t in options("times") if t != "frames"])
 
 
 def module(process: GaussianProcess, loss: Loss, times: str = "uniform_t") -> DiffusionModule:
@@ -72,8 +74,10 @@ class Recorder(Loss):
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to .self.log")  # there is no trainer
-@every_times
-@every_process
+@pytest.mark.parametrize(
+    ("process_type", "times"),
+    [*((kind, "uniform_t") for kind in KINDS), *((StandardProcess, name) for name in TIMES[1:])],
+)
 def test_the_loss_is_asked_at_the_drawn_times_and_averaged(
     process_type: type[GaussianProcess], times: str
 ) -> None:
@@ -181,8 +185,18 @@ def test_draws_depend_on_the_step_and_the_samples_numbers_alone() -> None:
         assert changed[2] != other
 
 
-@every_loss
-@every_process
+# A loss sees log-SNR alone: on one chain each, and one on each process.
+@pytest.mark.parametrize(
+    ("process_type", "loss"),
+    [
+        *((StandardProcess, name) for name in options("loss")),
+        *(
+            pytest.param(kind, "simple", marks=pytest.mark.slow)
+            for kind in KINDS
+            if kind is not StandardProcess
+        ),
+    ],
+)
 def test_a_few_steps_lower_every_loss(process_type: type[GaussianProcess], loss: str) -> None:
     """On one batch at fixed times and noise, and every parameter's gradient stays finite."""
     process = process_under(process_type, "cosine", 50)

@@ -71,6 +71,7 @@ def fused(model: pl.LightningModule) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize(
     ("what", "told"), [("loss", "nan"), ("gradient", None), ("infinite", "inf")]
@@ -102,6 +103,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing(
     assert row["samples"][1]["loss"] == told if told else row["samples"][1]["loss"] > 0
 
 
+@pytest.mark.slow
 def test_all_that_was_accumulated_is_told(tmp_path: Path) -> None:
     model = module()
     model.loss = Poisoned({1}, "loss")
@@ -111,6 +113,7 @@ def test_all_that_was_accumulated_is_told(tmp_path: Path) -> None:
     assert [sample["number"] for sample in row["samples"]] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_late", [False, True])
 def test_so_many_in_a_row_end_the_run(
     is_late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -34,7 +34,7 @@ def more(*values: Any) -> Any:
     return pytest.param(*values, marks=pytest.mark.long)
 
 
-NUM_STEPS = 13  # 11 clips in batches of 2 are 5 batches an epoch
+NUM_STEPS = 13  # 8 clips in batches of 2 are 4 batches an epoch
 
 
 class Recorder(pl.Callback):
@@ -166,7 +166,7 @@ def kept(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return {key: checkpoint[key] for key in keys} | {"loader": loader}
 
 
-# Of 5 steps an epoch, with a validation after every sixth.
+# Of 4 steps an epoch, with a validation after every third.
 STEPS = [step if step in (1, 6) else more(step) for step in range(1, NUM_STEPS)]
 
 
@@ -325,8 +325,8 @@ def rows(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         more({"stop_in_step": 5}),
         more({"stop_in_step": 6}),  # after which there is a validation
         more({"stop_in_validation": 6}),
-        more({"stop_in_step": 15}),  # at an epoch's end, too
-        {"stop_in_validation": 15},
+        {"stop_in_step": 12},  # at an epoch's end, too
+        more({"stop_in_validation": 12}),
     ],
 )
 def test_rows_of_a_run_that_was_stopped_are_those_of_one_that_was_not(

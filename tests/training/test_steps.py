@@ -139,6 +139,7 @@ class Parts(pl.Callback):
     on_train_batch_end = on_exception = _see
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_step_are_marked_and_what_follows_is_none_of_it() -> None:
     parts = Parts(guard := HangGuard(LIMIT))
     trainer = fit(module(), callbacks=[guard, parts], max_steps=6, limit_val_batches=0)
@@ -151,6 +152,7 @@ def test_the_parts_of_a_step_are_marked_and_what_follows_is_none_of_it() -> None
     ]  # the first: the end of the one before
 
 
+@pytest.mark.slow
 def test_a_failed_step_is_no_hang_while_its_failure_is_recorded() -> None:
     class Failing(pl.Callback):
         def on_before_optimizer_step(self, trainer: pl.Trainer, *_: Any) -> None:

@@ -99,6 +99,7 @@ def test_a_rank_that_fails_ends_all_and_its_cause_is_told_once() -> None:
     assert told == [[(cause, False)], [], [(cause, True)]]
 
 
+@pytest.mark.slow
 def test_the_last_word_arrives_though_the_other_side_was_not_read_to_its_end() -> None:
     with socket.create_server((LOOPBACK, 0)) as server:
         connection = socket.create_connection(server.getsockname())
@@ -154,6 +155,7 @@ def test_rank_0_that_fails_ends_the_others() -> None:
     assert told == [("OSError: the disk is full", True)]
 
 
+@pytest.mark.slow
 def test_ranks_that_end_well_one_after_the_other_are_no_failure() -> None:
     told: Told = []
     with first(told) as watching:
@@ -166,6 +168,7 @@ def test_ranks_that_end_well_one_after_the_other_are_no_failure() -> None:
     assert told == []
 
 
+@pytest.mark.slow
 def test_strangers_are_passed_over() -> None:
     told: Told = []
     with first(told) as watching:
@@ -181,6 +184,7 @@ def test_strangers_are_passed_over() -> None:
     assert told == []
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_is_noticed_at_once() -> None:
     told: Told = []
     children: list[Any] = []
@@ -197,6 +201,7 @@ def test_a_rank_that_is_killed_is_noticed_at_once() -> None:
     assert told == [(f"rank 1 (process {child.pid}): killed by signal 9", False)]
 
 
+@pytest.mark.slow
 def test_so_is_rank_0() -> None:
     told: Told = []
     with process("0") as child:

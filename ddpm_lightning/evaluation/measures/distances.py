@@ -11,7 +11,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from ddpm_lightning.evaluation.distances import Distance, Scale, floor, interval
+from ddpm_lightning.evaluation.distances import Distance, Floor, Scale, floor, interval
 from ddpm_lightning.evaluation.features.base import Extractor, Features
 from ddpm_lightning.evaluation.features.pixels import Pixels
 from ddpm_lightning.evaluation.measure import OF_SAMPLES, Measure, Result, around
@@ -86,6 +86,11 @@ class DistanceMeasure(FeatureMeasure):
 
     num_subsamples = 200
 
+    def __init__(self, extractor: Extractor = PIXELS) -> None:
+        super().__init__(extractor)
+        # by clips, name and number of samples: the same for all samplers of a curve
+        self._floors: dict[tuple[Reference, str, int], Floor] = {}
+
     def __call__(self, subject: Subject) -> dict[str, Result]:
         sets = self.features(subject, max(MAX_REAL, subject.num_samples))
         results: dict[str, Result] = {}
@@ -94,9 +99,11 @@ class DistanceMeasure(FeatureMeasure):
             scale = Scale.of(train)
             for name, distance in self.distances().items():
                 full_name = f"{kind}_{name}" if name else kind
-                results[full_name] = self._compared(
-                    name, distance, scale(samples), scale(train), scale(held_out)
-                )
+                key = subject.reference, full_name, len(samples)
+                scaled = scale(samples), scale(train), scale(held_out)
+                results[full_name] = self._compared(name, distance, *scaled, self._floors.get(key))
+                if (real := results[full_name].floor) is not None:
+                    self._floors[key] = real
         return results
 
     def bounds(self, name: str) -> tuple[float, float]:
@@ -110,7 +117,13 @@ class DistanceMeasure(FeatureMeasure):
         """
 
     def _compared(
-        self, name: str, distance: Distance, samples: Tensor, train: Tensor, held_out: Tensor
+        self,
+        name: str,
+        distance: Distance,
+        samples: Tensor,
+        train: Tensor,
+        held_out: Tensor,
+        real: Floor | None,
     ) -> Result:
         estimate = interval(distance, samples, held_out, self.num_subsamples)
         sizes = len(samples), len(held_out)
@@ -118,6 +131,6 @@ class DistanceMeasure(FeatureMeasure):
             estimate.value,
             estimate.standard_error,
             around(estimate.value, estimate.standard_error, *self.bounds(name)),
-            floor(distance, torch.cat([train, held_out]), *sizes, self.num_subsamples),
+            real or floor(distance, torch.cat([train, held_out]), *sizes, self.num_subsamples),
             {"num_clips": len(held_out), "num_features": samples.shape[1]},
         )

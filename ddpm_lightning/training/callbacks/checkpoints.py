@@ -106,6 +106,9 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
         self._stop_if_asked()  # only here has the step before been logged
+        # Lightning counts a step after the validation that follows it, and not at all where a run
+        # that was saved in between is resumed with another trainer.val_check_interval.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop_if_asked()
@@ -155,9 +158,9 @@ class Checkpoints(Checkpoint):
         if self._owes_validation:  # Lightning does it again from its start, if that has begun
             total |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             progress["current"] |= {"ready": 0, "started": 0, "processed": 0, "completed": 0}
-            # A batch that is not completed yet, Lightning counts both when it resumes and after it.
-            is_counted_twice = trained["total"]["completed"] < trained["total"]["processed"]
-            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= is_counted_twice
+            # Resuming in a batch's end counts it twice, and an epoch's last batch ends the epoch.
+            for of in ("total", "current"):
+                trained[of]["completed"] = trained[of]["processed"]
         else:  # one that was repeated is complete, too
             total |= dict.fromkeys(("ready", "started", "processed"), total["completed"])
 

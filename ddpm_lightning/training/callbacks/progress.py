@@ -28,7 +28,7 @@ class _Bar(tqdm):  # type: ignore[type-arg]
     _timed_from: tuple[int, float] | None = None
 
     def update(self, n: float | None = 1) -> bool | None:
-        done = self.n + int(n or 0)
+        done = int(self.n + (n or 0))
         if self._timed_from is None and not self.disable and done >= self.initial + FREE_STEPS:
             self._timed_from = done, time.perf_counter()
         return super().update(n)
@@ -37,7 +37,7 @@ class _Bar(tqdm):  # type: ignore[type-arg]
     def format_dict(self) -> Any:
         n, start = self._timed_from or (self.n, 0.0)
         rate = (self.n - n) / (time.perf_counter() - start) if self.n > n else 0  # 0: not known
-        return super().format_dict | {"rate": rate}
+        return {**super().format_dict, "rate": rate}
 
 
 class RunProgress(ProgressBar):

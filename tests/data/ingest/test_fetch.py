@@ -149,9 +149,14 @@ def in_an_hour() -> str:
     return format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
 
 
-@pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(
-    "header", ["3600", "9" * 5000, in_an_hour()], ids=["seconds", "many", "date"]
+    ("status", "header"),
+    [
+        (429, "3600"),
+        pytest.param(429, "9" * 5000, marks=pytest.mark.slow),
+        pytest.param(503, in_an_hour(), marks=pytest.mark.slow),
+    ],
+    ids=["seconds", "many", "date"],
 )
 def test_retry_after_closes_the_host_up_to_its_cap(
     server: GifServer, status: int, header: str
@@ -188,6 +193,7 @@ def test_odd_or_past_retry_after_does_not_close_a_host(server: GifServer, header
     assert time.monotonic() - start < 600
 
 
+@pytest.mark.slow
 def test_a_host_gets_so_many_requests_at_a_time_and_so_far_apart(server: GifServer) -> None:
     urls = [server.url("slow/0.03/a.gif", name) for name in ("127.0.0.1", "localhost") * 4]
     fetch_all(urls, per_host=2)
@@ -200,6 +206,7 @@ def test_a_host_gets_so_many_requests_at_a_time_and_so_far_apart(server: GifServ
     assert max(server.most_at_once.values()) == 1
 
 
+@pytest.mark.slow
 def test_hosts_are_forgotten_when_nobody_uses_them_and_not_before() -> None:
     async def run() -> None:
         hosts = Hosts(per_host=1, pause_s=0.02)
@@ -220,6 +227,7 @@ def test_hosts_are_forgotten_when_nobody_uses_them_and_not_before() -> None:
     asyncio.run(asyncio.wait_for(run(), 600))
 
 
+@pytest.mark.slow
 def test_hundreds_are_under_way_at_once(server: GifServer) -> None:
     limits: dict[str, Any] = {"concurrency": 300, "per_host": 300, "deadline_s": 600}
     results = fetch_all([server.url("together/300/a.gif")] * 300, **limits)
@@ -258,6 +266,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_aiohttp_is_imported_by_the_fetcher_only_and_missed_in_one_line() -> None:
     package = "ddpm_lightning.data.ingest"
     code = f"import sys, {package}.fetch_limits, {package}.addresses, {package}.hosts; "

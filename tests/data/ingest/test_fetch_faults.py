@@ -70,7 +70,17 @@ def test_every_fault_has_its_row() -> None:
     assert set(OUTCOMES) == set(FAULTS)
 
 
-@pytest.mark.parametrize("kind", [kind for kind, outcome in OUTCOMES.items() if outcome])
+TAKE_THE_DEADLINE = [kind for kind, row in OUTCOMES.items() if row and row[0] == "timed_out"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow) if kind in TAKE_THE_DEADLINE[1:] else kind
+        for kind, outcome in OUTCOMES.items()
+        if outcome
+    ],
+)
 def test_a_fault_ends_in_its_own_cause_within_the_deadline(server: GifServer, kind: str) -> None:
     server.requests.clear()
     start = time.monotonic()
@@ -110,6 +120,7 @@ def test_bytes_beyond_the_length_are_not_taken(server: GifServer) -> None:
     assert result.data == GIF[:-1] or result.cause == "bad_response"
 
 
+@pytest.mark.slow
 def test_faults_do_not_disturb_what_is_fetched_beside_them(server: GifServer) -> None:
     quick = {kind: row[0] for kind, row in OUTCOMES.items() if row and row[0] != "timed_out"}
     urls = [server.url(f"fault/{kind}/a.gif") for kind in quick]
@@ -170,6 +181,7 @@ def mutated(draw: random.Random, port: int) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "number"),
     [(0, 400), *(pytest.param(k, 20_000, marks=pytest.mark.long) for k in (1, 2))],

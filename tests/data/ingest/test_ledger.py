@@ -57,6 +57,7 @@ def test_a_row_holds_what_became_of_its_url(path: Path) -> None:
     assert before <= decoded.when <= time.time()
 
 
+@pytest.mark.slow
 def test_the_whole_tgif_list_survives_closing(path: Path, shared: Path) -> None:
     listed, _ = read_list(str(shared / "tgif" / "tgif-v1.0-partial.tsv"))
     with Ledger(path) as ledger:
@@ -277,6 +278,7 @@ def test_a_damaged_ledger_is_named_in_one_line(path: Path, content: bytes | str)
         ledger.counts()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_ledger_continues_with_more_room(path: Path) -> None:
     with Ledger(path) as ledger:
         fill(ledger, 100)

@@ -56,6 +56,7 @@ def huge_gif(num_images: int = 2) -> bytes:
     return gif_bytes((4096, 4096), images)
 
 
+@pytest.mark.slow
 def test_a_pool_decodes_like_a_call() -> None:
     gifs = [noise_gif(seed, num_frames=3 + seed) for seed in range(8)] + [GIF[:-2], b""]
 
@@ -71,6 +72,7 @@ def test_a_pool_decodes_like_a_call() -> None:
     assert not cut.transient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_crashed_worker_is_replaced_and_its_gif_has_a_cause(number: int) -> None:
     async def steps(pool: DecodePool) -> Any:
@@ -117,6 +119,7 @@ def test_more_memory_than_the_budget_is_refused() -> None:
     assert isinstance(after, Decoded)
 
 
+@pytest.mark.slow
 def test_a_worker_that_outgrows_its_budget_is_killed() -> None:
     """Its own limit is lifted from outside, so that only the pool's watch is left."""
 
@@ -132,6 +135,7 @@ def test_a_worker_that_outgrows_its_budget_is_killed() -> None:
     assert not alive
 
 
+@pytest.mark.slow
 def test_a_worker_that_died_idle_costs_no_gif() -> None:
     async def steps(pool: DecodePool) -> Any:
         (process,) = [worker._process for worker in pool._workers]

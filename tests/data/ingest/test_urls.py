@@ -59,6 +59,7 @@ def test_a_list_is_the_same_however_its_file_is_spelt(
     assert len(folders | {urls.directory for urls in others}) == 4
 
 
+@pytest.mark.slow
 def test_a_missing_part_is_noticed(
     tmp_path: Path, server: GifServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_missing_part_is_noticed(
     assert len(finished_store(urls)) == NUM_GIFS
 
 
+@pytest.mark.slow
 def test_a_list_is_dealt_in_one_way(tmp_path: Path, server: GifServer) -> None:
     urls = urls_of(tmp_path)
     ingest(urls, 0, 2)
@@ -87,7 +89,15 @@ def test_a_list_is_dealt_in_one_way(tmp_path: Path, server: GifServer) -> None:
             refused()
 
 
-@pytest.mark.parametrize("file", [bin_of, index_of, lambda folder, number: folder / MANIFEST])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "file",
+    [
+        index_of,
+        pytest.param(bin_of, marks=pytest.mark.long),
+        pytest.param(lambda folder, number: folder / MANIFEST, marks=pytest.mark.long),
+    ],
+)
 def test_a_damaged_store_is_not_finished_and_another_ingest_mends_it(
     file: Callable[[Path, int], Path], tmp_path: Path, server: GifServer
 ) -> None:
@@ -106,6 +116,7 @@ def write_list(
     (folder / name).write_text("".join(f"{server.url(n)}\n" for n in names))
 
 
+@pytest.mark.slow
 def test_however_it_is_spelt_an_ingest_goes_on_with_it(
     tmp_path: Path, server: GifServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +126,7 @@ def test_however_it_is_spelt_an_ingest_goes_on_with_it(
     assert len(server.requests) == NUM_GIFS
 
 
+@pytest.mark.slow
 def test_a_list_that_grew_is_not_finished(tmp_path: Path, server: GifServer) -> None:
     names = list(server.gifs)
     write_list(tmp_path, server, names[:5])
@@ -129,6 +141,7 @@ def test_a_list_that_grew_is_not_finished(tmp_path: Path, server: GifServer) -> 
     assert len(urls_of(tmp_path).store()) == NUM_GIFS
 
 
+@pytest.mark.slow
 def test_an_edited_list_keeps_its_parts(tmp_path: Path, server: GifServer) -> None:
     names = list(server.gifs)
     write_list(tmp_path, server, names[1:])
@@ -141,6 +154,7 @@ def test_an_edited_list_keeps_its_parts(tmp_path: Path, server: GifServer) -> No
     assert len(finished_store(urls_of(tmp_path))) == NUM_GIFS
 
 
+@pytest.mark.slow
 def test_splits_share_what_is_stored(tmp_path: Path, server: GifServer) -> None:
     """Of the whole list, or of another split first: no URL is fetched twice."""
     names = list(server.gifs)

@@ -48,6 +48,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 @with_weights
 @pytest.mark.parametrize(("image", "label"), [("china.jpg", PALACE), ("flower.jpg", DAISY)])
 def test_efficientnet_recognises_a_palace_and_a_daisy(image: str, label: int) -> None:
@@ -85,6 +86,7 @@ with torch.no_grad():
     assert float(run.stdout.split()[-1]) < 1e-5  # float32 sums in another order
 
 
+@pytest.mark.slow
 @with_weights
 @pytest.mark.parametrize("network", [EfficientNet, TransNet])
 def test_trained_features_see_motion_in_the_temporal_features(network: type[Extractor]) -> None:
@@ -98,6 +100,7 @@ def test_trained_features_see_motion_in_the_temporal_features(network: type[Extr
     assert frozen.temporal.abs().max() < 3e-3  # the root of float32's round-off
 
 
+@pytest.mark.slow
 @with_weights
 def test_transnet_sees_the_direction_of_time_and_seeds_nothing() -> None:
     clips = noise_clips(2, num_frames=6, channels=1)

@@ -10,6 +10,7 @@ from tests.evaluation.measures.conftest import MakeReference
 from tests.evaluation.measures.shared import denoiser
 
 
+@pytest.mark.slow
 def test_a_sample_depends_on_its_seed_and_number_alone(reference: Reference) -> None:
     sampler = AncestralSampler(num_evaluations=3)
     batches = [reference, Reference(reference.data, batch_size=3)]

@@ -10,8 +10,11 @@ from tests.evaluation.measures.shared import denoiser
 from tests.problems import build
 
 
-@pytest.mark.parametrize("times", ["uniform_t", "uniform_log_snr"])
-@pytest.mark.parametrize("loss", ["simple", "min_snr", "edm"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loss", "times"),
+    [("simple", "uniform_t"), ("min_snr", "uniform_log_snr"), ("edm", "uniform_t")],
+)
 def test_it_is_the_mean_that_training_draws(loss: str, times: str, reference: Reference) -> None:
     training = Training(build("loss", loss), build("times", times))
     subject = Subject(denoiser(), reference, training=training)

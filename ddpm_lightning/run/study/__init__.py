@@ -1,0 +1,1 @@
+"""python study.py: arms that differ in their density over log-SNR, trained, sampled, compared."""

@@ -1,0 +1,215 @@
+"""The samples of a study: walks on one network's weights, along its own chain and along others.
+
+A network knows no process: any may take the place of the one that it was trained with. Walks with
+one seed begin with the same noise. Each one's numbers are cards in the directory of its run; what
+has them is not drawn again.
+"""
+
+import time
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+from hydra import compose
+from hydra.utils import instantiate
+
+from ddpm_lightning.denoiser import Denoiser
+from ddpm_lightning.evaluation.measure import Card, Measure, cards_of, write_cards
+from ddpm_lightning.evaluation.measures.distances import DistanceMeasure
+from ddpm_lightning.evaluation.subject import Reference, Subject
+from ddpm_lightning.files.atomic import write_file
+from ddpm_lightning.processes.base import GaussianProcess
+from ddpm_lightning.run.build import build_sampler
+from ddpm_lightning.run.checkpoint import Run, find_run, load_denoisers
+from ddpm_lightning.run.cli import composed_job
+from ddpm_lightning.run.config import Node, resolved
+from ddpm_lightning.run.errors import user_errors
+from ddpm_lightning.run.evaluate import build_measures, open_data
+from ddpm_lightning.run.study.plan import BASE, FROZEN, HYBRID, MEDIAN, STREAM, Cell, words
+from ddpm_lightning.run.study.training import is_finished, run_of
+from ddpm_lightning.samplers.base import Sampler
+
+STANDARD, MEDIAN_CHAIN = "standard", "median"
+ANCESTRAL, MIDPOINT, PAIR = "ancestral", "midpoint", "pair"
+NUM_KEPT = 16  # clips of a walk, to be looked at
+OF_MEMORY = 20  # evaluations of the walks whose memorisation is compared
+BATCH_SIZE = 32
+EVALUATED_LONG = (20, 50)  # evaluations of the literal pairing
+
+
+def own_path(arm: str) -> tuple[str, str]:
+    """Return the chain and the sampler that an arm was meant for."""
+    return (MEDIAN_CHAIN, MIDPOINT) if arm == MEDIAN else (STANDARD, ANCESTRAL)
+
+
+class StudyWalk(NamedTuple):
+    """Samples of a cell's network. grid: of conf/sampler/grid; None: the sampler's own."""
+
+    cell: Cell
+    chain: str
+    sampler: str
+    evaluations: int
+    grid: str | None = None
+
+    @property
+    def name(self) -> str:
+        parts = (self.chain, self.sampler, *([self.grid] if self.grid else []), self.evaluations)
+        return "-".join(map(str, parts))
+
+
+def walks(cells: list[Cell], options: Node) -> list[StudyWalk]:
+    """Return the walks on cells by importance, each seed by seed: of H2 and H3 on cosine's network,
+    those that are drawn once only, and of H2 on hybrid's.
+    """
+    first, evaluations = options["losses"][0], options["evaluations"]
+    long = [n for n in evaluations if n in EVALUATED_LONG] or evaluations[-1:]
+    paths = [(STANDARD, ANCESTRAL), (MEDIAN_CHAIN, MIDPOINT), (MEDIAN_CHAIN, PAIR)]
+    chosen: list[StudyWalk] = []
+    of_hybrid: list[StudyWalk] = []
+    for seed in range(options["num_sampled"]):
+        own = [c for c in cells if c.seed == seed and c.loss == first]
+        main = {c.arm: c for c in own if c.clips != FROZEN}
+        for arm, walks_of_arm in ((BASE, chosen), (HYBRID, of_hybrid)):
+            if arm in main:
+                walks_of_arm += [
+                    StudyWalk(main[arm], *path, count) for count in evaluations for path in paths
+                ]
+        if MEDIAN in main:
+            chosen += [StudyWalk(main[MEDIAN], *own_path(MEDIAN), count) for count in long]
+        chosen += [
+            StudyWalk(cell, *own_path(cell.arm), OF_MEMORY) for cell in own if cell.clips == FROZEN
+        ]
+    once = [c for c in cells if (c.arm, c.loss, c.seed) == (BASE, first, 0) and c.clips != FROZEN]
+    for cell in once:
+        for count in evaluations:
+            chosen += [StudyWalk(cell, STANDARD, name, count) for name in ("ddim", "unipc")]
+            chosen.append(StudyWalk(cell, STANDARD, "ddim", count, "tangent"))
+            chosen.append(StudyWalk(cell, MEDIAN_CHAIN, ANCESTRAL, count))
+    return chosen + of_hybrid
+
+
+def path_of(walk: StudyWalk, directory: Path) -> Path:
+    """Return the file of a walk's cards."""
+    return run_of(walk.cell, directory) / "walks" / f"{walk.name}.json"
+
+
+def sample_walks(
+    cells: list[Cell], options: Node, directory: Path, device: torch.device, deadline: float
+) -> None:
+    """Draw and measure what is not measured yet, of cells that are trained.
+
+    Args:
+        deadline: of time.monotonic(), after which no walk is begun.
+    """
+    trained = [cell for cell in cells if is_finished(cell, directory)]
+    planned = walks(trained, options)
+    left = [walk for walk in planned if not path_of(walk, directory).exists()]
+    print(f"{len(planned)} walks, {len(planned) - len(left)} measured before", flush=True)
+    bench = Bench(options, directory, device)
+    for number, walk in enumerate(left):
+        if time.monotonic() > deadline:
+            print(f"time is up: {len(left) - number} walks are left out")
+            return
+        start = time.monotonic()
+        cards = bench.measure(walk)
+        seconds = time.monotonic() - start
+        numbers = ", ".join(f"{card.name} {card.value:.3g}" for card in cards)
+        print(f"[{number}] {walk.cell.name} {walk.name}: {numbers} ({seconds:.0f} s)", flush=True)
+
+
+class Bench:
+    """Measures walks; clips and their features are read once for each set of clips."""
+
+    def __init__(self, options: Node, directory: Path, device: torch.device) -> None:
+        self.options, self.directory, self.device = options, directory, device
+        self._references: dict[str, Reference] = {}
+        self._measures: dict[str, dict[str, Measure]] = {}
+        self._processes: dict[tuple[str, str], GaussianProcess] = {}
+        self._loaded: tuple[Cell, Run, Denoiser] | None = None
+
+    def measure(self, walk: StudyWalk) -> list[Card]:
+        """Draw a walk's samples, write their cards and the first clips, and return the cards."""
+        run, denoiser = self._denoiser(walk.cell)
+        denoiser.process = self._process(walk.cell, walk.chain)
+        reference = self.reference(walk.cell)
+        subject = Subject(
+            denoiser,
+            reference,
+            self.device,
+            build_walk(walk),
+            self.options["num_samples"],
+            walk.cell.seed,
+        )
+        facts = {"checkpoint": str(run.checkpoint), "chain": walk.chain}
+        cards = []
+        for key, measure in self._measures_of(walk.cell.clips).items():
+            with user_errors(key):
+                results = measure(subject)
+            cards += cards_of(measure, subject, results, facts, {})
+        path = path_of(walk, self.directory)
+        path.parent.mkdir(exist_ok=True)
+        data = subject.samples[:NUM_KEPT].numpy().tobytes()
+        write_file(path.with_suffix(".clips"), [data], len(data))
+        write_cards(cards, path)  # the last: a walk with it is complete
+        return cards
+
+    def reference(self, cell: Cell) -> Reference:
+        """Return the clips of a cell."""
+        if cell.clips not in self._references:
+            run = find_run(str(run_of(cell, self.directory)), self.directory)
+            self._references[cell.clips] = Reference(open_data(run, {}), BATCH_SIZE)
+        return self._references[cell.clips]
+
+    def _denoiser(self, cell: Cell) -> tuple[Run, Denoiser]:
+        if self._loaded is None or self._loaded[0] != cell:
+            run = find_run(str(run_of(cell, self.directory)), self.directory)
+            denoisers, _ = load_denoisers(run)
+            self._loaded = cell, run, denoisers["ema"].to(self.device)
+        return self._loaded[1:]
+
+    def _process(self, cell: Cell, chain: str) -> GaussianProcess:
+        if (cell.arm, chain) not in self._processes:
+            own = words(cell, self.options, str(self.directory))
+            others = [word for word in own if not word.startswith("model=")]
+            config = resolved(composed_job("config", [*others, f"model={chain}"]).cfg)
+            with user_errors("model"):
+                built = instantiate(config["model"]["denoiser"]["process"], _convert_="all")
+            self._processes[cell.arm, chain] = built
+        return self._processes[cell.arm, chain]
+
+    def _measures_of(self, clips: str) -> dict[str, Measure]:
+        if clips not in self._measures:
+            self._measures[clips] = study_measures(self.options, clips)
+        return self._measures[clips]
+
+
+def study_measures(options: Node, clips: str) -> dict[str, Measure]:
+    """Return the measures of samples; those of digits where clips are digits."""
+    built: dict[str, Measure] = {}
+    for extractor in options["extractors"]:
+        chosen = ["measure=quality", f"extractor={extractor}"]
+        (quality,) = build_measures(_measures(chosen)).values()
+        quality = cast(DistanceMeasure, quality)
+        quality.num_subsamples = 50  # intervals over clips are the smaller part
+        built[f"extractor={extractor}"] = quality
+    more = ["memorisation", *(["digit_agreement"] if clips in (STREAM, FROZEN) else [])]
+    return built | build_measures(_measures([f"measure=[{','.join(more)}]"]))
+
+
+def _measures(chosen: list[str]) -> Node:
+    node: Node = resolved(compose("evaluate", ["checkpoint=any", *chosen]))["measure"]
+    return node
+
+
+@cache
+def _sampler(name: str, grid: str | None) -> Node:
+    chosen = [f"sampler={name}", *([f"sampler/grid={grid}"] if grid else [])]
+    node: Node = resolved(compose("sample", ["checkpoint=any", *chosen]))["sampler"]
+    return node
+
+
+def build_walk(walk: StudyWalk) -> Sampler:
+    """Return the sampler of a walk."""
+    node = _sampler(walk.sampler, walk.grid)
+    return build_sampler({**node, "num_evaluations": walk.evaluations})
