@@ -1,26 +1,32 @@
-"""How much memory training a network takes, measured before its first step.
+"""How much memory training takes, and which batch is fast, measured before its first step.
 
 Weights, gradients, the optimizer's moments and averages of the weights are counted. A training step
 is run with one clip and with two; activations grow linearly with the number of clips:
 
     peak(n) = peak(1) + (n - 1) (peak(2) - peak(1)).
+
+Steps with 1, 2, 4, .. clips are timed until twice as many are hardly more a second.
 """
 
 import copy
 import math
 import sys
+import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, UntypedStorage, nn
+from torch.optim import AdamW
 from torch.utils._python_dispatch import TorchDispatchMode
 
 GIB = 2**30
 RESERVE = 0.9  # share of a device's memory that a plan may take
+PAYS = 1.1  # times as many clips a second, for which a batch is doubled
+TIMED_SECONDS = 0.5  # for a batch size, or four steps
 
 
 class MemoryPlan(NamedTuple):
@@ -102,15 +108,72 @@ def measure(
     on_cuda = device.type == "cuda"
     if not on_cuda and 4 * math.prod(clip_shape) > limit:
         return plan
-    with torch.random.fork_rng([device] if on_cuda else []), suppress(torch.OutOfMemoryError):
+    with _trial(device):
         step = training_step(network, clip_shape, device, dtype, conditions or {})
         peak = cuda_peak(device) if on_cuda else partial(cpu_peak, limit=limit)
         plan = plan._replace(one=peak(partial(step, 1)))
         plan = plan._replace(two=peak(partial(step, 2)))
         del step
+    return plan
+
+
+def fastest_batch(
+    network: nn.Module,
+    clip_shape: Sequence[int],
+    device: torch.device,
+    dtype: torch.dtype,
+    most: int,
+    conditions: Mapping[str, Tensor] | None = None,
+) -> int:
+    """Return the batch size that pays, by eager steps with AdamW on a copy of the network.
+
+    Args:
+        most: a power of 2.   Others: see `measure`.
+    """
+    with _trial(device):
+        step = training_step(network, clip_shape, device, dtype, conditions or {}, updates=True)
+        most = paying_batch(partial(step_seconds, step, device), most)
+        del step
+    return most
+
+
+def paying_batch(seconds: Callable[[int], float], most: int) -> int:
+    """Return the first of 1, 2, 4, .. most clips that it does not pay to double, or to try.
+
+    Args:
+        seconds: of a step with a number of clips; torch.OutOfMemoryError where they do not fit.
+    """
+    batch_size = 1
+    with suppress(torch.OutOfMemoryError):
+        before = seconds(1)
+        while batch_size < most:
+            after = seconds(2 * batch_size)
+            if 2 * before < PAYS * after:
+                break
+            before, batch_size = after, 2 * batch_size
+    return batch_size
+
+
+def step_seconds(step: Callable[[int], None], device: torch.device, num_clips: int) -> float:
+    """Return the seconds of the shortest step."""
+    times: list[float] = []
+    while len(times) < 4 and sum(times) < TIMED_SECONDS:
+        start = time.perf_counter()
+        step(num_clips)
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+@contextmanager
+def _trial(device: torch.device) -> Iterator[None]:
+    """Keep random numbers, and a device's memory, as they are; end where that is not enough."""
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng([device] if on_cuda else []), suppress(torch.OutOfMemoryError):
+        yield
     if on_cuda:
         torch.cuda.empty_cache()
-    return plan
 
 
 def training_step(
@@ -119,11 +182,17 @@ def training_step(
     device: torch.device,
     dtype: torch.dtype,
     conditions: Mapping[str, Tensor],
+    updates: bool = False,
 ) -> Callable[[int], None]:
-    """Return a function that adds to the gradients of a copy, for a number of clips of zeros."""
+    """Return a function that adds to the gradients of a copy, for a number of clips of zeros.
+
+    Args:
+        updates: whether AdamW changes the copy's weights then.
+    """
     network = copy.deepcopy(network).to(device).train()
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    optimizer = AdamW(network.parameters(), fused=True) if updates else None
 
     def step(num_clips: int) -> None:
         x = torch.zeros(num_clips, *clip_shape, device=device)
@@ -132,6 +201,8 @@ def training_step(
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             output = network(x, log_snr, **more)
         output.float().square().mean().backward()
+        if optimizer is not None:
+            optimizer.step()
 
     return step
 

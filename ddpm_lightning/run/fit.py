@@ -19,6 +19,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.memory import is_oom_error
 from torch import Tensor
 
 from ddpm_lightning.data.clips.base import ClipData
@@ -31,7 +32,7 @@ from ddpm_lightning.run.checkpoint import check_resumable
 from ddpm_lightning.run.config import Node, check_with_lightning
 from ddpm_lightning.run.directory import CLIPS, LOG, Start, logged, recorded, write_text
 from ddpm_lightning.run.errors import Stopped, user_errors
-from ddpm_lightning.run.memory import Budget, training_device
+from ddpm_lightning.run.memory import Budget, first_step_error, training_device
 from ddpm_lightning.run.overview import overview
 from ddpm_lightning.run.paste import hydra_word, path_command
 from ddpm_lightning.run.ranking import ERROR, check_metric
@@ -50,8 +51,10 @@ from ddpm_lightning.training.datamodule import ClipDataModule
 from ddpm_lightning.training.fit_loop import FitLoop
 from ddpm_lightning.training.loggers import MetricsTable, finished_wandb, log_file, log_text
 from ddpm_lightning.training.module import DiffusionModule
+from ddpm_lightning.training.strategy import register
 
 MAX_CHARACTERS = 200_000  # of a text in a dashboard
+MOMENTS_FROM = 2  # steps: the second is the first that has the optimizer's moments from its start
 MAX_MEASURED = 1024  # training clips whose mean and deviation are those of a run
 
 log = logging.getLogger(__name__)
@@ -118,6 +121,7 @@ def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Traine
             instantiate(node, **_continued(node, first_step), _convert_="all") for node in nodes
         ]
     loggers.append(MetricsTable(run_dir, first_step, flush_logs_every_n_steps=20))
+    register()
     with user_errors("trainer"):
         trainer: pl.Trainer = instantiate(
             options,
@@ -240,6 +244,11 @@ def fit(run: Run, ranks: Ranks) -> None:
             trainer.fit(
                 run.module, datamodule=ClipDataModule(data), ckpt_path=resume, weights_only=True
             )
+        except RuntimeError as e:
+            is_memory = isinstance(e, torch.OutOfMemoryError) or is_oom_error(e)
+            if is_memory and trainer.global_step < run.first_step + MOMENTS_FROM:
+                raise first_step_error(start.config) from e
+            raise
         finally:
             # Threads that load on would abort the process if they woke while Python ends.
             for loader in (trainer.train_dataloader, trainer.val_dataloaders):

@@ -1,4 +1,4 @@
-"""data.batch_size=auto, and a refusal before step 0 of what the device cannot hold."""
+"""data.batch_size=auto, and one line, with what works, for what the device cannot hold."""
 
 import os
 from collections.abc import Mapping
@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_lightning.data.clip import clip_format
-from ddpm_lightning.networks.memory import GIB, RESERVE, MemoryPlan, largest_batch, measure
+from ddpm_lightning.networks.memory import (
+    GIB,
+    RESERVE,
+    MemoryPlan,
+    fastest_batch,
+    largest_batch,
+    measure,
+)
 from ddpm_lightning.run.config import Node, nodes
 from ddpm_lightning.run.errors import UserError, user_errors
 
@@ -35,7 +42,8 @@ def choose_batch(
     """Return the batch size and the memory that training with it takes.
 
     Args:
-        config: a run's, resolved; data.batch_size=auto wants the largest power of 2 that fits.
+        config: a run's, resolved; data.batch_size=auto wants the largest power of 2 that fits and
+            is faster, in clips a second, than the one before it.
         conditions: of the network for one clip, an example.
 
     Raises:
@@ -44,30 +52,49 @@ def choose_batch(
     trainer, form = config["trainer"], clip_format(**config["data"])
     device = training_device(trainer)
     available = available_bytes(device)
+    shape = form.channels, form.num_frames, form.height, form.width
+    trial = network, shape, device, training_dtype(trainer)
+    one = {name: value[0] for name, value in (conditions or {}).items()}
+    averages = len(list(nodes(config["callbacks"].get("ema", {}).get("averages"), "")))
     with user_errors("model"):
-        plan = measure(
-            network,
-            (form.channels, form.num_frames, form.height, form.width),
-            device,
-            training_dtype(trainer),
-            averages=len(list(nodes(config["callbacks"].get("ema", {}).get("averages"), ""))),
-            available=available,
-            conditions={name: value[0] for name, value in (conditions or {}).items()},
-        )
+        plan = measure(*trial, averages, available, one)
     is_auto = config["data"]["batch_size"] == "auto"
     wanted = LARGEST_BATCH if is_auto else config["data"]["batch_size"]
     batch_size = largest_batch(plan, available, wanted)
     limit = f"needs more than {RESERVE:.0%} of the {available / GIB:.1f} GiB that are free"
     if not batch_size:
         clip = f"{form.num_frames}x{form.height}x{form.width}"
-        raise UserError(f"a single clip of {clip} {limit}; choose {_smaller(config)}")
-    if batch_size < wanted and not is_auto:
-        accumulate = (trainer.get("accumulate_grad_batches") or 1) * -(-wanted // batch_size)
-        raise UserError(
-            f"data.batch_size={wanted} {limit}; add data.batch_size={batch_size} "
-            f"trainer.accumulate_grad_batches={accumulate}"
-        )
+        raise UserError(f"a single clip of {clip} {limit}; {remedy(config, 0)}")
+    if is_auto:
+        batch_size = fastest_batch(*trial, batch_size, one)
+    elif batch_size < wanted:
+        raise UserError(f"data.batch_size={wanted} {limit}; {remedy(config, batch_size)}")
     return Budget(plan, batch_size, available)
+
+
+def remedy(config: Node, batch_size: int) -> str:
+    """Return what to change in a command whose batch does not fit.
+
+    Args:
+        batch_size: that fits; 0: not even one clip does.
+    """
+    recomputed = config["model"]["denoiser"]["network"].get("checkpointing", True)
+    is_left = not (all(recomputed) if isinstance(recomputed, list) else recomputed)
+    if not batch_size:
+        recomputation = "network.checkpointing=true, " if is_left else ""
+        return f"choose {recomputation}a smaller data.size or a smaller network="
+    parts = -(-config["data"]["batch_size"] // batch_size)
+    parts *= config["trainer"].get("accumulate_grad_batches") or 1
+    recomputation = ", or try network.checkpointing=true" if is_left else ""
+    same = f"data.batch_size={batch_size} trainer.accumulate_grad_batches={parts}"
+    return f"add {same}{recomputation}"
+
+
+def first_step_error(config: Node) -> UserError:
+    """Return what ends a run that has no memory for its first step, whatever was measured."""
+    batch_size = config["data"]["batch_size"]
+    words = f"out of memory in the first step with data.batch_size={batch_size}"
+    return UserError(f"{words}; {remedy(config, batch_size // 2)}")
 
 
 def training_device(trainer: Node) -> torch.device:
@@ -102,11 +129,3 @@ def available_bytes(device: torch.device) -> int:
         free = int(rows["MemAvailable"].split()[0]) * 1024
     limit = _CGROUP.read_text().strip() if _CGROUP.exists() else "max"
     return free if limit == "max" else min(free, int(limit))
-
-
-def _smaller(config: Node) -> str:
-    """Return what may make a single clip fit; recomputation only where there is still some."""
-    recomputed = config["model"]["denoiser"]["network"].get("checkpointing", True)
-    is_left = not (all(recomputed) if isinstance(recomputed, list) else recomputed)
-    recomputation = "network.checkpointing=true, " if is_left else ""
-    return f"{recomputation}a smaller data.size or a smaller network="

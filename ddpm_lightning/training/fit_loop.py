@@ -15,6 +15,8 @@ class FitLoop(_FitLoop):
         made = trainer.fit_loop
         loop = cls(trainer, made.min_epochs, made.max_epochs)
         loop.epoch_loop = made.epoch_loop
+        # Ranks agree on signals in Checkpoints; this one waits for the GPU in each step.
+        loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
         return loop
 
     @property
@@ -30,3 +32,7 @@ class FitLoop(_FitLoop):
         assert self._data_fetcher is not None
         was_cut_short = self.epoch_loop.val_loop.restarted_mid_evaluation
         return was_cut_short and self.epoch_loop._should_check_val_fx(self._data_fetcher)
+
+
+def _nothing() -> None:
+    pass

@@ -158,8 +158,10 @@ class DiffusionModule(pl.LightningModule):
         losses = self.loss(self.denoiser, x_0, levels.t, levels.level, noise, **encoded)
         self.trained = Trained(batch, levels.level.log_snr, levels.mark(losses.detach()))
         loss = levels.per_clip(losses).mean()
-        sync = self._num_parts > 1
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(x_0), sync_dist=sync)
+        shown = loss.detach()
+        if self._num_parts > 1 and self.trainer._logger_connector.should_update_logs:
+            shown = self.trainer.strategy.reduce(shown.clone(), reduce_op="mean")
+        self.log("train/loss", shown, prog_bar=True, batch_size=len(x_0))
         # An infinite one may have a finite gradient; with this all ranks get none.
         return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 

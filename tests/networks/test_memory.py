@@ -12,8 +12,10 @@ from ddpm_lightning.networks.memory import (
     RESERVE,
     MemoryPlan,
     cpu_peak,
+    fastest_batch,
     largest_batch,
     measure,
+    paying_batch,
     training_step,
 )
 from tests.networks.shared import unet
@@ -48,6 +50,28 @@ class Product(nn.Module):
     def forward(self, x: Tensor, log_snr: Tensor) -> Tensor:
         self.calls += 1
         return torch.rand(()) * (x * self.weight)
+
+
+def test_a_batch_is_doubled_while_a_tenth_is_gained_and_memory_lasts() -> None:
+    """A step of a + b n seconds: twice the clips gain a / (a + 2 b n), a tenth at n = 4.5 a / b.
+
+    With a / b = 10 that is 45, so that 32 is doubled and 64 is not.
+    """
+    asked: list[int] = []
+
+    def seconds(num_clips: int) -> float:
+        asked.append(num_clips)
+        if num_clips > memory:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return 10 + num_clips
+
+    memory = 1024
+    assert paying_batch(seconds, most=1024) == 64
+    assert asked == [1, 2, 4, 8, 16, 32, 64, 128]
+    assert paying_batch(seconds, most=16) == 16
+    memory = 8
+    assert paying_batch(seconds, most=1024) == 8
+    assert paying_batch(float, most=64) == 1
 
 
 @pytest.mark.parametrize(
@@ -116,6 +140,7 @@ def test_measuring_changes_neither_network_nor_random_numbers() -> None:
         generator = torch.get_rng_state()
         plan = measure(network, CLIP, CPU)
         assert measure(network, CLIP, CPU) == plan
+        fastest_batch(network, CLIP, CPU, torch.float32, most=2)
         assert torch.equal(torch.get_rng_state(), generator)
         assert all(torch.equal(network.state_dict()[name], value) for name, value in state.items())
         assert all(parameter.grad is None for parameter in network.parameters())

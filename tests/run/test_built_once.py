@@ -64,9 +64,9 @@ def test_training_constructs_data_conditions_and_denoiser_once(
     assert result.code == 0, result.err
     assert {kind.__name__ for kind in built} >= {"SourceClips", "GifFolder", "Label", "UNet3D"}
     assert built == named(config)
-    assert "batch      4 clips a step" in result.out
     stored = yaml.safe_load((newest_run(tmp_path) / "config.yaml").read_text())
-    assert stored["data"]["batch_size"] == 4
+    assert (chosen := stored["data"]["batch_size"]) in (1, 2, 4)  # by the clock
+    assert f"batch      {chosen} clips a step" in result.out
 
 
 @pytest.mark.slow

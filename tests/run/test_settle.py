@@ -10,6 +10,8 @@ from torch import Tensor
 from ddpm_lightning.run import settle
 from ddpm_lightning.run.settle import FULL, HALF
 from tests.commands import TINY, Call, newest_run
+from tests.problems import options
+from tests.run.test_configs import composed
 from tests.training.test_callbacks import module
 
 
@@ -56,3 +58,8 @@ def test_schedules_stay_in_float64_under_bfloat16() -> None:
     assert all(torch.equal(a, b) for a, b in zip(level, expected, strict=True))
     assert {tensor.dtype for tensor in level} == {torch.float64}
     assert outputs[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", options("trainer"))
+def test_every_trainer_leaves_its_precision_to_the_device(name: str, tmp_path: Path) -> None:
+    assert composed(tmp_path / "run", f"trainer={name}")["trainer"]["precision"] == "auto"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Checkpoint
 from pydantic import PositiveFloat, PositiveInt
 
@@ -51,6 +52,7 @@ class Checkpoints(Checkpoint):
         self._is_due = self._is_stopping = self._owes_validation = False
         self._unlogged: dict[str, float] = {}
         self._watch = SignalWatch()
+        self._ranks: torch.distributed.ProcessGroup | None = None
 
     @property
     def is_asked_to_stop(self) -> bool:
@@ -75,6 +77,8 @@ class Checkpoints(Checkpoint):
         if self._unlogged and trainer.is_global_zero:
             log_once(trainer.loggers, self._unlogged, trainer.global_step - 1)
         self._unlogged = {}
+        if trainer.world_size > 1:
+            self._ranks = torch.distributed.new_group(backend="gloo")
         self._watch.install()
 
     def on_train_batch_end(
@@ -86,7 +90,7 @@ class Checkpoints(Checkpoint):
         self._last_step = step
         minutes = (time.monotonic() - self._saved_at) / 60
         is_late = minutes >= (self.every_n_minutes or math.inf)
-        self._is_stopping, is_late = _agreed(trainer, self.is_asked_to_stop, is_late)
+        self._is_stopping, is_late = self._agreed(self.is_asked_to_stop, is_late)
         is_regular = (every := self.every_n_steps) is not None and step % every == 0
         self._is_due = is_late or self._is_stopping or is_regular or step == trainer.max_steps
         if not self._is_due:
@@ -115,7 +119,7 @@ class Checkpoints(Checkpoint):
     ) -> None:
         if trainer.sanity_checking:
             return
-        self._is_stopping, _ = _agreed(trainer, self.is_asked_to_stop, False)
+        self._is_stopping, _ = self._agreed(self.is_asked_to_stop, False)
         if self._is_stopping:
             self._save(trainer)
             self._stop_if_asked()
@@ -135,7 +139,7 @@ class Checkpoints(Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._saved_step != trainer.global_step:  # the run ended by its number of epochs
             self._save(trainer)
-        self._is_stopping, _ = _agreed(trainer, self.is_asked_to_stop, False)
+        self._is_stopping, _ = self._agreed(self.is_asked_to_stop, False)
         self._watch.restore()
         self._stop_if_asked()
 
@@ -180,6 +184,14 @@ class Checkpoints(Checkpoint):
                 files.remove(old)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
 
+    def _agreed(self, *flags: bool) -> list[bool]:
+        """Return, for each flag, whether any rank has it; nobody waits for a GPU."""
+        if self._ranks is None:
+            return list(flags)
+        raised = torch.tensor(flags, dtype=torch.uint8)
+        torch.distributed.all_reduce(raised, torch.distributed.ReduceOp.MAX, self._ranks)
+        return [bool(flag) for flag in raised]
+
     def _stop_if_asked(self) -> None:
         if self._is_stopping:
             raise Stopped(self._watch.received or signal.SIGTERM)
@@ -199,13 +211,3 @@ def validation_follows(trainer: pl.Trainer) -> bool:
     loop = trainer.fit_loop
     assert loop._data_fetcher is not None
     return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
-
-
-def _agreed(trainer: pl.Trainer, *flags: bool) -> list[bool]:
-    """Return, for each flag, whether any rank has it; a single reduction while there is none."""
-    if trainer.world_size == 1:
-        return list(flags)
-    reduce = trainer.strategy.reduce_boolean_decision
-    if not reduce(any(flags), all=False):
-        return [False] * len(flags)
-    return [reduce(flag, all=False) for flag in flags]

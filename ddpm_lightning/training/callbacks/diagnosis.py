@@ -208,11 +208,12 @@ def changes(measured: Measured, trainer: pl.Trainer, module: DiffusionModule) ->
     if device.type == "cpu" and torch.cuda.is_available():
         yield "a GPU is idle: trainer=gpu"
     if device.type == "cuda":
-        if str(trainer.precision).startswith("32"):
+        has_half = torch.cuda.is_bf16_supported(including_emulation=False)
+        if has_half and str(trainer.precision).startswith("32"):
             yield "the network computes in float32: trainer.precision=bf16-mixed"
         used = torch.cuda.max_memory_allocated(device) / torch.cuda.mem_get_info(device)[1]
         if used < LITTLE_MEMORY:
-            yield f"{used:.0%} of the GPU's memory is used: data.batch_size=auto takes more clips"
+            yield f"{used:.0%} of the GPU's memory is used: data.batch_size=auto tries more clips"
 
 
 def round_up(steps: float) -> int:
