@@ -7,6 +7,7 @@ What differs from a new interpreter is what sys.modules holds, and what was read
 environment while those modules were imported; tests.commands lists the tests that need a new one.
 """
 
+import atexit
 import gc
 import importlib
 import io
@@ -186,6 +187,7 @@ def run(request: dict[str, Any], descriptors: list[int]) -> None:
         os.close(descriptor)
     np.random.seed()  # these two would draw the same in every child
     torch.seed()
+    atexit.register(gc.unfreeze)  # or libraries would speak of leaks
     sys.argv = request["words"]
     sys.path[0] = str(Path(sys.argv[0]).parent)
     if os.environ.pop(BLANK, ""):

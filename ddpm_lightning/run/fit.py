@@ -48,7 +48,7 @@ from ddpm_lightning.training.callbacks.quality import SampleQuality
 from ddpm_lightning.training.callbacks.samples import SampleGrid
 from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
 from ddpm_lightning.training.datamodule import ClipDataModule
-from ddpm_lightning.training.fit_loop import FitLoop
+from ddpm_lightning.training.lightning_inside import FitLoop
 from ddpm_lightning.training.loggers import MetricsTable, finished_wandb, log_file, log_text
 from ddpm_lightning.training.module import DiffusionModule
 from ddpm_lightning.training.strategy import register

@@ -34,6 +34,7 @@ from ddpm_lightning.samplers.noise import noise_source
 from ddpm_lightning.times.base import TimeSampling
 from ddpm_lightning.times.uniform_t import UniformTime
 from ddpm_lightning.training.compilation import Choice, compile_in_place, pays
+from ddpm_lightning.training.lightning_inside import reaches_loggers
 from ddpm_lightning.training.randomness import StepDraws
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -159,7 +160,7 @@ class DiffusionModule(pl.LightningModule):
         self.trained = Trained(batch, levels.level.log_snr, levels.mark(losses.detach()))
         loss = levels.per_clip(losses).mean()
         shown = loss.detach()
-        if self._num_parts > 1 and self.trainer._logger_connector.should_update_logs:
+        if self._num_parts > 1 and reaches_loggers(self.trainer):
             shown = self.trainer.strategy.reduce(shown.clone(), reduce_op="mean")
         self.log("train/loss", shown, prog_bar=True, batch_size=len(x_0))
         # An infinite one may have a finite gradient; with this all ranks get none.

@@ -19,7 +19,7 @@ from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
 from ddpm_lightning.training.callbacks.ema import EMA
 from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
 from ddpm_lightning.training.datamodule import ClipDataModule
-from ddpm_lightning.training.fit_loop import FitLoop
+from ddpm_lightning.training.lightning_inside import FitLoop
 from ddpm_lightning.training.loggers import MetricsTable
 from ddpm_lightning.training.signals import Stopped
 from tests.commands import write_gifs

@@ -17,6 +17,12 @@ from pydantic import PositiveFloat, PositiveInt
 from ddpm_lightning.files import checkpoints as files
 from ddpm_lightning.training.callbacks.numerics import refuse_non_finite
 from ddpm_lightning.training.callbacks.throughput import is_logging_step
+from ddpm_lightning.training.lightning_inside import (
+    count_steps,
+    is_between_steps,
+    metrics_of_batch,
+    validation_follows,
+)
 from ddpm_lightning.training.loggers import log_once
 from ddpm_lightning.training.signals import SignalWatch, Stopped
 
@@ -106,9 +112,7 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
         self._stop_if_asked()  # only here has the step before been logged
-        # Lightning counts a step after the validation that follows it, and not at all where a run
-        # that was saved in between is resumed with another trainer.val_check_interval.
-        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+        count_steps(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop_if_asked()
@@ -132,8 +136,7 @@ class Checkpoints(Checkpoint):
         is_best = bool(trainer.strategy.broadcast(score < self._best))
         if is_best:
             self._best, self._best_step = score, trainer.global_step
-        is_between = not trainer.fit_loop.epoch_loop._should_accumulate()  # optimizer steps
-        if self._is_due or is_best or (self.every_n_steps is None and is_between):
+        if self._is_due or is_best or (self.every_n_steps is None and is_between_steps(trainer)):
             self._save(trainer, is_best)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -201,13 +204,4 @@ def metrics_of_step(trainer: pl.Trainer, step: int) -> dict[str, float]:
     """Return what Lightning logs at the end of this batch; valid in on_train_batch_end."""
     if not is_logging_step(trainer, step):
         return {}
-    metrics = trainer._logger_connector.metrics["log"]
-    values = {name: float(value) for name, value in metrics.items()}
-    return {**values, "epoch": trainer.current_epoch}
-
-
-def validation_follows(trainer: pl.Trainer) -> bool:
-    """Return whether Lightning validates after this batch; valid in on_train_batch_end."""
-    loop = trainer.fit_loop
-    assert loop._data_fetcher is not None
-    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+    return {**metrics_of_batch(trainer), "epoch": trainer.current_epoch}

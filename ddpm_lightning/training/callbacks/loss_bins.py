@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ddpm_lightning.evaluation.losses import bin_names, bin_of
 from ddpm_lightning.training.callbacks.throughput import is_logging_step
+from ddpm_lightning.training.lightning_inside import forget_logged
 from ddpm_lightning.training.module import DiffusionModule
 
 _GROUP = "train_by_log_snr"
@@ -77,9 +78,7 @@ class LossBins(pl.Callback):
         sums.index_add_(1, where, torch.stack([is_finite.float(), loss]))
         total_sums = trainer.strategy.reduce(sums.to(pl_module.device), reduce_op="sum")
         assert isinstance(total_sums, Tensor)
-        results: dict[str, Any] = trainer._results or {}  # with those of earlier steps
-        for stale in [key for key in results if f".{_GROUP}/" in key]:
-            del results[stale]
+        forget_logged(trainer, _GROUP)
         for name, count, loss_sum in zip(bin_names(), *total_sums.tolist(), strict=True):
             if count:
                 pl_module.log(f"{_GROUP}/{name}", loss_sum / count)
