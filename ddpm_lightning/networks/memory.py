@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, UntypedStorage, nn
-from torch.optim import AdamW
+from torch.optim import Adam
 from torch.utils._python_dispatch import TorchDispatchMode
 
 GIB = 2**30
@@ -125,7 +125,7 @@ def fastest_batch(
     most: int,
     conditions: Mapping[str, Tensor] | None = None,
 ) -> int:
-    """Return the batch size that pays, by eager steps with AdamW on a copy of the network.
+    """Return the batch size that pays, by eager steps with Adam on a copy of the network.
 
     Args:
         most: a power of 2.   Others: see `measure`.
@@ -187,12 +187,12 @@ def training_step(
     """Return a function that adds to the gradients of a copy, for a number of clips of zeros.
 
     Args:
-        updates: whether AdamW changes the copy's weights then.
+        updates: whether Adam, as costly as AdamW, changes the copy's weights then.
     """
     network = copy.deepcopy(network).to(device).train()
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-    optimizer = AdamW(network.parameters(), fused=True) if updates else None
+    optimizer = Adam(network.parameters(), fused=True) if updates else None
 
     def step(num_clips: int) -> None:
         x = torch.zeros(num_clips, *clip_shape, device=device)

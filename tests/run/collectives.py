@@ -48,6 +48,6 @@ def on_before_optimizer_step(self: DiffusionModule, optimizer: Optimizer) -> Non
 
 if __name__ == "__main__":
     DiffusionModule.on_train_batch_start = on_train_batch_start  # type: ignore[method-assign]
-    DiffusionModule.on_before_optimizer_step = on_before_optimizer_step  # type: ignore[method-assign]
-    with Collectives():
+    DiffusionModule.on_before_optimizer_step = on_before_optimizer_step  # type: ignore[method-assign, assignment]
+    with Collectives():  # type: ignore[no-untyped-call]
         run_jobs(train.main, train.main_sweep, "config")

@@ -7,7 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch.distributed import HashStore, destroy_process_group, init_process_group
+from torch.distributed import (  # type: ignore[attr-defined]
+    HashStore,
+    destroy_process_group,
+    init_process_group,
+)
 from torch.nn.parallel import DistributedDataParallel
 
 from ddpm_lightning.training.compilation import compile_in_place

@@ -58,7 +58,7 @@ class Checkpoints(Checkpoint):
         self._is_due = self._is_stopping = self._owes_validation = False
         self._unlogged: dict[str, float] = {}
         self._watch = SignalWatch()
-        self._ranks: torch.distributed.ProcessGroup | None = None
+        self._ranks: Any = None  # the processes, by their CPUs, where there are several
 
     @property
     def is_asked_to_stop(self) -> bool:
