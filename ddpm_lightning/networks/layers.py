@@ -99,6 +99,7 @@ class GroupConv(nn.Module):
 
     @staticmethod
     def modulated(layers: "Sequence[GroupConv]", more: Tensor, further: Tensor) -> Modulation:
+        """Return scale and shift (B, in) from more and further (B, in), the layers side by side."""
         return Modulation(1 + more, further)
 
     def forward(
@@ -131,6 +132,7 @@ class MagnitudeConv(nn.Module):
 
     @staticmethod
     def modulated(layers: "Sequence[MagnitudeConv]", more: Tensor, further: Tensor) -> Modulation:
+        """Return scale (B, in) from more (B, in), the layers side by side, and no shift."""
         return Modulation(1 + more, torch.zeros_like(more))
 
     def forward(
@@ -242,7 +244,8 @@ def halves_first(widths: tuple[int, ...], device: torch.device) -> Tensor:
     second = [
         channel for start, width in both for channel in range(start + width, start + 2 * width)
     ]
-    return torch.tensor(first + second, device=device)
+    with torch.inference_mode(False):  # it is kept, and a later step may train
+        return torch.tensor(first + second, device=device)
 
 
 def along_time(x: Tensor, num_frames: int) -> Tensor:

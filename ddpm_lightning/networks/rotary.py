@@ -37,9 +37,10 @@ def turn(x: Tensor, rotor: Tensor) -> None:
 
 
 def turns(num_frames: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return matrices (F, 3 d, 3 d) from whose right side a frame's query, key and value, side by
-    side, are `rotated`, the value by nothing: one product where pairs of channels take three
-    operators on all tokens, and three more for the gradient.
+    """Return matrices (F, 3 d, 3 d) that rotate query and key, and leave the value as it is.
+
+    A frame's query, key and value, side by side, are multiplied from the right: one product, where
+    pairs of channels take three operators on all tokens, and three more for the gradient.
     """
     cos, sin = rotation(num_frames, width, device)
     one = torch.eye(width, device=device)

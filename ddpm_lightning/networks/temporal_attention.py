@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ddpm_lightning.networks.blocks import EPS, by_blocks, fused_attention
-from ddpm_lightning.networks.rotary import kept_turns, turns
+from ddpm_lightning.networks.rotary import kept_turns, rotated, rotation
 from ddpm_lightning.networks.softmax_attention import softmax_attention
 
 
@@ -36,14 +36,19 @@ def plain_temporal_attention(
     dtype, (clips, num_frames, num_pixels, _), (heads, width, _) = x.dtype, x.shape, query.shape
     y = F.rms_norm(x, x.shape[-1:], eps=EPS).to(dtype)
     weight = _SideBySide.apply(query, key, value).flatten(0, 2)
-    tokens = F.linear(y, weight.to(dtype)).view(clips * num_frames, num_pixels * heads, 3 * width)
-    if torch.compiler.is_compiling():
-        turning = turns(num_frames, width, x.device, dtype).repeat(clips, 1, 1)
+    tokens = F.linear(y, weight.to(dtype))  # (B, F, M, heads 3 d)
+    heads_of_all = num_pixels * heads
+    apart = clips, num_frames, heads_of_all, 3, width
+    if torch.compiler.is_compiling():  # which fuses what turns queries and keys
+        q, k, v = tokens.view(apart).unbind(3)
+        cos, sin = (t.to(dtype)[:, None] for t in rotation(num_frames, width, x.device))
+        q, k = rotated(q, cos, sin), rotated(k, cos, sin)
     else:
         turning = kept_turns(clips, num_frames, width, x.device, dtype)
-    turned = torch.bmm(tokens, turning).view(clips, num_frames, -1, 3, width)
-    out = fused_attention(*(t.transpose(1, 2) for t in turned.unbind(3)))  # (B, M heads, F, d)
-    out = out.transpose(1, 2).reshape(*x.shape[:3], -1)
+        together = clips * num_frames, heads_of_all, 3 * width
+        q, k, v = torch.bmm(tokens.view(together), turning).view(apart).unbind(3)
+    out = fused_attention(*(t.transpose(1, 2) for t in (q, k, v)))  # (B, M heads, F, d)
+    out = out.transpose(1, 2).reshape(clips, num_frames, num_pixels, heads * width)
     return x + F.linear(out, exit_weight.to(dtype), bias.to(dtype))
 
 

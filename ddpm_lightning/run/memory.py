@@ -93,7 +93,7 @@ def remedy(config: Node, batch_size: int) -> str:
 def first_step_error(config: Node) -> UserError:
     """Return what ends a run that has no memory for its first step, whatever was measured."""
     batch_size = config["data"]["batch_size"]
-    words = f"out of memory in the first step with data.batch_size={batch_size}"
+    words = f"out of memory before a second step was over with data.batch_size={batch_size}"
     return UserError(f"{words}; {remedy(config, batch_size // 2)}")
 
 

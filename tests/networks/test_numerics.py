@@ -2,27 +2,15 @@
 tests/training/test_compilation.py.
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm_lightning.networks import (
-    attention,
-    blocks,
-    layers,
-    linear_attention,
-    norm_conv,
-    precision,
-    temporal_attention,
-    unet3d,
-)
+from ddpm_lightning.networks import blocks
 from ddpm_lightning.networks.unet3d import UNet3D
-from tests.networks.shared import assert_same, clips, loss_and_gradients, preset, unet
+from tests.networks.shared import as_on_a_gpu, assert_same, clips, loss_and_gradients, preset, unet
 from tests.problems import networks
 
 pytestmark = pytest.mark.slow  # as a whole: gradients of networks, by hand and not
@@ -31,19 +19,6 @@ pytestmark = pytest.mark.slow  # as a whole: gradients of networks, by hand and 
 def in_single_operators(model: nn.Module, x: Tensor) -> tuple[float, list[Tensor]]:
     with as_on_a_gpu():
         return loss_and_gradients(model, x)
-
-
-@contextmanager
-def as_on_a_gpu() -> Iterator[None]:
-    rooms = (norm_conv, linear_attention, temporal_attention, attention, layers, precision, unet3d)
-    with ExitStack() as stack:
-        for room in rooms:
-            stack.enter_context(patch.multiple(room, by_blocks=never))
-        yield
-
-
-def never(x: Tensor) -> bool:
-    return False
 
 
 @pytest.mark.parametrize(
@@ -141,8 +116,14 @@ def test_eager_half_precision_casts_weights_and_puts_them_back(options: dict[str
     assert all(p is own[name] for name, p in model.named_parameters())
     assert {g.dtype for g in gradients} == {torch.float32}
     assert [g.shape for g in gradients] == [g.shape for g in exact]
-    one, other = (torch.cat([g.flatten() for g in gs]) for gs in (exact, gradients))
-    assert torch.nn.functional.cosine_similarity(one, other, dim=0) > 0.99
+    norms = [g.norm() for g in exact]
+    largest = max(norms)
+    errors = [
+        float((half - g).norm() / norm)
+        for g, half, norm in zip(exact, gradients, norms, strict=True)
+        if norm > 1e-5 * largest  # a magnitude's gain before a norm has none
+    ]
+    assert max(errors) < 0.1  # measured: 0.03
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

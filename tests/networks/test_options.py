@@ -1,6 +1,8 @@
 """Laws of the network's options, one by one and at small size."""
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from ddpm_lightning.networks.layers import (
 )
 from ddpm_lightning.networks.rotary import rotated, rotation, rotors, turn
 from ddpm_lightning.networks.stage import MIXINGS
-from tests.networks.shared import clips, unet, unreached
+from tests.networks.shared import as_on_a_gpu, clips, unet, unreached
 
 OPTIONS: list[dict[str, Any]] = [
     *({"spatial_attention": [kind, kind]} for kind in SPATIAL),
@@ -76,12 +78,20 @@ def test_images_of_a_training_batch_see_no_other_frame_and_the_rest_is_unmoved(m
     assert (whole[is_image] - before[is_image]).abs().amax((1, 2, 3, 4)).min() > 1e-3
 
 
+@pytest.mark.parametrize("device", [nullcontext, as_on_a_gpu])
 @pytest.mark.parametrize(
     ("share", "num_clips", "mixing"),
     [(0.6, 1, "none"), (0.75, 2, "separable"), (0.9, 3, "separable")],
 )
-def test_a_batch_may_be_images_alone(share: float, num_clips: int, mixing: str) -> None:
+def test_a_batch_may_be_images_alone(
+    share: float, num_clips: int, mixing: str, device: Callable[[], AbstractContextManager[None]]
+) -> None:
     """Layers along time then have gradients of zero: ranks that average them need some."""
+    with device():
+        check_images_alone(share, num_clips, mixing)
+
+
+def check_images_alone(share: float, num_clips: int, mixing: str) -> None:
     options: dict[str, Any] = {"temporal_mixing": mixing, "wide_ends": True}
     model = unet(image_share=share, **options).train()
     x, level = clips(batch_size=num_clips), torch.linspace(-2, 2, num_clips)

@@ -15,9 +15,10 @@ from tests.forkserver import save_blank
 
 
 @pytest.fixture(autouse=True)
-def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+def blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of commands that are called in this process; those of others see tests.commands."""
-    monkeypatch.setattr(Figure, "savefig", save_blank)
+    if request.node.get_closest_marker("draws") is None:
+        monkeypatch.setattr(Figure, "savefig", save_blank)
 
 
 @pytest.fixture
@@ -36,8 +37,10 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Path
     with FileLock(folder.with_suffix(".lock")):
         result = folder / "made.txt"
         if not result.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what another process failed to make
             folder.mkdir()
-            result.write_text(str(make(folder)))
+            made = str(make(folder))
+            result.write_text(made)
         return Path(result.read_text())
 
 

@@ -62,6 +62,7 @@ def test_all_measures_are_taken_and_those_not_possible_named(call: Call, digits:
         assert picture.size == (2 * (4 * 48 + 6), 8 * (48 + 6))
 
 
+@pytest.mark.draws
 def test_a_curve_has_a_row_for_each_sampler_and_number_of_calls(call: Call, digits: Path) -> None:
     words = ["measure=quality", *SMALL, "curve.samplers=[heun,ddim]"]
     result = call("evaluate", f"checkpoint={digits}", *words, "curve.evaluations=[4,2]")

@@ -146,7 +146,9 @@ def test_out_of_memory_in_the_first_step_is_one_line_with_what_works(
 
     monkeypatch.setattr(UNet3D, "forward", hungry)
     words = [*TINY, "logger=csv"]
-    line = "out of memory in the first step with data.batch_size=4; add data.batch_size=2 "
+    line = (
+        "out of memory before a second step was over with data.batch_size=4; add data.batch_size=2 "
+    )
     line += "trainer.accumulate_grad_batches=2, or try network.checkpointing=true"
     assert_user_error(call("train", *words, "data.batch_size=4"), line)
     assert read_status(newest_run(tmp_path))["status"] == "failed"

@@ -44,6 +44,7 @@ OFTEN = ("forward", "schedule")
 
 
 @pytest.mark.slow
+@pytest.mark.draws
 @pytest.mark.parametrize(
     "name", [n if n in OFTEN else pytest.param(n, marks=pytest.mark.long) for n in TINY]
 )

@@ -69,6 +69,7 @@ def test_report_says_what_was_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.draws
 def test_figures_are_drawn_from_the_table_alone(tmp_path: Path) -> None:
     names = {path.name for path in write_report(table(), tmp_path)}
     assert names == {"tables.md", "errors.png", "paths.png"}
