@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm_lightning.conditions.base import Condition
@@ -136,7 +137,7 @@ class Denoiser(nn.Module):
         target = combine(of_x_0, x_0, of_noise, noise)
         x_t = Level(*own).diffuse(x_0, noise)
         output, variance_share = self._predict(x_t, scale, log_snr, conditions)
-        error = (output - target).square()
+        error = F.mse_loss(output, target, reduction="none")
         loss = error.flatten(1).mean(1) if level.log_snr.dim() < 2 else error.mean((1, 3, 4))
         return loss, x_t, output, variance_share
 

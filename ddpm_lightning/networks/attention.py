@@ -79,8 +79,9 @@ class FullAttention(Attention):
             return softmax_attention(x[:, :, None], *weights, rotary=False)[:, :, 0]
         y = F.rms_norm(x, x.shape[-1:], eps=EPS)
         weight = torch.cat([layer.weight for layer in (self.query, self.key, self.value)])
-        q, k, v = F.linear(y, weight).unflatten(-1, (3, *self.heads)).transpose(1, 3).unbind(2)
-        out = fused_attention(q, k, v).transpose(1, 2).flatten(2)  # of (N, heads, M, d)
+        tokens = F.linear(y, weight).unflatten(-1, (3, *self.heads))
+        out = fused_attention(*(t.transpose(1, 2) for t in tokens.unbind(2)))  # (N, heads, M, d)
+        out = out.transpose(1, 2).flatten(2)
         output: Tensor = x + self.exit(out).to(x.dtype)
         return output
 

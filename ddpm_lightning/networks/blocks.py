@@ -14,7 +14,7 @@ from torch import Tensor
 BLOCK_BYTES = 2**22  # of the widest intermediate result: a core's share of the cache, by trial
 EPS = 1e-6  # added to a mean square before its root
 LEAST = 2**22  # multiplications from which a float32 product pays as a convolution
-GRID = 2**16 - 1  # rows of a batch that the fused kernels of attention take at a time
+GRID = 2**16 - 1  # clips, or heads, that the fused kernels of attention take at a time
 IMAGES = 16  # that its rows are viewed as: torch takes oneDNN for so many and more
 
 
@@ -28,10 +28,11 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     They take four axes, the last one dense; with more, torch writes the weights out.
     """
-    if q.shape[0] <= GRID:
+    longer = int(q.shape[1] > q.shape[0])
+    if q.shape[longer] <= GRID:
         return F.scaled_dot_product_attention(q, k, v)
-    parts = zip(*(t.split(GRID) for t in (q, k, v)), strict=True)
-    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
+    parts = zip(*(t.split(GRID, longer) for t in (q, k, v)), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts], longer)
 
 
 def spans(total: int, bytes_each: int, multiple: int = 1) -> Iterator[slice]:

@@ -1,11 +1,9 @@
 """Rotary positions (Su et al. 2021): frame f turns pairs of channels by the angles f theta_i."""
 
-from functools import cache
-from typing import Any
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def rotation(num_frames: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -38,34 +36,22 @@ def turn(x: Tensor, rotor: Tensor) -> None:
         x.copy_(whole)
 
 
-class Turned(torch.autograd.Function):
-    """`rotated` for tokens (P, F, kinds, heads, d): x cos + (x with neighbours exchanged) sin."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _turned(x, back=False)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _turned(gradient, back=True)
-
-
-def _turned(x: Tensor, back: bool) -> Tensor:
-    compute = factors if torch.compiler.is_compiling() else kept_factors
-    cos, sin = compute(x.shape[1], x.shape[-1], x.device, x.dtype, back)
-    exchanged = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return torch.addcmul(x * cos, exchanged, sin)
-
-
-def factors(
-    num_frames: int, width: int, device: torch.device, dtype: torch.dtype, back: bool
-) -> tuple[Tensor, Tensor]:
-    """Return cosines and signed sines (F, 1, 1, d) for each channel; of the way back, if asked."""
+def turns(num_frames: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return matrices (F, 3 d, 3 d) from whose right side a frame's query, key and value, side by
+    side, are `rotated`, the value by nothing: one product where pairs of channels take three
+    operators on all tokens, and three more for the gradient.
+    """
     cos, sin = rotation(num_frames, width, device)
-    sin = torch.stack([sin, -sin] if back else [-sin, sin], dim=-1)
-    cos, sin = cos.repeat_interleave(2, dim=-1), sin.flatten(-2)
-    return cos.to(dtype)[:, None, None], sin.to(dtype)[:, None, None]
+    one = torch.eye(width, device=device)
+    turn = rotated(one[:, None], cos, sin).transpose(0, 1)  # (F, d, d)
+    blocks = [turn, turn, one.expand_as(turn)]
+    return torch.stack([torch.block_diag(*each) for each in zip(*blocks, strict=True)]).to(dtype)
 
 
-kept_factors = cache(factors)
+@lru_cache(maxsize=8)
+def kept_turns(
+    num_clips: int, num_frames: int, width: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Return the matrices of `turns` for each frame of a batch: (B F, 3 d, 3 d)."""
+    with torch.inference_mode(False):
+        return turns(num_frames, width, device, dtype).repeat(num_clips, 1, 1)

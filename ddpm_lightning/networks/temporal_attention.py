@@ -1,11 +1,14 @@
 """Attention along time: each pixel's F frames attend to one another, with rotary positions."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ddpm_lightning.networks.blocks import EPS, by_blocks, fused_attention
-from ddpm_lightning.networks.rotary import Turned
+from ddpm_lightning.networks.rotary import kept_turns, turns
 from ddpm_lightning.networks.softmax_attention import softmax_attention
 
 
@@ -26,16 +29,34 @@ def temporal_attention(
 def plain_temporal_attention(
     x: Tensor, query: Tensor, key: Tensor, value: Tensor, exit_weight: Tensor, bias: Tensor
 ) -> Tensor:
-    """temporal_attention in single operators."""
-    dtype = x.dtype
-    y = F.rms_norm(x.transpose(1, 2).contiguous(), x.shape[-1:], eps=EPS).to(dtype)
-    weight = torch.cat([w.flatten(0, 1) for w in (query, key, value)])
-    tokens = F.linear(y, weight.to(dtype)).unflatten(-1, (3, *query.shape[:2])).flatten(0, 1)
-    turning, v = tokens.split([2, 1], dim=2)  # (B M, F, 2, heads, d): queries and keys
-    q, k = Turned.apply(turning).unbind(2)
-    mixed = fused_attention(*(t.transpose(1, 2) for t in (q, k, v.squeeze(2))))
-    out = F.linear(
-        mixed.transpose(1, 2).flatten(2), exit_weight.to(dtype), bias.to(dtype)
-    ).unflatten(0, y.shape[:2])
-    output: Tensor = x + out.transpose(1, 2)
-    return output
+    """temporal_attention in single operators.
+
+    A head of a pixel takes the place of a head: nothing is copied for the sake of its layout.
+    """
+    dtype, (clips, num_frames, num_pixels, _), (heads, width, _) = x.dtype, x.shape, query.shape
+    y = F.rms_norm(x, x.shape[-1:], eps=EPS).to(dtype)
+    weight = _SideBySide.apply(query, key, value).flatten(0, 2)
+    tokens = F.linear(y, weight.to(dtype)).view(clips * num_frames, num_pixels * heads, 3 * width)
+    if torch.compiler.is_compiling():
+        turning = turns(num_frames, width, x.device, dtype).repeat(clips, 1, 1)
+    else:
+        turning = kept_turns(clips, num_frames, width, x.device, dtype)
+    turned = torch.bmm(tokens, turning).view(clips, num_frames, -1, 3, width)
+    out = fused_attention(*(t.transpose(1, 2) for t in turned.unbind(3)))  # (B, M heads, F, d)
+    out = out.transpose(1, 2).reshape(*x.shape[:3], -1)
+    return x + F.linear(out, exit_weight.to(dtype), bias.to(dtype))
+
+
+class _SideBySide(torch.autograd.Function):
+    """A head's weights for query, key and value side by side: three (heads, d, C) to (heads, 3, d,
+    C). Of the gradient one copy makes three dense tensors, where autograd would make three copies.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *weights: Tensor) -> Tensor:
+        return torch.stack(weights, dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        return gradient.transpose(0, 1).contiguous().unbind()

@@ -49,7 +49,7 @@ class EMA(pl.Callback):
         self._num_updates = 0
         # Found once, they stay.
         self._pairs: list[tuple[Decay, list[Tensor], list[Tensor]]] = []
-        self._buffers: list[tuple[Tensor, Tensor]] = []
+        self._buffers: tuple[list[Tensor], list[Tensor]] = [], []  # the average's and the raw ones
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_updates": self._num_updates, "others": self._others}
@@ -107,11 +107,10 @@ class EMA(pl.Callback):
             for name, decay in self.averages.items():
                 own = self._others.get(name, kept)
                 self._pairs.append((decay, list(own.values()), [new[k] for k in own]))
-            self._buffers = list(zip(average.buffers(), raw.buffers(), strict=True))
+            self._buffers = list(average.buffers()), list(raw.buffers())
         for decay, averaged, weights in self._pairs:
             torch._foreach_lerp_(averaged, weights, 1 - decay.at(step))
-        for own_buffer, buffer in self._buffers:
-            own_buffer.copy_(buffer)
+        torch._foreach_copy_(*self._buffers)
 
     @pl.utilities.rank_zero_only
     def _write_snapshot(self, trainer: pl.Trainer, average: Denoiser, step: int) -> None:
