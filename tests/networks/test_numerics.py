@@ -121,7 +121,7 @@ def test_eager_half_precision_casts_weights_and_puts_them_back(options: dict[str
     errors = [
         float((half - g).norm() / norm)
         for g, half, norm in zip(exact, gradients, norms, strict=True)
-        if norm > 1e-5 * largest  # a magnitude's gain before a norm has none
+        if norm > 1e-3 * largest  # a gain before a norm has none
     ]
     assert max(errors) < 0.1  # measured: 0.03
 
