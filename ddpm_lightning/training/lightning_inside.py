@@ -66,9 +66,10 @@ def count_steps(trainer: pl.Trainer) -> None:
     trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
-def reaches_loggers(trainer: pl.Trainer) -> bool:
-    """Return whether what this batch logs reaches the loggers."""
-    return trainer._logger_connector.should_update_logs
+def reaches_loggers(module: pl.LightningModule) -> bool:
+    """Return whether what this batch logs reaches loggers; without a trainer nothing does."""
+    trainer = module._trainer
+    return trainer is not None and trainer._logger_connector.should_update_logs
 
 
 def metrics_of_batch(trainer: pl.Trainer) -> dict[str, float]:

@@ -160,7 +160,7 @@ class DiffusionModule(pl.LightningModule):
         self.trained = Trained(batch, levels.level.log_snr, levels.mark(losses.detach()))
         loss = levels.per_clip(losses).mean()
         shown = loss.detach()
-        if self._num_parts > 1 and reaches_loggers(self.trainer):
+        if self._num_parts > 1 and reaches_loggers(self):
             shown = self.trainer.strategy.reduce(shown.clone(), reduce_op="mean")
         self.log("train/loss", shown, prog_bar=True, batch_size=len(x_0))
         # An infinite one may have a finite gradient; with this all ranks get none.

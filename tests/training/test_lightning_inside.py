@@ -63,13 +63,15 @@ class Watch(pl.Callback):
         inside.count_steps(trainer)
         inside.forget_logged(trainer, "group")
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
         self.events.append(f"batch, {trainer.global_step}")
         self.said.append(
             (
                 inside.validation_follows(trainer),
                 inside.is_between_steps(trainer),
-                inside.reaches_loggers(trainer),
+                inside.reaches_loggers(pl_module),
                 inside.metrics_of_batch(trainer),
             )
         )
@@ -115,6 +117,10 @@ def test_each_function_says_what_happens(fitted: tuple[Watch, Table]) -> None:
     assert step == 1
     assert row == {**metrics[3], "epoch": 0}
     assert [name for name in row if name.startswith("group/")] == ["group/3"]  # its last batch's
+
+
+def test_nothing_is_logged_without_a_trainer() -> None:
+    assert not inside.reaches_loggers(Line())
 
 
 def test_no_step_waits_for_signals_of_other_ranks() -> None:
