@@ -151,7 +151,8 @@ def main() -> None:
             write(options.folder)
         _command(
             "train.py", "data=gif_folder", f"data.path={options.folder}", "data.size=16",
-            "data.num_frames=8", "data.batch_size=8", "condition=caption", f"run_dir={run}", *words,
+            "data.num_frames=8", "data.batch_size=8", "condition=caption",
+            "network.temporal_mixing=separable", f"run_dir={run}", *words,
         )  # fmt: skip
     others = clips(NUM_CLIPS, NUM_HELD_OUT)
     _show("real clips", read([_small(film) for film, _ in others], [s for _, s in others]))
