@@ -9,6 +9,7 @@ import torch
 
 from tests import forkserver
 
+gc.disable()  # until all tests are collected: nothing that is imported becomes garbage
 torch.set_num_threads(1)  # small tensors: more threads only get in each other's way
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -22,6 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """No collection of garbage looks through modules and tests again, of which there are many."""
     gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:

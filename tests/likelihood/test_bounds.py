@@ -60,6 +60,7 @@ def expected(name: str, process: GaussianProcess, times: Tensor) -> float:
     return float(prior + steps_nats + decoder)
 
 
+@pytest.mark.slow
 @every_kind
 @every_bound
 def test_bound_is_what_its_terms_are_worth(

@@ -50,6 +50,7 @@ def test_losses_and_gradients_are_finite_under_hybrid_noise(name: str) -> None:
             assert_finite(loss_at(loss, network, x_0, t, e), network)
 
 
+@pytest.mark.slow
 @every_loss
 @every_example
 def test_losses_and_gradients_are_finite_on_chains_of_any_length(

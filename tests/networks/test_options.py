@@ -36,6 +36,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_every_option_keeps_the_shape_and_reaches_every_parameter(options: dict[str, Any]) -> None:
     model = unet(**{"num_blocks": [1, 1], **options})

@@ -133,6 +133,7 @@ def doubled(noise: Draw) -> Draw:
     return lambda: noise().double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in options("sampler") if name != "midpoint"])
 def test_samplers_walk_every_continuous_process_alike_along_one_grid_of_log_snr(name: str) -> None:
     """x / alpha is one Brownian motion on the clock (sigma / alpha)^2, so that the same noise gives

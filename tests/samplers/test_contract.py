@@ -119,6 +119,7 @@ def test_a_schedule_without_noise_is_refused(name: str) -> None:
 # Range
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("process_type", "num_steps"),
     [

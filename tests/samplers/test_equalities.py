@@ -152,6 +152,7 @@ def test_upper_variance_between_neighbours_of_the_standard_chain_is_beta() -> No
         torch.testing.assert_close(variance, expected, rtol=1e-10, atol=0)
 
 
+@pytest.mark.slow
 @every_example
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_learned_variance_lies_where_the_network_says(

@@ -54,6 +54,7 @@ def test_times_of_equal_log_snr_are_refused() -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @every_grid
 @every_example
 def test_grid_falls_to_data_while_log_snr_rises(

@@ -73,6 +73,7 @@ def test_dynamic_thresholding_saturates_the_share_beyond_the_quantile(quantile: 
     torch.testing.assert_close(saturated, expected, rtol=0, atol=2 / 960)
 
 
+@pytest.mark.slow
 @every_sampler
 def test_samples_are_within_the_bound(name: str) -> None:
     """With data far outside every estimate is the bound itself, and so is the last one."""

@@ -29,6 +29,8 @@ from ddpm_lightning.likelihood.variational import VariationalBound
 from tests.evaluation.measures.conftest import MakeReference
 from tests.evaluation.measures.shared import subject_of
 
+pytestmark = pytest.mark.slow  # as a whole: the clips that they share take seconds
+
 
 def shuffled_frames(clips: Tensor) -> Tensor:
     """Return each clip with its frames in another order."""
@@ -36,7 +38,6 @@ def shuffled_frames(clips: Tensor) -> Tensor:
     return torch.stack([clip[torch.randperm(len(clip), generator=generator)] for clip in clips])
 
 
-@pytest.mark.slow
 def test_quality_of_real_clips_is_within_the_floor_and_that_of_noise_is_not(
     reference: Reference,
 ) -> None:
@@ -51,7 +52,6 @@ def test_quality_of_real_clips_is_within_the_floor_and_that_of_noise_is_not(
         assert result.interval[0] > 10 * result.floor.high
 
 
-@pytest.mark.slow
 def test_frames_out_of_order_are_seen_by_the_temporal_half_alone(reference: Reference) -> None:
     clips = shuffled_frames(reference.clips("train")[:64])
     results = Quality()(subject_of(clips, reference))
@@ -62,7 +62,6 @@ def test_frames_out_of_order_are_seen_by_the_temporal_half_alone(reference: Refe
     assert temporal.value > 3 * floors[1].high
 
 
-@pytest.mark.slow
 def test_sliced_and_coverage_order_real_clips_before_noise(
     reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +96,6 @@ def test_held_out_clips_are_not_memorised(reference: Reference) -> None:
         assert result.value == pytest.approx(0.5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("measure", [DigitSpeed(), DigitBounce()], ids=lambda m: m.name)
 def test_new_digits_obey_their_law_and_shuffled_ones_do_not(
     measure: DigitMeasure, reference: Reference
@@ -109,7 +107,6 @@ def test_new_digits_obey_their_law_and_shuffled_ones_do_not(
         assert (result.value < result.floor.mean + 5 * result.floor.std) == is_within
 
 
-@pytest.mark.slow
 def test_held_out_digits_show_what_they_are_asked_for_and_others_do_not(
     reference: Reference,
 ) -> None:
@@ -149,7 +146,6 @@ def test_features_are_computed_once_for_all_measures(
     assert second(subject) == results
 
 
-@pytest.mark.slow
 def test_a_card_is_plain_json_with_all_that_its_number_depends_on(
     reference: Reference, tmp_path: Path
 ) -> None:

@@ -9,8 +9,9 @@ from ddpm_lightning.samplers.heun import HeunSampler
 from tests.evaluation.measures.conftest import MakeReference
 from tests.evaluation.measures.shared import denoiser
 
+pytestmark = pytest.mark.slow  # as a whole: the clips that they share take seconds
 
-@pytest.mark.slow
+
 def test_a_sample_depends_on_its_seed_and_number_alone(reference: Reference) -> None:
     sampler = AncestralSampler(num_evaluations=3)
     batches = [reference, Reference(reference.data, batch_size=3)]
