@@ -39,7 +39,7 @@ from ddpm_lightning.run.ranking import ERROR, check_metric
 from ddpm_lightning.run.ranks import Ranks
 from ddpm_lightning.run.secrets import redact_logs, redacted
 from ddpm_lightning.run.slurm import requeued
-from ddpm_lightning.run.words import path_words
+from ddpm_lightning.run.words import path_words, root_of
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
 from ddpm_lightning.statistics import Statistics
@@ -212,7 +212,9 @@ def record(run: Run, ranks: Ranks) -> Iterator[None]:
         # Lightning starts other ranks with the same words: they are to resume from the run
         # directory, whatever has become of conf/ and of the time.
         place = hydra_word("resume", str(start.own_checkpoint or start.directory))
-        sys.argv[1:] = [place, *path_words(ranks.job.words)]
+        paths = path_words(ranks.job.words)  # of which resume= is that of the run that is forked
+        others = [word for word in paths if root_of(word) not in ("resume", "ckpt_path")]
+        sys.argv[1:] = [place, *others]
         yield
 
 
