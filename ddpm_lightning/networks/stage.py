@@ -117,27 +117,18 @@ class Stage(nn.Module):
     ) -> Tensor:
         """Return the output of `forward`; weights are cast here, where they are also recomputed."""
         with weights_like(x, self):
-            return self._apply_layers(x, modulations, num_frames, images, skip, tokens)
-
-    def _apply_layers(
-        self,
-        x: Tensor,
-        modulations: Sequence[Modulation],
-        num_frames: int,
-        images: int,
-        skip: Tensor | None,
-        tokens: Tensor | None,
-    ) -> Tensor:
-        for number, (block, modulation) in enumerate(zip(self.blocks, modulations, strict=True)):
-            x = block(x, modulation, num_frames, None if number else skip)
-            if self.mixers:
-                x = over_time(self.mixers[number], x, num_frames, images)
-        if self.spatial is not None:
-            x = self.spatial(x)
-        if self.cross is not None:
-            x = self.cross(x, tokens)
-        if self.temporal is not None:
-            x = over_time(self.temporal, x, num_frames, images)
+            for number, (block, modulation) in enumerate(
+                zip(self.blocks, modulations, strict=True)
+            ):
+                x = block(x, modulation, num_frames, None if number else skip)
+                if self.mixers:
+                    x = over_time(self.mixers[number], x, num_frames, images)
+            if self.spatial is not None:
+                x = self.spatial(x)
+            if self.cross is not None:
+                x = self.cross(x, tokens)
+            if self.temporal is not None:
+                x = over_time(self.temporal, x, num_frames, images)
         return x
 
 

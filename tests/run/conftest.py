@@ -2,16 +2,21 @@
 
 import os
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
 from matplotlib.figure import Figure
 
 from ddpm_lightning.files.checkpoints import LAST, STEP, read, write
-from tests.commands import TINY, Call, call_in, newest_run, spawn, write_gifs
+from tests.commands import TINY, Call, alive, call_in, newest_run, spawn, write_gifs
 from tests.forkserver import save_blank
+
+if TYPE_CHECKING:
+    from tests.run.test_ranks import Group
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +91,13 @@ def resumed_once(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -
 def trained(call: Call, trained_once: Path, tmp_path: Path) -> Path:
     """A copy of that run below tmp_path/outputs, beside the GIFs it was trained on."""
     return Path(shutil.copytree(trained_once, tmp_path / "outputs" / trained_once.name))
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator["Group"]:
+    """Starts the ranks of a run in tmp_path, and kills those that are left."""
+    from tests.run.test_ranks import Group
+
+    yield Group(tmp_path)
+    for pid in alive(tmp_path):
+        os.kill(pid, signal.SIGKILL)

@@ -1,16 +1,13 @@
 """Two ranks: collectives of a step, and the gradients of one rank, in any division of a batch."""
 
 import json
-import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.commands import ROOT, TINY, alive
+from tests.commands import ROOT, TINY
 from tests.run.test_ranks import Group
 
 SCRIPT = str(ROOT / "tests" / "run" / "collectives.py")
@@ -18,14 +15,6 @@ STEPS = 5
 WORDS = [*TINY, "logger=csv", "network.zero_exits=false", "data.val_fraction=0"]
 WORDS += [f"trainer.max_steps={STEPS}", "trainer.val_check_interval=100"]
 WORDS += ["trainer.log_every_n_steps=100"]
-
-
-@pytest.fixture
-def group(tmp_path: Path) -> Iterator[Group]:
-    group = Group(tmp_path)
-    yield group
-    for pid in alive(tmp_path):
-        os.kill(pid, signal.SIGKILL)
 
 
 def gradients(folder: Path, rank: int = 0) -> Tensor:

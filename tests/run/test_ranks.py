@@ -84,14 +84,6 @@ class Group:
         return self.folder / f"output-{number}.txt"
 
 
-@pytest.fixture
-def group(tmp_path: Path) -> Iterator[Group]:
-    found = Group(tmp_path)
-    yield found
-    for pid in alive(tmp_path):
-        os.kill(pid, signal.SIGKILL)
-
-
 def srun(rank: int, port: int) -> dict[str, str]:
     """What srun gives one of two tasks on one node."""
     return {
