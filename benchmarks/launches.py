@@ -3,11 +3,11 @@
     python -m benchmarks.launches [small base ..]      # half a minute for each, on a CPU
 
 A step (loss, gradients, norm and clipping, AdamW, one average) of a preset on 16x64x64, batch 8, in
-bfloat16, is run on tensors without values, by the layers' form for GPUs. Counted is what computes
-or copies there: no views, no allocation, no float64, which stays on the CPU. An operator on a list
-counts once for every 36 of its members, as many as fit one launch of the fused AdamW. A convolution
-with its bias, and its gradient, count once and launch two or three times. Left out are the noise,
-one launch for each clip, and the clips' way to the device.
+bfloat16, is run on tensors without values. Counted is what computes or copies on a GPU: no views,
+no allocation, no float64, which stays on the CPU. An operator on a list counts once for every 36 of
+its members, as many as fit one launch of the fused AdamW. A convolution with its bias, and its
+gradient, count once and launch two or three times. Left out are the noise, one launch for each
+clip, and the clips' way to the device.
 """
 
 import argparse
@@ -28,21 +28,12 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.gpu import preset
 from ddpm_lightning import denoiser
-from ddpm_lightning.networks import (
-    attention,
-    layers,
-    linear_attention,
-    norm_conv,
-    precision,
-    rotary,
-    temporal_attention,
-    unet3d,
-)
+from ddpm_lightning.networks import blocks, kernels
+from ddpm_lightning.networks.kernels import eager
 from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.objectives.velocity import VelocityObjective
 from ddpm_lightning.processes.standard import StandardProcess
 
-ROOMS = (attention, layers, linear_attention, norm_conv, precision, temporal_attention, unet3d)
 PER_LAUNCH = 36  # members of a list
 ALLOCATE = (
     "_unsafe_view",
@@ -120,8 +111,7 @@ class Launches(TorchDispatchMode):
     @contextmanager
     def counted(self) -> Iterator[None]:
         with ExitStack() as stack:
-            for room in ROOMS:
-                stack.enter_context(patch.object(room, "by_blocks", _never))
+            stack.enter_context(patch.object(kernels, "FEW", 0))
             stack.enter_context(patch.object(denoiser, "moved", _moved))
             stack.enter_context(_Kernels(self))
             yield stack.enter_context(self)
@@ -182,10 +172,6 @@ def _moved(x: Tensor, *coefficients: Tensor) -> tuple[Tensor, ...]:
     return torch.stack(coefficients).to(x.dtype).unbind()
 
 
-def _never(x: Tensor) -> bool:
-    return False
-
-
 @cache
 def _is_view(func: Any) -> bool:
     returns = func._schema.returns
@@ -195,7 +181,7 @@ def _is_view(func: Any) -> bool:
 def training_step(name: str, batch: int = 8, **more: Any) -> Launches:
     """Return what a training step of a preset launches, once its optimizer has its moments."""
     launches = Launches()
-    for keep in (rotary.kept_turns, layers.halves_first):
+    for keep in (eager.turns, blocks.halves_first):
         keep.cache_clear()  # of tensors with values
     process = StandardProcess(CosineSchedule(1000, 0.008, 0.9999))
     level = process.level(torch.linspace(1, 999, batch).long())
@@ -225,7 +211,7 @@ def training_step(name: str, batch: int = 8, **more: Any) -> Launches:
             weight_decay=0.01, eps=1e-8, amsgrad=False, maximize=False,
         )  # fmt: skip
         torch._foreach_lerp_(average, weights, 0.01)
-    for keep in (rotary.kept_turns, layers.halves_first):
+    for keep in (eager.turns, blocks.halves_first):
         keep.cache_clear()
     return launches
 

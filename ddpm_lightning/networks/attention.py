@@ -1,7 +1,11 @@
 """Attention layers on tokens (N, H, W, C): among the positions of a frame, along time, or to
 conditions.
 
-Each is a residual branch on x / rms(x); at the start its exit is zero.
+    y = x / rms(x);   q = y W_q,  k = y W_k,  v = y W_v
+    out = x + softmax(q k' / sqrt(d)) v W_out + b
+
+At the start W_out is zero. Linear attention (Shen et al. 2021) has softmax(q) softmax(k)' in the
+place of softmax(q k' / sqrt(d)), the first over a head's channels, the second over positions.
 """
 
 import math
@@ -10,12 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm_lightning.networks.blocks import EPS, by_blocks, fused_attention
-from ddpm_lightning.networks.linear_attention import linear_attention
-from ddpm_lightning.networks.softmax_attention import softmax_attention
-from ddpm_lightning.networks.temporal_attention import temporal_attention
+from ddpm_lightning.networks import kernels
+from ddpm_lightning.networks.blocks import EPS
 
-FEW = 256  # positions up to which weights of attention may be written out on a CPU
 WINDOW = 8  # positions, the side of a window, or its largest divisor that fits the frame
 
 
@@ -56,13 +57,26 @@ class Attention(nn.Module):
 
 
 class LinearAttention(Attention):
-    """Linear attention within each frame: its cost grows with H W, not with its square."""
+    """Linear attention within each frame: its cost grows with H W, not with its square.
+
+    k' v = (k' y) W_v, taken first, and (k' v) W_out, taken before q: heads stay side by side, and
+    no value is made.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, H, W, C), same out."""
-        exit_weight = self.exit.weight.t().unflatten(0, self.heads)
-        tokens = linear_attention(x.flatten(1, 2), *self.projections(), exit_weight, self.exit.bias)
-        return tokens.view(x.shape)
+        query, key, value = self.projections()
+        exit_weight = self.exit.weight.t().unflatten(0, self.heads).to(x.dtype)
+        tokens, dtype = x.flatten(1, 2), x.dtype
+        y = F.rms_norm(tokens, tokens.shape[-1:], eps=EPS).to(dtype)
+        q = F.linear(y, query.flatten(0, 1).to(dtype))  # (N, M, heads d)
+        k = F.linear(y, key.flatten(0, 1).to(dtype))
+        q = q.unflatten(-1, self.heads).softmax(-1).flatten(-2).to(dtype)
+        k = k.softmax(1).to(dtype)
+        context = (k.transpose(1, 2) @ y).unflatten(1, self.heads)  # (N, heads, d, C)
+        context = context @ value.transpose(1, 2).to(dtype) @ exit_weight
+        out = torch.baddbmm(tokens + self.exit.bias.to(dtype), q, context.flatten(1, 2))
+        return out.view(x.shape)
 
 
 class FullAttention(Attention):
@@ -74,14 +88,11 @@ class FullAttention(Attention):
 
     def attend(self, x: Tensor) -> Tensor:
         """(N, M, C), same out; rows of x do not see each other."""
-        if by_blocks(x) and x.shape[1] <= FEW:
-            weights = (*self.projections(), self.exit.weight, self.exit.bias)
-            return softmax_attention(x[:, :, None], *weights, rotary=False)[:, :, 0]
         y = F.rms_norm(x, x.shape[-1:], eps=EPS)
         weight = torch.cat([layer.weight for layer in (self.query, self.key, self.value)])
         tokens = F.linear(y, weight).unflatten(-1, (3, *self.heads))
-        out = fused_attention(*(t.transpose(1, 2) for t in tokens.unbind(2)))  # (N, heads, M, d)
-        out = out.transpose(1, 2).flatten(2)
+        q, k, v = (t.transpose(1, 2) for t in tokens.unbind(2))  # (N, heads, M, d)
+        out = kernels.attention(q, k, v).transpose(1, 2).flatten(2)
         output: Tensor = x + self.exit(out).to(x.dtype)
         return output
 
@@ -118,7 +129,7 @@ class CrossAttention(Attention):
             layer(s).unflatten(-1, self.heads).transpose(1, 2)  # (B, heads, F H W or L, d)
             for layer, s in ((self.query, y), (self.key, source), (self.value, source))
         )
-        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        out = kernels.attention(q, k, v).transpose(1, 2).flatten(2)
         output: Tensor = x + self.exit(out).view(x.shape).to(x.dtype)
         return output
 
@@ -127,5 +138,17 @@ class TemporalAttention(Attention):
     """Softmax attention among the F frames of each pixel, with rotary positions: any F works."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, F, M, C), same out."""
-        return temporal_attention(x, *self.projections(), self.exit.weight, self.exit.bias)
+        """(B, F, M, C), same out.
+
+        A head of a pixel takes the place of a head: nothing is copied for the sake of its layout.
+        """
+        dtype, (num_heads, width) = x.dtype, self.heads
+        clips, num_frames, num_pixels, channels = x.shape
+        y = F.rms_norm(x, (channels,), eps=EPS).to(dtype)
+        weight = kernels.stacked(*self.projections()).flatten(0, 2)
+        tokens = F.linear(y, weight.to(dtype))
+        tokens = tokens.view(clips, num_frames, num_pixels * num_heads, 3, width)
+        q, k, v = (t.transpose(1, 2) for t in kernels.turned(tokens))  # (B, M heads, F, d)
+        out = kernels.attention(q, k, v).transpose(1, 2)
+        out = out.reshape(clips, num_frames, num_pixels, num_heads * width)
+        return x + F.linear(out, self.exit.weight.to(dtype), self.exit.bias.to(dtype))

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ddpm_lightning.networks.attention import SPATIAL, CrossAttention, TemporalAttention
-from ddpm_lightning.networks.layers import Modulation, ResidualBlock, TemporalConv
-from ddpm_lightning.networks.precision import weights_like
+from ddpm_lightning.networks.blocks import Modulation, ResidualBlock
+from ddpm_lightning.networks.kernels.precision import weights_like
+from ddpm_lightning.networks.layers import TemporalConv
 
 MIXINGS = ("none", "separable", "full")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from ddpm_lightning.networks.attention import SPATIAL
-from ddpm_lightning.networks.blocks import by_blocks
+from ddpm_lightning.networks.blocks import CONVOLUTIONS, ResidualBlock, modulate
 from ddpm_lightning.networks.checks import (
     check_choice,
     check_condition,
@@ -25,16 +25,8 @@ from ddpm_lightning.networks.checks import (
     fitting_heads,
     per_level,
 )
-from ddpm_lightning.networks.layers import (
-    CONVOLUTIONS,
-    RESAMPLINGS,
-    Downsample,
-    LogSNREmbedding,
-    ResidualBlock,
-    Upsample,
-    modulate,
-)
-from ddpm_lightning.networks.precision import cast_weights, eager_half
+from ddpm_lightning.networks.kernels.precision import autocast_once
+from ddpm_lightning.networks.layers import RESAMPLINGS, Downsample, LogSNREmbedding, Upsample
 from ddpm_lightning.networks.stage import MIXINGS, Build, Stage, StageOptions, over_time
 
 
@@ -183,15 +175,17 @@ class UNet3D(nn.Module):
                 f"{clips} clips of {x.shape[2]} frames need as many log-SNRs, ({clips},) or "
                 f"({clips}, {x.shape[2]}), got {tuple(log_snr.shape)}"
             )
-        share = self.image_share if self.training else 0
-        if not (images := round(share * clips)):
-            return self.apply_layers(x, log_snr, vectors, tokens, images)
-        # By lot: where a clip stands in its batch may say how noisy it is.
-        order = torch.randperm(clips, device=x.device)
-        vectors = None if vectors is None else vectors[order]
-        tokens = None if tokens is None else tokens[order]
-        output = self.apply_layers(x[order], log_snr[order], vectors, tokens, images)
-        return output[order.argsort()]
+        images = round(self.image_share * clips) if self.training else 0
+        inputs: Any = (x, log_snr, vectors, tokens)
+        if images:  # by lot: where a clip stands in its batch may say how noisy it is
+            order = torch.randperm(clips, device=x.device)
+            inputs = tuple(None if t is None else t[order] for t in inputs)
+        stages = {self.down, self.middle, self.up}  # which cast their own weights
+        others = [child for child in self.children() if child not in stages]
+        others += [block.modulation for block in self.residual_blocks()]
+        with autocast_once(x, others):
+            output = self.apply_layers(*inputs, images)
+        return output[order.argsort()] if images else output
 
     def apply_layers(
         self,
@@ -202,27 +196,12 @@ class UNet3D(nn.Module):
         images: int,
     ) -> Tensor:
         """Return the output of `forward`; in the first `images` clips no frame sees another."""
-        if (half := eager_half(x)) is None:
-            return self._apply_layers(x, log_snr, vectors, tokens, images)
-        stages = {self.down, self.middle, self.up}  # which cast theirs
-        others = [child for child in self.children() if child not in stages]
-        others += [block.modulation for block in self.residual_blocks()]
-        x = x.to(half)
-        vectors, tokens = (None if t is None else t.to(half) for t in (vectors, tokens))
-        with torch.autocast(x.device.type, enabled=False), cast_weights(half, *others):
-            return self._apply_layers(x, log_snr, vectors, tokens, images)
-
-    def _apply_layers(
-        self,
-        x: Tensor,
-        log_snr: Tensor,
-        vectors: Tensor | None,
-        tokens: Tensor | None,
-        images: int,
-    ) -> Tensor:
         clips, _, num_frames = x.shape[:3]
-        if log_snr.dim() == 1 and not by_blocks(x):  # the same operators: to the bit what (B, F) is
+        if log_snr.dim() == 1:  # the same operators: to the bit what (B, F) is
             log_snr = log_snr[:, None].expand(-1, num_frames)
+        dtype = self.entry.weight.dtype
+        x = x.to(dtype)
+        vectors, tokens = (None if t is None else t.to(dtype) for t in (vectors, tokens))
         modulations = modulate(self.residual_blocks(), self.embedding(log_snr, vectors))
         x = pixel_unshuffle(x.transpose(1, 2).flatten(0, 1), self.patch)
         x = self.entry(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)

@@ -1,23 +1,11 @@
 """Small networks of any kind, as after a little training, and how their losses are compared."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm_lightning.networks import (
-    attention,
-    layers,
-    linear_attention,
-    norm_conv,
-    precision,
-    temporal_attention,
-    unet3d,
-)
 from ddpm_lightning.networks.unet3d import UNet3D
 from tests.problems import build
 
@@ -82,25 +70,3 @@ def assert_same(one: tuple[float, list[Tensor]], other: tuple[float, list[Tensor
     assert one[0] == pytest.approx(other[0], rel=1e-6)
     for a, b in zip(one[1], other[1], strict=True):
         assert (a - b).norm() < 1e-4 * b.norm() + 1e-7  # float32, sums of thousands of terms
-
-
-@contextmanager
-def as_on_a_gpu() -> Iterator[None]:
-    """Layers take their form of single operators, which a CPU's kernels replace."""
-    modules = (
-        attention,
-        layers,
-        linear_attention,
-        norm_conv,
-        precision,
-        temporal_attention,
-        unet3d,
-    )
-    with ExitStack() as stack:
-        for module in modules:
-            stack.enter_context(patch.multiple(module, by_blocks=_never))
-        yield
-
-
-def _never(x: Tensor) -> bool:
-    return False

@@ -1,4 +1,4 @@
-"""One loss, whichever way: by blocks, in single operators, checkpointed; compiled, see
+"""One loss, whichever way: by kernels, by definition, checkpointed; compiled, see
 tests/training/test_compilation.py.
 """
 
@@ -8,29 +8,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm_lightning.networks import blocks
+from ddpm_lightning.networks.kernels import definitions
 from ddpm_lightning.networks.unet3d import UNet3D
-from tests.networks.shared import as_on_a_gpu, assert_same, clips, loss_and_gradients, preset, unet
+from tests.networks.shared import assert_same, clips, loss_and_gradients, preset, unet
 from tests.problems import networks
 
 pytestmark = pytest.mark.slow  # as a whole: gradients of networks, by hand and not
 
 
-def in_single_operators(model: nn.Module, x: Tensor) -> tuple[float, list[Tensor]]:
-    with as_on_a_gpu():
+def by_definition(model: nn.Module, x: Tensor) -> tuple[float, list[Tensor]]:
+    with definitions():
         return loss_and_gradients(model, x)
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"norm": "magnitude"}, {"temporal_mixing": "full"}], ids=str
+    "options", [{"norm": "group"}, {"norm": "magnitude"}, {"temporal_mixing": "full"}], ids=str
 )
-@pytest.mark.parametrize("block_bytes", [2**11, pytest.param(2**22, marks=pytest.mark.slow)])
-def test_blocks_of_any_size_give_the_loss_and_gradients_of_single_operators(
-    block_bytes: int, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_option_gives_one_loss_and_the_same_gradients(options: dict[str, str]) -> None:
     model, x = unet(wide_ends=True, **options), clips()
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
-    assert_same(loss_and_gradients(model, x), in_single_operators(model, x))
+    assert_same(loss_and_gradients(model, x), by_definition(model, x))
 
 
 @pytest.mark.parametrize("name", networks())
@@ -38,40 +34,9 @@ def test_every_preset_gives_one_loss_and_the_same_gradients(name: str) -> None:
     model, x = preset(name), clips(height=16, width=32)
     expected = loss_and_gradients(model, x)
     assert_same(expected, loss_and_gradients(model, x))
-    assert_same(expected, in_single_operators(model, x))
+    assert_same(expected, by_definition(model, x))
     levels = len(model.down)
     assert_same(expected, loss_and_gradients(preset(name, checkpointing=[True] * levels), x))
-
-
-def test_long_clips_too() -> None:
-    """From 16 frames on softmax goes another way."""
-    model, x = unet(), clips(num_frames=17)
-    assert_same(loss_and_gradients(model, x), in_single_operators(model, x))
-
-
-def test_products_as_convolutions_are_products() -> None:
-    """Of sizes at which they are taken; seed 0."""
-    generator = torch.Generator().manual_seed(0)
-    for rows, width, out_width in ((1024, 32, 160), (256, 128, 192), (1040, 64, 96)):
-        x = torch.randn(rows, width, generator=generator)
-        weight, gradient = (
-            torch.randn(out_width, width, generator=generator),
-            torch.randn(rows, out_width, generator=generator),
-        )
-        torch.testing.assert_close(blocks.product(x, weight), x @ weight.T, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(
-            blocks.weight_gradient(gradient, x), gradient.T @ x, rtol=1e-4, atol=1e-3
-        )
-
-
-@pytest.mark.parametrize("length", [(7, 3), (1, 1), (100, 1), (64, 16)], ids=str)
-def test_spans_cover_everything_once(
-    length: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 10)
-    total, multiple = length
-    covered = [i for span in blocks.spans(total, 4, multiple) for i in range(total)[span]]
-    assert covered == list(range(total))
 
 
 def test_checkpointing_changes_nothing() -> None:
@@ -106,12 +71,12 @@ def test_checkpointing_saves_memory() -> None:
     ids=str,
 )
 def test_eager_half_precision_casts_weights_and_puts_them_back(options: dict[str, Any]) -> None:
-    """As on a GPU: the gradient is towards that of float32, and in it."""
+    """The gradient is towards that of float32, and in it."""
     model, x = unet(wide_ends=True, token_width=6, **options), clips()
     tokens = {"tokens": torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(3))}
     own = dict(model.named_parameters())
     _, exact = loss_and_gradients(model, x, **tokens)
-    with as_on_a_gpu(), torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16):
         _, gradients = loss_and_gradients(model, x, **tokens)
     assert all(p is own[name] for name, p in model.named_parameters())
     assert {g.dtype for g in gradients} == {torch.float32}

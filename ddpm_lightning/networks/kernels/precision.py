@@ -1,10 +1,10 @@
-"""Half precision on an accelerator: activations are in it throughout, weights are cast in one pass.
+"""Half precision, eagerly: activations are in it throughout, weights are cast in one pass.
 
-Autocast casts activations and weights where they are used, and gradients back, one by one. On a CPU
-it stays in charge, and under a compiler, which fuses casts.
+Autocast casts activations and weights where they are used, and gradients back, one by one. Under a
+compiler, which fuses casts, it stays in charge.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -12,21 +12,27 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ddpm_lightning.networks.blocks import by_blocks
 
-
-def eager_half(x: Tensor) -> torch.dtype | None:
-    """Return the dtype that autocast asks for on x's accelerator; None where that is its affair."""
+@contextmanager
+def autocast_once(x: Tensor, modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Compute in the precision that autocast asks for on x's device: that of modules' weights."""
     device = x.device.type
-    if by_blocks(x) or torch.compiler.is_compiling() or not torch.amp.is_autocast_available(device):
-        return None
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    asks = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if torch.compiler.is_compiling() or not asks:
+        yield
+        return
+    dtype = torch.get_autocast_dtype(device)
+    with torch.autocast(device, enabled=False), cast_weights(dtype, *modules):
+        yield
 
 
 def weights_like(x: Tensor, module: nn.Module) -> AbstractContextManager[None]:
-    """Return a context in which an eager module on an accelerator computes in x's precision."""
-    is_eager = not (by_blocks(x) or torch.compiler.is_compiling())
-    return cast_weights(x.dtype, module) if is_eager else nullcontext()
+    """Return a context in which an eager module computes in x's precision."""
+    return nullcontext() if torch.compiler.is_compiling() else cast_weights(x.dtype, module)
+
+
+class Uncast:
+    """Marks modules whose parameters are not cast: they compute their weights, in float32."""
 
 
 @contextmanager
@@ -36,6 +42,7 @@ def cast_weights(dtype: torch.dtype, *modules: nn.Module) -> Iterator[None]:
         (id(module), name): (module._parameters, name, parameter)
         for tree in modules
         for module in tree.modules()
+        if not isinstance(module, Uncast)
         for name, parameter in module._parameters.items()
         if parameter is not None and parameter.dtype != dtype
     }.values()
