@@ -14,6 +14,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -230,9 +231,15 @@ def cpu_peak(step: Callable[[], None], limit: int) -> int:
         torch.OutOfMemoryError: once it is above the limit.
     """
     live = LiveBytes(limit)
-    try:
+
+    def run() -> None:
         with live:
             step()
+
+    try:
+        # A gradient that stops midway leaves nodes to its thread, which fault once Python ends.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(run).result()
     except RuntimeError as error:  # the CPU's allocator raises nothing more specific
         if "can't allocate memory" in str(error):
             raise torch.OutOfMemoryError(str(error)) from error
