@@ -29,6 +29,8 @@ from ddpm_lightning.networks.kernels.precision import autocast_once
 from ddpm_lightning.networks.layers import RESAMPLINGS, Downsample, LogSNREmbedding, Upsample
 from ddpm_lightning.networks.stage import MIXINGS, Build, Stage, StageOptions, over_time
 
+STAGES = ("down", "middle", "up")
+
 
 class UNet3D(nn.Module):
     """Predicts clips; the defaults, for 8 frames of 16x16, are conf/network/unet3d_tiny.yaml.
@@ -176,15 +178,13 @@ class UNet3D(nn.Module):
                 f"({clips}, {x.shape[2]}), got {tuple(log_snr.shape)}"
             )
         images = round(self.image_share * clips) if self.training else 0
-        inputs: Any = (x, log_snr, vectors, tokens)
         if images:  # by lot: where a clip stands in its batch may say how noisy it is
             order = torch.randperm(clips, device=x.device)
-            inputs = tuple(None if t is None else t[order] for t in inputs)
-        stages = {self.down, self.middle, self.up}  # which cast their own weights
-        others = [child for child in self.children() if child not in stages]
-        others += [block.modulation for block in self.residual_blocks()]
-        with autocast_once(x, others):
-            output = self.apply_layers(*inputs, images)
+            x, log_snr = x[order], log_snr[order]
+            vectors = None if vectors is None else vectors[order]
+            tokens = None if tokens is None else tokens[order]
+        with autocast_once(x, self.outside_stages):
+            output = self.apply_layers(x, log_snr, vectors, tokens, images)
         return output[order.argsort()] if images else output
 
     def apply_layers(
@@ -239,6 +239,11 @@ class UNet3D(nn.Module):
         blocks = [block for stage in before for block in stage.blocks]
         blocks += [self.middle_exit, *(block for stage in after for block in stage.blocks)]
         return blocks if self.exit_block is None else [*blocks, self.exit_block]
+
+    def outside_stages(self) -> list[nn.Module]:
+        """Return the layers that no stage casts."""
+        others = [child for name, child in self.named_children() if name not in STAGES]
+        return [*others, *(block.modulation for block in self.residual_blocks())]
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError unless height and width, in pixels, fit the stride."""

@@ -23,4 +23,5 @@ def turned(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1) @ v
+    weights: Tensor = (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1)
+    return weights @ v

@@ -4,7 +4,7 @@ Autocast casts activations and weights where they are used, and gradients back, 
 compiler, which fuses casts, it stays in charge.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 
 @contextmanager
-def autocast_once(x: Tensor, modules: Sequence[nn.Module]) -> Iterator[None]:
+def autocast_once(x: Tensor, modules: Callable[[], list[nn.Module]]) -> Iterator[None]:
     """Compute in the precision that autocast asks for on x's device: that of modules' weights."""
     device = x.device.type
     asks = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
@@ -22,7 +22,7 @@ def autocast_once(x: Tensor, modules: Sequence[nn.Module]) -> Iterator[None]:
         yield
         return
     dtype = torch.get_autocast_dtype(device)
-    with torch.autocast(device, enabled=False), cast_weights(dtype, *modules):
+    with torch.autocast(device, enabled=False), cast_weights(dtype, *modules()):
         yield
 
 
