@@ -78,7 +78,7 @@ class Checkpoints(Checkpoint):
             files.link(Path(start), best)  # the process that saved it may have died before
         if not best.exists():  # this run is a fork
             self._best = math.inf
-        self._last_step = self._saved_step = trainer.global_step
+        self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
         if self._unlogged and trainer.is_global_zero:
             log_once(trainer.loggers, self._unlogged, trainer.global_step - 1)
@@ -90,10 +90,9 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        step = trainer.global_step
-        if step == self._last_step:  # gradients still accumulate
+        if not is_between_steps(trainer):
             return
-        self._last_step = step
+        step = trainer.global_step
         minutes = (time.monotonic() - self._saved_at) / 60
         is_late = minutes >= (self.every_n_minutes or math.inf)
         self._is_stopping, is_late = self._agreed(self.is_asked_to_stop, is_late)

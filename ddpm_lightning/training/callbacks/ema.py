@@ -18,6 +18,7 @@ from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.files import checkpoints
 from ddpm_lightning.training.callbacks.numerics import refuse_non_finite
 from ddpm_lightning.training.callbacks.throughput import is_logging_step
+from ddpm_lightning.training.lightning_inside import is_between_steps
 from ddpm_lightning.training.module import DiffusionModule
 
 
@@ -45,7 +46,6 @@ class EMA(pl.Callback):
         self.directory = Path(directory)
         self.snapshot_every_n_steps = snapshot_every_n_steps
         self._others: dict[str, dict[str, Tensor]] = {}  # weights by name, but for the first's
-        self._last_step = 0
         self._num_updates = 0
         # Found once, they stay.
         self._pairs: list[tuple[Decay, list[Tensor], list[Tensor]]] = []
@@ -72,7 +72,6 @@ class EMA(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, DiffusionModule)
-        self._last_step = trainer.global_step
         pl_module.has_average = self._num_updates > 0
         raw = floats(pl_module.denoiser)
         for name in list(self.averages)[1:]:
@@ -83,10 +82,9 @@ class EMA(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        step = trainer.global_step
-        if step == self._last_step:  # gradients still accumulate
+        if not is_between_steps(trainer):
             return
-        self._last_step = step
+        step = trainer.global_step
         assert isinstance(pl_module, DiffusionModule)
         assert pl_module.ema_denoiser is not None
         self.update(pl_module.ema_denoiser, pl_module.denoiser, step)

@@ -53,5 +53,4 @@ class ScheduleCurve(pl.Callback):
         lines = [str(report), *report.warnings]
         title = "\n".join(textwrap.fill(line, 60) for line in lines)
         save_log_snr({title: {type(process).__name__: process}}, log_snr_floor(shape), self.path)
-        for logger in trainer.loggers:
-            log_picture(logger, "log_snr", self.path, trainer.global_step)
+        log_picture(trainer, "log_snr", self.path)

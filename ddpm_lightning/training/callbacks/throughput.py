@@ -16,6 +16,7 @@ from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.networks.flops import forward_flops, peak_flops
 from ddpm_lightning.networks.memory import GIB
+from ddpm_lightning.training.lightning_inside import is_between_steps
 from ddpm_lightning.training.module import DiffusionModule
 
 _STATUS = Path("/proc/self/status")
@@ -31,7 +32,6 @@ class Throughput(pl.Callback):
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._last_step = trainer.global_step
         self._start_window(trainer)
 
     def _start_window(self, trainer: pl.Trainer) -> None:
@@ -60,13 +60,11 @@ class Throughput(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        stepped = trainer.global_step > self._last_step  # else gradients still accumulate
-        logs = stepped and is_logging_step(trainer, trainer.global_step)
+        logs = is_between_steps(trainer) and is_logging_step(trainer, trainer.global_step)
         if logs and pl_module.device.type != "cpu":
             torch.accelerator.synchronize()  # the window's kernels have run when it ends
         self._step_seconds += time.perf_counter() - self._start
         self._clips += len(batch.clip) * trainer.world_size
-        self._last_step = trainer.global_step
         if logs:
             wait = waited(trainer) - self._waited_before
             seconds = self._step_seconds + wait
