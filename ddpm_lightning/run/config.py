@@ -8,15 +8,12 @@ run's configuration travels with it and is built again by sample.py and evaluate
 import os
 import typing
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
 from math import isfinite
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError
-from omegaconf.grammar_visitor import GrammarVisitor
 from pydantic import (
     ConfigDict,
     Field,
@@ -30,13 +27,14 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import ErrorDetails, SchemaError
 
 from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.hydra_inside import bounded_interpolations
 from ddpm_lightning.run.secrets import HIDDEN, find_leaves, find_login
 from ddpm_lightning.run.signatures import signature
 
 TARGETS = ("ddpm_lightning.", "lightning.pytorch.", "torch.optim.")
 STORED_TARGETS = ("ddpm_lightning.", "torch.optim.")  # of a run's model, data and sampler
 META_KEYS = {"_target_", "_partial_"}
-_MAX_INTERPOLATED, _COST = 2**19, 256  # characters, and as how many each ${..} counts besides
+_MAX_INTERPOLATED = 2**19  # characters
 
 Node = dict[str, Any]
 
@@ -183,34 +181,10 @@ def resolved(cfg: DictConfig) -> Node:
             f"{key} holds a login, which would be stored; export LOGIN=USER:PASSWORD, and give "
             f"'{key}=\"PROTOCOL://${{oc.env:LOGIN}}@HOST/..\"'"
         )
-    with _bounded_interpolations():
+    with bounded_interpolations(_MAX_INTERPOLATED):
         if missing := sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{missing[0]} must be given: add {missing[0]}=VALUE to the command")
         return typing.cast(Node, OmegaConf.to_container(cfg, resolve=True))
-
-
-@contextmanager
-def _bounded_interpolations() -> Iterator[None]:
-    """Raise InterpolationResolutionError once the values of all ${..} are longer than those of any
-    run, as they grow where one, perhaps a stranger's, names others that name others.
-    """
-    resolve, left = GrammarVisitor.visitInterpolation, _MAX_INTERPOLATED
-
-    def counted(visitor: GrammarVisitor, context: Any) -> Any:
-        nonlocal left
-        value = resolve(visitor, context) if left > 0 else None
-        left -= _COST + len(repr(value))
-        if left <= 0:
-            raise InterpolationResolutionError("${..} name each other too often")
-        return value
-
-    GrammarVisitor.visitInterpolation = counted  # type: ignore[assignment, method-assign]
-    try:
-        yield
-    except RecursionError as e:
-        raise InterpolationResolutionError("${..} name each other in a circle") from e
-    finally:
-        GrammarVisitor.visitInterpolation = resolve  # type: ignore[method-assign]
 
 
 def settle_paths(cfg: DictConfig) -> None:
