@@ -13,10 +13,13 @@ from ddpm_lightning.run.study.analysis import (
     TEMPORAL,
     Finding,
     agreement,
-    difference,
+    by_seed,
+    early_error,
     findings,
-    log_errors,
+    last_error,
+    less,
     memory,
+    paired_difference,
 )
 from ddpm_lightning.run.study.figures import ErrorCurve, save_errors
 from ddpm_lightning.run.study.plan import BASE, FROZEN
@@ -102,20 +105,17 @@ def _percent(log_ratio: float) -> str:
     return f"{100 * (exp(log_ratio) - 1):+.1f} %"
 
 
-def kinds(table: Table) -> list[tuple[str, str, str]]:
-    """Return the (clips, loss, arm) that were trained, in the order of the table."""
-    return list(dict.fromkeys((row.clips, row.loss, row.arm) for row in table.trainings))
-
-
 def errors(table: Table) -> str:
     """Return a row for each arm: its error early and at the end, and less cosine's."""
     rows = []
-    for clips, loss, arm in sorted(kinds(table), key=lambda kind: kind[:2]):
+    kinds = dict.fromkeys((row.clips, row.loss, row.arm) for row in table.trainings)
+    for clips, loss, arm in sorted(kinds, key=lambda kind: kind[:2]):
         cells = [clips, loss, arm]
-        for early in (True, False):
-            own = log_errors(table, arm, loss, clips, early)
-            base = log_errors(table, BASE, loss, clips, early)
-            against = difference(own, base) if arm != BASE else None
+        for value in (early_error, last_error):
+            own, base = (
+                by_seed(table.trainings, value, arm=a, loss=loss, clips=clips) for a in (arm, BASE)
+            )
+            against = paired_difference(less(own, base)) if arm != BASE else None
             cells += [f"{exp(mean(own.values())):.5f}", _number(against, is_log=True)]
         rows.append([*cells, str(len(own))])
     rows.sort(key=lambda cells: (cells[0] == FROZEN, cells[1] != "simple"))
