@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from torch import nn
 
 from ddpm_lightning.averages import Window, combine, gamma_of
 from ddpm_lightning.denoiser import Denoiser
@@ -203,27 +202,23 @@ def rebuild_average(run: Run, relative_length: float) -> tuple[Denoiser, int]:
     folder = run.directory / "averages"
     with user_errors("weights"):
         snapshots = [read(path, mmap=True) for path in by_step(folder)]
-    averages = [
-        (Window(average["gamma"], snapshot["step"]), average["weights"])
+    averages = {
+        Window(average["gamma"], snapshot["step"]): average["weights"]
         for snapshot in snapshots
         for average in snapshot["averages"].values()
-    ]
+    }
     if not averages:
         raise UserError(
             f"{folder} holds no snapshots of power-law averages to rebuild one from; train with "
             "callbacks.ema.snapshot_every_n_steps and an average of PowerDecay"
         )
-    step = max(window.step for window, _ in averages)
+    step = max(window.step for window in averages)
     with user_errors("weights"):
-        wanted = Window(gamma_of(relative_length), step)
-    coefficients = combine([window for window, _ in averages], wanted)
-    states = [weights for _, weights in averages]
-    total = {
-        name: sum(c * s[name].double() for c, s in zip(coefficients, states, strict=True))
-        for name in states[0]
-    }
-    raw = _part(read_checkpoint(run.checkpoint)["state_dict"], "raw")
-    average = raw | {name: value.to(raw[name]) for name, value in total.items()}
+        coefficients = combine(list(averages), Window(gamma_of(relative_length), step))
+    average = _weights(run)[0]["raw"]
+    for name in next(iter(averages.values())):
+        parts = zip(coefficients, averages.values(), strict=True)
+        average[name] = sum(c * s[name].double() for c, s in parts).to(average[name])
     return _denoiser(run, average), step
 
 
@@ -238,18 +233,32 @@ def choose_denoiser(run: Run, weights: str | float) -> tuple[Denoiser, int]:
 
 
 def _denoiser(run: Run, state: dict[str, Any]) -> Denoiser:
-    return with_weights(build_denoiser(run.config["model"]), state, run.checkpoint)
+    denoiser = build_denoiser(run.config["model"])
+    load_weights(denoiser, state, run.checkpoint)
+    return denoiser.eval()
 
 
-def with_weights(denoiser: Denoiser, state: dict[str, Any], path: Path) -> Denoiser:
-    """Return the denoiser with the weights of a file, in evaluation mode.
+def load_weights(denoiser: Denoiser, state: dict[str, Any], path: Path) -> None:
+    """Give a denoiser the weights of a file.
 
     Raises:
-        UserError: if they are those of another architecture.
+        UserError: with the first difference, if they are those of another architecture, and for
+            weights that are not finite.
     """
-    check_architecture(denoiser, state, path)
-    denoiser.load_state_dict(state)
-    return denoiser.eval()
+    try:
+        denoiser.load_state_dict(state)
+    except RuntimeError as error:
+        problem = str(error).splitlines()[1].strip()
+        raise UserError(
+            f"{path} was trained with another architecture: {problem:.300}; "
+            "use the network, channels and base_width it was trained with"
+        ) from error
+    for name, weight in denoiser.named_parameters():
+        if not weight.isfinite().all():
+            raise UserError(
+                f"{path} holds weights that are not finite ({name}): its training had failed; take "
+                "an earlier checkpoint"
+            )
 
 
 def check_same_experiment(directory: Path, old: Node, new: Node) -> None:
@@ -272,46 +281,20 @@ def check_same_experiment(directory: Path, old: Node, new: Node) -> None:
 
 
 def check_resumable(denoiser: Denoiser, averages: bool, path: Path) -> int:
-    """Return the step of a checkpoint, and set the statistics of its clips.
+    """Return the step of a checkpoint, and load its raw weights and the statistics of its clips.
 
     Raises:
         UserError: unless training can be resumed from it.
     """
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]
-    check_architecture(denoiser, _part(state, "raw"), path)
+    load_weights(denoiser, _part(state, "raw"), path)
     if bool(_part(state, "ema")) != averages:
         raise UserError(
             f"{path} {'has no' if averages else 'has'} averaged weights; "
             f"resume with {'~callbacks.ema' if averages else 'callbacks.ema, as it was trained'}"
         )
-    for name, value in denoiser.statistics.named_buffers():  # the overview shows them
-        value.copy_(state[f"{PREFIX['raw']}statistics.{name}"])
     return int(checkpoint["global_step"])
-
-
-def check_architecture(module: nn.Module, state: dict[str, Any], path: Path) -> None:
-    """Raise UserError, naming the first difference, unless names and shapes of a state fit, and
-    weights are finite.
-    """
-    expected = module.state_dict()
-    for name in [*expected, *state]:
-        if name not in state or name not in expected:
-            problem = f"{name} is {'missing' if name not in state else 'unknown to the model'}"
-        elif state[name].shape != expected[name].shape:
-            problem = f"{name} is {tuple(state[name].shape)}, not {tuple(expected[name].shape)}"
-        else:
-            continue
-        raise UserError(
-            f"{path} was trained with another architecture: {problem}; "
-            "use the network, channels and base_width it was trained with"
-        )
-    for name, _ in module.named_parameters():
-        if not state[name].isfinite().all():
-            raise UserError(
-                f"{path} holds weights that are not finite ({name}): its training had failed; take "
-                "an earlier checkpoint"
-            )
 
 
 def _part(state: dict[str, Any], weights: str) -> dict[str, Any]:

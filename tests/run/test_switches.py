@@ -60,7 +60,7 @@ def test_tqdm_s_own_variable_leaves_the_bar_out(monkeypatch: pytest.MonkeyPatch)
         progress.on_train_start(trainer, pl.LightningModule())
         assert progress._bar is not None
         assert progress._bar.disable == (value is not None)
-        progress._close()
+        progress.teardown()
 
 
 @pytest.mark.long
