@@ -34,34 +34,32 @@ def build_curve(options: Node, process: GaussianProcess, floor: float) -> Curve:
     return curve
 
 
-def table(curve: Curve, cards: list[Card]) -> str:
+def table(curve: Curve, points: list[list[Card]]) -> str:
     """Return a row for each point of a curve, a column for each number, and their floors.
 
     Args:
-        cards: of a measure, point by point.
+        points: the cards of a measure at each.
     """
-    width = len(cards) // len(curve)
-    header = ["sampler", "network calls", *(card.name for card in cards[:width])]
-    rows = []
-    for i, (name, _) in enumerate(curve):
-        own = cards[i * width : (i + 1) * width]
-        rows.append([name, str(_calls(own[0])), *map(number, own)])
-    floors = map(real_against_real, cards[:width])
-    return aligned(header, [*rows, ["real against real", "", *floors]])
+    header = ["sampler", "network calls", *(card.name for card in points[0])]
+    rows = [
+        [name, str(_calls(cards[0])), *map(number, cards)]
+        for (name, _), cards in zip(curve, points, strict=True)
+    ]
+    return aligned(header, [*rows, ["real against real", "", *map(real_against_real, points[0])]])
 
 
-def panels(curve: Curve, cards: list[Card]) -> list[CallsPanel]:
+def panels(curve: Curve, points: list[list[Card]]) -> list[CallsPanel]:
     """Return a panel for each number of a measure, with a line for each sampler."""
     drawn = []
-    for name in dict.fromkeys(card.name for card in cards):
-        own = [card for card in cards if card.name == name]
+    for cards in zip(*points, strict=True):  # of one number
         lines: dict[str, list[CallsPoint]] = {}
-        for (sampler, _), card in zip(curve, own, strict=True):
+        for (sampler, _), card in zip(curve, cards, strict=True):
             assert card.interval is not None
             point = CallsPoint(_calls(card), card.value, *card.interval)
             lines.setdefault(sampler, []).append(point)
-        assert own[0].floor is not None
-        drawn.append(CallsPanel(name, lines, (own[0].floor.low, own[0].floor.high)))
+        floor = cards[0].floor
+        assert floor is not None
+        drawn.append(CallsPanel(cards[0].name, lines, (floor.low, floor.high)))
     return drawn
 
 

@@ -24,9 +24,8 @@ def write_card(opened: Opened, folder: Path, name: str, use: str) -> Path:
     from huggingface_hub import ModelCardData
 
     metadata = ModelCardData(library_name="ddpm_lightning", tags=list(_TAGS)).to_yaml()
-    picture = _picture(opened.run.directory)
     shown = ""
-    if picture:
+    if picture := _picture(opened.run.directory):
         copy = folder / f"samples{picture.suffix}"
         shutil.copyfile(picture, copy)
         shown = f"![Samples]({copy.name})\n\n"
@@ -56,10 +55,8 @@ def _summary(opened: Opened) -> str:
 def _picture(directory: Path) -> Path | None:
     """Return the newest grid that sample.py has left in a run, or that of its training."""
     grids = [*directory.glob("samples/*/grid.gif"), *directory.glob("samples/*/grid.png")]
-    if grids:
-        return max(grids, key=lambda path: path.stat().st_mtime)
-    final = directory / "samples" / "final.gif"
-    return final if final.is_file() else None
+    grids = grids or list(directory.glob("samples/final.gif"))
+    return max(grids, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _measures(directory: Path) -> str:
@@ -71,9 +68,8 @@ def _measures(directory: Path) -> str:
             rows += [_row(card) for card in read_json(path)]
     if not rows:
         return "None yet: `python evaluate.py checkpoint=RUN` measures a run."
-    return "\n".join(
-        ["| measure | value | unit | weights | step |", "|---|---|---|---|---|", *rows]
-    )
+    head = ["| measure | value | unit | weights | step |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *rows])
 
 
 def _row(card: dict[str, Any]) -> str:

@@ -53,21 +53,21 @@ class Results:
     ) -> None:
         """Measure subjects with each sampler of a curve."""
         for weights, subject in subjects.items():
-            cards: dict[str, list[Card]] = {name: [] for name in measures}
+            cards: dict[str, list[list[Card]]] = {name: [] for name in measures}
             for sampler in curve.values():
                 at = subject.with_sampler(sampler)
                 for name in list(cards):
                     try:
                         results = measures[name](at)
+                        cards[name].append(self._cards(name, measures[name], at, weights, results))
                     except ValueError as error:
                         self._refuse(name, error)
                         del cards[name]
-                    else:
-                        cards[name] += self._cards(name, measures[name], at, weights, results)
             for name, points in cards.items():
-                path = write_cards(points, self.directory / f"curve_{name}_{weights}.json")
-                save_calls(curves.panels(curve, points), points[0].unit, path.with_suffix(".png"))
-                print(f"{name} of {counts(points[0])}, {weights} weights")
+                flat = [card for of_point in points for card in of_point]
+                path = write_cards(flat, self.directory / f"curve_{name}_{weights}.json")
+                save_calls(curves.panels(curve, points), flat[0].unit, path.with_suffix(".png"))
+                print(f"{name} of {counts(flat[0])}, {weights} weights")
                 print(curves.table(curve, points))
 
     def _cards(

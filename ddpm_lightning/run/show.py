@@ -98,21 +98,13 @@ def _composed(words: Sequence[str], *more: str) -> Node:
 
 def _refuse_unused(name: str, film: Node, words: Sequence[str]) -> None:
     """Raise UserError for words about data, model and noise a film is made without."""
+    chains, unused = film.get("chains") or (), {"data", "model", "noise"} - film.keys()
+    if "chain" in film or ("chains" in film and "schedules" not in film):
+        unused -= set() if chains else {"model"}
+        unused -= set() if chains and all("/" in chain for chain in chains) else {"noise"}
     for word in words:
-        if not _is_used(word, film):
+        root = root_of(word)
+        is_option = word.lstrip("+~").partition("=")[0] == root  # values are those of all chains
+        if root in unused and (is_option or root == "data" or "chains" not in film):
             keys = ", ".join(key for key in film if not key.startswith("_"))
             raise UserError(f"{word}: {name} is made without it; it takes {keys}")
-
-
-def _is_used(word: str, film: Node) -> bool:
-    root = root_of(word)
-    if root not in ("model", "noise"):
-        return root != "data" or "data" in film
-    is_value = word.lstrip("+~").partition("=")[0] != root
-    if "chain" in film or "chains" not in film or is_value:  # values are those of all chains
-        return bool(film.keys() & {"chain", "chains"})
-    if "schedules" in film:
-        return False
-    if not film["chains"]:
-        return True
-    return root == "noise" and not all("/" in chain for chain in film["chains"])
