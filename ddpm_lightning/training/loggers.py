@@ -200,7 +200,6 @@ class MetricsTable(CSVLogger):
     def __init__(self, directory: Path, first_step: int, flush_logs_every_n_steps: int) -> None:
         super().__init__(directory, "", "", flush_logs_every_n_steps=flush_logs_every_n_steps)
         self._first_step, self._path = first_step, directory / "metrics.csv"
-        self._has_writer = False
 
     @cached_property
     def _earlier(self) -> list[dict[str, Any]]:
@@ -210,12 +209,10 @@ class MetricsTable(CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        earlier = self._earlier
-        writer = super().experiment  # a new one removes the file
-        if not self._has_writer:
-            writer.metrics[:0] = earlier
-            self._has_writer = True
-        return writer
+        if self._experiment is None:
+            earlier = self._earlier
+            super().experiment.metrics[:0] = earlier  # a new writer removes the file
+        return super().experiment
 
     def has(self, step: int) -> bool:
         """Return whether an earlier start has logged this step."""

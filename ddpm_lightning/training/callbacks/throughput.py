@@ -70,20 +70,16 @@ class Throughput(pl.Callback):
             seconds = self._step_seconds + wait
             pl_module.log("train/clips_per_s", self._clips / seconds, prog_bar=True)
             pl_module.log("train/data_wait", wait / seconds, prog_bar=True)
-            rate = flops_of(pl_module, batch) * self._clips / seconds / trainer.world_size
+            assert isinstance(pl_module, DiffusionModule)
+            _, frames, height, width, channels = batch.clip.shape
+            flops = training_flops(pl_module.denoiser, (channels, frames, height, width))
+            rate = flops * self._clips / seconds / trainer.world_size
             pl_module.log("train/tflops", rate / 1e12)
             if (peak := peak_flops(pl_module.device)) is not None:
                 pl_module.log("train/mfu", rate / peak)
             if (memory := peak_memory(pl_module.device)) is not None:
                 pl_module.log("train/memory_gib", memory / GIB)
             self._start_window(trainer)
-
-
-def flops_of(pl_module: pl.LightningModule, batch: Batch) -> int:
-    """Return the operations that a clip of the batch takes, forward and backward."""
-    assert isinstance(pl_module, DiffusionModule)
-    _, frames, height, width, channels = batch.clip.shape
-    return training_flops(pl_module.denoiser, (channels, frames, height, width))
 
 
 @lru_cache(maxsize=1)  # counted once for a run
