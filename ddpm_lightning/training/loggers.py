@@ -175,7 +175,7 @@ def log_picture(trainer: pl.Trainer, tag: str, path: Path) -> None:
                 height=height, width=width, colorspace=3, encoded_image_string=data
             )
             summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-            logger.experiment._get_file_writer().add_summary(summary, step)
+            logger.experiment.file_writer.add_summary(summary, step)
 
 
 def log_text(logger: Logger, tag: str, text: str, step: int) -> None:

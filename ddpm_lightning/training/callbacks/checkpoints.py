@@ -103,7 +103,8 @@ class Checkpoints(Checkpoint):
         self._owes_validation = validation_follows(trainer)
         if self._is_stopping or not self._owes_validation:
             # Lightning logs after this: a process that dies in between has lost its metrics.
-            self._unlogged = metrics_of_step(trainer, step)
+            if is_logging_step(trainer, step):
+                self._unlogged = {**metrics_of_batch(trainer), "epoch": trainer.current_epoch}
             self._save(trainer)
             self._unlogged = {}
 
@@ -197,10 +198,3 @@ class Checkpoints(Checkpoint):
     def _stop_if_asked(self) -> None:
         if self._is_stopping:
             raise Stopped(self._watch.received or signal.SIGTERM)
-
-
-def metrics_of_step(trainer: pl.Trainer, step: int) -> dict[str, float]:
-    """Return what Lightning logs at the end of this batch; valid in on_train_batch_end."""
-    if not is_logging_step(trainer, step):
-        return {}
-    return {**metrics_of_batch(trainer), "epoch": trainer.current_epoch}

@@ -12,6 +12,8 @@ import lightning.pytorch as pl
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ddpm_lightning.averages import Decay, PowerDecay
 from ddpm_lightning.denoiser import Denoiser
@@ -107,8 +109,9 @@ class EMA(pl.Callback):
                 self._pairs.append((decay, list(own.values()), [new[k] for k in own]))
             self._buffers = list(average.buffers()), list(raw.buffers())
         for decay, averaged, weights in self._pairs:
-            torch._foreach_lerp_(averaged, weights, 1 - decay.at(step))
-        torch._foreach_copy_(*self._buffers)
+            get_ema_multi_avg_fn(decay.at(step))(averaged, weights, self._num_updates)
+        for averaged_buffer, buffer in zip(*self._buffers, strict=True):
+            averaged_buffer.copy_(buffer)
 
     @pl.utilities.rank_zero_only
     def _write_snapshot(self, trainer: pl.Trainer, average: Denoiser, step: int) -> None:
@@ -125,11 +128,8 @@ class EMA(pl.Callback):
 @torch.no_grad()
 def distance(averaged: list[Tensor], raw: list[Tensor]) -> Tensor:
     """Return |averaged - raw| / |raw|, over all weights."""
-    difference, total = (
-        torch.stack(torch._foreach_norm(tensors)).norm()
-        for tensors in (torch._foreach_sub(averaged, raw), raw)
-    )
-    share: Tensor = difference / total
+    differences = [one - other for one, other in zip(averaged, raw, strict=True)]
+    share: Tensor = get_total_norm(differences) / get_total_norm(raw)
     return share
 
 

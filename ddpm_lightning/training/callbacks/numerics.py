@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ddpm_lightning.training.module import DiffusionModule, Trained
@@ -21,8 +22,7 @@ class NonFinite(RuntimeError):  # noqa: N818 - one more way for a run to fail
 
 def refuse_non_finite(weights: Iterable[Tensor], step: int) -> None:
     """Raise NonFinite unless all weights are finite: one reduction, and a wait for the device."""
-    norms = torch._foreach_norm([w for w in weights if w.numel()], ord=torch.inf)
-    if not torch.stack([norm.float() for norm in norms]).isfinite().all():
+    if not get_total_norm([w for w in weights if w.numel()], torch.inf).isfinite():
         raise NonFinite(
             f"weights not finite after step {step}, saved weights are from before; lower the rate"
         )

@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ddpm_lightning.data.dataset import Batch
@@ -96,15 +97,14 @@ def gradient_norms(network: nn.Module) -> dict[str, Tensor]:
 
     A parameter of the network's own, such as pos_embed, is a block.
     """
-    named = [(name, p.grad) for name, p in network.named_parameters() if p.grad is not None]
     blocks: dict[str, list[Tensor]] = {}
-    norms = torch._foreach_norm([gradient for _, gradient in named])
-    for (name, _), norm in zip(named, norms, strict=True):
+    for name, parameter in network.named_parameters():
         child, _, inside = name.partition(".")
         index = inside.partition(".")[0]
         block = f"{child}_{index}" if index.isdigit() else child
-        blocks.setdefault(block, []).append(norm)
-    return {block: torch.stack(of_block).norm() for block, of_block in blocks.items()}
+        if parameter.grad is not None:
+            blocks.setdefault(block, []).append(parameter.grad)
+    return {block: get_total_norm(gradients) for block, gradients in blocks.items()}
 
 
 def peak_memory(device: torch.device) -> int | None:
