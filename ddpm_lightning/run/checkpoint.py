@@ -172,16 +172,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_denoisers(run: Run) -> tuple[dict[str, Denoiser], int]:
-    """Return a run's denoisers by their weights, raw and averaged (ema, the first of the averages,
-    and any others by their names), and the step they were saved at.
-
-    They are in evaluation mode, on the CPU; a run trained without an average has the raw ones only.
-    """
-    weights, step = _weights(run)
-    return {name: _denoiser(run, state) for name, state in weights.items()}, step
-
-
 def _weights(run: Run) -> tuple[dict[str, dict[str, Any]], int]:
     """Return the states of a checkpoint's weights by name, which are read when they are used, and
     its step.
@@ -194,10 +184,33 @@ def _weights(run: Run) -> tuple[dict[str, dict[str, Any]], int]:
     return states, int(checkpoint["global_step"])
 
 
-def rebuild_average(run: Run, relative_length: float) -> tuple[Denoiser, int]:
-    """Return the denoiser with an average of this length, and the step of its last snapshot.
+def choose_denoiser(run: Run, weights: str | float | None = None) -> tuple[Denoiser, str, int]:
+    """Return a run's denoiser, in evaluation mode on the CPU, the name of its weights, and the step
+    that they were saved at.
 
-    It is a sum of the snapshots; buffers are those of the checkpoint.
+    Args:
+        weights: raw, ema, the first of the averages, or another by its name; the length of one that
+            is rebuilt; None: averaged weights where the run has any, else raw ones.
+    """
+    states, step = _weights(run)
+    if isinstance(weights, float):
+        state, step = _rebuilt_average(run, weights, states["raw"])
+    else:
+        weights = weights or ("ema" if "ema" in states else "raw")
+        if weights not in states:
+            raise UserError(f"{run.checkpoint} holds no weights {weights}, but {', '.join(states)}")
+        state = states[weights]
+    denoiser = build_denoiser(run.config["model"])
+    load_weights(denoiser, state, run.checkpoint)
+    return denoiser.eval(), str(weights), step
+
+
+def _rebuilt_average(
+    run: Run, relative_length: float, raw: dict[str, Any]
+) -> tuple[dict[str, Any], int]:
+    """Return the weights of an average of this length, and the step of its last snapshot.
+
+    It is a sum of the snapshots; buffers are those of the raw weights.
     """
     folder = run.directory / "averages"
     with user_errors("weights"):
@@ -215,27 +228,11 @@ def rebuild_average(run: Run, relative_length: float) -> tuple[Denoiser, int]:
     step = max(window.step for window in averages)
     with user_errors("weights"):
         coefficients = combine(list(averages), Window(gamma_of(relative_length), step))
-    average = _weights(run)[0]["raw"]
+    total = {}
     for name in next(iter(averages.values())):
         parts = zip(coefficients, averages.values(), strict=True)
-        average[name] = sum(c * s[name].double() for c, s in parts).to(average[name])
-    return _denoiser(run, average), step
-
-
-def choose_denoiser(run: Run, weights: str | float) -> tuple[Denoiser, int]:
-    """Return the denoiser with weights of a name, or of an average of a length, and their step."""
-    if isinstance(weights, float):
-        return rebuild_average(run, weights)
-    states, step = _weights(run)
-    if weights not in states:
-        raise UserError(f"{run.checkpoint} holds no weights {weights}, but {', '.join(states)}")
-    return _denoiser(run, states[weights]), step
-
-
-def _denoiser(run: Run, state: dict[str, Any]) -> Denoiser:
-    denoiser = build_denoiser(run.config["model"])
-    load_weights(denoiser, state, run.checkpoint)
-    return denoiser.eval()
+        total[name] = sum(c * s[name].double() for c, s in parts).to(raw[name])
+    return raw | total, step
 
 
 def load_weights(denoiser: Denoiser, state: dict[str, Any], path: Path) -> None:

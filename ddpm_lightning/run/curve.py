@@ -1,13 +1,11 @@
 """evaluate.py curve.samplers=[..]: samplers at several numbers of evaluations, side by side."""
 
-from hydra import compose
-
 from ddpm_lightning.evaluation.measure import Card
 from ddpm_lightning.evaluation.report import aligned, number, real_against_real
 from ddpm_lightning.plots.calls import CallsPanel, CallsPoint
 from ddpm_lightning.processes.base import GaussianProcess
-from ddpm_lightning.run.build import build_sampler
-from ddpm_lightning.run.config import Node, resolved
+from ddpm_lightning.run.build import build_sampler, sampler_node
+from ddpm_lightning.run.config import Node
 from ddpm_lightning.run.errors import user_errors
 from ddpm_lightning.samplers.base import Sampler
 
@@ -25,9 +23,7 @@ def build_curve(options: Node, process: GaussianProcess, floor: float) -> Curve:
     curve = {}
     for name in options["samplers"]:
         for evaluations in sorted(set(options["evaluations"])):
-            words = [f"sampler={name}", f"sampler.num_evaluations={evaluations}"]
-            node = resolved(compose("sample", ["checkpoint=any", *words]))["sampler"]
-            sampler = build_sampler(node)
+            sampler = build_sampler(sampler_node(name, f"sampler.num_evaluations={evaluations}"))
             with user_errors(f"curve.samplers: {name} at {evaluations} evaluations"):
                 sampler.times(process, floor)
             curve[name, evaluations] = sampler

@@ -21,7 +21,6 @@ from ddpm_lightning.run.checkpoint import (
     check_places,
     choose_denoiser,
     find_run,
-    load_denoisers,
     read_checkpoint,
 )
 from ddpm_lightning.run.config import Node, check, check_options, resolved
@@ -173,18 +172,13 @@ def choose_denoisers(run: Run, weights: Any) -> tuple[dict[str, Denoiser], int]:
     """Return denoisers by the names of their weights, and their step.
 
     Args:
-        weights: a name, the length of an average, or a list of them; None: averaged weights where
-            the run has any, else raw ones.
+        weights: those of choose_denoiser, or a list of them.
     """
-    if weights is None:
-        denoisers, step = load_denoisers(run)
-        name = "ema" if "ema" in denoisers else "raw"
-        return {name: denoisers[name]}, step
     names = weights if isinstance(weights, list) else [weights]
     if not names:
         raise UserError("weights=[] names none; leave it away, or give weights=[raw,ema]")
-    chosen = {str(name): choose_denoiser(run, name) for name in names}
-    steps = {step for _, step in chosen.values()}
+    chosen = [choose_denoiser(run, name) for name in names]
+    steps = {step for _, _, step in chosen}
     if len(steps) > 1:  # an average that is rebuilt is of the last snapshot
         raise UserError(f"weights={weights} are of steps {sorted(steps)}; measure them one by one")
-    return {name: denoiser for name, (denoiser, _) in chosen.items()}, steps.pop()
+    return {name: denoiser for denoiser, name, _ in chosen}, steps.pop()

@@ -39,8 +39,7 @@ def open_checkpoint(config: Node) -> Opened:
         return Opened(*load_pipeline(given, weights), str(weights), None)
     if not given.endswith(SUFFIX):
         run = find_run(given, Path(config["outputs_dir"]))
-        chosen, step = choose_denoiser(run, weights)
-        return Opened(run, chosen, str(weights), step)
+        return Opened(run, *choose_denoiser(run, weights))
     run, denoiser, held_step, held = load_exported(Path(given))
     if str(weights) != held:
         raise UserError(f"{given} holds the {held} weights; add weights={held}")

@@ -37,7 +37,8 @@ def signature(target: str) -> Signature:
         raise ImportError(str(error)) from error
     if not inspect.isclass(factory):
         raise TypeError(f"{target} is not a class")
-    types, hints, is_open = _types(factory), {}, True
+    types, is_open = _types(factory), True
+    hints: dict[str, Any] = {}
     for ancestor in factory.__mro__:
         path = f"{ancestor.__module__}.{ancestor.__qualname__}"
         receivers = [ancestor, *([get_object(_HANDED_ON[path])] if path in _HANDED_ON else [])]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.guidances.base import Guidance
-from ddpm_lightning.run.checkpoint import Run, choose_denoiser, load_denoisers
+from ddpm_lightning.run.checkpoint import Run, choose_denoiser
 from ddpm_lightning.run.errors import UserError
 
 
@@ -26,5 +26,4 @@ def weaker(guidance: Guidance, run: Run) -> Denoiser | None:
     if path is None or path.absolute().parent != run.checkpoint.absolute().parent:
         there = ", ".join(sorted(p.name for p in run.checkpoint.parent.glob("*.ckpt")))
         raise UserError(f"guidance.weak={weak} is no checkpoint of this run, which has {there}")
-    denoisers, _ = load_denoisers(run._replace(checkpoint=path))
-    return denoisers.get("ema", denoisers["raw"])
+    return choose_denoiser(run._replace(checkpoint=path))[0]

@@ -48,7 +48,7 @@ def compile_in_place(network: nn.Module, device: torch.device, **options: Any) -
     def forward(*arguments: Any, **keywords: Any) -> Any:
         return (compiled if torch.is_grad_enabled() else eager)(*arguments, **keywords)
 
-    network.forward = forward  # type: ignore[method-assign]
+    network.forward = forward
     return True
 
 

@@ -21,8 +21,8 @@ from ddpm_lightning.evaluation.measures.distances import DistanceMeasure
 from ddpm_lightning.evaluation.subject import Reference, Subject
 from ddpm_lightning.files.atomic import write_file
 from ddpm_lightning.processes.base import GaussianProcess
-from ddpm_lightning.run.build import build_sampler
-from ddpm_lightning.run.checkpoint import Run, find_run, load_denoisers
+from ddpm_lightning.run.build import build_sampler, sampler_node
+from ddpm_lightning.run.checkpoint import Run, choose_denoiser, find_run
 from ddpm_lightning.run.cli import composed_job
 from ddpm_lightning.run.config import Node, resolved
 from ddpm_lightning.run.errors import user_errors
@@ -129,8 +129,7 @@ def walk_measure(
     @lru_cache(maxsize=1)
     def load(cell: Cell) -> tuple[Run, Denoiser]:
         run = find_run(str(run_of(cell, directory)), directory)
-        denoisers, _ = load_denoisers(run)
-        return run, denoisers["ema"].to(device)
+        return run, choose_denoiser(run, "ema")[0].to(device)
 
     @cache
     def process(cell: Cell, chain: str) -> GaussianProcess:
@@ -195,6 +194,6 @@ def _measures(chosen: list[str]) -> Node:
 
 def build_walk(walk: StudyWalk) -> Sampler:
     """Return the sampler of a walk."""
-    chosen = [f"sampler={walk.sampler}", f"sampler.num_evaluations={walk.evaluations}"]
+    chosen = [f"sampler.num_evaluations={walk.evaluations}"]
     chosen += [f"sampler/grid={walk.grid}"] if walk.grid else []
-    return build_sampler(resolved(compose("sample", ["checkpoint=any", *chosen]))["sampler"])
+    return build_sampler(sampler_node(walk.sampler, *chosen))

@@ -211,4 +211,5 @@ def changes(measured: Measured, trainer: pl.Trainer, module: DiffusionModule) ->
 
 def round_up(steps: float) -> int:
     """Return steps rounded up to 1, 2 or 5 times a power of ten."""
-    return next(f * 10**n for n in count() for f in (1, 2, 5) if f * 10**n >= steps)
+    round_numbers = (factor * int(10**n) for n in count() for factor in (1, 2, 5))
+    return next(number for number in round_numbers if number >= steps)

@@ -12,6 +12,7 @@ from ddpm_lightning.evaluation.measures.quality import Quality
 from ddpm_lightning.evaluation.subject import Reference, Subject
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.training.callbacks.samples import DrawingCallback, interruptible
+from ddpm_lightning.training.datamodule import clips_of
 from ddpm_lightning.training.module import DiffusionModule
 
 
@@ -57,7 +58,7 @@ class SampleQuality(DrawingCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         # After a resumed run has got back the clips that it validates on.
-        self._reference = Reference(trainer.datamodule.data)  # type: ignore[attr-defined]
+        self._reference = Reference(clips_of(trainer))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.every_n_validations is None or trainer.sanity_checking:

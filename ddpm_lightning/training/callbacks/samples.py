@@ -14,7 +14,6 @@ import torch
 from pydantic import Field, PositiveInt
 
 from ddpm_lightning.conditions.columns import columns_of, in_columns
-from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.data.dataset import Annotation
 from ddpm_lightning.guidances.auto import AutoGuidance
 from ddpm_lightning.guidances.base import Guidance
@@ -25,7 +24,7 @@ from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import per_sample_generators
 from ddpm_lightning.samplers.walk import State
 from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
-from ddpm_lightning.training.datamodule import ClipDataModule
+from ddpm_lightning.training.datamodule import clips_of
 from ddpm_lightning.training.lightning_inside import is_between_steps
 from ddpm_lightning.training.loggers import log_picture
 from ddpm_lightning.training.module import DiffusionModule
@@ -148,7 +147,7 @@ class SampleGrid(DrawingCallback):
                 record = states.record if film else None
                 self._grid(trainer, "samples", name, self.sampler, record)
                 if film:
-                    path = states.save(self.directory / "reverse.gif", _data(trainer).format.fps)
+                    path = states.save(self.directory / "reverse.gif", clips_of(trainer).format.fps)
                     log_picture(trainer, "reverse_process", path)
             if draws and compares:
                 for other, sampler in self.compare.items():
@@ -163,7 +162,7 @@ class SampleGrid(DrawingCallback):
         sampler: Sampler,
         record: Callable[[State], None] | None = None,
     ) -> None:
-        module, form = _module(trainer), _data(trainer).format
+        module, form = _module(trainer), clips_of(trainer).format
         denoiser = module.inference_denoiser
         asked, columns = self._asked(trainer)
         can_guide = denoiser.conditions.wishes and denoiser.conditions.dropout
@@ -190,7 +189,7 @@ class SampleGrid(DrawingCallback):
         columns = columns_of(_module(trainer).denoiser.conditions)
         if 0 < len(columns) <= self.num_samples:
             return in_columns(columns, self.num_samples), len(columns)
-        held_out = _data(trainer).val_set
+        held_out = clips_of(trainer).val_set
         numbers = [k * len(held_out) // self.num_samples for k in range(self.num_samples)]
         return [held_out.annotation(i) for i in numbers], None
 
@@ -199,9 +198,3 @@ def _module(trainer: pl.Trainer) -> DiffusionModule:
     module = trainer.lightning_module
     assert isinstance(module, DiffusionModule)
     return module
-
-
-def _data(trainer: pl.Trainer) -> ClipData:
-    module = trainer.datamodule  # type: ignore[attr-defined]
-    assert isinstance(module, ClipDataModule)
-    return module.data
