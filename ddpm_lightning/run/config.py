@@ -90,9 +90,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "film": {"samplers": list[str], **dict.fromkeys(("chains", "schedules"), list[str] | None)},
     "study": {
-        **dict.fromkeys(("arms", "losses", "more", "extractors"), list[str]),
-        **dict.fromkeys(("num_seeds", "num_sampled", "steps", "num_held_out"), PositiveInt),
-        **dict.fromkeys(("num_samples", "max_parallel"), PositiveInt),
+        **dict.fromkeys(
+            ("arms", "losses", "extractors"), typing.Annotated[list[str], Field(min_length=1)]
+        ),
+        **dict.fromkeys(
+            ("num_sampled", "num_held_out", "num_samples", "max_parallel"), PositiveInt
+        ),
+        "num_seeds": typing.Annotated[int, Field(ge=2)],  # fewer leave no interval
+        "steps": typing.Annotated[int, Field(ge=5)],
+        "more": list[str],
         "data": str | None,
         "evaluations": list[PositiveInt],
         "train": bool,
@@ -111,31 +117,26 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 # Where Lightning's annotations allow what it refuses, when it is there, or what ruins a run.
 TRAINER: dict[str, Any] = {
-    "accumulate_grad_batches": PositiveInt,
+    **dict.fromkeys(("devices", "strategy"), Any),  # by run.compose
+    **dict.fromkeys(("accumulate_grad_batches", "num_nodes"), PositiveInt),
+    **dict.fromkeys(("log_every_n_steps", "min_epochs", "min_steps"), NonNegativeInt | None),
+    **dict.fromkeys(("max_epochs", "num_sanity_val_steps"), OrEndless | None),
     "barebones": typing.Literal[False],
     "check_val_every_n_epoch": PositiveInt | None,
-    "devices": Any,  # by run.compose
     "enable_checkpointing": typing.Literal[True] | None,
     "fast_dev_run": bool | NonNegativeInt,
     "gradient_clip_algorithm": typing.Literal["norm", "value"] | None,
     "gradient_clip_val": NonNegativeFloat | None,
     "limit_train_batches": SomeShare | None,
     "limit_val_batches": Share | None,
-    "log_every_n_steps": NonNegativeInt | None,
-    "max_epochs": OrEndless | None,
     "max_steps": OrEndless,
     "max_time": Duration | None,
-    "min_epochs": NonNegativeInt | None,
-    "min_steps": NonNegativeInt | None,
-    "num_nodes": PositiveInt,
-    "num_sanity_val_steps": OrEndless | None,
     "overfit_batches": Share,
     "precision": typing.Literal[
         *("auto", "32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16", 32, 16, None)
     ],
     "profiler": typing.Literal["simple", "advanced", "pytorch", "xla"] | None,
     "reload_dataloaders_every_n_epochs": NonNegativeInt,
-    "strategy": Any,  # by run.compose
     "val_check_interval": SomeShare | Duration | None,
 }
 

@@ -28,8 +28,7 @@ from ddpm_lightning.level import Level, log_snr_floor
 from ddpm_lightning.rollout import Plan, roll_out
 from ddpm_lightning.run.config import Node
 from ddpm_lightning.run.errors import UserError, user_errors
-from ddpm_lightning.run.keep import kept_frames
-from ddpm_lightning.run.mask import read_mask
+from ddpm_lightning.run.kept import kept_frames, read_mask
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.inversion import invert
 from ddpm_lightning.samplers.noise import noise_source

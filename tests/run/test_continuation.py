@@ -21,8 +21,7 @@ from ddpm_lightning.run.continuation import (
     read_gif,
 )
 from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.keep import kept_frames
-from ddpm_lightning.run.mask import read_mask
+from ddpm_lightning.run.kept import kept_frames, read_mask
 from ddpm_lightning.statistics import Statistics
 from tests.commands import Call, assert_user_error, write_gifs
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from ddpm_lightning.run.config import Node, check, check_options, resolved
+from ddpm_lightning.run.config import Node, check, resolved
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import RunFailed, UserError, user_errors
 from ddpm_lightning.run.study.clips import check_clips
@@ -27,7 +27,6 @@ def study(cfg: DictConfig) -> None:
     config = resolved(cfg)
     check(config)
     options = config["study"]
-    check_options("study", options)
     check_plan(options)
     if config["report"] is not None:
         path = Path(config["report"])
