@@ -26,9 +26,9 @@ from ddpm_lightning.run.checkpoint import (
 from ddpm_lightning.run.config import Node, check, check_options, resolved
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.opened import weaker
 from ddpm_lightning.run.pipeline import is_pipeline, load_pipeline
 from ddpm_lightning.run.results import Results, build_curve
-from ddpm_lightning.run.weaker import weaker
 
 
 def evaluate_run(cfg: DictConfig) -> None:

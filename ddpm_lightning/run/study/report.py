@@ -21,9 +21,9 @@ from ddpm_lightning.run.study.analysis import (
     memory,
     paired_difference,
 )
-from ddpm_lightning.run.study.figures import ErrorCurve, save_errors
+from ddpm_lightning.run.study.figures import save_errors
 from ddpm_lightning.run.study.plan import BASE, FROZEN
-from ddpm_lightning.run.study.table import Table, Training, Walk
+from ddpm_lightning.run.study.table import Table, Walk
 
 NAMES = {SPATIAL: "spatial", TEMPORAL: "temporal"}
 
@@ -34,8 +34,8 @@ def write_report(table: Table, directory: Path) -> list[Path]:
     path = directory / "tables.md"
     write_text(path, tables(table))
     drawn = [path]
-    if curves := error_curves(table):
-        drawn.append(save_errors(curves, BASE, directory / "errors.png"))
+    if trainings := [row for row in table.trainings if row.clips != FROZEN]:
+        drawn.append(save_errors(trainings, BASE, directory / "errors.png"))
     if panels := path_panels(table):
         drawn.append(save_calls(panels, "MMD^2, pixels", directory / "paths.png"))
     return drawn
@@ -179,27 +179,6 @@ def left_out(table: Table) -> str:
         kind, _, seed = name.rpartition("-")
         by_kind.setdefault(kind, []).append(seed)
     return "\n".join(f"- {kind}: seeds {', '.join(seeds)}" for kind, seeds in by_kind.items())
-
-
-def error_curves(table: Table) -> list[ErrorCurve]:
-    """Return val/error over steps and by level of each arm, with all its seeds."""
-    rows: dict[tuple[str, str], list[Training]] = {}
-    for row in table.trainings:
-        if row.clips != FROZEN:
-            rows.setdefault((row.loss, row.arm), []).append(row)
-    return [
-        ErrorCurve(
-            loss,
-            arm,
-            own[0].steps,
-            {row.seed: row.error for row in own},
-            {
-                row.seed: {float(level): errors[-1] for level, errors in row.by_level.items()}
-                for row in own
-            },
-        )
-        for (loss, arm), own in rows.items()
-    ]
 
 
 def path_panels(table: Table) -> list[CallsPanel]:
