@@ -43,12 +43,12 @@ class Run(NamedTuple):
     config: Node
 
 
-def find_directory(given: str, outputs: Path) -> Path:
+def find_directory(name: str, outputs: Path) -> Path:
     """Return the run directory that is meant by itself, by a checkpoint file in it, or by 'last'.
 
     'last' is the run whose last.ckpt is the newest in outputs.
     """
-    if given == "last":
+    if name == "last":
         checkpoints = sorted(
             outputs.rglob("checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime
         )
@@ -58,22 +58,22 @@ def find_directory(given: str, outputs: Path) -> Path:
                 "train one first, or give a run directory"
             )
         return checkpoints[-1].parent.parent
-    path = Path(given)
+    path = Path(name)
     if not path.exists():
         raise UserError(
-            f"{given}: no run or checkpoint there; "
+            f"{name}: no run or checkpoint there; "
             "give a run directory below outputs/, a .ckpt file in one, or a pipeline folder of "
             "diffusers"
         )
     if path.is_file() and path.suffix != ".ckpt":
         raise UserError(
-            f"{given} is no .ckpt file: evaluate.py, and train.py resume=, take a run directory or "
+            f"{name} is no .ckpt file: evaluate.py, and train.py resume=, take a run directory or "
             "a .ckpt file in one; sample.py and export.py take a file of export.py as well"
         )
     directory = path if path.is_dir() else path.absolute().parent.parent
     if not (directory / "config.yaml").is_file():
         raise UserError(
-            f"{given}: {directory / 'config.yaml'} does not exist, so this is not a run of "
+            f"{name}: {directory / 'config.yaml'} does not exist, so this is not a run of "
             "ddpm_lightning, nor model_index.json, so it is no pipeline of diffusers; a checkpoint "
             "must stay in its run directory"
         )
@@ -86,13 +86,13 @@ def newest_checkpoint(directory: Path) -> Path | None:
         return newest_valid(directory / "checkpoints")
 
 
-def find_run(given: str, outputs: Path) -> Run:
+def find_run(name: str, outputs: Path) -> Run:
     """Return the run that a checkpoint belongs to, with its configuration checked."""
-    directory = find_directory(given, outputs)
-    checkpoint = Path(given) if Path(given).is_file() else newest_checkpoint(directory)
+    directory = find_directory(name, outputs)
+    checkpoint = Path(name) if Path(name).is_file() else newest_checkpoint(directory)
     if checkpoint is None:
         again = path_command("train.py", "resume", directory)
-        raise UserError(f"{given}: no checkpoint there yet; go on with: {again}")
+        raise UserError(f"{name}: no checkpoint there yet; go on with: {again}")
     return Run(directory, checkpoint, read_config(directory))
 
 

@@ -36,9 +36,9 @@ def evaluate_run(cfg: DictConfig) -> None:
     config = resolved(cfg)
     check({key: value for key, value in config.items() if key != "data"})
     check_options("curve", config["curve"])
-    given, weights = str(config["checkpoint"]), config["weights"]
-    pipeline = load_pipeline(given, weights) if is_pipeline(given) else None
-    run = pipeline[0] if pipeline else find_run(given, Path(config["outputs_dir"]))
+    path, weights = str(config["checkpoint"]), config["weights"]
+    pipeline = load_pipeline(path, weights) if is_pipeline(path) else None
+    run = pipeline[0] if pipeline else find_run(path, Path(config["outputs_dir"]))
     measures = build_measures(config["measure"])
     data = open_data(run, config["data"])
     denoisers, step = (

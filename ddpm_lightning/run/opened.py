@@ -38,15 +38,15 @@ def open_checkpoint(config: Node) -> Opened:
     Raises:
         UserError: in one line.
     """
-    given, weights = str(config["checkpoint"]), config["weights"]
-    if is_pipeline(given):
-        return Opened(*load_pipeline(given, weights), str(weights), None)
-    if not given.endswith(SUFFIX):
-        run = find_run(given, Path(config["outputs_dir"]))
+    path, weights = str(config["checkpoint"]), config["weights"]
+    if is_pipeline(path):
+        return Opened(*load_pipeline(path, weights), str(weights), None)
+    if not path.endswith(SUFFIX):
+        run = find_run(path, Path(config["outputs_dir"]))
         return Opened(run, *choose_denoiser(run, weights))
-    run, denoiser, held_step, held = load_exported(Path(given))
+    run, denoiser, held_step, held = load_exported(Path(path))
     if str(weights) != held:
-        raise UserError(f"{given} holds the {held} weights; add weights={held}")
+        raise UserError(f"{path} holds the {held} weights; add weights={held}")
     return Opened(run, denoiser, held, held_step)
 
 

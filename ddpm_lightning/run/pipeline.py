@@ -46,12 +46,12 @@ class UNetConfig(BaseModel):
     quantization_config: None = None
 
 
-def is_pipeline(given: str) -> bool:
+def is_pipeline(path: str) -> bool:
     """Return whether a checkpoint is a pipeline folder of diffusers."""
-    return (Path(given) / INDEX).is_file()
+    return (Path(path) / INDEX).is_file()
 
 
-def load_pipeline(given: str, weights: Any = None) -> tuple[Run, Denoiser]:
+def load_pipeline(path: str, weights: Any = None) -> tuple[Run, Denoiser]:
     """Return a pipeline folder as a run, and its denoiser in evaluation mode, on the CPU.
 
     Args:
@@ -59,12 +59,12 @@ def load_pipeline(given: str, weights: Any = None) -> tuple[Run, Denoiser]:
     Raises:
         UserError: for a pipeline of another kind, and where a file is missing or damaged.
     """
-    folder = Path(given)
+    folder = Path(path)
     if weights not in (None, "ema"):
-        raise UserError(f"{given} holds one set of weights; leave weights={weights} away")
+        raise UserError(f"{path} holds one set of weights; leave weights={weights} away")
     _check_kind(folder)
-    path = _home(folder, "scheduler") / "scheduler_config.json"
-    schedule, objective = read_scheduler(read_object(path), path)
+    file = _home(folder, "scheduler") / "scheduler_config.json"
+    schedule, objective = read_scheduler(read_object(file), file)
     home = _home(folder, "unet")
     unet_config = read_object(home / "config.json")
     form = parsed(UNetConfig, unet_config, home / "config.json")

@@ -146,10 +146,10 @@ def describe(error: BaseException) -> str:
 
 def _near_options(message: str) -> list[str]:
     """Return what to choose, for Hydra's complaint about an option that a group does not have."""
-    given = next((part for part in message.split("'") if "/" in part), None)
-    if not any(words in message for words in ("Could not find", "Could not load")) or not given:
+    option = next((part for part in message.split("'") if "/" in part), None)
+    if not any(words in message for words in ("Could not find", "Could not load")) or not option:
         return []
-    group, _, name = given.rpartition("/")
+    group, _, name = option.rpartition("/")
     names = options(group)
     near = get_close_matches(name, names, n=1)
     if near:
@@ -159,13 +159,13 @@ def _near_options(message: str) -> list[str]:
 
 def _near_keys(message: str) -> list[str]:
     """Return what to choose, for Hydra's complaint about a key, by the files in conf/."""
-    given = next(iter(message.split("'")[1:]), "")
+    full_key = next(iter(message.split("'")[1:]), "")
     if "Could not override" not in message:
         return []
     keys = _keys()
-    if owners := keys.get(given):
-        return [f"it is a key of {given.partition('.')[0]}={' or '.join(owners)}; add one"]
-    parent, dot, name = given.rpartition(".")
+    if owners := keys.get(full_key):
+        return [f"it is a key of {full_key.partition('.')[0]}={' or '.join(owners)}; add one"]
+    parent, dot, name = full_key.rpartition(".")
     beside = [key.rpartition(".")[2] for key in keys if key.rpartition(".")[0] == parent]
     near = [f"{parent}{dot}{other}" for other in get_close_matches(name, beside)]
     near = near or sorted(key for key in keys if key.partition(".")[2] == name)
