@@ -253,19 +253,19 @@ def nodes(value: Any, where: str) -> Iterator[tuple[str, Node]]:
 
 def _check_node(where: str, node: Node, targets: tuple[str, ...]) -> None:
     target = node["_target_"]
+    allowed = ", ".join(targets)
+    foreign = UserError(f"{where}._target_={target!r} is not allowed: it is no class of {allowed}")
     if not (isinstance(target, str) and target.startswith(targets)):
-        raise UserError(
-            f"{where}._target_={target!r} is not allowed, not a class of {', '.join(targets)}"
-        )
+        raise foreign
     try:
         takes = signature(target)
     except ImportError as e:
         raise UserError(f"{where}._target_={target!r} cannot be imported: {e}") from e
     except TypeError:
-        takes = None
+        raise foreign from None
     # The class's own module too: a dotted path can lead out of an allowed package again.
-    if takes is None or not f"{takes.module}.".startswith(targets):
-        raise UserError(f"{where}._target_={target!r} is not a class of {', '.join(targets)}")
+    if not f"{takes.module}.".startswith(targets):
+        raise foreign
     for key, value in node.items():
         if key in META_KEYS:
             continue

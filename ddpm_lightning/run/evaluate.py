@@ -1,6 +1,7 @@
 """python evaluate.py: what a run is worth, by any measure, with a card for each number."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,19 +84,21 @@ def build_measures(chosen: Node) -> dict[str, Measure]:
     """Build the chosen measures by name; equal extractors are one object, whose features are
     computed once.
     """
-    extractors: dict[str, Extractor] = {}
+
+    @cache
+    def extractor(node: str) -> Extractor:
+        with user_errors("extractor"):
+            built: Extractor = instantiate(json.loads(node), _convert_="all")
+        return built
+
     measures: dict[str, Measure] = {}
     for name, node in chosen.items():
         own = {key: value for key, value in node.items() if key != "extractor"}
-        built = {}
-        if "extractor" in node:
-            key = json.dumps(node["extractor"])
-            if key not in extractors:
-                with user_errors("extractor"):
-                    extractors[key] = instantiate(node["extractor"], _convert_="all")
-            built["extractor"] = extractors[key]
+        parts = (
+            {"extractor": extractor(json.dumps(node["extractor"]))} if "extractor" in node else {}
+        )
         with user_errors(f"measure.{name}"):
-            measures[name] = instantiate(own, _partial_=True, _convert_="all")(**built)
+            measures[name] = instantiate(own, _partial_=True, _convert_="all")(**parts)
     return measures
 
 
