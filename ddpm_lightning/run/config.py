@@ -30,7 +30,6 @@ from ddpm_lightning.run.errors import UserError
 from ddpm_lightning.run.hydra_inside import bounded_interpolations
 from ddpm_lightning.run.secrets import HIDDEN, find_leaves, find_login
 from ddpm_lightning.run.signatures import signature
-from ddpm_lightning.times.frames import CONTEXT_LOG_SNR
 
 TARGETS = ("ddpm_lightning.", "lightning.pytorch.", "torch.optim.")
 STORED_TARGETS = ("ddpm_lightning.", "torch.optim.")  # of a run's model, data and sampler
@@ -75,7 +74,7 @@ TOP_LEVEL: dict[str, Any] = {
     "seed": Seed,
     "num_samples": PositiveInt,
     "strength": typing.Annotated[float, Field(gt=0, le=1)] | None,
-    "known_log_snr": typing.Annotated[float, Field(ge=CONTEXT_LOG_SNR[0], le=CONTEXT_LOG_SNR[1])],
+    "known_log_snr": float,
     "weights": str | float | list[str | float] | None,
     "format": typing.Literal["safetensors", "torch_export", "diffusers"],
     "sampler": Node | None,

@@ -34,6 +34,7 @@ from ddpm_lightning.samplers.inversion import invert
 from ddpm_lightning.samplers.noise import noise_source
 from ddpm_lightning.samplers.walk import State
 from ddpm_lightning.statistics import Statistics
+from ddpm_lightning.times.frames import CONTEXT_LOG_SNR
 
 KEYS = ("init", "keep", "mask", "loop", "frames", "strength", "invert")
 TOLERANCE = 1e-3  # of an inversion, relative: float32 and a trained network settle within it
@@ -124,6 +125,12 @@ def continuation_of(
         raise UserError(
             f"{config['init']} gives all {num_frames} frames, so there is nothing to sample; add "
             "keep=0:4, say, mask=, strength=, or more frames"
+        )
+    low, high = CONTEXT_LOG_SNR
+    if not low <= config["known_log_snr"] <= high:
+        raise UserError(
+            f"known_log_snr must lie in {low:g} to {high:g}, where times=frames trains, got "
+            f"{config['known_log_snr']}; 6 forgives small errors"
         )
     log_snr = torch.tensor(config["known_log_snr"], dtype=torch.float64)
     whole = mask.flatten(1).all(1)

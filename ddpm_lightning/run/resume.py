@@ -33,26 +33,26 @@ from ddpm_lightning.run.words import CONF
 _MAX_CHARACTERS = 2**14  # of texts with ${..}, which take long to parse
 
 
-def resumed_start(name: str, job: Job) -> Start:
+def resumed_start(given: str, job: Job) -> Start:
     """Return the run meant by a directory, a checkpoint file or 'last', in its own directory.
 
     It is resumed from its newest checkpoint; from its beginning if it has none. An older one that
     is given by itself makes a new run, its fork.
     """
     outputs = Path(job.cfg.outputs_dir)
-    directory = find_directory(name, outputs)
+    directory = find_directory(given, outputs)
     with refusal_recorded(directory):
-        is_file = Path(name).is_file()
-        checkpoint = Path(name) if is_file else newest_checkpoint(directory)
+        is_file = Path(given).is_file()
+        checkpoint = Path(given) if is_file else newest_checkpoint(directory)
         stored = read_config(directory)
         cfg, choices = _composed(directory)
-        if is_fork := is_file and _is_older(Path(name), directory):
+        if is_fork := is_file and _is_older(Path(given), directory):
             cfg.run_dir = cfg.run_id = None
         for override in OverridesParser.create().parse_overrides(job.words):
             _apply(override, cfg, choices, directory)
         if is_fork:
             cfg.outputs_dir = job.cfg.outputs_dir
-            OmegaConf.update(cfg, "parent", str(Path(name).absolute()), force_add=True)
+            OmegaConf.update(cfg, "parent", str(Path(given).absolute()), force_add=True)
             start = new_start(Job(cfg, job.words, choices))._replace(checkpoint=checkpoint)
         else:
             cfg.run_dir = str(directory.absolute())  # it may have been moved

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import wandb
-from wandb.proto.wandb_server_pb2 import ServerRequest
+from wandb.proto.wandb_server_pb2 import ServerRequest  # type: ignore[attr-defined]
 from wandb.sdk.lib.asyncio_manager import AsyncioManager
 from wandb.sdk.mailbox import Mailbox
 
