@@ -51,8 +51,8 @@ def refuse_mistakes(config_name: str, words: list[str]) -> None:
     try:
         overrides = parse_flags(words)
     except ValueError as error:
-        unknown = str(error).partition("unrecognized arguments: ")[2].split()
-        for word in [word for word in unknown if word.startswith("-")]:
+        unknown = f"{error} ".partition("unrecognized arguments:")[2]
+        for word in [each for each in words if each.startswith("-") and f" {each} " in unknown]:
             bare, _, value = word.lstrip("-").partition("=")
             near = get_close_matches(root := root_of(bare), _known(config_name), n=1)
             key = bare.replace(root, near[0], 1) if near else "KEY"
