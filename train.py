@@ -2,7 +2,7 @@
 
 import gc
 
-from ddpm_lightning.run.cli import Job, Sweep, run_jobs
+from ddpm_lightning.run.cli import Job, run_command
 
 
 def main(job: Job) -> None:
@@ -12,13 +12,13 @@ def main(job: Job) -> None:
     train(job)
 
 
-def main_sweep(sweep: Sweep) -> None:
+def main_sweep(config_name: str, words: list[str]) -> None:
     from ddpm_lightning.run.sweep import run_sweep
 
     gc.enable()
-    run_sweep(sweep)
+    run_sweep(config_name, words)
 
 
 if __name__ == "__main__":
     gc.disable()  # while modules are imported: what they make stays, and it slows them down
-    run_jobs(main, main_sweep, "config")
+    run_command(main, "config", main_sweep)

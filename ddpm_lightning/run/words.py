@@ -32,6 +32,10 @@ _REMOVED = {  # keys of any command, and of one, and what they are now
         "model.process": "model.denoiser.process",
         "network.outputs": "network.out_channels, a number of channels of its own",
     },
+    "config": {
+        "sweep.executor": "hydra/launcher: joblib, submitit_local or submitit_slurm",
+        "sweep.slurm": "hydra.launcher, with hydra/launcher=submitit_slurm",
+    },
     "evaluate": {
         "num_draws": "measure.trained_loss.num_draws",
         "num_clips": "measure.bits.num_clips, with measure=bits",
@@ -182,6 +186,8 @@ def _near_options(message: str) -> list[str]:
     if not any(words in message for words in ("Could not find", "Could not load")) or not given:
         return []
     group, _, name = given.rpartition("/")
+    if group == "hydra/launcher":
+        return ["joblib, submitit_local, submitit_slurm: pip install 'ddpm_lightning[launchers]'"]
     names = options(group)
     near = get_close_matches(name, names, n=1)
     if near:
