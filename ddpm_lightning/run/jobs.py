@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +66,7 @@ class Frozen(NamedTuple):
         words = hydra_word("resume", str(self.directory)), *path_words(self.words)
         return [sys.executable, str(ROOT / "train.py"), *words]
 
+    @property
     def is_finished(self) -> bool:
         return bool(read_status(self.directory)["status"] == "finished")
 
@@ -85,7 +85,7 @@ def run_job(metric: str, job: Job) -> float:
     own = HydraConfig.get()
     (frozen,) = freeze_jobs([job], own.job.num, Path(own.sweep.dir))
     run_frozen([frozen], 1, is_shown=False)
-    if not frozen.is_finished():
+    if not frozen.is_finished:
         raise JobError(1)
     return frozen.value(metric)
 
@@ -98,20 +98,21 @@ def freeze_jobs(jobs: list[Job], first: int, directory: Path) -> list[Frozen]:
     Raises:
         UserError: for a mistake of any job, before one is written; denoisers are built, too.
     """
-    starts = []
+    starts: list[tuple[Start, Frozen]] = []
+    built: set[str] = set()
     labels = own_words([job.words for job in jobs])
     for number, (job, label) in enumerate(zip(jobs, labels, strict=True), first):
         # An adaptive sweeper that is started again may give this number to other words.
-        digest = hashlib.sha256(json.dumps(job.words).encode()).hexdigest()[:4]
-        start = planned_start(job, directory, f"{number:03d}_{digest}_")
+        start = planned_start(job, directory, f"{number:03d}_{digest(job.words)[:4]}_")
         try:
             check_composed(start.config)
-            _check_denoiser(json.dumps(start.config["model"]))
+            if (model := json.dumps(start.config["model"])) not in built:
+                build_denoiser(start.config["model"])
+                built.add(model)
         except UserError as e:
             raise UserError(f"job {number} ({label}): {e}") from e
-        frozen = Frozen(start.directory, f"[{number}] {label or 'job'}", job.words)
-        starts.append((start, frozen))
-    if not own_rank():  # a launcher may start a job of several devices once for each
+        starts.append((start, Frozen(start.directory, f"[{number}] {label or 'job'}", job.words)))
+    if not (_is_slurm_job() and own_rank()):
         for start, frozen in starts:
             freeze_start(start, frozen.words)
     return [frozen for _, frozen in starts]
@@ -123,9 +124,9 @@ def own_words(jobs: list[list[str]]) -> list[str]:
     return [" ".join(word for word in words if word not in shared) for words in jobs]
 
 
-@cache
-def _check_denoiser(model: str) -> None:
-    build_denoiser(json.loads(model))
+def digest(words: list[str]) -> str:
+    """Return a hash of words."""
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()
 
 
 def planned_start(job: Job, parent: Path, prefix: str = "") -> Start:
@@ -169,8 +170,9 @@ def run_frozen(jobs: list[Frozen], max_parallel: int, is_shown: bool) -> None:
     Args:
         is_shown: on the terminal what they print, not in their console.log.
     """
-    left = [job for job in jobs if not job.is_finished()]
-    print(f"{len(jobs)} jobs, {len(jobs) - len(left)} finished before, in {_place(jobs)}")
+    left = [job for job in jobs if not job.is_finished]
+    place = jobs[0].directory.parent
+    print(f"{len(jobs)} jobs, {len(jobs) - len(left)} finished before, in {place}")
     running: dict[int, tuple[Frozen, subprocess.Popen[bytes]]] = {}  # by slot
     try:
         while left or running:
@@ -191,10 +193,6 @@ def run_frozen(jobs: list[Frozen], max_parallel: int, is_shown: bool) -> None:
             process.wait()
 
 
-def _place(jobs: list[Frozen]) -> Path:
-    return jobs[0].directory.parent
-
-
 def report(job: Frozen, event: str) -> None:
     """Print what has become of a job; one whose process ended before the run began has failed."""
     print(f"{job.label}: {event}", flush=True)
@@ -202,13 +200,20 @@ def report(job: Frozen, event: str) -> None:
         record_failure(job.directory, f"{event} before it began")
 
 
+def _is_slurm_job() -> bool:
+    """Return whether submitit has started this process, in a SLURM job once for every rank."""
+    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+
+
 def _environment(slot: int, max_parallel: int) -> dict[str, str]:
-    # Under submitit the job is the only one of its SLURM job, and has the ranks of that one.
-    left_out = _LEFT_OUT if os.environ.get("SUBMITIT_EXECUTOR") != "slurm" else {"HYDRA_FULL_ERROR"}
+    left_out = {"HYDRA_FULL_ERROR"} if _is_slurm_job() else _LEFT_OUT
     environment = {key: value for key, value in os.environ.items() if key not in left_out}
     if max_parallel > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // max_parallel)))
-        if devices := visible_devices():
+        named = environment.get("CUDA_VISIBLE_DEVICES")
+        numbers = map(str, range(torch.cuda.device_count()))
+        devices = list(numbers if named is None else filter(None, named.split(",")))
+        if devices:
             environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
     return environment
 
@@ -227,11 +232,3 @@ def _start(job: Frozen, environment: dict[str, str], is_shown: bool) -> "subproc
 def _end_with_parent() -> None:
     # In the child, before it begins; safe, for no other thread of this process holds a lock then.
     ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGTERM)
-
-
-def visible_devices() -> list[str]:
-    """Return what CUDA_VISIBLE_DEVICES names, or else the numbers of all GPUs."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name for name in named.split(",") if name]
-    return [str(number) for number in range(torch.cuda.device_count())]

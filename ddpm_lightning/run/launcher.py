@@ -6,10 +6,11 @@ nothing that is slow.
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
@@ -18,8 +19,6 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.plugin import Plugin
 from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
 
 from ddpm_lightning.run.cli import JobError, job_of
 from ddpm_lightning.run.errors import UserError
@@ -37,20 +36,16 @@ class Jobs(Sweeper):
     def __init__(self, num_random: int | None, seed: int | None) -> None:
         self._num_random, self._seed = num_random, seed or 0
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        self._parser = OverridesParser.create(hydra_context.config_loader)  # which knows glob(*)
-        self._launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+    def setup(self, **context: Any) -> None:
+        self._parser = OverridesParser.create(context["hydra_context"].config_loader)  # of glob(*)
+        self._launcher = Plugins.instance().instantiate_launcher(**context)
 
     def sweep(self, arguments: list[str]) -> list[Any]:
         """Run all jobs and return their results. Raises JobError with the worst exit code."""
-        overrides = self._parser.parse_overrides(arguments)
+        jobs = jobs_of(self._parser.parse_overrides(arguments), self._num_random, self._seed)
         results: list[Any] = []
         codes = [0]
-        for job in self._launcher.launch(jobs_of(overrides, self._num_random, self._seed), 0):
+        for job in self._launcher.launch(jobs, initial_job_idx=0):
             try:
                 results.append(job.return_value)
             except JobError as e:
@@ -70,10 +65,9 @@ class Processes(Launcher):
     def __init__(self, max_parallel: int) -> None:
         self._max_parallel = max_parallel
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        self._load, self._config = hydra_context.config_loader.load_sweep_config, config
+    def setup(self, **context: Any) -> None:
+        self._load = context["hydra_context"].config_loader.load_sweep_config
+        self._config = context["config"]
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -87,7 +81,7 @@ class Processes(Launcher):
         metric = self._config.sweep.metric
         return [
             JobReturn(words, status=JobStatus.COMPLETED, _return_value=job.value(metric))
-            if job.is_finished()
+            if job.is_finished
             else JobReturn(words, status=JobStatus.FAILED, _return_value=JobError(1))
             for words, job in zip(job_overrides, frozen, strict=True)
         ]
@@ -121,25 +115,18 @@ def jobs_of(overrides: list[Override], num_random: int | None, seed: int) -> lis
         columns = [_drawn(override, num_random, generator) for override in overrides]
         return [list(words) for words in zip(*columns, strict=True)]
     grid = [list(_listed(override)) for override in overrides]
-    size = math.prod(map(len, grid))
+    shape = [len(values) for values in grid]
+    size = math.prod(shape)
     if not size or (size > MAX_JOBS and num_random is None):
         raise UserError(
             f"this sweep has {size:,} jobs, none or more than {MAX_JOBS:,}; draw some of them: "
             "add sweep.num_random=100"
         )
-    numbers: Iterable[int] = range(size)
+    numbers: Sequence[int] = range(size)
     if num_random is not None:
-        numbers = sorted(generator.sample(range(size), min(num_random, size)))
-    return [_combination(grid, number) for number in numbers]
-
-
-def _combination(grid: list[list[str]], number: int) -> list[str]:
-    """The last word changes fastest."""
-    words = []
-    for values in reversed(grid):
-        number, place = divmod(number, len(values))
-        words.append(values[place])
-    return words[::-1]
+        numbers = sorted(generator.sample(numbers, min(num_random, size)))
+    places = zip(*np.unravel_index(numbers, shape), strict=True)  # the last word changes fastest
+    return [[values[i] for values, i in zip(grid, place, strict=True)] for place in places]
 
 
 def _is_endless(override: Override) -> bool:

@@ -4,8 +4,6 @@ Its directory is named by its words, so the same command finds it again: what is
 the rest goes on.
 """
 
-import hashlib
-import json
 import re
 import shlex
 from functools import partial
@@ -23,7 +21,7 @@ from ddpm_lightning.run.cli import JobError, multirun
 from ddpm_lightning.run.config import Node, check_options, resolved
 from ddpm_lightning.run.directory import CLIPS, read_status, write_text
 from ddpm_lightning.run.errors import RunFailed, UserError, user_errors
-from ddpm_lightning.run.jobs import PLAN, own_words, run_job
+from ddpm_lightning.run.jobs import PLAN, digest, own_words, run_job
 from ddpm_lightning.run.paste import hydra_word
 from ddpm_lightning.run.ranking import check_metric, obstacles, rank
 from ddpm_lightning.run.secrets import redacted
@@ -88,8 +86,7 @@ def _name(words: list[str]) -> str:
     made_by = [word for word in words if not word.startswith(_HOW)]
     overrides = OverridesParser.create().parse_overrides(made_by)
     swept = [re.split("[./]", o.key_or_group)[-1] for o in overrides if o.is_sweep_override()]
-    digest = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:8]
-    return "-".join([*swept, digest])[-80:]
+    return "-".join([*swept, digest(made_by)[:8]])[-80:]
 
 
 def _report(jobs: list[Path], metric: str, title: str) -> list[Row]:

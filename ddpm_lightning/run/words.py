@@ -182,10 +182,10 @@ def describe(error: BaseException) -> str:
 
 def _near_options(message: str) -> list[str]:
     """Return what to choose, for Hydra's complaint about an option that a group does not have."""
-    given = next((part for part in message.split("'") if "/" in part), None)
-    if not any(words in message for words in ("Could not find", "Could not load")) or not given:
+    found = re.search("Could not (find|load) '([^']+)/([^']+)'", message)
+    if not found:
         return []
-    group, _, name = given.rpartition("/")
+    _, group, name = found.groups()
     if group == "hydra/launcher":
         return ["joblib, submitit_local, submitit_slurm: pip install 'ddpm_lightning[launchers]'"]
     names = options(group)

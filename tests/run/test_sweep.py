@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from ddpm_lightning.files.checkpoints import read
 from ddpm_lightning.plots.sweep_page import Row, as_html, as_markdown
 from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.jobs import Frozen, report, run_frozen, visible_devices
+from ddpm_lightning.run.jobs import Frozen, report, run_frozen
 from ddpm_lightning.run.launcher import jobs_of
 from ddpm_lightning.run.threads import num_cores
 from tests.commands import (
@@ -376,7 +376,6 @@ def test_jobs_run_side_by_side_on_devices_of_their_own(
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     threads = max(1, num_cores() // 2)
-    assert visible_devices() == ["3", "5"]
     names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LOCAL_RANK")
     code = f"import os, time; print(*map(os.environ.get, {names})); time.sleep(1)"
     codes = [code, code, "raise SystemExit(7)", code]
