@@ -36,8 +36,7 @@ from ddpm_lightning.run.directory import (
 from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.run.paste import hydra_word
 from ddpm_lightning.run.provenance import ROOT
-from ddpm_lightning.run.ranking import rank
-from ddpm_lightning.run.ranks import own_rank
+from ddpm_lightning.run.ranking import check_metric, rank
 from ddpm_lightning.run.threads import num_cores
 from ddpm_lightning.run.words import path_words
 from ddpm_lightning.training.watch import how_ended
@@ -83,14 +82,14 @@ def run_job(metric: str, job: Job) -> float:
         UserError: for a mistake in it.   JobError: if it failed.
     """
     own = HydraConfig.get()
-    (frozen,) = freeze_jobs([job], own.job.num, Path(own.sweep.dir))
+    (frozen,) = freeze_jobs([job], own.job.num, Path(own.sweep.dir), metric)
     run_frozen([frozen], 1, is_shown=False)
     if not frozen.is_finished:
         raise JobError(1)
     return frozen.value(metric)
 
 
-def freeze_jobs(jobs: list[Job], first: int, directory: Path) -> list[Frozen]:
+def freeze_jobs(jobs: list[Job], first: int, directory: Path, metric: str) -> list[Frozen]:
     """Write the directories of jobs, unless they are there.
 
     Args:
@@ -98,12 +97,14 @@ def freeze_jobs(jobs: list[Job], first: int, directory: Path) -> list[Frozen]:
     Raises:
         UserError: for a mistake of any job, before one is written; denoisers are built, too.
     """
+    check_metric(f"sweep.metric={metric}")
     starts: list[tuple[Start, Frozen]] = []
     built: set[str] = set()
     labels = own_words([job.words for job in jobs])
     for number, (job, label) in enumerate(zip(jobs, labels, strict=True), first):
         # An adaptive sweeper that is started again may give this number to other words.
-        start = planned_start(job, directory, f"{number:03d}_{digest(job.words)[:4]}_")
+        digest = hashlib.sha256(json.dumps(job.words).encode()).hexdigest()[:4]
+        start = planned_start(job, directory, f"{number:03d}_{digest}_")
         try:
             check_composed(start.config)
             if (model := json.dumps(start.config["model"])) not in built:
@@ -112,7 +113,7 @@ def freeze_jobs(jobs: list[Job], first: int, directory: Path) -> list[Frozen]:
         except UserError as e:
             raise UserError(f"job {number} ({label}): {e}") from e
         starts.append((start, Frozen(start.directory, f"[{number}] {label or 'job'}", job.words)))
-    if not (_is_slurm_job() and own_rank()):
+    if not _is_slurm_job() or os.environ.get("SLURM_PROCID", "0") == "0":
         for start, frozen in starts:
             freeze_start(start, frozen.words)
     return [frozen for _, frozen in starts]
@@ -122,11 +123,6 @@ def own_words(jobs: list[list[str]]) -> list[str]:
     """Return the words of each job that are not those of all."""
     shared = set(jobs[0]).intersection(*jobs)
     return [" ".join(word for word in words if word not in shared) for words in jobs]
-
-
-def digest(words: list[str]) -> str:
-    """Return a hash of words."""
-    return hashlib.sha256(json.dumps(words).encode()).hexdigest()
 
 
 def planned_start(job: Job, parent: Path, prefix: str = "") -> Start:

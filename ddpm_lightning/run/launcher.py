@@ -76,9 +76,9 @@ class Processes(Launcher):
 
         cfgs = [self._load(self._config, list(words)) for words in job_overrides]
         jobs = [job_of(cfg, cfg.hydra) for cfg in cfgs]
-        frozen = freeze_jobs(jobs, initial_job_idx, Path(self._config.hydra.sweep.dir))
+        metric, directory = self._config.sweep.metric, Path(self._config.hydra.sweep.dir)
+        frozen = freeze_jobs(jobs, initial_job_idx, directory, metric)
         run_frozen(frozen, self._max_parallel, is_shown=self._max_parallel == 1)
-        metric = self._config.sweep.metric
         return [
             JobReturn(words, status=JobStatus.COMPLETED, _return_value=job.value(metric))
             if job.is_finished
