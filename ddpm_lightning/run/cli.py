@@ -28,7 +28,6 @@ from ddpm_lightning.run.text import with_text
 from ddpm_lightning.run.threads import yield_cores
 from ddpm_lightning.run.words import CONF, describe, refuse_mistakes, root_of, with_home
 
-SWEEP_WORDS = "sweep."  # how to run a sweep, not what
 # Keys that say which run goes on and where, not what is trained.
 NOT_OF_THE_RUN = ("resume", "ckpt_path", "outputs_dir", "sweep", "hydra")
 
@@ -115,21 +114,25 @@ def composed(config_name: str) -> Job:
     """Return the job that the command line asks for. Does not return from --help and the like."""
     words = sys.argv[1:]
     for word in words:
-        if word.startswith(SWEEP_WORDS):
+        if word.startswith("sweep."):
             raise UserError(f"{word} is about sweeps; add -m")
-    jobs: list[Job] = []
-    if any(word.startswith("-") for word in words):
-        _under_hydra(lambda cfg: jobs.append(job_of(cfg, HydraConfig.get())), config_name)
-    else:  # the same in half the time: Hydra's main composes twice
+    if not any(word.startswith("-") for word in words):  # in half the time: main composes twice
         refuse_mistakes(config_name, words)
-        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            cfg = _composed(config_name, words)
-        configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
-        task = [word for word in words if root_of(word) != "hydra"]
-        jobs.append(job_of(cfg, cfg.hydra)._replace(words=task))
+        return composed_job(config_name, words)
+    jobs: list[Job] = []
+    _under_hydra(lambda cfg: jobs.append(job_of(cfg, HydraConfig.get())), config_name)
     if not jobs:
         sys.exit(0)
     return jobs[0]
+
+
+def composed_job(config_name: str, words: list[str]) -> Job:
+    """Return the job that words make."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        cfg = _composed(config_name, words)
+    configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
+    task = [word for word in words if root_of(word) != "hydra"]
+    return job_of(cfg, cfg.hydra)._replace(words=task)
 
 
 def _composed(config_name: str, words: list[str]) -> DictConfig:
@@ -142,13 +145,6 @@ def _composed(config_name: str, words: list[str]) -> DictConfig:
         if cfg.get("ckpt_path") is None:
             raise
         return cfg
-
-
-def composed_job(config_name: str, words: list[str]) -> Job:
-    """Return the job that words make."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        cfg = compose(config_name, overrides=words, return_hydra_config=True)
-    return job_of(cfg, cfg.hydra)
 
 
 def job_of(cfg: DictConfig, own: DictConfig | HydraConf) -> Job:

@@ -18,15 +18,18 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from ddpm_lightning.files.bounded import read_json
+from ddpm_lightning.plots.curves import read_metrics
+from ddpm_lightning.plots.sweep_page import Row, as_csv, as_html, as_markdown
 from ddpm_lightning.run.build import build_denoiser
 from ddpm_lightning.run.checkpoint import read_yaml
-from ddpm_lightning.run.cli import Job, JobError
+from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.compose import check_composed
+from ddpm_lightning.run.config import Node, resolved
 from ddpm_lightning.run.directory import (
-    Start,
+    CLIPS,
     freeze,
     new_start,
     read_status,
@@ -36,7 +39,8 @@ from ddpm_lightning.run.directory import (
 from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.run.paste import hydra_word
 from ddpm_lightning.run.provenance import ROOT
-from ddpm_lightning.run.ranking import check_metric, rank
+from ddpm_lightning.run.ranking import check_metric, obstacles, rank
+from ddpm_lightning.run.secrets import redacted
 from ddpm_lightning.run.threads import num_cores
 from ddpm_lightning.run.words import path_words
 from ddpm_lightning.training.watch import how_ended
@@ -75,20 +79,6 @@ class Frozen(NamedTuple):
         return math.nan if score is None else score.value
 
 
-def run_job(metric: str, job: Job) -> float:
-    """Run a job in a process of its own and return the metric; Hydra's launchers call this.
-
-    Raises:
-        UserError: for a mistake in it.   JobError: if it failed.
-    """
-    own = HydraConfig.get()
-    (frozen,) = freeze_jobs([job], own.job.num, Path(own.sweep.dir), metric)
-    run_frozen([frozen], 1, is_shown=False)
-    if not frozen.is_finished:
-        raise JobError(1)
-    return frozen.value(metric)
-
-
 def freeze_jobs(jobs: list[Job], first: int, directory: Path, metric: str) -> list[Frozen]:
     """Write the directories of jobs, unless they are there.
 
@@ -98,25 +88,23 @@ def freeze_jobs(jobs: list[Job], first: int, directory: Path, metric: str) -> li
         UserError: for a mistake of any job, before one is written; denoisers are built, too.
     """
     check_metric(f"sweep.metric={metric}")
-    starts: list[tuple[Start, Frozen]] = []
     built: set[str] = set()
     labels = own_words([job.words for job in jobs])
     for number, (job, label) in enumerate(zip(jobs, labels, strict=True), first):
-        # An adaptive sweeper that is started again may give this number to other words.
-        digest = hashlib.sha256(json.dumps(job.words).encode()).hexdigest()[:4]
-        start = planned_start(job, directory, f"{number:03d}_{digest}_")
         try:
-            check_composed(start.config)
-            if (model := json.dumps(start.config["model"])) not in built:
-                build_denoiser(start.config["model"])
+            check_composed(config := resolved(job.cfg))
+            if (model := json.dumps(config["model"])) not in built:
+                build_denoiser(config["model"])
                 built.add(model)
         except UserError as e:
             raise UserError(f"job {number} ({label}): {e}") from e
-        starts.append((start, Frozen(start.directory, f"[{number}] {label or 'job'}", job.words)))
-    if not _is_slurm_job() or os.environ.get("SLURM_PROCID", "0") == "0":
-        for start, frozen in starts:
-            freeze_start(start, frozen.words)
-    return [frozen for _, frozen in starts]
+    frozen = []
+    for number, (job, label) in enumerate(zip(jobs, labels, strict=True), first):
+        # An adaptive sweeper that is started again may give this number to other words.
+        digest = hashlib.sha256(json.dumps(job.words).encode()).hexdigest()[:4]
+        run = freeze_job(job, directory, f"{number:03d}_{digest}_")
+        frozen.append(Frozen(run, f"[{number}] {label or run.name}", job.words))
+    return frozen
 
 
 def own_words(jobs: list[list[str]]) -> list[str]:
@@ -125,35 +113,32 @@ def own_words(jobs: list[list[str]]) -> list[str]:
     return [" ".join(word for word in words if word not in shared) for words in jobs]
 
 
-def planned_start(job: Job, parent: Path, prefix: str = "") -> Start:
-    """Return the run of a job, in a directory below parent: prefix and its name."""
-    cfg = job.cfg.copy()
-    cfg.run_group = parent.name
-    start = new_start(job._replace(cfg=cfg))
-    return start.at(parent / f"{prefix}{start.cfg.run_name}")
-
-
-def freeze_start(start: Start, words: list[str]) -> None:
-    """Write the directory of a run that is to begin, unless it is there.
+def freeze_job(job: Job, parent: Path, prefix: str = "") -> Path:
+    """Write the directory of a job, unless it is there: below parent, prefix and the run's name.
 
     Raises:
         UserError: if it was begun with another configuration.
     """
-    directory = start.directory
+    cfg = job.cfg.copy()
+    cfg.run_group = parent.name
+    start = new_start(job._replace(cfg=cfg))
+    start = start.at(parent / f"{prefix}{start.cfg.run_name}")
+    plan = start.directory / PLAN
     container: Any = OmegaConf.to_container(start.cfg, resolve=False)
-    now = {"words": words, **{k: value for k, value in container.items() if k not in _OWN}}
-    if not (directory / "composed.yaml").exists():  # else it was killed before that
+    now = {"words": job.words, **{k: v for k, v in container.items() if k not in _OWN}}
+    if (start.directory / "composed.yaml").exists():
+        stored = read_yaml(plan)
+        if changed := [key for key in now if now[key] != stored.get(key)]:
+            raise UserError(
+                f"{start.directory} was begun with another {', '.join(changed)}; conf/ has changed "
+                f"since. Delete {parent} to begin again"
+            )
+    elif not _is_slurm_job() or os.environ.get("SLURM_PROCID", "0") == "0":
         with user_errors("the sweep's directory"):
-            directory.mkdir(parents=True, exist_ok=True)
-        write_text(directory / PLAN, yaml.safe_dump(now))
-        freeze(start, words)
-        return
-    stored = read_yaml(directory / PLAN)
-    if changed := [key for key in now if now[key] != stored.get(key)]:
-        raise UserError(
-            f"{directory} was begun with another {', '.join(changed)}; conf/ has changed since. "
-            f"Delete {directory.parent} to begin again"
-        )
+            start.directory.mkdir(parents=True, exist_ok=True)
+        write_text(plan, yaml.safe_dump(now))
+        freeze(start, job.words)
+    return start.directory
 
 
 def run_frozen(jobs: list[Frozen], max_parallel: int, is_shown: bool) -> None:
@@ -228,3 +213,48 @@ def _start(job: Frozen, environment: dict[str, str], is_shown: bool) -> "subproc
 def _end_with_parent() -> None:
     # In the child, before it begins; safe, for no other thread of this process holds a lock then.
     ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGTERM)
+
+
+def write_table(jobs: list[Path], metric: str, title: str) -> list[Row]:
+    """Write and print the table of jobs that are frozen, by their directories."""
+    plans = [read_yaml(job / PLAN) for job in jobs]
+    labels = own_words([plan.pop("words") for plan in plans])
+    configs = [_comparable(*pair) for pair in zip(jobs, plans, strict=True)]
+    scores, best, note = rank(metric, [job / "metrics.csv" for job in jobs], configs)
+    rows = []
+    for i, (job, label, score) in enumerate(zip(jobs, labels, scores, strict=True)):
+        status = read_status(job)
+        rows.append(
+            Row(
+                number=int(job.name.partition("_")[0]),
+                words=label,
+                status=status["status"],
+                error=status.get("error") or "",
+                value=score and score.value,
+                standard_error=score and score.standard_error,
+                is_best=i == best,
+                seconds=status.get("seconds"),
+                path=job.name,
+            )
+        )
+    directory = jobs[0].parent
+    table = as_markdown(rows, metric, note)
+    curves = [
+        name for name in dict.fromkeys(["train/loss", metric]) if not obstacles(name, configs)
+    ]
+    page = as_html(rows, metric, note, curves, directory, title)
+    for suffix, text in {"md": table, "csv": as_csv(rows, metric), "html": page}.items():
+        write_text(directory / f"sweep.{suffix}", redacted(text))
+    print(f"\n{table}\n  page           {directory / 'sweep.html'}")
+    finished = [directory / row.path for row in rows if row.status == "finished"]
+    if finished and all(row.value is None for row in rows):
+        names = read_metrics(finished[0] / "metrics.csv")
+        logged = (name for name in names if name.startswith(("train/", "val/")))
+        print(f"  no job has sweep.metric={metric}; choose {', '.join(logged)}")
+    return rows
+
+
+def _comparable(job: Path, plan: dict[str, Any]) -> Node:
+    """Return a job's configuration, and which clips its errors are measured on, once it knows."""
+    with user_errors(str(path := job / CLIPS)):
+        return {**plan, "clips": read_json(path)} if path.exists() else plan

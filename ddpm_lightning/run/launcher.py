@@ -17,11 +17,10 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from hydra.plugins.plugin import Plugin
 from hydra.plugins.sweeper import Sweeper
 
 from ddpm_lightning.run.cli import JobError, job_of
-from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.errors import RunFailed, UserError
 
 MAX_JOBS = 10_000
 
@@ -41,11 +40,19 @@ class Jobs(Sweeper):
         self._launcher = Plugins.instance().instantiate_launcher(**context)
 
     def sweep(self, arguments: list[str]) -> list[Any]:
-        """Run all jobs and return their results. Raises JobError with the worst exit code."""
+        """Run all jobs and return their results.
+
+        Raises:
+            JobError: with the worst exit code.   RunFailed: of a launcher of others.
+        """
         jobs = jobs_of(self._parser.parse_overrides(arguments), self._num_random, self._seed)
+        try:
+            returns = self._launcher.launch(jobs, initial_job_idx=0)
+        except RuntimeError as e:  # its process of a job was killed, or there is no SLURM
+            raise RunFailed(f"{type(e).__name__}: {str(e).partition(chr(10))[0]}") from e
         results: list[Any] = []
         codes = [0]
-        for job in self._launcher.launch(jobs, initial_job_idx=0):
+        for job in returns:
             try:
                 results.append(job.return_value)
             except JobError as e:
@@ -89,16 +96,13 @@ class Processes(Launcher):
 
 def register() -> None:
     """Have Hydra know both, and the words for them."""
-    random_draw = {"num_random": "${oc.select:sweep.num_random}", "seed": "${oc.select:sweep.seed}"}
-    _register("hydra/sweeper", Jobs, random_draw)
-    _register("hydra/launcher", Processes, {"max_parallel": "${sweep.max_parallel}"})
-
-
-def _register(group: str, plugin: type[Plugin], arguments: dict[str, Any]) -> None:
-    name = f"hydra_plugins.{plugin.__name__}"  # Hydra's register() takes no other package
-    Plugins.instance().class_name_to_class[name] = plugin
-    node = {"_target_": name, **arguments}
-    ConfigStore.instance().store(group=group, name=plugin.__name__.lower(), node=node)
+    draw = {"num_random": "${oc.select:sweep.num_random}", "seed": "${oc.select:sweep.seed}"}
+    at_once = {"max_parallel": "${sweep.max_parallel}"}
+    for group, plugin, arguments in (("sweeper", Jobs, draw), ("launcher", Processes, at_once)):
+        name = f"hydra_plugins.{plugin.__name__}"  # Hydra's register() takes no other package
+        Plugins.instance().class_name_to_class[name] = plugin
+        node = {"_target_": name, **arguments}
+        ConfigStore.instance().store(plugin.__name__.lower(), node, f"hydra/{group}")
 
 
 def jobs_of(overrides: list[Override], num_random: int | None, seed: int) -> list[list[str]]:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ddpm_lightning.run.cli import Job, JobError, multirun
@@ -46,7 +47,7 @@ def run_sweep(config_name: str, words: list[str]) -> None:
         code = e.code
     finally:
         if frozen := sorted(path.parent for path in directory.glob("*/composed.yaml")):
-            from ddpm_lightning.run.sweep_table import write_table
+            from ddpm_lightning.run.jobs import write_table
 
             rows = write_table(frozen, metric, shlex.join(words))
             failed = [row.number for row in rows if row.status != "finished"]
@@ -60,9 +61,19 @@ def run_sweep(config_name: str, words: list[str]) -> None:
 
 
 def _run_job(metric: str, job: Job) -> float:
-    from ddpm_lightning.run.jobs import run_job  # after mistakes in words, which need no torch
+    """Freeze a job, run it in a process of its own and return the metric, wherever this is called.
 
-    return run_job(metric, job)
+    Raises:
+        UserError: for a mistake in it.   JobError: if it failed.
+    """
+    from ddpm_lightning.run.jobs import freeze_jobs, run_frozen  # mistakes in words need no torch
+
+    own = HydraConfig.get()
+    (frozen,) = freeze_jobs([job], own.job.num, Path(own.sweep.dir), metric)
+    run_frozen([frozen], 1, is_shown=False)
+    if not frozen.is_finished:
+        raise JobError(1)
+    return frozen.value(metric)
 
 
 def _options(config_name: str, words: list[str]) -> Node:

@@ -11,7 +11,7 @@ from ddpm_lightning.run.cli import composed_job
 from ddpm_lightning.run.compose import check_composed
 from ddpm_lightning.run.config import Node, resolved
 from ddpm_lightning.run.directory import read_status, write_text
-from ddpm_lightning.run.jobs import Frozen, freeze_start, planned_start, run_frozen
+from ddpm_lightning.run.jobs import Frozen, freeze_job, run_frozen
 from ddpm_lightning.run.study.plan import Cell, words
 
 WORDS = "words.txt"  # of train.py, in a run's directory
@@ -41,7 +41,7 @@ def prepare(cell: Cell, options: Node, directory: Path) -> Frozen:
         return frozen
     job = composed_job("config", own)
     check_composed(resolved(job.cfg))
-    freeze_start(planned_start(job, run.parent), job.words)
+    freeze_job(job, run.parent)
     write_text(known, "\n".join(own) + "\n")
     return frozen
 
