@@ -125,7 +125,7 @@ def freeze_job(job: Job, parent: Path, prefix: str = "") -> Path:
     start = start.at(parent / f"{prefix}{start.cfg.run_name}")
     plan = start.directory / PLAN
     container: Any = OmegaConf.to_container(start.cfg, resolve=False)
-    now = {"words": job.words, **{k: v for k, v in container.items() if k not in _OWN}}
+    now = {key: value for key, value in container.items() if key not in _OWN}
     if (start.directory / "composed.yaml").exists():
         stored = read_yaml(plan)
         if changed := [key for key in now if now[key] != stored.get(key)]:
@@ -136,7 +136,7 @@ def freeze_job(job: Job, parent: Path, prefix: str = "") -> Path:
     elif not _is_slurm_job() or os.environ.get("SLURM_PROCID", "0") == "0":
         with user_errors("the sweep's directory"):
             start.directory.mkdir(parents=True, exist_ok=True)
-        write_text(plan, yaml.safe_dump(now))
+        write_text(plan, yaml.safe_dump({"words": job.words, **now}))
         freeze(start, job.words)
     return start.directory
 
