@@ -6,7 +6,7 @@ from ddpm_lightning.run.cli import Job, run_command
 def main(job: Job) -> None:
     from ddpm_lightning.run.show import show
 
-    show(job.cfg)
+    show(job)
 
 
 if __name__ == "__main__":

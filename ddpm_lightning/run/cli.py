@@ -69,9 +69,15 @@ def run_command(
     if len(others) < len(words):
         code = attempt(lambda: (sweep or partial(multirun, task))(config_name, others))
     else:
-        code = attempt(lambda: task(composed(config_name)))
+        code = attempt(lambda: _run(task, config_name))
     if code:
         sys.exit(code)
+
+
+def _run(task: Callable[[Job], object], config_name: str) -> None:
+    job = composed(config_name)
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):  # some compose more
+        task(job)
 
 
 def _is_multirun(word: str) -> bool:
