@@ -7,7 +7,7 @@ signal n: 130 by Ctrl-C, 143 by SIGTERM.
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -15,6 +15,7 @@ import hydra
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from hydra.errors import HydraException
@@ -134,7 +135,9 @@ def composed(config_name: str) -> Job:
 
 def composed_job(config_name: str, words: list[str]) -> Job:
     """Return the job that words make."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+    with ExitStack() as stack:
+        if not GlobalHydra.instance().is_initialized():  # as it is within a command
+            stack.enter_context(initialize_config_dir(version_base="1.3", config_dir=str(CONF)))
         cfg = _composed(config_name, words)
     configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
     task = [word for word in words if root_of(word) != "hydra"]
