@@ -63,7 +63,7 @@ def row(name: str, values: list[tuple[float, float]]) -> None:
 def main() -> None:
     directory, number = sys.argv[1], int((sys.argv[2:] or ["64"])[0])
     run = find_run(directory, Path("outputs"))
-    denoiser, step = choose_denoiser(run, "ema")
+    denoiser, _, step = choose_denoiser(run, "ema")
     denoiser.requires_grad_(False)
     by_frame = is_by_frame(run.config)
     keys = dict(word.split("=") for word in sys.argv[3:])

@@ -1,12 +1,13 @@
 """Builds what training, sampling and evaluating share from a configuration, without Lightning."""
 
+from hydra import compose
 from hydra.utils import instantiate
 
 from ddpm_lightning.conditions.base import Condition
 from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.guidances.base import Guidance
-from ddpm_lightning.run.config import STORED_TARGETS, Node, check_without_lightning
+from ddpm_lightning.run.config import STORED_TARGETS, Node, check_without_lightning, resolved
 from ddpm_lightning.run.errors import user_errors
 from ddpm_lightning.samplers.base import Sampler
 
@@ -52,3 +53,9 @@ def build_sampler(sampler: Node) -> Sampler:
     with user_errors("sampler"):
         built: Sampler = instantiate(sampler, _convert_="all")
     return built
+
+
+def sampler_node(name: str, *words: str) -> Node:
+    """Return the node of a sampler of conf/ by its name, under a command that Hydra composes."""
+    node: Node = resolved(compose("sample", ["checkpoint=any", f"sampler={name}", *words]))
+    return dict(node["sampler"])

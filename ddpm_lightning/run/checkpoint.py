@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from torch import nn
 
 from ddpm_lightning.averages import Window, combine, gamma_of
 from ddpm_lightning.denoiser import Denoiser
@@ -44,12 +43,12 @@ class Run(NamedTuple):
     config: Node
 
 
-def find_directory(given: str, outputs: Path) -> Path:
+def find_directory(name: str, outputs: Path) -> Path:
     """Return the run directory that is meant by itself, by a checkpoint file in it, or by 'last'.
 
     'last' is the run whose last.ckpt is the newest in outputs.
     """
-    if given == "last":
+    if name == "last":
         checkpoints = sorted(
             outputs.rglob("checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime
         )
@@ -59,22 +58,22 @@ def find_directory(given: str, outputs: Path) -> Path:
                 "train one first, or give a run directory"
             )
         return checkpoints[-1].parent.parent
-    path = Path(given)
+    path = Path(name)
     if not path.exists():
         raise UserError(
-            f"{given}: no run or checkpoint there; "
+            f"{name}: no run or checkpoint there; "
             "give a run directory below outputs/, a .ckpt file in one, or a pipeline folder of "
             "diffusers"
         )
     if path.is_file() and path.suffix != ".ckpt":
         raise UserError(
-            f"{given} is no .ckpt file: evaluate.py, and train.py resume=, take a run directory or "
+            f"{name} is no .ckpt file: evaluate.py, and train.py resume=, take a run directory or "
             "a .ckpt file in one; sample.py and export.py take a file of export.py as well"
         )
     directory = path if path.is_dir() else path.absolute().parent.parent
     if not (directory / "config.yaml").is_file():
         raise UserError(
-            f"{given}: {directory / 'config.yaml'} does not exist, so this is not a run of "
+            f"{name}: {directory / 'config.yaml'} does not exist, so this is not a run of "
             "ddpm_lightning, nor model_index.json, so it is no pipeline of diffusers; a checkpoint "
             "must stay in its run directory"
         )
@@ -87,13 +86,13 @@ def newest_checkpoint(directory: Path) -> Path | None:
         return newest_valid(directory / "checkpoints")
 
 
-def find_run(given: str, outputs: Path) -> Run:
+def find_run(name: str, outputs: Path) -> Run:
     """Return the run that a checkpoint belongs to, with its configuration checked."""
-    directory = find_directory(given, outputs)
-    checkpoint = Path(given) if Path(given).is_file() else newest_checkpoint(directory)
+    directory = find_directory(name, outputs)
+    checkpoint = Path(name) if Path(name).is_file() else newest_checkpoint(directory)
     if checkpoint is None:
         again = path_command("train.py", "resume", directory)
-        raise UserError(f"{given}: no checkpoint there yet; go on with: {again}")
+        raise UserError(f"{name}: no checkpoint there yet; go on with: {again}")
     return Run(directory, checkpoint, read_config(directory))
 
 
@@ -173,16 +172,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_denoisers(run: Run) -> tuple[dict[str, Denoiser], int]:
-    """Return a run's denoisers by their weights, raw and averaged (ema, the first of the averages,
-    and any others by their names), and the step they were saved at.
-
-    They are in evaluation mode, on the CPU; a run trained without an average has the raw ones only.
-    """
-    weights, step = _weights(run)
-    return {name: _denoiser(run, state) for name, state in weights.items()}, step
-
-
 def _weights(run: Run) -> tuple[dict[str, dict[str, Any]], int]:
     """Return the states of a checkpoint's weights by name, which are read when they are used, and
     its step.
@@ -195,61 +184,78 @@ def _weights(run: Run) -> tuple[dict[str, dict[str, Any]], int]:
     return states, int(checkpoint["global_step"])
 
 
-def rebuild_average(run: Run, relative_length: float) -> tuple[Denoiser, int]:
-    """Return the denoiser with an average of this length, and the step of its last snapshot.
+def choose_denoiser(run: Run, weights: str | float | None = None) -> tuple[Denoiser, str, int]:
+    """Return a run's denoiser, in evaluation mode on the CPU, the name of its weights, and the step
+    that they were saved at.
 
-    It is a sum of the snapshots; buffers are those of the checkpoint.
+    Args:
+        weights: raw, ema, the first of the averages, or another by its name; the length of one that
+            is rebuilt; None: averaged weights where the run has any, else raw ones.
+    """
+    states, step = _weights(run)
+    if isinstance(weights, float):
+        state, step = _rebuilt_average(run, weights, states["raw"])
+    else:
+        weights = weights or ("ema" if "ema" in states else "raw")
+        if weights not in states:
+            raise UserError(f"{run.checkpoint} holds no weights {weights}, but {', '.join(states)}")
+        state = states[weights]
+    denoiser = build_denoiser(run.config["model"])
+    load_weights(denoiser, state, run.checkpoint)
+    return denoiser.eval(), str(weights), step
+
+
+def _rebuilt_average(
+    run: Run, relative_length: float, raw: dict[str, Any]
+) -> tuple[dict[str, Any], int]:
+    """Return the weights of an average of this length, and the step of its last snapshot.
+
+    It is a sum of the snapshots; buffers are those of the raw weights.
     """
     folder = run.directory / "averages"
     with user_errors("weights"):
         snapshots = [read(path, mmap=True) for path in by_step(folder)]
-    averages = [
-        (Window(average["gamma"], snapshot["step"]), average["weights"])
+    averages = {
+        Window(average["gamma"], snapshot["step"]): average["weights"]
         for snapshot in snapshots
         for average in snapshot["averages"].values()
-    ]
+    }
     if not averages:
         raise UserError(
             f"{folder} holds no snapshots of power-law averages to rebuild one from; train with "
             "callbacks.ema.snapshot_every_n_steps and an average of PowerDecay"
         )
-    step = max(window.step for window, _ in averages)
+    step = max(window.step for window in averages)
     with user_errors("weights"):
-        wanted = Window(gamma_of(relative_length), step)
-    coefficients = combine([window for window, _ in averages], wanted)
-    states = [weights for _, weights in averages]
-    total = {
-        name: sum(c * s[name].double() for c, s in zip(coefficients, states, strict=True))
-        for name in states[0]
-    }
-    raw = _part(read_checkpoint(run.checkpoint)["state_dict"], "raw")
-    average = raw | {name: value.to(raw[name]) for name, value in total.items()}
-    return _denoiser(run, average), step
+        coefficients = combine(list(averages), Window(gamma_of(relative_length), step))
+    total = {}
+    for name in next(iter(averages.values())):
+        parts = zip(coefficients, averages.values(), strict=True)
+        total[name] = sum(c * s[name].double() for c, s in parts).to(raw[name])
+    return raw | total, step
 
 
-def choose_denoiser(run: Run, weights: str | float) -> tuple[Denoiser, int]:
-    """Return the denoiser with weights of a name, or of an average of a length, and their step."""
-    if isinstance(weights, float):
-        return rebuild_average(run, weights)
-    states, step = _weights(run)
-    if weights not in states:
-        raise UserError(f"{run.checkpoint} holds no weights {weights}, but {', '.join(states)}")
-    return _denoiser(run, states[weights]), step
-
-
-def _denoiser(run: Run, state: dict[str, Any]) -> Denoiser:
-    return with_weights(build_denoiser(run.config["model"]), state, run.checkpoint)
-
-
-def with_weights(denoiser: Denoiser, state: dict[str, Any], path: Path) -> Denoiser:
-    """Return the denoiser with the weights of a file, in evaluation mode.
+def load_weights(denoiser: Denoiser, state: dict[str, Any], path: Path) -> None:
+    """Give a denoiser the weights of a file.
 
     Raises:
-        UserError: if they are those of another architecture.
+        UserError: with the first difference, if they are those of another architecture, and for
+            weights that are not finite.
     """
-    check_architecture(denoiser, state, path)
-    denoiser.load_state_dict(state)
-    return denoiser.eval()
+    try:
+        denoiser.load_state_dict(state)
+    except RuntimeError as error:
+        problem = str(error).splitlines()[1].strip()
+        raise UserError(
+            f"{path} was trained with another architecture: {problem:.300}; "
+            "use the network, channels and base_width it was trained with"
+        ) from error
+    for name, weight in denoiser.named_parameters():
+        if not weight.isfinite().all():
+            raise UserError(
+                f"{path} holds weights that are not finite ({name}): its training had failed; take "
+                "an earlier checkpoint"
+            )
 
 
 def check_same_experiment(directory: Path, old: Node, new: Node) -> None:
@@ -272,46 +278,20 @@ def check_same_experiment(directory: Path, old: Node, new: Node) -> None:
 
 
 def check_resumable(denoiser: Denoiser, averages: bool, path: Path) -> int:
-    """Return the step of a checkpoint, and set the statistics of its clips.
+    """Return the step of a checkpoint, and load its raw weights and the statistics of its clips.
 
     Raises:
         UserError: unless training can be resumed from it.
     """
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]
-    check_architecture(denoiser, _part(state, "raw"), path)
+    load_weights(denoiser, _part(state, "raw"), path)
     if bool(_part(state, "ema")) != averages:
         raise UserError(
             f"{path} {'has no' if averages else 'has'} averaged weights; "
             f"resume with {'~callbacks.ema' if averages else 'callbacks.ema, as it was trained'}"
         )
-    for name, value in denoiser.statistics.named_buffers():  # the overview shows them
-        value.copy_(state[f"{PREFIX['raw']}statistics.{name}"])
     return int(checkpoint["global_step"])
-
-
-def check_architecture(module: nn.Module, state: dict[str, Any], path: Path) -> None:
-    """Raise UserError, naming the first difference, unless names and shapes of a state fit, and
-    weights are finite.
-    """
-    expected = module.state_dict()
-    for name in [*expected, *state]:
-        if name not in state or name not in expected:
-            problem = f"{name} is {'missing' if name not in state else 'unknown to the model'}"
-        elif state[name].shape != expected[name].shape:
-            problem = f"{name} is {tuple(state[name].shape)}, not {tuple(expected[name].shape)}"
-        else:
-            continue
-        raise UserError(
-            f"{path} was trained with another architecture: {problem}; "
-            "use the network, channels and base_width it was trained with"
-        )
-    for name, _ in module.named_parameters():
-        if not state[name].isfinite().all():
-            raise UserError(
-                f"{path} holds weights that are not finite ({name}): its training had failed; take "
-                "an earlier checkpoint"
-            )
 
 
 def _part(state: dict[str, Any], weights: str) -> dict[str, Any]:

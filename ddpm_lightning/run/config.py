@@ -8,15 +8,12 @@ run's configuration travels with it and is built again by sample.py and evaluate
 import os
 import typing
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
 from math import isfinite
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError
-from omegaconf.grammar_visitor import GrammarVisitor
 from pydantic import (
     ConfigDict,
     Field,
@@ -30,13 +27,14 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import ErrorDetails, SchemaError
 
 from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.hydra_inside import bounded_interpolations
 from ddpm_lightning.run.secrets import HIDDEN, find_leaves, find_login
 from ddpm_lightning.run.signatures import signature
 
 TARGETS = ("ddpm_lightning.", "lightning.pytorch.", "torch.optim.")
 STORED_TARGETS = ("ddpm_lightning.", "torch.optim.")  # of a run's model, data and sampler
 META_KEYS = {"_target_", "_partial_"}
-_MAX_INTERPOLATED, _COST = 2**19, 256  # characters, and as how many each ${..} counts besides
+_MAX_INTERPOLATED = 2**19  # characters
 
 Node = dict[str, Any]
 
@@ -59,46 +57,27 @@ PATHS = {
     *("root_dir", "filename"),
 }
 
+_TEXTS = (
+    *("resume", "ckpt_path", "run_name", "run_dir", "run_id", "init", "keep", "mask", "push"),
+    *("output", "report"),
+)
+_NODES = (
+    *("model", "data", "condition", "guidance", "measure", "extractor", "film", "trainer"),
+    *("callbacks", "logger", "ingest"),
+)
 TOP_LEVEL: dict[str, Any] = {
+    **dict.fromkeys(_TEXTS, str | None),
+    **dict.fromkeys(_NODES, Node),
+    **dict.fromkeys(("verify", "skip", "loop", "invert"), bool),
+    **dict.fromkeys(("outputs_dir", "checkpoint", "device", "directory"), str),
+    **dict.fromkeys(("batch_size", "frames"), PositiveInt | None),
     "seed": Seed,
-    "resume": str | None,
-    "ckpt_path": str | None,
-    "run_name": str | None,
-    "run_dir": str | None,
-    "run_id": str | None,
-    "outputs_dir": str,
-    "checkpoint": str,
     "num_samples": PositiveInt,
-    "verify": bool,
-    "skip": bool,
-    "batch_size": PositiveInt | None,
-    "init": str | None,
-    "keep": str | None,
-    "mask": str | None,
-    "loop": bool,
-    "frames": PositiveInt | None,
-    "strength": float | None,
-    "invert": bool,
+    "strength": typing.Annotated[float, Field(gt=0, le=1)] | None,
     "known_log_snr": float,
     "weights": str | float | list[str | float] | None,
-    "device": str,
     "format": typing.Literal["safetensors", "torch_export", "diffusers"],
-    "push": str | None,
-    "output": str | None,
-    "directory": str,
-    "report": str | None,
-    "model": Node,
-    "data": Node,
     "sampler": Node | None,
-    "condition": Node,
-    "guidance": Node,
-    "measure": Node,
-    "extractor": Node,
-    "film": Node,
-    "trainer": Node,
-    "callbacks": Node,
-    "logger": Node,
-    "ingest": Node,
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "ingest": {
@@ -108,25 +87,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "retry": typing.Literal["none", "transient"],
         "wait": bool,
     },
-    "film": {
-        "chains": list[str] | None,
-        "samplers": list[str],
-        "schedules": list[str] | None,
-    },
+    "film": {"samplers": list[str], **dict.fromkeys(("chains", "schedules"), list[str] | None)},
     "study": {
-        "arms": list[str],
-        "losses": list[str],
-        "num_seeds": PositiveInt,
-        "num_sampled": PositiveInt,
-        "steps": PositiveInt,
-        "data": str | None,
-        "num_held_out": PositiveInt,
+        **dict.fromkeys(
+            ("arms", "losses", "extractors"), typing.Annotated[list[str], Field(min_length=1)]
+        ),
+        **dict.fromkeys(
+            ("num_sampled", "num_held_out", "num_samples", "max_parallel"), PositiveInt
+        ),
+        "num_seeds": typing.Annotated[int, Field(ge=2)],  # fewer leave no interval
+        "steps": typing.Annotated[int, Field(ge=5)],
         "more": list[str],
+        "data": str | None,
         "evaluations": list[PositiveInt],
-        "num_samples": PositiveInt,
-        "extractors": list[str],
         "train": bool,
-        "max_parallel": PositiveInt,
         "minutes": float | None,
         "words": dict[str, list[str]],
     },
@@ -140,31 +114,26 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 # Where Lightning's annotations allow what it refuses, when it is there, or what ruins a run.
 TRAINER: dict[str, Any] = {
-    "accumulate_grad_batches": PositiveInt,
+    **dict.fromkeys(("devices", "strategy"), Any),  # by run.compose
+    **dict.fromkeys(("accumulate_grad_batches", "num_nodes"), PositiveInt),
+    **dict.fromkeys(("log_every_n_steps", "min_epochs", "min_steps"), NonNegativeInt | None),
+    **dict.fromkeys(("max_epochs", "num_sanity_val_steps"), OrEndless | None),
     "barebones": typing.Literal[False],
     "check_val_every_n_epoch": PositiveInt | None,
-    "devices": Any,  # by run.compose
     "enable_checkpointing": typing.Literal[True] | None,
     "fast_dev_run": bool | NonNegativeInt,
     "gradient_clip_algorithm": typing.Literal["norm", "value"] | None,
     "gradient_clip_val": NonNegativeFloat | None,
     "limit_train_batches": SomeShare | None,
     "limit_val_batches": Share | None,
-    "log_every_n_steps": NonNegativeInt | None,
-    "max_epochs": OrEndless | None,
     "max_steps": OrEndless,
     "max_time": Duration | None,
-    "min_epochs": NonNegativeInt | None,
-    "min_steps": NonNegativeInt | None,
-    "num_nodes": PositiveInt,
-    "num_sanity_val_steps": OrEndless | None,
     "overfit_batches": Share,
     "precision": typing.Literal[
         *("auto", "32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16", 32, 16, None)
     ],
     "profiler": typing.Literal["simple", "advanced", "pytorch", "xla"] | None,
     "reload_dataloaders_every_n_epochs": NonNegativeInt,
-    "strategy": Any,  # by run.compose
     "val_check_interval": SomeShare | Duration | None,
 }
 
@@ -181,34 +150,10 @@ def resolved(cfg: DictConfig) -> Node:
             f"{key} holds a login, which would be stored; export LOGIN=USER:PASSWORD, and give "
             f"'{key}=\"PROTOCOL://${{oc.env:LOGIN}}@HOST/..\"'"
         )
-    with _bounded_interpolations():
+    with bounded_interpolations(_MAX_INTERPOLATED):
         if missing := sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{missing[0]} must be given: add {missing[0]}=VALUE to the command")
         return typing.cast(Node, OmegaConf.to_container(cfg, resolve=True))
-
-
-@contextmanager
-def _bounded_interpolations() -> Iterator[None]:
-    """Raise InterpolationResolutionError once the values of all ${..} are longer than those of any
-    run, as they grow where one, perhaps a stranger's, names others that name others.
-    """
-    resolve, left = GrammarVisitor.visitInterpolation, _MAX_INTERPOLATED
-
-    def counted(visitor: GrammarVisitor, context: Any) -> Any:
-        nonlocal left
-        value = resolve(visitor, context) if left > 0 else None
-        left -= _COST + len(repr(value))
-        if left <= 0:
-            raise InterpolationResolutionError("${..} name each other too often")
-        return value
-
-    GrammarVisitor.visitInterpolation = counted  # type: ignore[assignment, method-assign]
-    try:
-        yield
-    except RecursionError as e:
-        raise InterpolationResolutionError("${..} name each other in a circle") from e
-    finally:
-        GrammarVisitor.visitInterpolation = resolve  # type: ignore[method-assign]
 
 
 def settle_paths(cfg: DictConfig) -> None:
@@ -305,19 +250,19 @@ def nodes(value: Any, where: str) -> Iterator[tuple[str, Node]]:
 
 def _check_node(where: str, node: Node, targets: tuple[str, ...]) -> None:
     target = node["_target_"]
+    allowed = ", ".join(targets)
+    foreign = UserError(f"{where}._target_={target!r} is not allowed: it is no class of {allowed}")
     if not (isinstance(target, str) and target.startswith(targets)):
-        raise UserError(
-            f"{where}._target_={target!r} is not allowed, not a class of {', '.join(targets)}"
-        )
+        raise foreign
     try:
         takes = signature(target)
     except ImportError as e:
         raise UserError(f"{where}._target_={target!r} cannot be imported: {e}") from e
     except TypeError:
-        takes = None
+        raise foreign from None
     # The class's own module too: a dotted path can lead out of an allowed package again.
-    if takes is None or not f"{takes.module}.".startswith(targets):
-        raise UserError(f"{where}._target_={target!r} is not a class of {', '.join(targets)}")
+    if not f"{takes.module}.".startswith(targets):
+        raise foreign
     for key, value in node.items():
         if key in META_KEYS:
             continue

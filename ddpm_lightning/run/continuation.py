@@ -28,8 +28,7 @@ from ddpm_lightning.level import Level, log_snr_floor
 from ddpm_lightning.rollout import Plan, roll_out
 from ddpm_lightning.run.config import Node
 from ddpm_lightning.run.errors import UserError, user_errors
-from ddpm_lightning.run.keep import kept_frames
-from ddpm_lightning.run.mask import read_mask
+from ddpm_lightning.run.kept import kept_frames, read_mask
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.inversion import invert
 from ddpm_lightning.samplers.noise import noise_source
@@ -163,11 +162,6 @@ def _check_together(config: Node) -> None:
         for key in ("keep", "mask", "strength", "invert"):
             if config[key]:
                 raise UserError(f"{key}={config[key]} needs a GIF to start from; add init=my.gif")
-    strength = config["strength"]
-    if strength is not None and not 0 < strength <= 1:
-        raise UserError(
-            f"strength must lie in (0, 1], got {strength}; 0.6 walks the last 0.6 of the steps"
-        )
     if config["invert"]:
         for key in ("keep", "mask", "strength", "loop", "frames"):
             if config[key]:

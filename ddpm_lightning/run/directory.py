@@ -141,7 +141,11 @@ def _create(start: Start) -> Start:
                 if start.is_named and not any(base.iterdir()):  # left by one that was killed
                     return start
                 if start.is_named:
-                    raise _taken(base) from None
+                    again = path_command("train.py", "resume", base)
+                    raise UserError(
+                        f"{relpath(base)} already exists; choose another run_dir, or go on with "
+                        f"that run: {again}"
+                    ) from None
                 number += 1
                 start = start.at(base.with_name(f"{base.name}_{number}"))
             except PermissionError as e:
@@ -151,13 +155,6 @@ def _create(start: Start) -> Start:
                 ) from e
             else:
                 return start
-
-
-def _taken(directory: Path) -> UserError:
-    return UserError(
-        f"{relpath(directory)} already exists; choose another run_dir, or go on with that run: "
-        f"{path_command('train.py', 'resume', directory)}"
-    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -188,7 +185,8 @@ def recorded(start: Start, words: list[str], first_step: int) -> Iterator[None]:
                 check_step(start.own_checkpoint, first_step)
                 if not start.config["trainer"].get("fast_dev_run"):
                     discard_later(directory, first_step)
-            _write_start(start, words)
+            earlier = [int(path.stem) for path in (directory / "starts").glob("*.json")]
+            _write_start(start, words, max(earlier, default=0) + 1)
         with logged(directory), _with_status(directory, seconds):
             yield
     finally:
@@ -290,12 +288,10 @@ def _cause(error: Exception) -> str:
 def freeze(start: Start, words: list[str]) -> None:
     """Write a run that has not begun: its configuration, and that it waits.
 
-    Another process begins it with `resume`. composed.yaml comes last: with it, all is there.
+    Another process begins it with `resume`, once composed.yaml is there, which is written last.
     """
-    _write_config(start)
-    _write_provenance(start, words, 0)
     _write_status(start.directory, "waiting")
-    _write_composed(start)
+    _write_start(start, words, 0)
 
 
 def _write_status(
@@ -329,31 +325,18 @@ def read_status(directory: Path) -> dict[str, Any]:
     return content
 
 
-def _write_config(start: Start) -> None:
-    text = yaml.safe_dump(redacted(start.config), sort_keys=False)
-    write_text(start.directory / "config.yaml", text)
-
-
-def _write_composed(start: Start) -> None:
-    """Write the configuration as composed: secrets are ${oc.env:NAME} in it."""
-    config = OmegaConf.to_container(start.cfg, resolve=False)
-    text = yaml.safe_dump({"choices": start.choices, "config": config}, sort_keys=False)
-    write_text(start.directory / "composed.yaml", text)
-
-
-def _write_start(start: Start, words: list[str]) -> None:
-    directory = start.directory
-    _write_config(start)
-    _write_composed(start)
-    earlier = [int(path.stem) for path in (directory / "starts").glob("*.json")]
-    _write_provenance(start, words, max(earlier, default=0) + 1)
-
-
-def _write_provenance(start: Start, words: list[str], number: int) -> None:
-    starts = start.directory / "starts"
+def _write_start(start: Start, words: list[str], number: int) -> None:
+    """Write what a run is and where its start came from; secrets are ${oc.env:NAME} as composed."""
+    directory, starts = start.directory, start.directory / "starts"
+    write_text(directory / "config.yaml", yaml.safe_dump(redacted(start.config), sort_keys=False))
     starts.mkdir(exist_ok=True)
     patch = diff()
     facts: dict[str, Any] = provenance(words, start.config, is_changed=bool(patch))
     write_text(starts / f"{number:02d}.json", json.dumps(redacted(facts), indent=2) + "\n")
     if patch:
         write_text(starts / f"{number:02d}.patch", redacted(patch))
+    composed = {
+        "choices": start.choices,
+        "config": OmegaConf.to_container(start.cfg, resolve=False),
+    }
+    write_text(directory / "composed.yaml", yaml.safe_dump(composed, sort_keys=False))

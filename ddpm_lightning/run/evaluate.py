@@ -1,6 +1,7 @@
 """python evaluate.py: what a run is worth, by any measure, with a card for each number."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,14 @@ from ddpm_lightning.run.checkpoint import (
     check_places,
     choose_denoiser,
     find_run,
-    load_denoisers,
     read_checkpoint,
 )
 from ddpm_lightning.run.config import Node, check, check_options, resolved
-from ddpm_lightning.run.curve import build_curve
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.opened import weaker
 from ddpm_lightning.run.pipeline import is_pipeline, load_pipeline
-from ddpm_lightning.run.results import Results
-from ddpm_lightning.run.weaker import weaker
+from ddpm_lightning.run.results import Results, build_curve
 
 
 def evaluate_run(cfg: DictConfig) -> None:
@@ -38,9 +37,9 @@ def evaluate_run(cfg: DictConfig) -> None:
     config = resolved(cfg)
     check({key: value for key, value in config.items() if key != "data"})
     check_options("curve", config["curve"])
-    given, weights = str(config["checkpoint"]), config["weights"]
-    pipeline = load_pipeline(given, weights) if is_pipeline(given) else None
-    run = pipeline[0] if pipeline else find_run(given, Path(config["outputs_dir"]))
+    path, weights = str(config["checkpoint"]), config["weights"]
+    pipeline = load_pipeline(path, weights) if is_pipeline(path) else None
+    run = pipeline[0] if pipeline else find_run(path, Path(config["outputs_dir"]))
     measures = build_measures(config["measure"])
     data = open_data(run, config["data"])
     denoisers, step = (
@@ -85,19 +84,21 @@ def build_measures(chosen: Node) -> dict[str, Measure]:
     """Build the chosen measures by name; equal extractors are one object, whose features are
     computed once.
     """
-    extractors: dict[str, Extractor] = {}
+
+    @cache
+    def extractor(node: str) -> Extractor:
+        with user_errors("extractor"):
+            built: Extractor = instantiate(json.loads(node), _convert_="all")
+        return built
+
     measures: dict[str, Measure] = {}
     for name, node in chosen.items():
         own = {key: value for key, value in node.items() if key != "extractor"}
-        built = {}
-        if "extractor" in node:
-            key = json.dumps(node["extractor"])
-            if key not in extractors:
-                with user_errors("extractor"):
-                    extractors[key] = instantiate(node["extractor"], _convert_="all")
-            built["extractor"] = extractors[key]
+        parts = (
+            {"extractor": extractor(json.dumps(node["extractor"]))} if "extractor" in node else {}
+        )
         with user_errors(f"measure.{name}"):
-            measures[name] = instantiate(own, _partial_=True, _convert_="all")(**built)
+            measures[name] = instantiate(own, _partial_=True, _convert_="all")(**parts)
     return measures
 
 
@@ -173,18 +174,13 @@ def choose_denoisers(run: Run, weights: Any) -> tuple[dict[str, Denoiser], int]:
     """Return denoisers by the names of their weights, and their step.
 
     Args:
-        weights: a name, the length of an average, or a list of them; None: averaged weights where
-            the run has any, else raw ones.
+        weights: those of choose_denoiser, or a list of them.
     """
-    if weights is None:
-        denoisers, step = load_denoisers(run)
-        name = "ema" if "ema" in denoisers else "raw"
-        return {name: denoisers[name]}, step
     names = weights if isinstance(weights, list) else [weights]
     if not names:
         raise UserError("weights=[] names none; leave it away, or give weights=[raw,ema]")
-    chosen = {str(name): choose_denoiser(run, name) for name in names}
-    steps = {step for _, step in chosen.values()}
+    chosen = [choose_denoiser(run, name) for name in names]
+    steps = {step for _, _, step in chosen}
     if len(steps) > 1:  # an average that is rebuilt is of the last snapshot
         raise UserError(f"weights={weights} are of steps {sorted(steps)}; measure them one by one")
-    return {name: denoiser for name, (denoiser, _) in chosen.items()}, steps.pop()
+    return {name: denoiser for denoiser, name, _ in chosen}, steps.pop()

@@ -21,10 +21,9 @@ from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.run.export_diffusers import write_diffusers
 from ddpm_lightning.run.export_program import PROGRAM_SUFFIX, write_program
 from ddpm_lightning.run.exported import SUFFIX, sealed
-from ddpm_lightning.run.hub import check_repository, push
-from ddpm_lightning.run.model_card import write_card
 from ddpm_lightning.run.opened import Opened, open_checkpoint
 from ddpm_lightning.run.paste import hydra_word, path_command
+from ddpm_lightning.run.push import check_repository, push, write_card
 
 
 class Format(NamedTuple):

@@ -15,7 +15,7 @@ from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.files.bounded import read_small
 from ddpm_lightning.files.sealed import NUM_DIGITS, seal
 from ddpm_lightning.run.build import build_denoiser
-from ddpm_lightning.run.checkpoint import Run, check_stored, with_weights
+from ddpm_lightning.run.checkpoint import Run, check_stored, load_weights
 from ddpm_lightning.run.errors import UserError
 
 SUFFIX = ".safetensors"
@@ -48,7 +48,9 @@ def load_exported(path: Path) -> tuple[Run, Denoiser, int | None, str]:
         raise UserError(f"{path} is not a file of export.py, or damaged: {e}") from e
     check_stored(config, path)
     run = Run(path.parent, path, config)
-    return run, with_weights(build_denoiser(config["model"]), tensors, path), step, weights
+    denoiser = build_denoiser(config["model"])
+    load_weights(denoiser, tensors, path)
+    return run, denoiser.eval(), step, weights
 
 
 def _metadata(data: bytes) -> dict[str, Any]:

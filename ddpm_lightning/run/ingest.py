@@ -1,11 +1,13 @@
 """python ingest.py: fetches, checks and stores the GIFs of a list; may be stopped at any time."""
 
-import shutil
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from inspect import signature
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from tqdm import tqdm
 
 from ddpm_lightning.data.ingest.driver import REPORT, News, run
 from ddpm_lightning.data.ingest.urls import IngestData
@@ -31,49 +33,37 @@ def ingest(cfg: DictConfig) -> None:
         job = data.urls.job(
             options["part"], options["num_parts"], data.limits, options["num_workers"]
         )
-        table = Table(sys.stderr.isatty())
-        news = run(job, options["retry"], options["wait"], table.show)
-    table.close()
+        with progress() as show:
+            news = run(job, options["retry"], options["wait"], show)
     print(describe(news))
     print(f"  report         {job.directory / REPORT}\n  store          {job.directory.parent}")
     if not news.complete:
         raise UserError("some URLs are left; run the same command again")
 
 
-class Table:
-    """Shows progress on a terminal, drawn over itself; elsewhere as a line now and then."""
+@contextmanager
+def progress() -> Iterator[Callable[[News], None]]:
+    """Show news in a bar; into a file or a pipe it writes a line every 10 s."""
+    interval = 0.2 if sys.stderr.isatty() else 10
+    with tqdm(
+        desc="ingesting", unit="URL", smoothing=0, mininterval=interval, dynamic_ncols=True
+    ) as bar:
 
-    def __init__(self, is_terminal: bool) -> None:
-        self._is_terminal = is_terminal
-        self._num_lines = 0
-        self._next_line = 0.0
+        def show(news: News) -> None:
+            bar.total, bar.initial = news.num_urls, news.num_settled - news.num_fetched
+            bar.set_postfix(dict(news.causes.most_common(5)), refresh=False)
+            bar.update(news.num_settled - bar.n)
 
-    def show(self, news: News) -> None:
-        if self._is_terminal:
-            width = shutil.get_terminal_size().columns - 1
-            lines = [line[:width] for line in describe(news).splitlines()]
-            up = f"\x1b[{self._num_lines}F" if self._num_lines else ""
-            sys.stderr.write(up + "".join(f"\x1b[2K{line}\n" for line in lines))
-            self._num_lines = len(lines)
-        elif news.seconds >= self._next_line:
-            self._next_line = news.seconds + 10
-            print(describe(news).splitlines()[0], file=sys.stderr)
-
-    def close(self) -> None:
-        if self._num_lines:
-            sys.stderr.write(f"\x1b[{self._num_lines}F\x1b[J")
+        yield show
 
 
 def describe(news: News) -> str:
     """Return a line that sums up, then a line for clips, and one for each cause of a failure."""
     rate = news.num_fetched / news.seconds if news.seconds else 0.0
-    left = (news.num_urls - news.num_settled) / rate if rate else None
     first = (
         f"{news.num_settled:,} of {news.num_urls:,} URLs, {rate:,.1f} a second, "
         f"{news.num_bytes / 1e6:,.1f} MB"
     )
-    if left:
-        first += f", {left / 60:,.0f} min left"
     lines = [f"  {name:<20} {n:>9,}" for name, n in news.causes.most_common()]
     if news.num_unlisted:
         lines.append(f"  {news.num_unlisted:,} of them are not in the list any more; they stay")

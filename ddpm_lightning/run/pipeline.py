@@ -46,12 +46,12 @@ class UNetConfig(BaseModel):
     quantization_config: None = None
 
 
-def is_pipeline(given: str) -> bool:
+def is_pipeline(path: str) -> bool:
     """Return whether a checkpoint is a pipeline folder of diffusers."""
-    return (Path(given) / INDEX).is_file()
+    return (Path(path) / INDEX).is_file()
 
 
-def load_pipeline(given: str, weights: Any = None) -> tuple[Run, Denoiser]:
+def load_pipeline(path: str, weights: Any = None) -> tuple[Run, Denoiser]:
     """Return a pipeline folder as a run, and its denoiser in evaluation mode, on the CPU.
 
     Args:
@@ -59,12 +59,13 @@ def load_pipeline(given: str, weights: Any = None) -> tuple[Run, Denoiser]:
     Raises:
         UserError: for a pipeline of another kind, and where a file is missing or damaged.
     """
-    folder = Path(given)
+    folder = Path(path)
     if weights not in (None, "ema"):
-        raise UserError(f"{given} holds one set of weights; leave weights={weights} away")
+        raise UserError(f"{path} holds one set of weights; leave weights={weights} away")
     _check_kind(folder)
-    schedule, objective = _scheduler(folder)
-    home = folder / "unet" if (folder / "unet").is_dir() else folder
+    file = _home(folder, "scheduler") / "scheduler_config.json"
+    schedule, objective = read_scheduler(read_object(file), file)
+    home = _home(folder, "unet")
     unet_config = read_object(home / "config.json")
     form = parsed(UNetConfig, unet_config, home / "config.json")
     if form.out_channels != form.in_channels:
@@ -95,10 +96,9 @@ def _check_kind(folder: Path) -> None:
         )
 
 
-def _scheduler(folder: Path) -> tuple[Node, Node]:
-    name = "scheduler_config.json"
-    home = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
-    return read_scheduler(read_object(home / name), home / name)
+def _home(folder: Path, part: str) -> Path:
+    """Return where the files of a part of a pipeline lie."""
+    return folder / part if (folder / part).is_dir() else folder
 
 
 def _weights_file(home: Path) -> Path:
@@ -148,35 +148,30 @@ def _read_weights(home: Path, file: Path) -> dict[str, Any]:
 def _as_run(form: UNetConfig, arguments: Node, schedule: Node, objective: Node) -> Node:
     """Return the configuration of a run with this network: model, data and sampler."""
     size = form.sample_size
-    here = "ddpm_lightning"
     return {
         "model": {
-            "denoiser": {
-                "_target_": f"{here}.denoiser.Denoiser",
-                "network": {
-                    "_target_": f"{here}.networks.diffusers2d.DiffusersUNet2D",
-                    "unet": arguments,
-                    "schedule": schedule,
-                },
-                "process": {
-                    "_target_": f"{here}.processes.standard.StandardProcess",
-                    "schedule": schedule,
-                },
-                "objective": objective,
-            },
-            "loss": {"_target_": f"{here}.losses.simple.SimpleLoss"},
-            "times": {"_target_": f"{here}.times.uniform_t.UniformTime"},
+            "denoiser": _node(
+                "denoiser.Denoiser",
+                network=_node(
+                    "networks.diffusers2d.DiffusersUNet2D", unet=arguments, schedule=schedule
+                ),
+                process=_node("processes.standard.StandardProcess", schedule=schedule),
+                objective=objective,
+            ),
+            "loss": _node("losses.simple.SimpleLoss"),
+            "times": _node("times.uniform_t.UniformTime"),
         },
-        "data": {
-            "_target_": f"{here}.data.clips.source.SourceClips",
-            "source": {
-                "_target_": f"{here}.data.sources.folder.GifFolder",
-                "_partial_": True,
-            },
-            "size": size if isinstance(size, int) else list(size),
-            "num_frames": 1,
-            "fps": 1,
-            "channels": form.in_channels,
-        },
-        "sampler": {"_target_": f"{here}.samplers.dpmpp_2m.DPMpp2MSampler", "eta": 1.0},
+        "data": _node(
+            "data.clips.source.SourceClips",
+            source=_node("data.sources.folder.GifFolder", _partial_=True),
+            size=size if isinstance(size, int) else list(size),
+            num_frames=1,
+            fps=1,
+            channels=form.in_channels,
+        ),
+        "sampler": _node("samplers.dpmpp_2m.DPMpp2MSampler", eta=1.0),
     }
+
+
+def _node(path: str, **options: Any) -> Node:
+    return {"_target_": f"ddpm_lightning.{path}", **options}

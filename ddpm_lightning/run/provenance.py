@@ -19,12 +19,13 @@ _PLAIN = ("--no-color", "--no-ext-diff")
 
 
 def provenance(words: list[str], config: Node, is_changed: bool) -> dict[str, Any]:
-    """Plain values; `git` is None where the code does not lie in a git checkout.
+    """Return plain values; `git` is None where the code does not lie in a git checkout.
 
-    Args: is_changed: whether the checkout holds more than its revision.
+    Args:
+        is_changed: whether the checkout holds more than its revision.
     """
     revision = _git("rev-parse", "HEAD")
-    metadata = [found.metadata for found in distributions()]  # .name and .version parse it twice
+    metadata = [each.metadata for each in distributions()]  # .name and .version parse it twice
     return {
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": command("train.py", *words),
@@ -38,8 +39,8 @@ def provenance(words: list[str], config: Node, is_changed: bool) -> dict[str, An
 
 
 def diff() -> str:
-    """What the checkout holds beyond its revision, as a patch: changed files, and new ones of code
-    and configuration.
+    """Return what the checkout holds beyond its revision, as a patch: changed files, and new ones
+    of code and configuration.
     """
     changed = _git("diff", "HEAD", *_PLAIN) or ""
     new = _git("ls-files", "--others", "--exclude-standard", "-z", "conf", "*.py") or ""
@@ -49,11 +50,11 @@ def diff() -> str:
 
 
 def _git(*words: str, differs: bool = False) -> str | None:
-    """What it prints. Args: differs: exit code 1 says that there is a difference."""
+    """Return what git prints; with differs, exit code 1 reports a difference."""
     try:
-        found = subprocess.run(
+        result = subprocess.run(
             ["git", "-C", str(ROOT), *words], capture_output=True, timeout=10, check=not differs
         )
     except (OSError, subprocess.SubprocessError):  # no git, no checkout
         return None
-    return found.stdout.decode(errors="replace")
+    return result.stdout.decode(errors="replace")

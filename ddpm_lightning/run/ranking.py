@@ -18,8 +18,6 @@ from ddpm_lightning.run.secrets import find_leaves
 # Nodes of a configuration that say where a run lies and is shown.
 PLACES = ("logger", "sweep", "run_name", "run_dir", "run_id", "run_group", "outputs_dir")
 ERROR = "val/error"
-
-
 _LOGGED = ("train/", "train_by_log_snr/", "grad_norm/", "val_by_log_snr/", BY_LEVEL)
 
 
@@ -77,12 +75,12 @@ def rank(name: str, metrics: Sequence[Path], configs: Sequence[Mapping[str, Any]
     metric = METRICS.get(name)
     less = metric is None or metric.less_is_better
     columns, note = [name], ""
-    if name == ERROR and (num_all := max(map(_num_levels, series), default=0)):
+    if name == ERROR and any(levels := [_levels(of_job) for of_job in series]):
         columns = common_levels(series)
         if not columns:
             none: list[Score | None] = [None] * len(series)
             return Ranking(none, None, "no best: there is no level that all were trained at")
-        if len(columns) < num_all:
+        if len(columns) < max(map(len, levels)):
             note = f"mean over the {len(columns)} levels of log-SNR that all jobs were trained at"
     scores = [_score(of_job, columns, less, f"{name}_se") for of_job in series]
     measured = {i: score for i, score in enumerate(scores) if score is not None}
@@ -105,28 +103,23 @@ def obstacles(name: str, configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the keys in which configurations differ that forbid to compare this metric."""
     metric = METRICS.get(name)
     allowed = (*PLACES, *(metric.comparable_across if metric else ()))
-    return [key for key in varied(configs) if not _within(key, allowed)]
+    return [k for k in varied(configs) if not f"{k}.".startswith(tuple(f"{n}." for n in allowed))]
 
 
 def common_levels(series: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names of the levels that every job with values was trained at."""
-    names = [{n for n in of_job if n.startswith(BY_LEVEL)} for of_job in series]
-    names = [of_job for of_job in names if of_job]  # others failed before they had a value
-    return sorted(set.intersection(*names)) if names else []
+    measured = [names for names in map(_levels, series) if names]  # others failed before
+    return sorted(set.intersection(*measured)) if measured else []
+
+
+def _levels(of_job: Mapping[str, Any]) -> set[str]:
+    return {name for name in of_job if name.startswith(BY_LEVEL)}
 
 
 def varied(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the keys in which configurations differ."""
     first, *others = [dict(find_leaves(config)) for config in configs]
     return sorted({k for o in others for k in first.keys() | o.keys() if first.get(k) != o.get(k)})
-
-
-def _within(key: str, nodes: tuple[str, ...]) -> bool:
-    return any(key == node or key.startswith(f"{node}.") for node in nodes)
-
-
-def _num_levels(of_job: Mapping[str, Any]) -> int:
-    return sum(name.startswith(BY_LEVEL) for name in of_job)
 
 
 def _score(
@@ -136,15 +129,14 @@ def _score(
     if not set(columns) <= of_job.keys():
         return None
     at_step = [dict(zip(*of_job[column], strict=True)) for column in columns]
-    steps = set.intersection(*(set(values) for values in at_step))
+    steps = set.intersection(*map(set, at_step))
     means = {s: sum(values[s] for values in at_step) / len(at_step) for s in steps}
-    means = {step: mean for step, mean in means.items() if math.isfinite(mean)}
-    if not means:
+    finite = [step for step, mean in means.items() if math.isfinite(mean)]
+    if not finite:
         return None
-    step = (min if less else max)(means, key=lambda s: means[s])
-    errors = dict(zip(*of_job.get(se, ((), ())), strict=True))
-    error = errors.get(step)
-    return Score(means[step], error if error is not None and math.isfinite(error) else None)
+    step = (min if less else max)(finite, key=lambda s: means[s])
+    error = dict(zip(*of_job.get(se, ((), ())), strict=True)).get(step, math.nan)
+    return Score(means[step], error if math.isfinite(error) else None)
 
 
 def _is_near(score: Score, best: Score) -> bool:

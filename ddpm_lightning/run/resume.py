@@ -75,11 +75,11 @@ def _is_older(checkpoint: Path, directory: Path) -> bool:
 def _composed(directory: Path) -> tuple[DictConfig, dict[str, str | None]]:
     file = directory / "composed.yaml"
     try:
-        found: dict[str, Any] = read_yaml(file)
-        texts = (str(text) for _, text in find_leaves(found["config"]))
+        content: dict[str, Any] = read_yaml(file)
+        texts = (str(text) for _, text in find_leaves(content["config"]))
         if sum(len(text) for text in texts if "${" in text) > _MAX_CHARACTERS:
             raise ValueError("it has more ${..} than any run")
-        cfg, choices = OmegaConf.create(found["config"]), dict(found["choices"])
+        cfg, choices = OmegaConf.create(content["config"]), dict(content["choices"])
         OmegaConf.set_struct(cfg, True)
         check_without_lightning(resolved(cfg))
     except (AttributeError, KeyError, TypeError, ValueError) as e:

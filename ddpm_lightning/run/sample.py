@@ -20,8 +20,7 @@ from ddpm_lightning.run.config import check, resolved
 from ddpm_lightning.run.continuation import check_invertible, continuation_of, is_by_frame
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import UserError, user_errors
-from ddpm_lightning.run.opened import open_checkpoint
-from ddpm_lightning.run.weaker import weaker
+from ddpm_lightning.run.opened import open_checkpoint, weaker
 from ddpm_lightning.samplers.noise import per_sample_generators
 
 

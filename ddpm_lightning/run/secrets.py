@@ -25,7 +25,7 @@ _secrets: set[str] = set()  # in every spelling
 
 
 def redacted(value: Any) -> Any:
-    """The same text, or containers of text, without secrets; names of classes stay."""
+    """Return text, or containers of text, without secrets; names of classes stay."""
     if isinstance(value, str):
         for secret in sorted(_secrets, key=len, reverse=True):  # one may hold another
             value = value.replace(secret, HIDDEN)
@@ -36,25 +36,25 @@ def redacted(value: Any) -> Any:
 
 
 def find_login(unresolved: Any) -> str | None:
-    """The key of one that a configuration holds itself, and does not take from the environment."""
+    """Return the key of a login that a configuration holds itself, if any."""
     return next((key for key, text in find_leaves(unresolved) if _LOGIN.search(str(text))), None)
 
 
 def redact_logs() -> None:
-    """From now on, in whatever is logged."""
+    """Redact whatever is logged from now on."""
     make = logging.getLogRecordFactory()
 
     def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        made = make(*args, **kwargs)
-        with suppress(Exception):  # a wrong format, which logging itself tells
-            made.msg, made.args = redacted(made.getMessage()), ()
-        return made
+        entry = make(*args, **kwargs)
+        with suppress(Exception):  # a wrong format, which logging itself reports
+            entry.msg, entry.args = redacted(entry.getMessage()), ()
+        return entry
 
     logging.setLogRecordFactory(record)
 
 
 def _from_environment(name: str, *default: Any, _parent_: Container, _root_: Container) -> Any:
-    """${oc.env:NAME,default} as ever; what it gives is a secret from now on.
+    """Resolve ${oc.env:NAME,default}; what it gives is a secret from now on.
 
     Not what names the run (run_name, run_dir: values of no group), a place on this machine or a
     number.

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 
 from ddpm_lightning.files.atomic import write_file
 from ddpm_lightning.films.base import Film
+from ddpm_lightning.run.build import sampler_node
 from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import OPTIONS, Node, check, check_options, resolved
 from ddpm_lightning.run.errors import UserError, user_errors
@@ -52,12 +53,15 @@ def _with_nodes(film: Node, words: Sequence[str], model: str, noise: str) -> Nod
     """
     check_options("film", {key: film[key] for key in OPTIONS["film"] & film.keys()})
     if "samplers" in film:
-        return film | {"samplers": {name: _sampler(name) for name in film["samplers"]}}
+        nodes = {name: _partial(sampler_node(name), "num_evaluations") for name in film["samplers"]}
+        return film | {"samplers": nodes}
     if "schedules" in film:
         chains = film["chains"] or options("model")
         schedules = film["schedules"] or options("noise")
         return film | {
-            "chains": {chain: _partial(_process(words, chain, noise)) for chain in chains},
+            "chains": {
+                chain: _partial(_process(words, chain, noise), "schedule") for chain in chains
+            },
             "schedules": {name: _composed(words, f"noise={name}")["noise"] for name in schedules},
         }
     if "chains" in film:
@@ -73,21 +77,14 @@ def _with_nodes(film: Node, words: Sequence[str], model: str, noise: str) -> Nod
     return film
 
 
-def _sampler(name: str) -> Node:
-    """Return the node that constructs a sampler from its number of evaluations."""
-    node: Node = resolved(compose("sample", ["checkpoint=any", f"sampler={name}"]))["sampler"]
-    del node["num_evaluations"]
-    return node | {"_partial_": True}
-
-
 def _process(words: Sequence[str], model: str, noise: str) -> Node:
     denoiser = _composed(words, f"model={model}", f"noise={noise}")["model"]["denoiser"]
     return cast(Node, denoiser["process"])
 
 
-def _partial(process: Node) -> Node:
-    """Return the node that constructs a process from its schedule."""
-    return {key: value for key, value in process.items() if key != "schedule"} | {"_partial_": True}
+def _partial(node: Node, last: str) -> Node:
+    """Return the node of what constructs an object from its last argument."""
+    return {key: value for key, value in node.items() if key != last} | {"_partial_": True}
 
 
 def _composed(words: Sequence[str], *more: str) -> Node:
@@ -96,21 +93,13 @@ def _composed(words: Sequence[str], *more: str) -> Node:
 
 def _refuse_unused(name: str, film: Node, words: Sequence[str]) -> None:
     """Raise UserError for words about data, model and noise a film is made without."""
+    chains, unused = film.get("chains") or (), {"data", "model", "noise"} - film.keys()
+    if "chain" in film or ("chains" in film and "schedules" not in film):
+        unused -= set() if chains else {"model"}
+        unused -= set() if chains and all("/" in chain for chain in chains) else {"noise"}
     for word in words:
-        if not _is_used(word, film):
+        root = root_of(word)
+        is_option = word.lstrip("+~").partition("=")[0] == root  # values are those of all chains
+        if root in unused and (is_option or root == "data" or "chains" not in film):
             keys = ", ".join(key for key in film if not key.startswith("_"))
             raise UserError(f"{word}: {name} is made without it; it takes {keys}")
-
-
-def _is_used(word: str, film: Node) -> bool:
-    root = root_of(word)
-    if root not in ("model", "noise"):
-        return root != "data" or "data" in film
-    is_value = word.lstrip("+~").partition("=")[0] != root
-    if "chain" in film or "chains" not in film or is_value:  # values are those of all chains
-        return bool(film.keys() & {"chain", "chains"})
-    if "schedules" in film:
-        return False
-    if not film["chains"]:
-        return True
-    return root == "noise" and not all("/" in chain for chain in film["chains"])

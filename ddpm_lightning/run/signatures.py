@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 from hydra.utils import get_object
 
 _OURS = "ddpm_lightning."
-_WANDB_INIT = "wandb.sdk.wandb_init.init"
-# Where a class hands on the keywords that it does not name itself.
-_HANDED_ON = {"lightning.pytorch.loggers.wandb.WandbLogger": _WANDB_INIT}
+# What takes the keywords that a class of others does not name itself.
+_HANDED_ON = {"lightning.pytorch.loggers.wandb.WandbLogger": "wandb.init"}
 
 
 class Signature(NamedTuple):
@@ -24,14 +23,10 @@ class Signature(NamedTuple):
     hints: dict[str, Any]
     is_open: bool
 
-    def over(self, base: "Signature") -> "Signature":
-        """Return the signature with the parameters of what its ** is handed to."""
-        return Signature(self.module, base.hints | self.hints, base.is_open)
-
 
 @cache
 def signature(target: str) -> Signature:
-    """Return the signature of the class with this path.
+    """Return the signature of the class with this path, with what its ** is handed to.
 
     Raises:
         ImportError: if there is none.   TypeError: if it is not a class.
@@ -42,37 +37,28 @@ def signature(target: str) -> Signature:
         raise ImportError(str(error)) from error
     if not inspect.isclass(factory):
         raise TypeError(f"{target} is not a class")
-    return _of_class(factory)
-
-
-def _of_class(factory: type) -> Signature:
-    own = _of_function(factory, factory.__module__, _hints(factory))
-    if not own.is_open:
-        return own
-    path = f"{factory.__module__}.{factory.__qualname__}"
-    if path in _HANDED_ON:
-        receiver = get_object(_HANDED_ON[path])
-        return own.over(_of_function(receiver, receiver.__module__, {}))
-    if own.module.startswith(_OURS) and factory.__base__ is not None:
-        return own.over(_of_class(factory.__base__))
-    return own
-
-
-def _of_function(function: Any, module: str, hints: dict[str, Any]) -> Signature:
-    kinds = {name: p.kind for name, p in inspect.signature(function).parameters.items()}
-    named = [name for name, kind in kinds.items() if kind is not inspect.Parameter.VAR_KEYWORD]
-    return Signature(module, {n: hints.get(n, Any) for n in named}, len(named) < len(kinds))
-
-
-def _hints(factory: type) -> dict[str, Any]:
-    """Return the types of constructors along the class's ancestors, the class's own first."""
+    types, is_open = _types(factory), True
     hints: dict[str, Any] = {}
     for ancestor in factory.__mro__:
+        path = f"{ancestor.__module__}.{ancestor.__qualname__}"
+        receivers = [ancestor, *([get_object(_HANDED_ON[path])] if path in _HANDED_ON else [])]
+        for receiver in receivers:
+            parameters = inspect.signature(receiver).parameters.values()
+            named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+            hints = {name: types.get(name, Any) for name in named} | hints
+            is_open = len(named) < len(parameters)
+        if not is_open or not path.startswith((_OURS, *_HANDED_ON)):
+            break
+    return Signature(factory.__module__, hints, is_open)
+
+
+def _types(factory: type) -> dict[str, Any]:
+    """Return the types in constructors along the class's ancestors, the class's own first."""
+    types: dict[str, Any] = {}
+    for ancestor in factory.__mro__:
         try:
-            of_ancestor = typing.get_type_hints(
-                ancestor.__dict__.get("__init__", object.__init__), include_extras=True
-            )
+            constructor = ancestor.__dict__.get("__init__", object.__init__)
+            types = typing.get_type_hints(constructor, include_extras=True) | types
         except (NameError, TypeError):  # annotations that need imports of their own
             continue
-        hints = of_ancestor | hints
-    return hints
+    return types

@@ -4,19 +4,20 @@ import math
 import os
 import re
 import shlex
+from collections.abc import Iterator
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 import yaml
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import RangeSweep
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from ddpm_lightning.run.config import PATHS
 from ddpm_lightning.run.errors import UserError
+from ddpm_lightning.run.hydra_inside import parse_flags
 from ddpm_lightning.run.paste import hydra_word, read
 
 OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
@@ -51,21 +52,62 @@ _USUAL_FLAGS = "flags are -m, --help, --cfg job, --info"
 
 def refuse_mistakes(config_name: str, words: list[str]) -> None:
     """Raise UserError for words that Hydra would take, or answer at length."""
-    parser = get_args_parser()
-    parser.error = _refuse_flags  # type: ignore[method-assign]
-    flags = [word for word in words if word.startswith("-")]
-    for word in flags:
-        if not any(
-            known.startswith(word.partition("=")[0]) for known in parser._option_string_actions
-        ):
-            _refuse_dashes(config_name, word)
-    for word in parser.parse_args(words).overrides:
-        _refuse_blank(word)
-        _refuse_removed(config_name, word)
-        _refuse_unquoted(word)
-        _refuse_null_group(word)
-        if not flags:  # --config-dir brings groups of its own
-            _refuse_unknown_key(config_name, word)
+    try:
+        overrides = parse_flags(words)
+    except ValueError as error:
+        unknown = f"{error} ".partition("unrecognized arguments:")[2]
+        for word in [each for each in words if each.startswith("-") and f" {each} " in unknown]:
+            bare, _, value = word.lstrip("-").partition("=")
+            near = get_close_matches(root := root_of(bare), _known(config_name), n=1)
+            key = bare.replace(root, near[0], 1) if near else "KEY"
+            option = f"{key}={value or 'VALUE'}"
+            raise UserError(
+                f"{word}: a value is given without dashes, {option}; {_USUAL_FLAGS}"
+            ) from None
+        raise UserError(
+            f"{error}; values are KEY=VALUE, before or after all flags; {_USUAL_FLAGS}"
+        ) from None
+    has_flags = len(overrides) < len(words)  # --config-dir brings groups of its own
+    for word in overrides:
+        for mistake in _mistakes(config_name, word, has_flags):
+            raise UserError(mistake)
+
+
+def _mistakes(config_name: str, word: str, has_flags: bool) -> Iterator[str]:
+    """Yield what is wrong with a word KEY=VALUE, and what to type."""
+    full_key, is_given, value = word.partition("=")
+    key, root = full_key.lstrip("+~"), root_of(word)
+    if not is_given and not word.startswith("~"):
+        yield f"{word} has no value: give KEY=VALUE, in one word"
+    if is_given and not value:
+        yield (
+            f"{word} is empty; is a variable of the shell not set? {word}null is none, "
+            f"'{word}\"\"' an empty text"
+        )
+    for old, new in (_REMOVED[""] | _REMOVED.get(config_name, {})).items():
+        if key == old or key.startswith(f"{old}."):
+            yield f"{word}: {old} is now {new}"
+    is_text = key.rpartition(".")[2] in _TEXTS
+    if is_text or not re.fullmatch(r"[\w./,:+-]*", value, re.ASCII):
+        read_value, quoted = read(word), f"quote it: {shlex.quote(hydra_word(full_key, value))}"
+        if isinstance(read_value, HydraException) and value != "???":
+            yield f"{word}: Hydra does not read it; {quoted}"
+        if is_text and isinstance(read_value, int | float | bool | dict):
+            yield f"{word}: Hydra reads {read_value}, which is no text; {quoted}"
+        if isinstance(read_value, RangeSweep) and not list(read_value.range()):
+            yield f"{word} has no values, so there would be no job"
+    if value == "null" and key not in OPTIONAL_GROUPS and (CONF / key).is_dir():
+        yield f"{word}: the group {key} needs an option; choose {', '.join(options(key))}"
+    if word.startswith("+") and not has_flags and root not in (known := _known(config_name)):
+        near = get_close_matches(root, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        yield f"{word}: nothing is called {root}{hint}"
+
+
+def _known(config_name: str) -> list[str]:
+    """Return what a key can begin with: groups, and the keys of the main file."""
+    own = yaml.safe_load((CONF / f"{config_name}.yaml").read_text()).keys()
+    return sorted({folder.name for folder in CONF.iterdir() if folder.is_dir()} | own)
 
 
 def options(group: str) -> list[str]:
@@ -88,80 +130,6 @@ def path_words(words: list[str]) -> list[str]:
 def root_of(word: str) -> str:
     """Return the first part of the key."""
     return re.split(r"[./@=]", word.lstrip("+~"))[0]
-
-
-def _refuse_removed(config_name: str, word: str) -> None:
-    """Raise UserError for a key that has another name now."""
-    key = word.lstrip("+~").partition("=")[0]
-    for old, new in (_REMOVED[""] | _REMOVED.get(config_name, {})).items():
-        if key == old or key.startswith(f"{old}."):
-            raise UserError(f"{word}: {old} is now {new}")
-
-
-def _refuse_null_group(word: str) -> None:
-    """Raise UserError for GROUP=null, which Hydra would answer with a stack of frames."""
-    group, _, option = word.lstrip("+").partition("=")
-    if option == "null" and group not in OPTIONAL_GROUPS and (CONF / group).is_dir():
-        names = ", ".join(options(group))
-        raise UserError(f"{word}: the group {group} needs an option; choose {names}")
-
-
-def _refuse_dashes(config_name: str, word: str) -> NoReturn:
-    """Raise UserError for --KEY=VALUE, which Hydra answers with a page about its flags."""
-    bare = word.lstrip("-")
-    near = get_close_matches(root := root_of(bare), _known(config_name), n=1)
-    option = bare.replace(root, near[0], 1) if near else "KEY"
-    option += "" if "=" in option else "=VALUE"
-    raise UserError(f"{word}: a value is given without dashes, {option}; {_USUAL_FLAGS}")
-
-
-def _refuse_flags(message: str) -> NoReturn:
-    """Raise UserError for an unknown flag, in place of a page about all of them."""
-    raise UserError(f"{message}; values are KEY=VALUE, before or after all flags; {_USUAL_FLAGS}")
-
-
-def _refuse_blank(word: str) -> None:
-    """Raise UserError for KEY VALUE, and KEY = VALUE."""
-    _, is_given, value = word.partition("=")
-    if not is_given and not word.startswith("~"):
-        raise UserError(f"{word} has no value: give KEY=VALUE, in one word")
-    if is_given and not value:
-        raise UserError(
-            f"{word} is empty; is a variable of the shell not set? {word}null is none, "
-            f"'{word}\"\"' an empty text"
-        )
-
-
-def _refuse_unquoted(word: str) -> None:
-    """Raise UserError, with the word that Hydra reads, for a text that it does not read as one."""
-    key, _, value = word.partition("=")
-    is_text = key.lstrip("+").rpartition(".")[2] in _TEXTS
-    if value == "???" or (not is_text and re.fullmatch(r"[\w./,:+-]*", value, re.ASCII)):
-        return
-    found = read(word)
-    quoted = f"quote it: {shlex.quote(hydra_word(key, value))}"
-    if isinstance(found, HydraException):
-        raise UserError(f"{word}: Hydra does not read it; {quoted}")
-    if is_text and isinstance(found, int | float | bool | dict):
-        raise UserError(f"{word}: Hydra reads {found}, which is no text; {quoted}")
-    if isinstance(found, RangeSweep) and not list(found.range()):
-        raise UserError(f"{word} has no values, so there would be no job")
-
-
-def _refuse_unknown_key(config_name: str, word: str) -> None:
-    """Raise UserError for +KEY=VALUE whose first part nothing reads: most likely misspelt."""
-    root = root_of(word)
-    if word.startswith("+") and root not in (known := _known(config_name)):
-        near = get_close_matches(root, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"{word}: nothing is called {root}{hint}")
-
-
-def _known(config_name: str) -> list[str]:
-    """Return what a key can begin with: groups, and the keys of the main file."""
-    known = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
-    known |= yaml.safe_load((CONF / f"{config_name}.yaml").read_text()).keys()
-    return sorted(known - {"defaults"})
 
 
 def describe(error: BaseException) -> str:
@@ -197,39 +165,33 @@ def _near_options(message: str) -> list[str]:
 
 def _near_keys(message: str) -> list[str]:
     """Return what to choose, for Hydra's complaint about a key, by the files in conf/."""
-    given = next(iter(message.split("'")[1:]), "")
+    full_key = next(iter(message.split("'")[1:]), "")
     if "Could not override" not in message:
         return []
-    *path, name = given.split(".")
-    keys = _keys(path)
-    if owners := [option for option, names in keys.items() if path and name in names]:
-        return [f"it is a key of {path[0]}={' or '.join(owners)}; add one"]
-    names = set().union(*keys.values())
-    names |= set() if path else {folder.name for folder in CONF.iterdir() if folder.is_dir()}
-    near = get_close_matches(name, sorted(names - {name}))
-    found = [".".join([*path, key]) for key in near] or _same_keys(name)
-    return [f"did you mean {', '.join(found)}?"] if found else []
+    keys = _keys()
+    if owners := keys.get(full_key):
+        return [f"it is a key of {full_key.partition('.')[0]}={' or '.join(owners)}; add one"]
+    parent, dot, name = full_key.rpartition(".")
+    beside = [key.rpartition(".")[2] for key in keys if key.rpartition(".")[0] == parent]
+    near = [f"{parent}{dot}{other}" for other in get_close_matches(name, beside)]
+    near = near or sorted(key for key in keys if key.partition(".")[2] == name)
+    return [f"did you mean {', '.join(near)}?"] if near else []
 
 
-def _keys(path: list[str]) -> dict[str, set[str]]:
-    """Return the keys that each option of a group, or main file, has at a path."""
-    folder, inner = CONF, path
-    if path and (CONF / path[0]).is_dir():
-        folder, inner = CONF / path[0], path[1:]
-    pattern = "*.yaml"
-    if path[:1] == ["measure"] and inner:  # of which several are chosen, by their names
-        pattern, inner = f"{inner[0]}.yaml", inner[1:]
-    keys = {}
-    for file in sorted(folder.glob(pattern)):
-        node = yaml.safe_load(file.read_text())
-        for key in inner:
-            node = node.get(key) if isinstance(node, dict) else None
-        names = map(str, node) if isinstance(node, dict) else ()
-        keys[file.stem] = set(names) - {"defaults", "_target_"}
+def _keys() -> dict[str, list[str]]:
+    """Return every key that a file of conf/ has, with the options of its group that have it."""
+    keys: dict[str, list[str]] = {folder.name: [] for folder in CONF.iterdir() if folder.is_dir()}
+
+    def collect(node: Any, path: str, option: str | None) -> None:
+        for name, value in node.items() if isinstance(node, dict) else ():
+            key = f"{path}.{name}".removeprefix(".")
+            if name not in ("defaults", "_target_"):
+                keys.setdefault(key, []).extend([option] if option else [])
+                collect(value, key, option)
+
+    for file in sorted(CONF.rglob("*.yaml")):
+        group = ".".join(file.parent.relative_to(CONF).parts)
+        if group not in OPTIONAL_GROUPS:  # of which keys are those of other groups
+            place = f"measure.{file.stem}" if group == "measure" else group  # several are chosen
+            collect(yaml.safe_load(file.read_text()), place, file.stem if group else None)
     return keys
-
-
-def _same_keys(name: str) -> list[str]:
-    """Return the keys of this name in other groups."""
-    files = (file for file in CONF.glob("*/*.yaml") if f"\n{name}:" in file.read_text())
-    return sorted({f"{file.parent.name}.{name}" for file in files})

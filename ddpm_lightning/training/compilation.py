@@ -43,12 +43,12 @@ def compile_in_place(network: nn.Module, device: torch.device, **options: Any) -
         reason = next(iter(str(e).splitlines()), type(e).__name__)
         log.warning("torch.compile does not work here (%s); going on without", reason)
         return False
-    eager, compiled = network._call_impl, torch.compile(network._call_impl, **options)
+    eager, compiled = network.forward, torch.compile(network.forward, **options)
 
-    def call(*arguments: Any, **keywords: Any) -> Any:
+    def forward(*arguments: Any, **keywords: Any) -> Any:
         return (compiled if torch.is_grad_enabled() else eager)(*arguments, **keywords)
 
-    network._compiled_call_impl = call
+    network.forward = forward
     return True
 
 

@@ -43,3 +43,10 @@ class ClipDataModule(pl.LightningDataModule):
         """Return this process's rank, and how many train together."""
         assert self.trainer is not None
         return self.trainer.global_rank, self.trainer.world_size
+
+
+def clips_of(trainer: pl.Trainer) -> ClipData:
+    """Return the data that a trainer trains on."""
+    module = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(module, ClipDataModule)
+    return module.data

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loops.fit_loop import _FitLoop
+from torch.optim import Optimizer
 
 
 class FitLoop(_FitLoop):
@@ -82,3 +83,11 @@ def forget_logged(trainer: pl.Trainer, group: str) -> None:
     results: dict[str, Any] = trainer._results or {}
     for stale in [key for key in results if f".{group}/" in key]:
         del results[stale]
+
+
+def leave_unscaling(optimizer: Optimizer) -> None:
+    """Let Lightning unscale gradients (16-mixed) before it clips them.
+
+    A fused optimizer would otherwise do so itself, afterwards.
+    """
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]

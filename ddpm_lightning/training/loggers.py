@@ -18,6 +18,7 @@ from shutil import rmtree
 from types import MappingProxyType
 from typing import Any, Literal
 
+import lightning.pytorch as pl
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -26,22 +27,16 @@ from ddpm_lightning.plots.curves import read_rows
 
 log = logging.getLogger(__name__)
 
-
 # silent: the end of the run says where it is; seconds that its start, and its end, may take.
 _SETTINGS = MappingProxyType({"silent": True, "init_timeout": 30, "finish_timeout": 60})
-
-
 Mode = Literal["online", "offline", "disabled"]
-_TRUE = ("1", "true", "yes", "on", "y", "t")  # as W&B reads a variable
-_OLD_MODES = {"run": "online", "dryrun": "offline"}
 
 
 def mode_of_environment() -> Any:
     """Return the mode that a user's shell exports, as W&B's callers read it; offline for none."""
-    if os.getenv("WANDB_DISABLED", "").lower() in _TRUE:
+    if os.getenv("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on", "y", "t"):
         return "disabled"
-    mode = os.getenv("WANDB_MODE") or "offline"
-    return _OLD_MODES.get(mode, mode)
+    return os.getenv("WANDB_MODE") or "offline"
 
 
 class WandbRun(WandbLogger):
@@ -159,26 +154,28 @@ def finished_wandb() -> Iterator[None]:
                 log.info("W&B (offline): send what there is with: wandb sync %s", directory)
 
 
-def log_picture(logger: Logger, tag: str, path: Path, step: int) -> None:
-    """Log a GIF or PNG file to a dashboard; loggers without pictures do not receive it."""
-    is_gif = path.suffix == ".gif"
-    if isinstance(logger, WandbLogger):
+def log_picture(trainer: pl.Trainer, tag: str, path: Path) -> None:
+    """Log a GIF or PNG file to the dashboards; loggers without pictures do not receive it."""
+    is_gif, step = path.suffix == ".gif", trainer.global_step
+    for logger in trainer.loggers:
         # A path, not an array: arrays go through moviepy, and floats in [0, 1] come out black.
-        if is_gif:
+        if isinstance(logger, WandbLogger) and is_gif:
             logger.log_video(tag, [str(path)], step=step, format=["gif"])
-        else:
+        elif isinstance(logger, WandbLogger):
             logger.log_image(tag, [str(path)], step=step)
-    elif isinstance(logger, TensorBoardLogger):
-        # As an image summary's bytes: add_video needs moviepy 1 and logs nothing, silently, with 2.
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        elif isinstance(logger, TensorBoardLogger):
+            # As bytes of an image: add_video needs moviepy 1 and logs nothing, silently, with 2.
+            from tensorboard.compat.proto.summary_pb2 import Summary
 
-        data = path.read_bytes()
-        width, height = (
-            struct.unpack("<HH", data[6:10]) if is_gif else struct.unpack(">II", data[16:24])
-        )
-        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
-        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-        logger.experiment._get_file_writer().add_summary(summary, step)
+            data = path.read_bytes()
+            width, height = (
+                struct.unpack("<HH", data[6:10]) if is_gif else struct.unpack(">II", data[16:24])
+            )
+            image = Summary.Image(
+                height=height, width=width, colorspace=3, encoded_image_string=data
+            )
+            summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+            logger.experiment.file_writer.add_summary(summary, step)
 
 
 def log_text(logger: Logger, tag: str, text: str, step: int) -> None:
@@ -203,7 +200,6 @@ class MetricsTable(CSVLogger):
     def __init__(self, directory: Path, first_step: int, flush_logs_every_n_steps: int) -> None:
         super().__init__(directory, "", "", flush_logs_every_n_steps=flush_logs_every_n_steps)
         self._first_step, self._path = first_step, directory / "metrics.csv"
-        self._has_writer = False
 
     @cached_property
     def _earlier(self) -> list[dict[str, Any]]:
@@ -213,12 +209,10 @@ class MetricsTable(CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        earlier = self._earlier
-        writer = super().experiment  # a new one removes the file
-        if not self._has_writer:
-            writer.metrics[:0] = earlier
-            self._has_writer = True
-        return writer
+        if self._experiment is None:
+            earlier = self._earlier
+            super().experiment.metrics[:0] = earlier  # a new writer removes the file
+        return super().experiment
 
     def has(self, step: int) -> bool:
         """Return whether an earlier start has logged this step."""

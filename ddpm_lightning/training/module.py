@@ -34,7 +34,7 @@ from ddpm_lightning.samplers.noise import noise_source
 from ddpm_lightning.times.base import TimeSampling
 from ddpm_lightning.times.uniform_t import UniformTime
 from ddpm_lightning.training.compilation import Choice, compile_in_place, pays
-from ddpm_lightning.training.lightning_inside import reaches_loggers
+from ddpm_lightning.training.lightning_inside import leave_unscaling, reaches_loggers
 from ddpm_lightning.training.randomness import StepDraws
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -206,8 +206,7 @@ class DiffusionModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer
-        # A fused optimizer would otherwise unscale gradients itself, after Lightning clips them.
-        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        leave_unscaling(optimizer)
         num_steps = int(self.trainer.estimated_stepping_batches)
         scheduler = LambdaLR(optimizer, partial(self.learning_rate_factor, num_steps=num_steps))
         return {

@@ -13,6 +13,7 @@ from ddpm_lightning.conditions.joint import Conditions
 from ddpm_lightning.conditions.label import Label
 from ddpm_lightning.data.clip import ClipFormat
 from ddpm_lightning.data.gif import decode, encode
+from ddpm_lightning.run.config import check
 from ddpm_lightning.run.continuation import (
     KEYS,
     check_invertible,
@@ -20,8 +21,7 @@ from ddpm_lightning.run.continuation import (
     read_gif,
 )
 from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.keep import kept_frames
-from ddpm_lightning.run.mask import read_mask
+from ddpm_lightning.run.kept import kept_frames, read_mask
 from ddpm_lightning.statistics import Statistics
 from tests.commands import Call, assert_user_error, write_gifs
 
@@ -151,10 +151,9 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(call: Call, trained: Path) -
         ({"init": "none.gif"}, "No such file"),
         ({"init": "text", "keep": "0"}, "cannot be used: not_a_gif"),
         ({"mask": "odd.png"}, "mask=odd.png needs a GIF to start from; add init=my.gif"),
-        ({"init": "my.gif", "strength": 1.5}, r"strength must lie in \(0, 1\], got 1.5"),
         ({"init": "my.gif", "invert": True, "frames": 8}, "leave frames away"),
-        ({"loop": True, "frames": 4}, "a loop of 4 frames has to be more than the 4"),
         ({"init": "my.gif", "keep": "0", "known_log_snr": 40.0}, "must lie in 4 to 12"),
+        ({"loop": True, "frames": 4}, "a loop of 4 frames has to be more than the 4"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )
@@ -170,6 +169,12 @@ def test_mistakes_are_refused(
     with pytest.raises(UserError, match=message) as error:
         continuation_of(config, FORM, Statistics(), by_frame=True)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.5])
+def test_a_strength_is_a_share(strength: float) -> None:
+    with pytest.raises(UserError, match=f"^strength={strength} is not allowed: it should be "):
+        check({"strength": strength})
 
 
 def test_nothing_asked_is_no_continuation() -> None:

@@ -17,7 +17,7 @@ from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.objectives.velocity import VelocityObjective
 from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from ddpm_lightning.run.checkpoint import find_run, load_denoisers
+from ddpm_lightning.run.checkpoint import choose_denoiser, find_run
 from ddpm_lightning.run.export_program import FACTS, trace
 from ddpm_lightning.run.scheduler import build_scheduler
 from tests.commands import Call, assert_user_error
@@ -72,7 +72,7 @@ def test_the_program_of_a_run_is_its_denoiser(call: Call, trained: Path) -> None
     assert result.code == 0, result.err
     facts: dict[str, Any] = {FACTS: ""}
     program = torch.export.load(trained / "ema.pt2", extra_files=facts).module()
-    denoiser = load_denoisers(find_run(str(trained), Path("outputs")))[0]["ema"]
+    denoiser = choose_denoiser(find_run(str(trained), Path("outputs")), "ema")[0]
     x = torch.randn(5, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = denoiser.denoise_at(x, Level.at(LOG_SNR))
@@ -99,7 +99,7 @@ def test_a_scheduler_of_theirs_has_our_chain(call: Call, trained: Path) -> None:
     assert result.code == 0, result.err
     assert "lacking        unet/ and model_index.json: diffusers has no UNet3D" in result.out
     scheduler = diffusers.DDPMScheduler.from_pretrained(trained / "diffusers" / "scheduler")
-    process = load_denoisers(find_run(str(trained), Path("outputs")))[0]["ema"].process
+    process = choose_denoiser(find_run(str(trained), Path("outputs")), "ema")[0].process
     alpha_bar = process.level(torch.arange(1, 51)).alpha.square().float()
     torch.testing.assert_close(scheduler.alphas_cumprod, alpha_bar, rtol=1e-4, atol=1e-9)
     assert scheduler.config.prediction_type == "v_prediction"

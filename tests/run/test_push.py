@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.hub import check_repository
+from ddpm_lightning.run.push import check_repository
 from tests.commands import Call, assert_user_error
 from tests.pipelines import save_pipeline
 

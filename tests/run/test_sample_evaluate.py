@@ -236,7 +236,9 @@ def test_another_architecture_is_named(call: Call, trained: Path) -> None:
     config = trained / "config.yaml"
     config.write_text(config.read_text().replace("base_width: 16", "base_width: 32"))
     assert_user_error(
-        call("sample", f"checkpoint={trained}"), "another architecture", "(64, 32), not (128, 32)"
+        call("sample", f"checkpoint={trained}"),
+        "another architecture",
+        "[64, 32]) from checkpoint, the shape in current model is torch.Size([128, 32])",
     )
 
 

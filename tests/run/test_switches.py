@@ -36,11 +36,9 @@ def test_wandb_s_own_variables_hold_where_the_configuration_says_nothing(
         ("YES", None, "disabled"),
         ("false", None, "offline"),
         ("", "online", "online"),
-        (None, "dryrun", "offline"),
-        (None, "run", "online"),
     ],
 )
-def test_wandb_disabled_and_old_modes_are_known(
+def test_wandb_disabled_is_known(
     disabled: str | None, mode: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("WANDB_DISABLED", disabled), ("WANDB_MODE", mode)):
@@ -62,7 +60,7 @@ def test_tqdm_s_own_variable_leaves_the_bar_out(monkeypatch: pytest.MonkeyPatch)
         progress.on_train_start(trainer, pl.LightningModule())
         assert progress._bar is not None
         assert progress._bar.disable == (value is not None)
-        progress._close()
+        progress.teardown()
 
 
 @pytest.mark.long

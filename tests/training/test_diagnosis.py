@@ -84,7 +84,7 @@ def test_a_run_that_ends_sooner_leaves_no_report_of_lightning(
 def test_what_is_done_too_often_is_told_with_how_often_to_do_it() -> None:
     trainer = fit(pl_module := module(), callbacks=[], max_steps=1)
     shares = {"data": 0.02, "logging and the rest": 0.01}
-    often = Occasional(seconds=6.0, every=100, option="callbacks.samples.every_n_steps")
+    often = Occasional(seconds=6.0, every=100)
     found = Measured(0.1, shares, {"samples": often})
     assert found.share("samples") == pytest.approx(6 / 16)
     # 6 s are 5 % of 1,200 steps of 0.1 s; the next round number is 2,000.

@@ -7,6 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.fabric.plugins.precision.amp import _optimizer_handles_unscaling
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -129,3 +130,10 @@ def test_no_step_waits_for_signals_of_other_ranks() -> None:
     loop = inside.FitLoop.of(trainer)
     assert loop.epoch_loop is trainer.fit_loop.epoch_loop
     assert loop.epoch_loop._broadcast_sigterm_tensor is inside._nothing
+
+
+def test_a_fused_optimizer_leaves_unscaling_to_lightning() -> None:
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], fused=True)
+    assert _optimizer_handles_unscaling(optimizer)
+    inside.leave_unscaling(optimizer)
+    assert not _optimizer_handles_unscaling(optimizer)

@@ -1,20 +1,18 @@
 """What a table of results says of the four hypotheses, each by paired differences over seeds."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import log
 from statistics import mean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ddpm_lightning.evaluation.paired import Difference, holm, paired
 from ddpm_lightning.run.study.plan import BASE, FROZEN, HYBRID, MEDIAN
 from ddpm_lightning.run.study.sampling import (
-    ANCESTRAL,
     EVALUATED_LONG,
     MEDIAN_CHAIN,
     MIDPOINT,
     OF_MEMORY,
     PAIR,
-    STANDARD,
     own_path,
 )
 from ddpm_lightning.run.study.table import Table, Training, Walk
@@ -42,16 +40,14 @@ class Finding(NamedTuple):
     more: dict[str, Difference]
 
 
-def log_errors(table: Table, arm: str, loss: str, clips: str, early: bool) -> dict[int, float]:
-    """Return by seed the mean log val/error of the early checkpoints, or that of the last."""
-    rows = (r for r in table.trainings if (r.arm, r.loss, r.clips) == (arm, loss, clips))
-    return {row.seed: log_error(row, early) for row in rows}
+def early_error(row: Training) -> float:
+    """Return a run's mean log val/error of the early checkpoints."""
+    return mean(map(log, row.error[:NUM_EARLY]))
 
 
-def log_error(row: Training, early: bool) -> float:
-    """Return a run's mean log val/error of the early checkpoints, or that of the last."""
-    errors = row.error[:NUM_EARLY] if early else row.error[-1:]
-    return mean(map(log, errors))
+def last_error(row: Training) -> float:
+    """Return a run's log val/error at its end."""
+    return log(row.error[-1])
 
 
 def distance(walk: Walk) -> float:
@@ -69,148 +65,126 @@ def memory(walk: Walk) -> float:
     return mean(walk.values[name][0] for name in MEMORY)
 
 
-def difference(one: dict[int, float], other: dict[int, float]) -> Difference | None:
-    """Return the paired difference over the seeds that both have; None for fewer than two."""
-    seeds = sorted(one.keys() & other.keys())
-    return paired([one[s] - other[s] for s in seeds]) if len(seeds) > 1 else None
+BySeed = dict[int, float]
 
 
-class Walks:
-    """The walks of a table by what they are of."""
-
-    def __init__(self, walks: Iterable[Walk], of_first: str) -> None:
-        self._by_key = {
-            (w.clips == FROZEN, w.arm, w.chain, w.sampler, w.grid, w.evaluations, w.seed): w
-            for w in walks
-            if w.loss == of_first
-        }
-
-    def seeds(
-        self, arm: str, chain: str, sampler: str, evaluations: int, frozen: bool = False
-    ) -> dict[int, Walk]:
-        """Return walks by seed."""
-        wanted = (frozen, arm, chain, sampler, None, evaluations)
-        return {key[-1]: w for key, w in self._by_key.items() if key[:-1] == wanted}
-
-    def evaluations(self, arm: str) -> list[int]:
-        """Return the numbers of evaluations that an arm was sampled with."""
-        return sorted({key[5] for key in self._by_key if key[1] == arm and not key[0]})
+def by_seed(rows: Iterable[Any], value: Callable[[Any], float | None], **of: Any) -> BySeed:
+    """Return by seed the value, if any, of the rows with these attributes."""
+    own = (row for row in rows if all(getattr(row, key) == v for key, v in of.items()))
+    return {row.seed: v for row in own if (v := value(row)) is not None}
 
 
-def path_differences(walks: Walks, arm: str, sampler: str) -> dict[int, dict[int, float]]:
-    """Return by evaluations and seed how far a median walk's distance is from ancestral's."""
-    result = {}
-    for count in walks.evaluations(arm):
-        ours = walks.seeds(arm, MEDIAN_CHAIN, sampler, count)
-        base = walks.seeds(arm, STANDARD, ANCESTRAL, count)
-        common = sorted(ours.keys() & base.keys())
-        result[count] = {s: distance(ours[s]) - distance(base[s]) for s in common}
-    return result
+def less(one: BySeed, other: BySeed) -> BySeed:
+    """Return one less the other, of the seeds that both have."""
+    return {seed: one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())}
 
 
-def over_calls(by_count: dict[int, dict[int, float]]) -> dict[int, float]:
-    """Return by seed the mean over the numbers of evaluations, of seeds that have all of them."""
-    if not by_count:
-        return {}
-    seeds = set.intersection(*(set(of_count) for of_count in by_count.values()))
-    return {s: mean(of_count[s] for of_count in by_count.values()) for s in sorted(seeds)}
+def mean_of(parts: list[BySeed]) -> BySeed:
+    """Return the mean over parts, of the seeds that all have."""
+    seeds = set.intersection(*map(set, parts)) if parts else set()
+    return {seed: mean(part[seed] for part in parts) for seed in sorted(seeds)}
+
+
+def paired_difference(by_seed: BySeed) -> Difference | None:
+    """Return what differences by seed say of their mean; None for fewer than two."""
+    return paired(list(by_seed.values())) if len(by_seed) > 1 else None
 
 
 def findings(table: Table) -> list[Finding]:
     """Return H1 to H4, in order."""
     first = table.options["losses"][0]
-    main = next((row.clips for row in table.trainings if row.clips != FROZEN), "")
-    walks = Walks(table.walks, first)
-    h1 = difference(
-        log_errors(table, HYBRID, first, main, True), log_errors(table, BASE, first, main, True)
-    )
+    trained = [row for row in table.trainings if row.clips != FROZEN and row.loss == first]
+    drawn = [walk for walk in table.walks if walk.loss == first and walk.grid is None]
+    walks = [walk for walk in drawn if walk.clips != FROZEN]
+    early = [by_seed(trained, early_error, arm=arm) for arm in (HYBRID, BASE)]
+    h1 = paired_difference(less(*early))
     h2, parts = _h2(walks)
-    far, agree = _h3(walks)
-    p3 = max((d.p for d in (far, agree) if d), default=1.0)
+    far, agree = (_h3(walks, value) for value in (distance, agreement))
+    p3 = max((d.p for d in (far, agree) if d), default=1.0) if far else 1.0
+    memories = _h4([walk for walk in drawn if walk.clips == FROZEN])
     won = {
         HYBRID: h1 is not None and h1.mean < 0 and h1.p < LEVEL,
         MEDIAN: far is not None and far.mean < 0 and p3 < LEVEL,
     }
-    memories = _h4(walks)
     tested = [memories[arm] for arm, wins in won.items() if wins and arm in memories]
     h4 = max(tested, key=lambda d: d.mean, default=None)
-    ps = [1.0 if d is None else d.p for d in (h1, h2)] + [p3 if far else 1.0]
-    ps.append(h4.p if h4 else 1.0)
+    both = {name: d for name, d in (("distance", far), ("agreement", agree)) if d}
+    seen = (h1, h2, far, h4)
+    ps = [1.0 if d is None else d.p for d in seen]
+    ps[2] = p3
     adjusted = holm(ps)
-    is_agreed = agree is None or agree.mean > 0
-    verdicts = [
-        _verdict(h1, adjusted[0]),
-        _verdict(h2, adjusted[1]),
-        _verdict(far, adjusted[2], is_agreed),
-        _verdict_h4(h4, adjusted[3]),
-    ]
+    verdicts = [_verdict(d, p) for d, p in zip(seen[:3], adjusted, strict=False)]
+    if verdicts[2] == "holds" and agree is not None and agree.mean <= 0:
+        verdicts[2] = "not shown"
+    if h4 is None:
+        verdicts.append("nothing was gained")
+    else:
+        verdicts.append("refuted" if adjusted[3] < LEVEL and h4.mean > 0 else "not refuted")
     names = (
         ("H1", "hybrid's density trains faster than cosine's, early"),
         ("H2", "median walks beat ancestral, equal calls and weights"),
         ("H3", "median x hybrid beats standard x cosine"),
         ("H4", "the gain is no memorisation"),
     )
-    both = {name: d for name, d in (("distance", far), ("agreement", agree)) if d}
     more: list[dict[str, Difference]] = [{}, parts, both, memories]
-    seen = (h1, h2, far, h4)
     return [Finding(*names[i], seen[i], ps[i], adjusted[i], verdicts[i], more[i]) for i in range(4)]
 
 
-def _h2(walks: Walks) -> tuple[Difference | None, dict[str, Difference]]:
-    by_path = {
-        f"{sampler}, {arm}'s network": over_calls(path_differences(walks, arm, sampler))
-        for arm in (BASE, HYBRID)
-        for sampler in (MIDPOINT, PAIR)
-    }
-    by_path = {name: of_seed for name, of_seed in by_path.items() if of_seed}
-    if not by_path:
-        return None, {}
-    most = max(map(len, by_path.values()))  # seeds; a network that the clock cut short is left out
-    pooled = over_calls(dict(enumerate(d for d in by_path.values() if len(d) == most)))
-    parts = {name: difference(d, dict.fromkeys(d, 0.0)) for name, d in by_path.items()}
-    seen = {name: part for name, part in parts.items() if part}
-    return difference(pooled, dict.fromkeys(pooled, 0.0)), seen
-
-
-def _h3(walks: Walks) -> tuple[Difference | None, Difference | None]:
-    """Return the differences of distance, and of agreement where clips show digits."""
-    far: dict[int, dict[int, float]] = {}
-    agree: dict[int, dict[int, float]] = {}
-    for count in EVALUATED_LONG:
-        ours = walks.seeds(MEDIAN, *own_path(MEDIAN), count)
-        base = walks.seeds(BASE, *own_path(BASE), count)
-        common = sorted(ours.keys() & base.keys())
-        far[count] = {s: distance(ours[s]) - distance(base[s]) for s in common}
-        pairs = {s: (agreement(ours[s]), agreement(base[s])) for s in common}
-        agree[count] = {s: a - b for s, (a, b) in pairs.items() if a is not None and b is not None}
-    return tuple(  # type: ignore[return-value]
-        difference(seeds := over_calls(by_count), dict.fromkeys(seeds, 0.0))
-        for by_count in (far, agree)
-    )
-
-
-def _h4(walks: Walks) -> dict[str, Difference]:
-    """Return by arm how much more than standard x cosine it memorises, on the frozen clips."""
-    base = walks.seeds(BASE, *own_path(BASE), OF_MEMORY, frozen=True)
-    result = {}
-    for arm in (HYBRID, MEDIAN):
-        ours = walks.seeds(arm, *own_path(arm), OF_MEMORY, frozen=True)
-        values = {s: memory(walk) for s, walk in ours.items()}
-        seen = difference(values, {s: memory(walk) for s, walk in base.items()})
-        if seen:
-            result[arm] = seen
-    return result
-
-
-def _verdict(seen: Difference | None, adjusted: float, others_agree: bool = True) -> str:
+def _verdict(seen: Difference | None, adjusted: float) -> str:
     if seen is None:
         return "not tested"
     if seen.low > 0:
         return "the opposite"
-    return "holds" if adjusted < LEVEL and seen.mean < 0 and others_agree else "not shown"
+    return "holds" if adjusted < LEVEL and seen.mean < 0 else "not shown"
 
 
-def _verdict_h4(seen: Difference | None, adjusted: float) -> str:
-    if seen is None:
-        return "nothing was gained"
-    return "refuted" if adjusted < LEVEL and seen.mean > 0 else "not refuted"
+def _h2(walks: list[Walk]) -> tuple[Difference | None, dict[str, Difference]]:
+    """Return the pooled difference, and that of each network and walk."""
+    by_path = {}
+    for arm in (BASE, HYBRID):
+        own = [walk for walk in walks if walk.arm == arm]
+        counts = sorted({walk.evaluations for walk in own})
+        for sampler in (MIDPOINT, PAIR):
+            chains = {"chain": MEDIAN_CHAIN, "sampler": sampler}, _path(BASE)
+            of_seed = mean_of([_less_at(own, distance, n, *chains) for n in counts])
+            if of_seed:
+                by_path[f"{sampler}, {arm}'s network"] = of_seed
+    # A network that the clock cut short is left out.
+    most = max(map(len, by_path.values()), default=0)
+    pooled = mean_of([of_seed for of_seed in by_path.values() if len(of_seed) == most])
+    parts = {name: paired_difference(of_seed) for name, of_seed in by_path.items()}
+    return paired_difference(pooled), {name: part for name, part in parts.items() if part}
+
+
+def _h3(walks: list[Walk], value: Callable[[Any], float | None]) -> Difference | None:
+    """Return the difference of a value, by the walk that each arm was meant for."""
+    arms = [{"arm": arm, **_path(arm)} for arm in (MEDIAN, BASE)]
+    return paired_difference(mean_of([_less_at(walks, value, n, *arms) for n in EVALUATED_LONG]))
+
+
+def _h4(frozen: list[Walk]) -> dict[str, Difference]:
+    """Return by arm how much more than standard x cosine it memorises, on the frozen clips."""
+    base = {"arm": BASE, **_path(BASE)}
+    seen = {
+        arm: paired_difference(
+            _less_at(frozen, memory, OF_MEMORY, {"arm": arm, **_path(arm)}, base)
+        )
+        for arm in (HYBRID, MEDIAN)
+    }
+    return {arm: d for arm, d in seen.items() if d}
+
+
+def _path(arm: str) -> dict[str, str]:
+    """Return the chain and the sampler that an arm was meant for."""
+    return dict(zip(("chain", "sampler"), own_path(arm), strict=True))
+
+
+def _less_at(
+    walks: list[Walk],
+    value: Callable[[Any], float | None],
+    evaluations: int,
+    ours: dict[str, str],
+    base: dict[str, str],
+) -> BySeed:
+    """Return by seed how far a value of walks is from that of others, at equal evaluations."""
+    return less(*(by_seed(walks, value, evaluations=evaluations, **of) for of in (ours, base)))

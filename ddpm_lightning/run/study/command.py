@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from ddpm_lightning.run.config import Node, check, check_options, resolved
+from ddpm_lightning.run.config import Node, check, resolved
 from ddpm_lightning.run.device import choose_device
 from ddpm_lightning.run.errors import RunFailed, UserError, user_errors
 from ddpm_lightning.run.study.clips import check_clips
-from ddpm_lightning.run.study.pictures import draw_samples
+from ddpm_lightning.run.study.figures import draw_samples
 from ddpm_lightning.run.study.plan import cells, check_plan
 from ddpm_lightning.run.study.report import write_report
 from ddpm_lightning.run.study.sampling import sample_walks
@@ -27,7 +27,6 @@ def study(cfg: DictConfig) -> None:
     config = resolved(cfg)
     check(config)
     options = config["study"]
-    check_options("study", options)
     check_plan(options)
     if config["report"] is not None:
         path = Path(config["report"])

@@ -1,29 +1,31 @@
-"""Errors of arms over steps and by level, beside one of them, with every seed."""
+"""Pictures of a study: errors of arms over steps and by level, and samples of walks with one seed,
+paths side by side at equal calls, and 4 x 4 GIFs.
+"""
 
 from collections.abc import Mapping, Sequence
-from math import log
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ddpm_lightning.evaluation.paired import paired
+from ddpm_lightning.plots.films import save_grid
+from ddpm_lightning.run.checkpoint import read_config
+from ddpm_lightning.run.config import Node
+from ddpm_lightning.run.study.plan import BASE, FROZEN, Cell
+from ddpm_lightning.run.study.sampling import StudyWalk, path_of, walks
+from ddpm_lightning.run.study.table import Training
+from ddpm_lightning.run.study.training import run_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
-class ErrorCurve(NamedTuple):
-    """An arm under a loss: val/error at steps and, at the last of them, by level, of each seed."""
-
-    loss: str
-    arm: str
-    steps: Sequence[int]
-    errors: Mapping[int, Sequence[float]]
-    by_level: Mapping[int, Mapping[float, float]]
+BySeed = dict[int, Training]
 
 
-def save_errors(curves: Sequence[ErrorCurve], base: str, path: Path) -> Path:
+def save_errors(trainings: Sequence[Training], base: str, path: Path) -> Path:
     """Draw a row for each loss: errors over steps, their ratio to the base arm's, and by level.
 
     Ratios are means over seeds that both arms have, with Student's 95 % interval.
@@ -31,19 +33,20 @@ def save_errors(curves: Sequence[ErrorCurve], base: str, path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    losses = list(dict.fromkeys(curve.loss for curve in curves))
-    arms = list(dict.fromkeys(curve.arm for curve in curves))
-    figure = Figure(figsize=(15, 4.4 * len(losses)), layout="constrained")
+    by_loss: dict[str, dict[str, BySeed]] = {}
+    for row in trainings:
+        by_loss.setdefault(row.loss, {}).setdefault(row.arm, {})[row.seed] = row
+    arms = list(dict.fromkeys(row.arm for row in trainings))
+    figure = Figure(figsize=(15, 4.4 * len(by_loss)), layout="constrained")
     FigureCanvasAgg(figure)
-    rows = figure.subplots(len(losses), 3, squeeze=False)
-    for loss, (over_steps, ratio, by_level) in zip(losses, rows, strict=True):
-        own = {curve.arm: curve for curve in curves if curve.loss == loss}
-        for arm, curve in own.items():
-            colour = f"C{arms.index(arm)}"
-            mean = np.exp(np.log(list(curve.errors.values())).mean(0))
-            over_steps.plot(curve.steps, mean, "o-", color=colour, label=arm, markersize=3)
-            if arm != base and base in own:
-                _draw_ratios(ratio, by_level, curve, own[base], colour)
+    axes = figure.subplots(len(by_loss), 3, squeeze=False)
+    for (loss, runs), (over_steps, ratio, by_level) in zip(by_loss.items(), axes, strict=True):
+        for arm, own in runs.items():
+            colour, rows = f"C{arms.index(arm)}", list(own.values())
+            mean = np.exp(np.log([row.error for row in rows]).mean(0))
+            over_steps.plot(rows[0].steps, mean, "o-", color=colour, label=arm, markersize=3)
+            if arm != base and base in runs:
+                _draw_ratios(ratio, by_level, own, runs[base], colour)
         over_steps.set(title=f"val/error, loss={loss}", xlabel="step", yscale="log")
         over_steps.legend(fontsize="small")
         ratio.set(title=f"val/error to that of {base}", xlabel="step")
@@ -55,29 +58,21 @@ def save_errors(curves: Sequence[ErrorCurve], base: str, path: Path) -> Path:
 
 
 def _draw_ratios(
-    over_steps: "Axes", by_level: "Axes", curve: ErrorCurve, base: ErrorCurve, colour: str
+    over_steps: "Axes", by_level: "Axes", own: BySeed, base: BySeed, colour: str
 ) -> None:
-    seeds = sorted(curve.errors.keys() & base.errors.keys())
-    if len(seeds) < 2:
+    pairs = [(own[seed], base[seed]) for seed in sorted(own.keys() & base.keys())]
+    if len(pairs) < 2:
         return
-    at_steps = [
-        paired([log(curve.errors[s][i] / base.errors[s][i]) for s in seeds])
-        for i in range(len(curve.steps))
-    ]
-    middle = np.exp([seen.mean for seen in at_steps])
-    ends = np.abs(
-        np.exp([[seen.low for seen in at_steps], [seen.high for seen in at_steps]]) - middle
+    ratios = np.log([np.divide(one.error, other.error) for one, other in pairs])
+    means, lows, highs = np.exp([paired(column.tolist())[:3] for column in ratios.T]).T
+    ends = np.abs([lows - means, highs - means])
+    steps = pairs[0][0].steps
+    over_steps.errorbar(steps, means, ends, color=colour, marker="o", markersize=3, capsize=2)
+    levels = sorted(
+        set.intersection(*(set(row.by_level) for pair in pairs for row in pair)), key=float
     )
-    over_steps.errorbar(
-        curve.steps, middle, ends, color=colour, marker="o", markersize=3, capsize=2
-    )
-    common = set.intersection(*(set(c.by_level[s]) for c in (curve, base) for s in seeds))
-    levels = sorted(common)
-    ratios = [
-        np.exp(np.mean([log(curve.by_level[s][at] / base.by_level[s][at]) for s in seeds]))
-        for at in levels
-    ]
-    by_level.plot(levels, ratios, color=colour)
+    at_end = [[one.by_level[k][-1] / other.by_level[k][-1] for k in levels] for one, other in pairs]
+    by_level.plot(list(map(float, levels)), np.exp(np.log(at_end).mean(0)), color=colour)
 
 
 def save_paths(paths: Mapping[str, Mapping[int, np.ndarray]], path: Path) -> Path:
@@ -113,3 +108,35 @@ def _tiles(clips: np.ndarray) -> np.ndarray:
     frames = np.pad(clips[:, clips.shape[1] // 2], ((0, 0), (0, 1), (0, 1), (0, 0)))
     rows = [np.concatenate(list(part), axis=1) for part in (frames[:4], frames[4:8])]
     return np.concatenate(rows, axis=0)
+
+
+def draw_samples(cells: list[Cell], options: Node, directory: Path) -> list[Path]:
+    """Draw what was kept of the walks with the first seed, and return the pictures' paths."""
+    drawn = [w for w in walks(cells, options) if w.cell.seed == 0 and w.cell.clips != FROZEN]
+    drawn = [walk for walk in drawn if path_of(walk, directory).exists()]
+    if not drawn:
+        return []
+    data = read_config(run_of(drawn[0].cell, directory))["data"]
+    kept = {walk: kept_clips(path_of(walk, directory), data) for walk in drawn}
+    paths: dict[str, dict[int, np.ndarray]] = {}
+    for walk, clips in kept.items():
+        if walk.cell.arm == BASE:
+            paths.setdefault(walk.name.rpartition("-")[0], {})[walk.evaluations] = clips.numpy()
+    pictures = [save_paths(paths, directory / "samples.png")] if paths else []
+    longest: dict[str, StudyWalk] = {}
+    for walk in drawn:
+        if walk.sampler in ("ancestral", "midpoint"):
+            longest.setdefault(walk.cell.arm, walk)
+            if walk.evaluations > longest[walk.cell.arm].evaluations:
+                longest[walk.cell.arm] = walk
+    for arm, walk in longest.items():
+        pictures.append(save_grid(kept[walk], directory / f"{arm}.gif", data["fps"], columns=4))
+    return pictures
+
+
+def kept_clips(cards: Path, data: Node) -> Tensor:
+    """Return the first clips of a walk, uint8 (N, F, H, W, C)."""
+    size = data["size"] if isinstance(data["size"], list) else [data["size"]] * 2
+    shape = (-1, data["num_frames"], *size, data["channels"])
+    values = np.frombuffer(cards.with_suffix(".clips").read_bytes(), dtype=np.uint8)
+    return torch.from_numpy(values.copy()).view(shape)

@@ -13,14 +13,17 @@ from ddpm_lightning.run.study.analysis import (
     TEMPORAL,
     Finding,
     agreement,
-    difference,
+    by_seed,
+    early_error,
     findings,
-    log_errors,
+    last_error,
+    less,
     memory,
+    paired_difference,
 )
-from ddpm_lightning.run.study.figures import ErrorCurve, save_errors
+from ddpm_lightning.run.study.figures import save_errors
 from ddpm_lightning.run.study.plan import BASE, FROZEN
-from ddpm_lightning.run.study.table import Table, Training, Walk
+from ddpm_lightning.run.study.table import Table, Walk
 
 NAMES = {SPATIAL: "spatial", TEMPORAL: "temporal"}
 
@@ -31,8 +34,8 @@ def write_report(table: Table, directory: Path) -> list[Path]:
     path = directory / "tables.md"
     write_text(path, tables(table))
     drawn = [path]
-    if curves := error_curves(table):
-        drawn.append(save_errors(curves, BASE, directory / "errors.png"))
+    if trainings := [row for row in table.trainings if row.clips != FROZEN]:
+        drawn.append(save_errors(trainings, BASE, directory / "errors.png"))
     if panels := path_panels(table):
         drawn.append(save_calls(panels, "MMD^2, pixels", directory / "paths.png"))
     return drawn
@@ -102,20 +105,17 @@ def _percent(log_ratio: float) -> str:
     return f"{100 * (exp(log_ratio) - 1):+.1f} %"
 
 
-def kinds(table: Table) -> list[tuple[str, str, str]]:
-    """Return the (clips, loss, arm) that were trained, in the order of the table."""
-    return list(dict.fromkeys((row.clips, row.loss, row.arm) for row in table.trainings))
-
-
 def errors(table: Table) -> str:
     """Return a row for each arm: its error early and at the end, and less cosine's."""
     rows = []
-    for clips, loss, arm in sorted(kinds(table), key=lambda kind: kind[:2]):
+    kinds = dict.fromkeys((row.clips, row.loss, row.arm) for row in table.trainings)
+    for clips, loss, arm in sorted(kinds, key=lambda kind: kind[:2]):
         cells = [clips, loss, arm]
-        for early in (True, False):
-            own = log_errors(table, arm, loss, clips, early)
-            base = log_errors(table, BASE, loss, clips, early)
-            against = difference(own, base) if arm != BASE else None
+        for value in (early_error, last_error):
+            own, base = (
+                by_seed(table.trainings, value, arm=a, loss=loss, clips=clips) for a in (arm, BASE)
+            )
+            against = paired_difference(less(own, base)) if arm != BASE else None
             cells += [f"{exp(mean(own.values())):.5f}", _number(against, is_log=True)]
         rows.append([*cells, str(len(own))])
     rows.sort(key=lambda cells: (cells[0] == FROZEN, cells[1] != "simple"))
@@ -179,27 +179,6 @@ def left_out(table: Table) -> str:
         kind, _, seed = name.rpartition("-")
         by_kind.setdefault(kind, []).append(seed)
     return "\n".join(f"- {kind}: seeds {', '.join(seeds)}" for kind, seeds in by_kind.items())
-
-
-def error_curves(table: Table) -> list[ErrorCurve]:
-    """Return val/error over steps and by level of each arm, with all its seeds."""
-    rows: dict[tuple[str, str], list[Training]] = {}
-    for row in table.trainings:
-        if row.clips != FROZEN:
-            rows.setdefault((row.loss, row.arm), []).append(row)
-    return [
-        ErrorCurve(
-            loss,
-            arm,
-            own[0].steps,
-            {row.seed: row.error for row in own},
-            {
-                row.seed: {float(level): errors[-1] for level, errors in row.by_level.items()}
-                for row in own
-            },
-        )
-        for (loss, arm), own in rows.items()
-    ]
 
 
 def path_panels(table: Table) -> list[CallsPanel]:

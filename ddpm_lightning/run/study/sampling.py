@@ -6,7 +6,8 @@ has them is not drawn again.
 """
 
 import time
-from functools import cache
+from collections.abc import Callable
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -20,8 +21,8 @@ from ddpm_lightning.evaluation.measures.distances import DistanceMeasure
 from ddpm_lightning.evaluation.subject import Reference, Subject
 from ddpm_lightning.files.atomic import write_file
 from ddpm_lightning.processes.base import GaussianProcess
-from ddpm_lightning.run.build import build_sampler
-from ddpm_lightning.run.checkpoint import Run, find_run, load_denoisers
+from ddpm_lightning.run.build import build_sampler, sampler_node
+from ddpm_lightning.run.checkpoint import Run, choose_denoiser, find_run
 from ddpm_lightning.run.cli import composed_job
 from ddpm_lightning.run.config import Node, resolved
 from ddpm_lightning.run.errors import user_errors
@@ -106,82 +107,71 @@ def sample_walks(
     planned = walks(trained, options)
     left = [walk for walk in planned if not path_of(walk, directory).exists()]
     print(f"{len(planned)} walks, {len(planned) - len(left)} measured before", flush=True)
-    bench = Bench(options, directory, device)
+    measure = walk_measure(options, directory, device)
     for number, walk in enumerate(left):
         if time.monotonic() > deadline:
             print(f"time is up: {len(left) - number} walks are left out")
             return
         start = time.monotonic()
-        cards = bench.measure(walk)
+        cards = measure(walk)
         seconds = time.monotonic() - start
         numbers = ", ".join(f"{card.name} {card.value:.3g}" for card in cards)
         print(f"[{number}] {walk.cell.name} {walk.name}: {numbers} ({seconds:.0f} s)", flush=True)
 
 
-class Bench:
-    """Measures walks; clips and their features are read once for each set of clips."""
+def walk_measure(
+    options: Node, directory: Path, device: torch.device
+) -> Callable[[StudyWalk], list[Card]]:
+    """Return what draws a walk's samples, writes their cards and the first clips, and returns the
+    cards; clips and their features are read once for each set of clips.
+    """
 
-    def __init__(self, options: Node, directory: Path, device: torch.device) -> None:
-        self.options, self.directory, self.device = options, directory, device
-        self._references: dict[str, Reference] = {}
-        self._measures: dict[str, dict[str, Measure]] = {}
-        self._processes: dict[tuple[str, str], GaussianProcess] = {}
-        self._loaded: tuple[Cell, Run, Denoiser] | None = None
+    @lru_cache(maxsize=1)
+    def load(cell: Cell) -> tuple[Run, Denoiser]:
+        run = find_run(str(run_of(cell, directory)), directory)
+        return run, choose_denoiser(run, "ema")[0].to(device)
 
-    def measure(self, walk: StudyWalk) -> list[Card]:
-        """Draw a walk's samples, write their cards and the first clips, and return the cards."""
-        run, denoiser = self._denoiser(walk.cell)
-        denoiser.process = self._process(walk.cell, walk.chain)
-        reference = self.reference(walk.cell)
+    @cache
+    def process(cell: Cell, chain: str) -> GaussianProcess:
+        own = words(cell, options, str(directory))
+        others = [word for word in own if not word.startswith("model=")]
+        config = resolved(composed_job("config", [*others, f"model={chain}"]).cfg)
+        with user_errors("model"):
+            built: GaussianProcess = instantiate(
+                config["model"]["denoiser"]["process"], _convert_="all"
+            )
+        return built
+
+    references: dict[str, Reference] = {}
+    measures = cache(partial(study_measures, options))
+
+    def measure(walk: StudyWalk) -> list[Card]:
+        cell = walk.cell
+        run, denoiser = load(cell)
+        denoiser.process = process(cell, walk.chain)
+        if cell.clips not in references:
+            references[cell.clips] = Reference(open_data(run, {}), BATCH_SIZE)
         subject = Subject(
             denoiser,
-            reference,
-            self.device,
+            references[cell.clips],
+            device,
             build_walk(walk),
-            self.options["num_samples"],
-            walk.cell.seed,
+            options["num_samples"],
+            cell.seed,
         )
         facts = {"checkpoint": str(run.checkpoint), "chain": walk.chain}
         cards = []
-        for key, measure in self._measures_of(walk.cell.clips).items():
+        for key, each in measures(cell.clips).items():
             with user_errors(key):
-                results = measure(subject)
-            cards += cards_of(measure, subject, results, facts, {})
-        path = path_of(walk, self.directory)
+                cards += cards_of(each, subject, each(subject), facts, {})
+        path = path_of(walk, directory)
         path.parent.mkdir(exist_ok=True)
         data = subject.samples[:NUM_KEPT].numpy().tobytes()
         write_file(path.with_suffix(".clips"), [data], len(data))
         write_cards(cards, path)  # the last: a walk with it is complete
         return cards
 
-    def reference(self, cell: Cell) -> Reference:
-        """Return the clips of a cell."""
-        if cell.clips not in self._references:
-            run = find_run(str(run_of(cell, self.directory)), self.directory)
-            self._references[cell.clips] = Reference(open_data(run, {}), BATCH_SIZE)
-        return self._references[cell.clips]
-
-    def _denoiser(self, cell: Cell) -> tuple[Run, Denoiser]:
-        if self._loaded is None or self._loaded[0] != cell:
-            run = find_run(str(run_of(cell, self.directory)), self.directory)
-            denoisers, _ = load_denoisers(run)
-            self._loaded = cell, run, denoisers["ema"].to(self.device)
-        return self._loaded[1:]
-
-    def _process(self, cell: Cell, chain: str) -> GaussianProcess:
-        if (cell.arm, chain) not in self._processes:
-            own = words(cell, self.options, str(self.directory))
-            others = [word for word in own if not word.startswith("model=")]
-            config = resolved(composed_job("config", [*others, f"model={chain}"]).cfg)
-            with user_errors("model"):
-                built = instantiate(config["model"]["denoiser"]["process"], _convert_="all")
-            self._processes[cell.arm, chain] = built
-        return self._processes[cell.arm, chain]
-
-    def _measures_of(self, clips: str) -> dict[str, Measure]:
-        if clips not in self._measures:
-            self._measures[clips] = study_measures(self.options, clips)
-        return self._measures[clips]
+    return measure
 
 
 def study_measures(options: Node, clips: str) -> dict[str, Measure]:
@@ -202,14 +192,8 @@ def _measures(chosen: list[str]) -> Node:
     return node
 
 
-@cache
-def _sampler(name: str, grid: str | None) -> Node:
-    chosen = [f"sampler={name}", *([f"sampler/grid={grid}"] if grid else [])]
-    node: Node = resolved(compose("sample", ["checkpoint=any", *chosen]))["sampler"]
-    return node
-
-
 def build_walk(walk: StudyWalk) -> Sampler:
     """Return the sampler of a walk."""
-    node = _sampler(walk.sampler, walk.grid)
-    return build_sampler({**node, "num_evaluations": walk.evaluations})
+    chosen = [f"sampler.num_evaluations={walk.evaluations}"]
+    chosen += [f"sampler/grid={walk.grid}"] if walk.grid else []
+    return build_sampler(sampler_node(walk.sampler, *chosen))

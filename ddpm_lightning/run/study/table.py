@@ -3,14 +3,14 @@
 import json
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ddpm_lightning.files.bounded import read_json
+from ddpm_lightning.files.bounded import read_json, read_small
 from ddpm_lightning.plots.curves import BY_LEVEL, read_metrics
-from ddpm_lightning.run.checkpoint import read_config
+from ddpm_lightning.run.checkpoint import FORM_KEYS, read_config
 from ddpm_lightning.run.config import Node
 from ddpm_lightning.run.directory import read_status, write_text
 from ddpm_lightning.run.errors import UserError
@@ -20,7 +20,6 @@ from ddpm_lightning.run.study.plan import Cell
 from ddpm_lightning.run.study.sampling import path_of, walks
 from ddpm_lightning.run.study.training import is_finished, run_of
 
-VERSION = 1
 HOW = ("data", "minutes", "train", "max_parallel")  # options that say how, not what
 _MAX_BYTES = 2**23
 _PACKAGES = ("torch", "lightning", "numpy", "scikit-learn")
@@ -74,7 +73,7 @@ class Table(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: int
+    version: Literal[1] = 1
     made_by: dict[str, Any]
     options: dict[str, Any]
     planned: list[str]
@@ -87,7 +86,6 @@ def collect(cells: list[Cell], options: Node, directory: Path) -> Table:
     trained = [cell for cell in cells if is_finished(cell, directory)]
     drawn = [walk for walk in walks(trained, options) if path_of(walk, directory).exists()]
     return Table(
-        version=VERSION,
         made_by=_made_by(directory, trained),
         options={key: value for key, value in options.items() if key not in HOW},
         planned=[cell.name for cell in cells],
@@ -134,15 +132,12 @@ def _numbers(cards: list[Node]) -> Node:
 
 
 def _made_by(directory: Path, trained: list[Cell]) -> Node:
-    """Return which code and machine made the results; of trainings, what their starts recorded."""
-    starts: list[Node] = []
-    for cell in trained:
-        for path in sorted((run_of(cell, directory) / "starts").glob("*.json"))[-1:]:
-            starts.append(read_json(path))
-    revisions = sorted({str((start["git"] or {}).get("revision")) for start in starts})
-    here = provenance([], {"seed": 0, "data": {}}, is_changed=False) if not starts else starts[0]
+    """Return which code and machine made the results, as the last start of each run recorded."""
+    recorded = (sorted((run_of(c, directory) / "starts").glob("*.json"))[-1] for c in trained)
+    starts = [read_json(path) for path in recorded]
+    here = starts[0] if starts else provenance([], {"seed": 0, "data": {}}, is_changed=False)
     return {
-        "trained_by": revisions,
+        "trained_by": sorted({str((start["git"] or {}).get("revision")) for start in starts}),
         "packages": {name: here["packages"].get(name) for name in _PACKAGES},
         "python": here["python"],
         "platform": here["platform"],
@@ -155,44 +150,29 @@ def _made_by(directory: Path, trained: list[Cell]) -> Node:
 def _clips(run: Path) -> Node:
     """Return which clips errors were measured on, and the form of them."""
     data = read_config(run)["data"]
-    form = {key: data[key] for key in ("size", "num_frames", "fps", "channels")}
+    form = {key: data[key] for key in FORM_KEYS}
     return {**form, "held_out_sha256": read_json(run / "clips.json")["held_out_sha256"]}
 
 
 def write_table(table: Table, path: Path) -> None:
     """Write a table as JSON, a row a line."""
-    node = table.model_dump()
-    lines = [
-        f'"{key}": {json.dumps(value)}'
-        for key, value in node.items()
-        if key not in ("trainings", "walks")
-    ]
-    for key in ("trainings", "walks"):
-        rows = ",\n".join(json.dumps(row) for row in node[key])
-        lines.append(f'"{key}": [\n{rows}\n]')
+    lines = []
+    for key, value in table.model_dump().items():
+        rows = ",\n".join(map(json.dumps, value)) if key in ("trainings", "walks") else ""
+        lines.append(f'"{key}": [\n{rows}\n]' if rows else f'"{key}": {json.dumps(value)}')
     write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def read_table(path: Path) -> Table:
-    """Return a table.
-
-    Raises:
-        UserError: for a file that is none, or is one of another version.
-    """
+    """Return a table; UserError for a file that is none, or is one of another version."""
     try:
-        content = read_json(path, _MAX_BYTES)
-        if not isinstance(content, dict) or "version" not in content:
-            raise ValueError("it has no version")
-    except (OSError, ValueError) as error:
-        raise UserError(f"report={path} is no table of a study: {error}") from error
-    if content["version"] != VERSION:
-        raise UserError(
-            f"report={path} is a table of version {content['version']!s:.20}, this code reads "
-            f"version {VERSION}; make it again by python study.py, or take the code that made it"
-        )
-    try:
-        return Table.model_validate(content)
+        return Table.model_validate_json(read_small(path, _MAX_BYTES))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise UserError(f"report={path} is no table of a study: {key}: {first['msg']}") from error
+        what = f"{'.'.join(map(str, first['loc']))}={first['input']!s:.20}: {first['msg']}"
+    except (OSError, ValueError) as error:
+        what = str(error)
+    raise UserError(
+        f"report={path} is no table of a study that this code reads: {what}; make it again by "
+        "python study.py, or take the code that made it"
+    )

@@ -78,7 +78,7 @@ class Checkpoints(Checkpoint):
             files.link(Path(start), best)  # the process that saved it may have died before
         if not best.exists():  # this run is a fork
             self._best = math.inf
-        self._last_step = self._saved_step = trainer.global_step
+        self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
         if self._unlogged and trainer.is_global_zero:
             log_once(trainer.loggers, self._unlogged, trainer.global_step - 1)
@@ -90,10 +90,9 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        step = trainer.global_step
-        if step == self._last_step:  # gradients still accumulate
+        if not is_between_steps(trainer):
             return
-        self._last_step = step
+        step = trainer.global_step
         minutes = (time.monotonic() - self._saved_at) / 60
         is_late = minutes >= (self.every_n_minutes or math.inf)
         self._is_stopping, is_late = self._agreed(self.is_asked_to_stop, is_late)
@@ -104,7 +103,8 @@ class Checkpoints(Checkpoint):
         self._owes_validation = validation_follows(trainer)
         if self._is_stopping or not self._owes_validation:
             # Lightning logs after this: a process that dies in between has lost its metrics.
-            self._unlogged = metrics_of_step(trainer, step)
+            if is_logging_step(trainer, step):
+                self._unlogged = {**metrics_of_batch(trainer), "epoch": trainer.current_epoch}
             self._save(trainer)
             self._unlogged = {}
 
@@ -198,10 +198,3 @@ class Checkpoints(Checkpoint):
     def _stop_if_asked(self) -> None:
         if self._is_stopping:
             raise Stopped(self._watch.received or signal.SIGTERM)
-
-
-def metrics_of_step(trainer: pl.Trainer, step: int) -> dict[str, float]:
-    """Return what Lightning logs at the end of this batch; valid in on_train_batch_end."""
-    if not is_logging_step(trainer, step):
-        return {}
-    return {**metrics_of_batch(trainer), "epoch": trainer.current_epoch}

@@ -4,33 +4,42 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from itertools import count
+from typing import Annotated, Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.profilers import PassThroughProfiler, SimpleProfiler
+from pydantic import Field
 from tqdm import tqdm
 
 from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
 from ddpm_lightning.training.callbacks.samples import SampleGrid
+from ddpm_lightning.training.lightning_inside import is_between_steps
 from ddpm_lightning.training.loggers import log_text
 from ddpm_lightning.training.module import DiffusionModule
 from ddpm_lightning.training.text import labelled
 
-DATA, LOGGING = "data", "logging and the rest"
-TOO_MUCH = {DATA: 0.1, LOGGING: 0.1}  # of a step's time
+DATA, LOGGING, VALIDATION = "data", "logging and the rest", "validation"
+TOO_MUCH = 0.1  # of a step's time, for data and for logging
 RARE, MODEST = 0.2, 0.05  # shares of what is done now and then: too much, and what to bring it to
 LITTLE_MEMORY = 0.4  # of a GPU
+# What is done now and then: how the names of its actions begin and end, and the option that says
+# how often.
+OCCASIONAL = {
+    "samples": ("[Callback]SampleGrid", ".on_train_batch_end", "callbacks.samples.every_n_steps"),
+    "checkpoints": ("save_checkpoint", "", "callbacks.checkpoints.every_n_steps"),
+    VALIDATION: (VALIDATION, "", "trainer.val_check_interval"),
+}
 
 log = logging.getLogger(__name__)
 
 
 class Occasional(NamedTuple):
-    """Work that is done every `every` steps and takes `seconds`; the option sets how often."""
+    """Work that is done every `every` steps and takes `seconds`."""
 
     seconds: float
     every: float
-    option: str
 
 
 class Measured(NamedTuple):
@@ -66,18 +75,13 @@ class Stopwatch(SimpleProfiler):
             torch.accelerator.synchronize()
         super().stop(action_name)
 
-    def total(self, start: str, end: str) -> float:
-        """Return the seconds of all actions whose names begin and end so."""
-        return math.fsum(s for s, _ in self._matching(start, end))
-
-    def longest(self, start: str, end: str) -> float:
-        """Return the seconds of the longest of these actions; 0 if there are none."""
-        return max((s for _, s in self._matching(start, end)), default=0.0)
-
-    def _matching(self, start: str, end: str) -> Iterator[tuple[float, float]]:
-        for name, durations in self.recorded_durations.items():
-            if name.startswith(start) and name.endswith(end):
-                yield math.fsum(durations), max(durations)
+    def seconds(self, start: str, end: str) -> list[float]:
+        """Return how long each action took whose name begins and ends so; [0] for none."""
+        durations = self.recorded_durations.items()
+        each = [
+            s for name, of in durations if name.startswith(start) and name.endswith(end) for s in of
+        ]
+        return each or [0.0]
 
 
 class Diagnosis(pl.Callback):
@@ -87,40 +91,33 @@ class Diagnosis(pl.Callback):
         num_steps: after which it logs; the first tenth, which is slower, is left out.
     """
 
-    def __init__(self, num_steps: int = 100) -> None:
-        if num_steps < 2:
-            raise ValueError(
-                f"num_steps must be at least 2, got {num_steps}; ~callbacks.diagnosis times none"
-            )
+    def __init__(self, num_steps: Annotated[int, Field(ge=2)] = 100) -> None:
         self.num_steps = num_steps
         self._stopwatch: Stopwatch | None = None
 
     @pl.utilities.rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         first = trainer.global_step
+        last = math.inf if trainer.max_steps == -1 else trainer.max_steps
         self._from = first + max(1, self.num_steps // 10)
-        self._until = first + self.num_steps
-        if trainer.max_steps != -1:
-            self._until = min(self._until, trainer.max_steps)
-        self._last_step = first
-        self._validations: list[float] = []
+        self._until = min(first + self.num_steps, last)
 
     @pl.utilities.rank_zero_only
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
         step = trainer.global_step
-        if step > self._until or step == self._last_step:  # logged, or gradients still accumulate
+        if not is_between_steps(trainer):
             return
-        self._last_step = step
         own = isinstance(trainer.profiler, PassThroughProfiler)  # type: ignore[attr-defined]
-        if step == self._from and own:
+        if step == self._from < self._until and own:
             self._stopwatch = Stopwatch(waits=pl_module.device.type != "cpu")
             trainer.profiler = self._stopwatch  # type: ignore[attr-defined]
             self._started = time.perf_counter()
         elif step == self._until and self._stopwatch is not None:
             assert isinstance(pl_module, DiffusionModule)
-            measured = self._measured(trainer, self._stopwatch)
+            wall = time.perf_counter() - self._started
+            measured = measure(trainer, self._stopwatch, wall, step - self._from)
             self._put_away(trainer)
             advice = "\n".join(changes(measured, trainer, pl_module)) or "nothing stands out"
             report = labelled(time=str(measured), change=advice)
@@ -133,78 +130,74 @@ class Diagnosis(pl.Callback):
         self._put_away(trainer)  # else Lightning would print all of it
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._validation_started = time.perf_counter()
+        if self._stopwatch is not None:
+            self._stopwatch.start(VALIDATION)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._stopwatch is not None:
-            self._validations.append(time.perf_counter() - self._validation_started)
+            self._stopwatch.stop(VALIDATION)
 
     def _put_away(self, trainer: pl.Trainer) -> None:
         if self._stopwatch is not None:
             trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]
             self._stopwatch = None
 
-    def _measured(self, trainer: pl.Trainer, stopwatch: Stopwatch) -> Measured:
-        wall = time.perf_counter() - self._started
-        drawing = stopwatch.total("[Callback]SampleGrid", ".on_train_batch_end")
-        saving = stopwatch.total("save_checkpoint", "")
-        forward = stopwatch.total("[Strategy]", ".training_step")
-        backward = stopwatch.total("[Strategy]", ".backward")
-        within = stopwatch.total("[LightningModule]", ".optimizer_step") - forward - backward
-        wall -= drawing + saving + math.fsum(self._validations)
-        seconds = {
-            DATA: stopwatch.total("", "train_dataloader_next")
-            + stopwatch.total("[Strategy]", ".batch_to_device"),
-            "forward": forward,
-            "backward": backward,
-            "optimizer and averages": within + stopwatch.total("[Callback]EMA", "_batch_end"),
-        }
-        seconds[LOGGING] = max(0.0, wall - sum(seconds.values()))
-        shares = {name: part / wall for name, part in seconds.items()}
-        each = wall / (self._until - self._from)
-        longest = {
-            "samples": stopwatch.longest("[Callback]SampleGrid", ".on_train_batch_end"),
-            "checkpoints": stopwatch.longest("save_checkpoint", ""),
-            "validation": max(self._validations, default=0.0),
-        }
-        occasional = {
-            name: Occasional(longest[name], *how)
-            for name, how in intervals(trainer).items()
-            if longest[name] > each  # less would not be noticed, if it was done at all
-        }
-        return Measured(each, shares, occasional)
+
+def measure(trainer: pl.Trainer, stopwatch: Stopwatch, wall: float, num_steps: int) -> Measured:
+    """Return where the time of num_steps went, which took wall seconds in all."""
+    rare = {name: stopwatch.seconds(*where[:2]) for name, where in OCCASIONAL.items()}
+    wall -= sum(map(math.fsum, rare.values()))
+
+    def total(start: str, end: str) -> float:
+        return math.fsum(stopwatch.seconds(start, end))
+
+    forward, backward = total("[Strategy]", ".training_step"), total("[Strategy]", ".backward")
+    within = total("[LightningModule]", ".optimizer_step") - forward - backward
+    seconds = {
+        DATA: total("", "train_dataloader_next") + total("[Strategy]", ".batch_to_device"),
+        "forward": forward,
+        "backward": backward,
+        "optimizer and averages": within + total("[Callback]EMA", "_batch_end"),
+    }
+    seconds[LOGGING] = max(0.0, wall - sum(seconds.values()))
+    each = wall / num_steps
+    often = intervals(trainer)
+    return Measured(
+        each,
+        {name: part / wall for name, part in seconds.items()},
+        # What takes less than a step would not be noticed, if it was done at all.
+        {n: Occasional(max(s), often[n]) for n, s in rare.items() if max(s) > each},
+    )
 
 
-def intervals(trainer: pl.Trainer) -> dict[str, tuple[float, str]]:
-    """Return how often each work is done, in steps, and by which option."""
-    often: dict[str, tuple[float, str]] = {}
+def intervals(trainer: pl.Trainer) -> dict[str, float]:
+    """Return how often each occasional work is done, in steps."""
     batches = trainer.val_check_batch or math.inf  # none where it goes by the clock
     steps = batches / trainer.accumulate_grad_batches
+    often = {"samples": math.inf, "checkpoints": steps, VALIDATION: steps}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, SampleGrid):
-            often["samples"] = (callback.every_n_steps, "callbacks.samples.every_n_steps")
-        if isinstance(callback, Checkpoints):
-            every = callback.every_n_steps or steps
-            often["checkpoints"] = (every, "callbacks.checkpoints.every_n_steps")
-    often["validation"] = (steps, "trainer.val_check_interval")
+            often["samples"] = callback.every_n_steps
+        if isinstance(callback, Checkpoints) and callback.every_n_steps:
+            often["checkpoints"] = callback.every_n_steps
     return often
 
 
 def changes(measured: Measured, trainer: pl.Trainer, module: DiffusionModule) -> Iterator[str]:
     """Yield a line for each part of a run that costs more time than it should."""
-    loader, device = trainer.train_dataloader, module.device
-    if measured.shares[DATA] > TOO_MUCH[DATA]:
+    loader, device, shares = trainer.train_dataloader, module.device, measured.shares
+    if shares[DATA] > TOO_MUCH:
         assert loader is not None
         more = 2 * loader.num_workers or 2
-        yield f"{measured.shares[DATA]:.0%} of a step is waiting for data: data.num_workers={more}"
-    if measured.shares[LOGGING] > TOO_MUCH[LOGGING]:
+        yield f"{shares[DATA]:.0%} of a step is waiting for data: data.num_workers={more}"
+    if shares[LOGGING] > TOO_MUCH:
         every = 5 * int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
-        share = measured.shares[LOGGING]
-        yield f"{share:.0%} of a step is logging: trainer.log_every_n_steps={every}"
+        yield f"{shares[LOGGING]:.0%} of a step is logging: trainer.log_every_n_steps={every}"
     for name, each in measured.occasional.items():
         if measured.share(name) > RARE:
             rarer = round_up(each.seconds / (MODEST * measured.seconds))
-            yield f"{measured.share(name):.0%} of the time goes to {name}: {each.option}={rarer}"
+            option = OCCASIONAL[name][-1]
+            yield f"{measured.share(name):.0%} of the time goes to {name}: {option}={rarer}"
     if device.type == "cpu" and torch.cuda.is_available():
         yield "a GPU is idle: trainer=gpu"
     if device.type == "cuda":
@@ -218,9 +211,5 @@ def changes(measured: Measured, trainer: pl.Trainer, module: DiffusionModule) ->
 
 def round_up(steps: float) -> int:
     """Return steps rounded up to 1, 2 or 5 times a power of ten."""
-    unit = 1
-    while True:
-        for factor in (1, 2, 5):
-            if factor * unit >= steps:
-                return factor * unit
-        unit *= 10
+    round_numbers = (factor * int(10**n) for n in count() for factor in (1, 2, 5))
+    return next(number for number in round_numbers if number >= steps)

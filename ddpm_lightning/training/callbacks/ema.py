@@ -12,12 +12,15 @@ import lightning.pytorch as pl
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ddpm_lightning.averages import Decay, PowerDecay
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.files import checkpoints
 from ddpm_lightning.training.callbacks.numerics import refuse_non_finite
 from ddpm_lightning.training.callbacks.throughput import is_logging_step
+from ddpm_lightning.training.lightning_inside import is_between_steps
 from ddpm_lightning.training.module import DiffusionModule
 
 
@@ -45,7 +48,6 @@ class EMA(pl.Callback):
         self.directory = Path(directory)
         self.snapshot_every_n_steps = snapshot_every_n_steps
         self._others: dict[str, dict[str, Tensor]] = {}  # weights by name, but for the first's
-        self._last_step = 0
         self._num_updates = 0
         # Found once, they stay.
         self._pairs: list[tuple[Decay, list[Tensor], list[Tensor]]] = []
@@ -72,7 +74,6 @@ class EMA(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, DiffusionModule)
-        self._last_step = trainer.global_step
         pl_module.has_average = self._num_updates > 0
         raw = floats(pl_module.denoiser)
         for name in list(self.averages)[1:]:
@@ -83,10 +84,9 @@ class EMA(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        step = trainer.global_step
-        if step == self._last_step:  # gradients still accumulate
+        if not is_between_steps(trainer):
             return
-        self._last_step = step
+        step = trainer.global_step
         assert isinstance(pl_module, DiffusionModule)
         assert pl_module.ema_denoiser is not None
         self.update(pl_module.ema_denoiser, pl_module.denoiser, step)
@@ -109,8 +109,9 @@ class EMA(pl.Callback):
                 self._pairs.append((decay, list(own.values()), [new[k] for k in own]))
             self._buffers = list(average.buffers()), list(raw.buffers())
         for decay, averaged, weights in self._pairs:
-            torch._foreach_lerp_(averaged, weights, 1 - decay.at(step))
-        torch._foreach_copy_(*self._buffers)
+            get_ema_multi_avg_fn(decay.at(step))(averaged, weights, self._num_updates)
+        for averaged_buffer, buffer in zip(*self._buffers, strict=True):
+            averaged_buffer.copy_(buffer)
 
     @pl.utilities.rank_zero_only
     def _write_snapshot(self, trainer: pl.Trainer, average: Denoiser, step: int) -> None:
@@ -127,11 +128,8 @@ class EMA(pl.Callback):
 @torch.no_grad()
 def distance(averaged: list[Tensor], raw: list[Tensor]) -> Tensor:
     """Return |averaged - raw| / |raw|, over all weights."""
-    difference, total = (
-        torch.stack(torch._foreach_norm(tensors)).norm()
-        for tensors in (torch._foreach_sub(averaged, raw), raw)
-    )
-    share: Tensor = difference / total
+    differences = [one - other for one, other in zip(averaged, raw, strict=True)]
+    share: Tensor = get_total_norm(differences) / get_total_norm(raw)
     return share
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddpm_lightning.evaluation.losses import bin_names, bin_of
 from ddpm_lightning.training.callbacks.throughput import is_logging_step
-from ddpm_lightning.training.lightning_inside import forget_logged
+from ddpm_lightning.training.lightning_inside import forget_logged, is_between_steps
 from ddpm_lightning.training.module import DiffusionModule
 
 _GROUP = "train_by_log_snr"
@@ -52,7 +52,6 @@ class LossBins(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._trained = [(level, loss.to(pl_module.device)) for level, loss in self._trained]
-        self._last_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
@@ -62,9 +61,7 @@ class LossBins(pl.Callback):
         assert isinstance(pl_module, DiffusionModule)
         trained = pl_module.trained
         self._trained.append((trained.log_snr.float().flatten(), trained.loss.flatten()))
-        stepped = trainer.global_step > self._last_step  # else gradients still accumulate
-        self._last_step = trainer.global_step
-        if stepped and is_logging_step(trainer, trainer.global_step):
+        if is_between_steps(trainer) and is_logging_step(trainer, trainer.global_step):
             self._log(trainer, pl_module)
             self._trained = []
 

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ddpm_lightning.training.module import DiffusionModule, Trained
@@ -21,8 +22,7 @@ class NonFinite(RuntimeError):  # noqa: N818 - one more way for a run to fail
 
 def refuse_non_finite(weights: Iterable[Tensor], step: int) -> None:
     """Raise NonFinite unless all weights are finite: one reduction, and a wait for the device."""
-    norms = torch._foreach_norm([w for w in weights if w.numel()], ord=torch.inf)
-    if not torch.stack([norm.float() for norm in norms]).isfinite().all():
+    if not get_total_norm([w for w in weights if w.numel()], torch.inf).isfinite():
         raise NonFinite(
             f"weights not finite after step {step}, saved weights are from before; lower the rate"
         )
@@ -69,7 +69,11 @@ class NumericsGuard(pl.Callback):
         trained, self._trained = self._trained, []
         if trainer.scaler is None:
             skips = pl_module.gradient_norm().isfinite().logical_not()
-            step = _Step(trainer.global_step, trainer.global_rank, trained, *_sent(skips))
+            sent = skips.to("cpu", non_blocking=True)  # which is pinned
+            event = (
+                torch.cuda.current_stream(skips.device).record_event() if skips.is_cuda else None
+            )
+            step = _Step(trainer.global_step, trainer.global_rank, trained, sent, event)
             if self.is_late(pl_module, optimizer):
                 self._unread = step
                 optimizer.found_inf = skips.float()  # type: ignore[attr-defined]
@@ -135,14 +139,6 @@ class _Step(NamedTuple):
     trained: list[Trained]
     skips: Tensor
     event: torch.cuda.Event | None
-
-
-def _sent(flag: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """Return a flag () on its way to the CPU, and the event of its arrival."""
-    if not flag.is_cuda:
-        return flag, None
-    sent = flag.to("cpu", non_blocking=True)  # which is pinned
-    return sent, torch.cuda.current_stream(flag.device).record_event()
 
 
 def finite(value: float | list[float]) -> Any:

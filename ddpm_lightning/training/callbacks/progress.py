@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from typing import Any
 
 import lightning.pytorch as pl
@@ -17,27 +16,6 @@ LABELS = {
     "train/clips_per_s": ("clips/s", "{:.0f}"),
     "train/data_wait": ("data wait", "{:.1%}"),
 }
-
-
-FREE_STEPS = 3  # the first of a process, which compile and choose kernels
-
-
-class _Bar(tqdm):  # type: ignore[type-arg]
-    """Estimates the time that is left from all steps but the first ones."""
-
-    _timed_from: tuple[int, float] | None = None
-
-    def update(self, n: float | None = 1) -> bool | None:
-        done = int(self.n + (n or 0))
-        if self._timed_from is None and not self.disable and done >= self.initial + FREE_STEPS:
-            self._timed_from = done, time.perf_counter()
-        return super().update(n)
-
-    @property
-    def format_dict(self) -> Any:
-        n, start = self._timed_from or (self.n, 0.0)
-        rate = (self.n - n) / (time.perf_counter() - start) if self.n > n else 0  # 0: not known
-        return {**super().format_dict, "rate": rate}
 
 
 class RunProgress(ProgressBar):
@@ -57,12 +35,13 @@ class RunProgress(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         interactive = sys.stderr.isatty()
-        self._bar = _Bar(
+        self._bar = tqdm(
             total=int(trainer.estimated_stepping_batches),
             initial=trainer.global_step,
             desc="training",
             unit="step",
             dynamic_ncols=interactive,
+            smoothing=0.1,  # so that the first steps, which compile, are soon forgotten
             mininterval=0.2 if interactive else self.seconds_between_lines,
             bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
             "[{elapsed} elapsed, {remaining} left]{postfix}",
@@ -84,17 +63,11 @@ class RunProgress(ProgressBar):
             self._bar.set_postfix(shown, refresh=False)
         self._bar.update(trainer.global_step - self._bar.n)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._close()
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        self._close()  # else its last line would follow the cause
-
-    def _close(self) -> None:
+    def teardown(self, *args: Any, **more: Any) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    on_exception = teardown  # else its last line would follow the cause
 
     def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
         tqdm.write(sep.join(map(str, args)))

@@ -1,11 +1,8 @@
 """Measures the quality of samples during training, as evaluate.py measure=quality does later."""
 
-import logging
-from datetime import timedelta
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from pydantic import PositiveInt
 
 from ddpm_lightning.data.clips.base import ClipData
@@ -14,15 +11,12 @@ from ddpm_lightning.evaluation.measures.distances import PIXELS
 from ddpm_lightning.evaluation.measures.quality import Quality
 from ddpm_lightning.evaluation.subject import Reference, Subject
 from ddpm_lightning.samplers.base import Sampler
-from ddpm_lightning.samplers.walk import State
-from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
-from ddpm_lightning.training.callbacks.samples import Interrupted
+from ddpm_lightning.training.callbacks.samples import DrawingCallback, interruptible
+from ddpm_lightning.training.datamodule import clips_of
 from ddpm_lightning.training.module import DiffusionModule
 
-log = logging.getLogger(__name__)
 
-
-class SampleQuality(pl.Callback):
+class SampleQuality(DrawingCallback):
     """Logs val/quality_spatial and val/quality_temporal of samples drawn with averaged weights.
 
     They are the polynomial MMD to the held-out clips, with the same noise each time. Rank 0 draws
@@ -49,7 +43,6 @@ class SampleQuality(pl.Callback):
         self.every_n_validations = every_n_validations
         self.num_samples, self.seed = num_samples, seed
         self._num_validations = 0
-        self._ranks: Any = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_validations": self._num_validations}
@@ -63,10 +56,9 @@ class SampleQuality(pl.Callback):
             self.measure.of_clips(Reference(data), self.num_samples, "cpu")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
         # After a resumed run has got back the clips that it validates on.
-        self._reference = Reference(trainer.datamodule.data)  # type: ignore[attr-defined]
-        if trainer.world_size > 1:  # training's own group would give up after half an hour
-            self._ranks = torch.distributed.new_group(timeout=timedelta(days=30), backend="gloo")
+        self._reference = Reference(clips_of(trainer))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.every_n_validations is None or trainer.sanity_checking:
@@ -74,31 +66,18 @@ class SampleQuality(pl.Callback):
         self._num_validations += 1
         if self._num_validations % self.every_n_validations:
             return
-        if trainer.is_global_zero:
-            try:
-                self._measure(trainer, pl_module)
-            except Interrupted:
-                step = trainer.global_step
-                log.warning("quality at step %d is not measured: the run is asked to end", step)
-        if self._ranks is not None:
-            torch.distributed.barrier(self._ranks)
-
-    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, DiffusionModule)
-
-        def step(state: State) -> None:
-            checkpoints = trainer.checkpoint_callback
-            if isinstance(checkpoints, Checkpoints) and checkpoints.is_asked_to_stop:
-                raise Interrupted
-
-        subject = Subject(
-            pl_module.inference_denoiser,
-            self._reference,
-            pl_module.device,
-            self.sampler,
-            self.num_samples,
-            self.seed,
-            callback=step,
-        )
-        for kind, result in self.measure(subject).items():
-            pl_module.log(f"val/quality_{kind}", result.value, rank_zero_only=True)
+        with self.on_one_rank(trainer) as draws:
+            if not draws:
+                return
+            subject = Subject(
+                pl_module.inference_denoiser,
+                self._reference,
+                pl_module.device,
+                self.sampler,
+                self.num_samples,
+                self.seed,
+                callback=interruptible(trainer),
+            )
+            for kind, result in self.measure(subject).items():
+                pl_module.log(f"val/quality_{kind}", result.value, rank_zero_only=True)

@@ -3,7 +3,8 @@ other samplers make of the same noise.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,10 +12,8 @@ from typing import Annotated, Any
 import lightning.pytorch as pl
 import torch
 from pydantic import Field, PositiveInt
-from torch import Tensor
 
 from ddpm_lightning.conditions.columns import columns_of, in_columns
-from ddpm_lightning.data.clips.base import ClipData
 from ddpm_lightning.data.dataset import Annotation
 from ddpm_lightning.guidances.auto import AutoGuidance
 from ddpm_lightning.guidances.base import Guidance
@@ -25,24 +24,58 @@ from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import per_sample_generators
 from ddpm_lightning.samplers.walk import State
 from ddpm_lightning.training.callbacks.checkpoints import Checkpoints
-from ddpm_lightning.training.datamodule import ClipDataModule
+from ddpm_lightning.training.datamodule import clips_of
+from ddpm_lightning.training.lightning_inside import is_between_steps
 from ddpm_lightning.training.loggers import log_picture
 from ddpm_lightning.training.module import DiffusionModule
 
 log = logging.getLogger(__name__)
 
-
 FileName = Annotated[str, Field(pattern=r"^[\w-]+$")]
+GUIDANCE = ClassifierFree()
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
     """A signal was received while samples were drawn: the checkpoint cannot wait for them."""
 
 
-GUIDANCE = ClassifierFree()
+class DrawingCallback(pl.Callback):
+    """Draws samples on rank 0 while the others wait; a signal that ends the run cuts that short."""
+
+    _ranks: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.world_size > 1:  # training's own group would give up after half an hour
+            self._ranks = torch.distributed.new_group(timeout=timedelta(days=30), backend="gloo")
+
+    @contextmanager
+    def on_one_rank(self, trainer: pl.Trainer) -> Iterator[bool]:
+        """Yield whether this rank is to draw, and meet the others afterwards."""
+        try:
+            yield trainer.is_global_zero
+        except Interrupted:
+            step = trainer.global_step
+            log.warning("samples of step %d are not drawn: the run is asked to end", step)
+        if self._ranks is not None:
+            torch.distributed.barrier(self._ranks)
 
 
-class SampleGrid(pl.Callback):
+def interruptible(
+    trainer: pl.Trainer, record: Callable[[State], None] | None = None
+) -> Callable[[State], None]:
+    """Return a sampler's callback that records, and raises Interrupted when the run is to end."""
+
+    def step(state: State) -> None:
+        checkpoints = trainer.checkpoint_callback
+        if isinstance(checkpoints, Checkpoints) and checkpoints.is_asked_to_stop:
+            raise Interrupted
+        if record is not None:
+            record(state)
+
+    return step
+
+
+class SampleGrid(DrawingCallback):
     """Draws samples with the averaged weights, always from the same noise: grids can be compared.
 
     Each label is a column, where there are no more of them than samples; else samples are asked for
@@ -80,58 +113,6 @@ class SampleGrid(pl.Callback):
         self.directory = Path(directory)
         self.compare, self.compare_every_n_steps = compare or {}, compare_every_n_steps
         self.guidance = guidance
-        self._last_step = 0
-        self._ranks: Any = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._last_step = trainer.global_step
-        if trainer.world_size > 1:  # training's own group would give up after half an hour
-            self._ranks = torch.distributed.new_group(timeout=timedelta(days=30), backend="gloo")
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
-    ) -> None:
-        step = trainer.global_step
-        if step != self._last_step:  # once, also while gradients accumulate
-            due = step == self.first_step or step % self.every_n_steps == 0
-            every = self.compare_every_n_steps
-            compares = every is not None and step % every == 0 and step != trainer.max_steps
-            self._draw(trainer, f"step_{step:06d}" if due else None, None, compares)
-        self._last_step = step
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._draw(trainer, "final", "reverse", compares=True)
-
-    def _draw(
-        self, trainer: pl.Trainer, name: str | None, film: str | None, compares: bool
-    ) -> None:
-        if name is None and not compares:
-            return
-        if trainer.is_global_zero:
-            try:
-                if name is not None:
-                    self._write(trainer, name, film)
-                if compares:
-                    self._write_others(trainer)
-            except Interrupted:
-                step = trainer.global_step
-                log.warning("samples of step %d are not drawn: the run is asked to end", step)
-        if self._ranks is not None:
-            torch.distributed.barrier(self._ranks)
-
-    def _write(self, trainer: pl.Trainer, name: str, film: str | None) -> None:
-        denoiser = _module(trainer).denoiser
-        states = ReverseFilm(denoiser.process, denoiser.statistics.restore)
-        clips = self._sample(trainer, self.sampler, states.record if film else None)
-        self._show(trainer, "samples", self._save(trainer, clips, name))
-        if film:
-            self._show(trainer, "reverse_process", states.save(*self._place(trainer, film)))
-
-    def _write_others(self, trainer: pl.Trainer) -> None:
-        for name, sampler in self.compare.items():
-            clips = self._sample(trainer, sampler)
-            path = self._save(trainer, clips, f"compare_{name}")
-            self._show(trainer, f"compare/{name}_{sampler.num_calls}_calls", path)
 
     def check(self) -> None:
         """Raise ValueError for guidance that a run has no weights for while it trains."""
@@ -141,22 +122,51 @@ class SampleGrid(pl.Callback):
                 "guidance=classifier_free or none, and give guidance=auto to sample.py"
             )
 
-    def _sample(
-        self, trainer: pl.Trainer, sampler: Sampler, record: Callable[[State], None] | None = None
-    ) -> Tensor:
-        module = _module(trainer)
-        denoiser, form = module.inference_denoiser, _data(trainer).format
-        asked, _ = self._asked(trainer)
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        if not is_between_steps(trainer):
+            return
+        step, every = trainer.global_step, self.compare_every_n_steps
+        is_due = step == self.first_step or step % self.every_n_steps == 0
+        compares = every is not None and step % every == 0 and step != trainer.max_steps
+        if is_due or compares:
+            self._draw(trainer, f"step_{step:06d}" if is_due else None, compares=compares)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._draw(trainer, "final", film=True, compares=True)
+
+    def _draw(
+        self, trainer: pl.Trainer, name: str | None, *, film: bool = False, compares: bool
+    ) -> None:
+        """Write and log a grid of a name, a film of its walk, and the grids of other samplers."""
+        with self.on_one_rank(trainer) as draws:
+            if draws and name is not None:
+                denoiser = _module(trainer).denoiser
+                states = ReverseFilm(denoiser.process, denoiser.statistics.restore)
+                record = states.record if film else None
+                self._grid(trainer, "samples", name, self.sampler, record)
+                if film:
+                    path = states.save(self.directory / "reverse.gif", clips_of(trainer).format.fps)
+                    log_picture(trainer, "reverse_process", path)
+            if draws and compares:
+                for other, sampler in self.compare.items():
+                    tag = f"compare/{other}_{sampler.num_calls}_calls"
+                    self._grid(trainer, tag, f"compare_{other}", sampler)
+
+    def _grid(
+        self,
+        trainer: pl.Trainer,
+        tag: str,
+        name: str,
+        sampler: Sampler,
+        record: Callable[[State], None] | None = None,
+    ) -> None:
+        module, form = _module(trainer), clips_of(trainer).format
+        denoiser = module.inference_denoiser
+        asked, columns = self._asked(trainer)
         can_guide = denoiser.conditions.wishes and denoiser.conditions.dropout
         guidance = self.guidance if can_guide else NoGuidance()
-
-        def step(state: State) -> None:
-            checkpoints = trainer.checkpoint_callback
-            if isinstance(checkpoints, Checkpoints) and checkpoints.is_asked_to_stop:
-                raise Interrupted
-            if record is not None:
-                record(state)
-
         was_training = denoiser.training
         denoiser.eval()
         try:
@@ -165,40 +175,26 @@ class SampleGrid(pl.Callback):
                 (len(asked), *form.shape),
                 generator=per_sample_generators(self.seed, range(len(asked))),
                 device=module.device,
-                callback=step,
+                callback=interruptible(trainer, record),
             )
-            return denoiser.statistics.restore(x)
+            clips = denoiser.statistics.restore(x)
         finally:
             denoiser.train(was_training)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = save_grid(clips, self.directory / f"{name}.gif", form.fps, columns)
+        log_picture(trainer, tag, path)
 
     def _asked(self, trainer: pl.Trainer) -> tuple[list[Annotation], int | None]:
         """Return what is asked of each clip of a grid, and how many columns it has."""
         columns = columns_of(_module(trainer).denoiser.conditions)
         if 0 < len(columns) <= self.num_samples:
             return in_columns(columns, self.num_samples), len(columns)
-        held_out = _data(trainer).val_set
+        held_out = clips_of(trainer).val_set
         numbers = [k * len(held_out) // self.num_samples for k in range(self.num_samples)]
         return [held_out.annotation(i) for i in numbers], None
-
-    def _save(self, trainer: pl.Trainer, clips: Tensor, name: str) -> Path:
-        return save_grid(clips, *self._place(trainer, name), self._asked(trainer)[1])
-
-    def _place(self, trainer: pl.Trainer, name: str) -> tuple[Path, float]:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        return self.directory / f"{name}.gif", _data(trainer).format.fps
-
-    def _show(self, trainer: pl.Trainer, tag: str, path: Path) -> None:
-        for logger in trainer.loggers:
-            log_picture(logger, tag, path, trainer.global_step)
 
 
 def _module(trainer: pl.Trainer) -> DiffusionModule:
     module = trainer.lightning_module
     assert isinstance(module, DiffusionModule)
     return module
-
-
-def _data(trainer: pl.Trainer) -> ClipData:
-    module = trainer.datamodule  # type: ignore[attr-defined]
-    assert isinstance(module, ClipDataModule)
-    return module.data

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.plots.schedules import save_log_snr
 from ddpm_lightning.processes.report import describe
-from ddpm_lightning.training.datamodule import ClipDataModule
+from ddpm_lightning.training.datamodule import clips_of
 from ddpm_lightning.training.loggers import log_picture
 from ddpm_lightning.training.module import DiffusionModule
 
@@ -46,12 +46,9 @@ class ScheduleCurve(pl.Callback):
         self._due = None
         assert isinstance(pl_module, DiffusionModule)
         process = pl_module.denoiser.process
-        module = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(module, ClipDataModule)
-        shape = (1, *module.data.format.shape)
+        shape = (1, *clips_of(trainer).format.shape)
         report = describe(process, shape)
         lines = [str(report), *report.warnings]
         title = "\n".join(textwrap.fill(line, 60) for line in lines)
         save_log_snr({title: {type(process).__name__: process}}, log_snr_floor(shape), self.path)
-        for logger in trainer.loggers:
-            log_picture(logger, "log_snr", self.path, trainer.global_step)
+        log_picture(trainer, "log_snr", self.path)

@@ -10,12 +10,14 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.networks.flops import forward_flops, peak_flops
 from ddpm_lightning.networks.memory import GIB
+from ddpm_lightning.training.lightning_inside import is_between_steps
 from ddpm_lightning.training.module import DiffusionModule
 
 _STATUS = Path("/proc/self/status")
@@ -31,7 +33,6 @@ class Throughput(pl.Callback):
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._last_step = trainer.global_step
         self._start_window(trainer)
 
     def _start_window(self, trainer: pl.Trainer) -> None:
@@ -60,32 +61,26 @@ class Throughput(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        stepped = trainer.global_step > self._last_step  # else gradients still accumulate
-        logs = stepped and is_logging_step(trainer, trainer.global_step)
+        logs = is_between_steps(trainer) and is_logging_step(trainer, trainer.global_step)
         if logs and pl_module.device.type != "cpu":
             torch.accelerator.synchronize()  # the window's kernels have run when it ends
         self._step_seconds += time.perf_counter() - self._start
         self._clips += len(batch.clip) * trainer.world_size
-        self._last_step = trainer.global_step
         if logs:
             wait = waited(trainer) - self._waited_before
             seconds = self._step_seconds + wait
             pl_module.log("train/clips_per_s", self._clips / seconds, prog_bar=True)
             pl_module.log("train/data_wait", wait / seconds, prog_bar=True)
-            rate = flops_of(pl_module, batch) * self._clips / seconds / trainer.world_size
+            assert isinstance(pl_module, DiffusionModule)
+            _, frames, height, width, channels = batch.clip.shape
+            flops = training_flops(pl_module.denoiser, (channels, frames, height, width))
+            rate = flops * self._clips / seconds / trainer.world_size
             pl_module.log("train/tflops", rate / 1e12)
             if (peak := peak_flops(pl_module.device)) is not None:
                 pl_module.log("train/mfu", rate / peak)
             if (memory := peak_memory(pl_module.device)) is not None:
                 pl_module.log("train/memory_gib", memory / GIB)
             self._start_window(trainer)
-
-
-def flops_of(pl_module: pl.LightningModule, batch: Batch) -> int:
-    """Return the operations that a clip of the batch takes, forward and backward."""
-    assert isinstance(pl_module, DiffusionModule)
-    _, frames, height, width, channels = batch.clip.shape
-    return training_flops(pl_module.denoiser, (channels, frames, height, width))
 
 
 @lru_cache(maxsize=1)  # counted once for a run
@@ -102,15 +97,14 @@ def gradient_norms(network: nn.Module) -> dict[str, Tensor]:
 
     A parameter of the network's own, such as pos_embed, is a block.
     """
-    named = [(name, p.grad) for name, p in network.named_parameters() if p.grad is not None]
     blocks: dict[str, list[Tensor]] = {}
-    norms = torch._foreach_norm([gradient for _, gradient in named])
-    for (name, _), norm in zip(named, norms, strict=True):
+    for name, parameter in network.named_parameters():
         child, _, inside = name.partition(".")
         index = inside.partition(".")[0]
         block = f"{child}_{index}" if index.isdigit() else child
-        blocks.setdefault(block, []).append(norm)
-    return {block: torch.stack(of_block).norm() for block, of_block in blocks.items()}
+        if parameter.grad is not None:
+            blocks.setdefault(block, []).append(parameter.grad)
+    return {block: get_total_norm(gradients) for block, gradients in blocks.items()}
 
 
 def peak_memory(device: torch.device) -> int | None:

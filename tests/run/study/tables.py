@@ -9,7 +9,7 @@ from ddpm_lightning.run.config import resolved
 from ddpm_lightning.run.study.analysis import SPATIAL, TEMPORAL
 from ddpm_lightning.run.study.plan import cells
 from ddpm_lightning.run.study.sampling import walks
-from ddpm_lightning.run.study.table import VERSION, Table, Training, Walk
+from ddpm_lightning.run.study.table import Table, Training, Walk
 from ddpm_lightning.run.words import CONF
 
 EFFECT = -0.2  # of hybrid's density on log val/error, early
@@ -60,7 +60,6 @@ def table(*words: str, effect: float = EFFECT, better: float = BETTER) -> Table:
             )
         )
     return Table(
-        version=VERSION,
         made_by={},
         options=study,
         planned=[cell.name for cell in planned],

@@ -70,7 +70,10 @@ def test_a_study_trains_samples_and_reports_and_goes_on_where_it_was(
     ("word", "message"),
     [
         ("study.arms=[quick]", "study.arms: quick is not there; choose from cosine, hybrid"),
-        ("report=old.json", "report=old.json is a table of version 0, this code reads version 1"),
+        (
+            "report=old.json",
+            "report=old.json is no table of a study that this code reads: version=0",
+        ),
         ("study.data=gifs", "clips are held out, at least 32 are needed"),
     ],
 )

@@ -1,12 +1,23 @@
-"""keep=: which frames of a GIF stand where in the clip that is sampled.
+"""What of a GIF is kept in the clip that is sampled: frames (keep=) and pixels (mask=).
 
     keep=0:4   keep=[0,1,2,3]   keep=0,-1   keep=-2:
 
 Number i is the GIF's frame i at place i; -1 is its last one at the last place. A GIF that is longer
-than the clip counts as cut to the clip's length.
+than the clip counts as cut to the clip's length. A mask is a picture, black where the clip is kept.
 """
 
-from ddpm_lightning.run.errors import UserError
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+
+from ddpm_lightning.data.clip import ClipFormat, resize
+from ddpm_lightning.data.sources.folder import read_picture
+from ddpm_lightning.run.errors import UserError, user_errors
+
+WHITE = 128  # from here on
 
 
 def kept_frames(keep: str | None, gif_length: int, num_frames: int, name: str) -> dict[int, int]:
@@ -57,3 +68,30 @@ def _places(keep: str) -> list[int]:
             "the last, keep=-2: the last two"
         ) from None
     return places
+
+
+def read_mask(path: Path, form: ClipFormat, sizes: Mapping[str, tuple[int, int]]) -> Tensor:
+    """Return which pixels are kept, Bool (H, W) of a clip.
+
+    Args:
+        sizes: height and width that a mask may have, by what has them. One as large as the GIF is
+            scaled and cut as the GIF is.
+    Raises:
+        UserError: for a file that is no picture, one of another size, one that keeps all or none.
+    """
+    with user_errors("mask"):
+        data = torch.frombuffer(bytearray(read_picture(path)), dtype=torch.uint8)
+    try:
+        picture = decode_image(data, ImageReadMode.RGB)
+        _, height, width = picture.shape
+    except (RuntimeError, ValueError) as e:  # ValueError: it is a film
+        raise UserError(f"mask={path} is no PNG or JPEG that can be read; save it as PNG") from e
+    if (height, width) not in sizes.values():
+        fitting = " or ".join(f"{w} x {h} ({name})" for name, (h, w) in sizes.items())
+        raise UserError(f"mask={path} is {width} x {height} pixels, and must be {fitting}")
+    small = resize(picture.permute(1, 2, 0).contiguous().numpy(), form)
+    kept = torch.from_numpy(small).float().mean(-1) < WHITE
+    if kept.all() or not kept.any():
+        what = "black, so nothing is sampled" if kept.all() else "white, so nothing is kept"
+        raise UserError(f"mask={path} is all {what}; paint white what is to be sampled")
+    return kept

@@ -1,5 +1,10 @@
-"""A model card, README.md, from what a run directory holds: recipe, measures and a picture."""
+"""export.py push=ORG/NAME: a folder becomes a repository of huggingface.co, with a model card.
 
+What is uploaded lies in the folder first, so that it can be read, and be uploaded by hand. The
+card, README.md, is made from what a run directory holds: recipe, measures and a picture.
+"""
+
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -9,10 +14,52 @@ import yaml
 
 from ddpm_lightning.files.bounded import read_json
 from ddpm_lightning.run.checkpoint import FORM_KEYS
+from ddpm_lightning.run.errors import RunFailed, UserError
 from ddpm_lightning.run.opened import Opened
 
 _MOST = 16  # entries of a list that are written out
 _TAGS = ("ddpm_lightning", "diffusion", "unconditional-generation")
+
+
+def check_repository(repository: str) -> None:
+    """Raise UserError for a name that no repository has, and where huggingface_hub is missing."""
+    try:
+        from huggingface_hub.utils import validate_repo_id
+    except ImportError as error:
+        raise UserError(
+            f"push={repository} needs huggingface_hub ({error}); pip install 'ddpm_lightning[hub]'"
+        ) from error
+    try:
+        validate_repo_id(repository)
+        if repository.count("/") != 1:
+            raise ValueError("it has to be ORG/NAME")
+    except ValueError as error:
+        raise UserError(f"push={repository} names no repository: {error}") from error
+
+
+def push(folder: Path, repository: str) -> str:
+    """Upload all files of a folder, and return the address of the repository: a new one is private.
+
+    The login is what `hf auth login` has left.
+
+    Raises:
+        RunFailed: in one line, where the hub does not take it.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi()
+        address = str(api.create_repo(repository, private=True, exist_ok=True))
+        api.upload_folder(
+            repo_id=repository, folder_path=folder, commit_message="From ddpm_lightning's export.py"
+        )
+    except Exception as error:  # what its HTTP client raises is part of no contract
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RunFailed(
+            f"{repository} could not be pushed: {reason:.200}; all is ready for: "
+            f"hf upload --private {repository} {os.path.relpath(folder)}"
+        ) from error
+    return address
 
 
 def write_card(opened: Opened, folder: Path, name: str, use: str) -> Path:
@@ -24,9 +71,8 @@ def write_card(opened: Opened, folder: Path, name: str, use: str) -> Path:
     from huggingface_hub import ModelCardData
 
     metadata = ModelCardData(library_name="ddpm_lightning", tags=list(_TAGS)).to_yaml()
-    picture = _picture(opened.run.directory)
     shown = ""
-    if picture:
+    if picture := _picture(opened.run.directory):
         copy = folder / f"samples{picture.suffix}"
         shutil.copyfile(picture, copy)
         shown = f"![Samples]({copy.name})\n\n"
@@ -56,10 +102,8 @@ def _summary(opened: Opened) -> str:
 def _picture(directory: Path) -> Path | None:
     """Return the newest grid that sample.py has left in a run, or that of its training."""
     grids = [*directory.glob("samples/*/grid.gif"), *directory.glob("samples/*/grid.png")]
-    if grids:
-        return max(grids, key=lambda path: path.stat().st_mtime)
-    final = directory / "samples" / "final.gif"
-    return final if final.is_file() else None
+    grids = grids or list(directory.glob("samples/final.gif"))
+    return max(grids, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _measures(directory: Path) -> str:
@@ -71,9 +115,8 @@ def _measures(directory: Path) -> str:
             rows += [_row(card) for card in read_json(path)]
     if not rows:
         return "None yet: `python evaluate.py checkpoint=RUN` measures a run."
-    return "\n".join(
-        ["| measure | value | unit | weights | step |", "|---|---|---|---|---|", *rows]
-    )
+    head = ["| measure | value | unit | weights | step |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *rows])
 
 
 def _row(card: dict[str, Any]) -> str:

@@ -1,0 +1,30 @@
+"""What Hydra and OmegaConf keep to themselves does what its names say: an upgrade that changes it
+fails here.
+"""
+
+import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
+
+from ddpm_lightning.run.hydra_inside import bounded_interpolations, parse_flags
+
+
+def test_flags_are_told_from_overrides() -> None:
+    assert parse_flags(["seed=1", "~a", "-m", "--cfg", "job"]) == ["seed=1", "~a"]
+    with pytest.raises(ValueError, match="unrecognized arguments: --seed=1"):
+        parse_flags(["--seed=1"])
+    with pytest.raises(ValueError, match="--cfg/-c: expected one argument"):
+        parse_flags(["--cfg"])
+
+
+def test_interpolations_are_counted_before_they_are_too_many() -> None:
+    """Twenty that double have 2^20 characters."""
+    doubled = {f"k{i + 1}": f"${{k{i}}}${{k{i}}}" for i in range(20)}
+    with (
+        bounded_interpolations(2**19),
+        pytest.raises(InterpolationResolutionError, match="name each other too often"),
+    ):
+        OmegaConf.to_container(OmegaConf.create({"k0": "x", **doubled}), resolve=True)
+    plain = OmegaConf.create({"a": "x", "b": "${a}${a}"})
+    with bounded_interpolations(2**19):
+        assert OmegaConf.to_container(plain, resolve=True) == {"a": "x", "b": "xx"}
