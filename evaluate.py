@@ -1,14 +1,12 @@
 """Measures a trained run; `python evaluate.py --help` explains."""
 
-from omegaconf import DictConfig
-
-from ddpm_lightning.run.cli import run_command
+from ddpm_lightning.run.cli import Job, run_command
 
 
-def main(cfg: DictConfig) -> None:
+def main(job: Job) -> None:
     from ddpm_lightning.run.evaluate import evaluate_run
 
-    evaluate_run(cfg)
+    evaluate_run(job.cfg)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 """Writes a trained denoiser into one file; `python export.py --help` explains."""
 
-from omegaconf import DictConfig
-
-from ddpm_lightning.run.cli import run_command
+from ddpm_lightning.run.cli import Job, run_command
 
 
-def main(cfg: DictConfig) -> None:
+def main(job: Job) -> None:
     from ddpm_lightning.run.export import export
 
-    export(cfg)
+    export(job.cfg)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 """Fetches, checks and stores the GIFs of a list; `python ingest.py --help` explains."""
 
-from omegaconf import DictConfig
-
-from ddpm_lightning.run.cli import run_command
+from ddpm_lightning.run.cli import Job, run_command
 
 
-def main(cfg: DictConfig) -> None:
+def main(job: Job) -> None:
     from ddpm_lightning.run.ingest import ingest
 
-    ingest(cfg)
+    ingest(job.cfg)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 """Shows what a data set holds, on one HTML page; `python inspect_data.py --help` explains."""
 
-from omegaconf import DictConfig
-
-from ddpm_lightning.run.cli import run_command
+from ddpm_lightning.run.cli import Job, run_command
 
 
-def main(cfg: DictConfig) -> None:
+def main(job: Job) -> None:
     from ddpm_lightning.run.inspect_data import inspect_data
 
-    inspect_data(cfg)
+    inspect_data(job.cfg)
 
 
 if __name__ == "__main__":

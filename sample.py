@@ -1,14 +1,12 @@
 """Draws clips from a trained run; `python sample.py --help` explains."""
 
-from omegaconf import DictConfig
-
-from ddpm_lightning.run.cli import run_command
+from ddpm_lightning.run.cli import Job, run_command
 
 
-def main(cfg: DictConfig) -> None:
+def main(job: Job) -> None:
     from ddpm_lightning.run.sample import sample
 
-    sample(cfg)
+    sample(job.cfg)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 """Shows diffusion in pictures, without a trained network; `python show.py --help` explains."""
 
-from omegaconf import DictConfig
-
-from ddpm_lightning.run.cli import run_command
+from ddpm_lightning.run.cli import Job, run_command
 
 
-def main(cfg: DictConfig) -> None:
+def main(job: Job) -> None:
     from ddpm_lightning.run.show import show
 
-    show(cfg)
+    show(job)
 
 
 if __name__ == "__main__":

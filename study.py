@@ -1,14 +1,12 @@
 """Does hybrid noise help, does the median chain? `python study.py --help` explains."""
 
-from omegaconf import DictConfig
-
-from ddpm_lightning.run.cli import run_command
+from ddpm_lightning.run.cli import Job, run_command
 
 
-def main(cfg: DictConfig) -> None:
+def main(job: Job) -> None:
     from ddpm_lightning.run.study.command import study
 
-    study(cfg)
+    study(job.cfg)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 import gc
 
-from ddpm_lightning.run.cli import Job, Sweep, run_jobs
+from ddpm_lightning.run.cli import Job, run_command
+from ddpm_lightning.run.sweep import run_sweep
 
 
 def main(job: Job) -> None:
@@ -12,13 +13,6 @@ def main(job: Job) -> None:
     train(job)
 
 
-def main_sweep(sweep: Sweep) -> None:
-    from ddpm_lightning.run.sweep import run_sweep
-
-    gc.enable()
-    run_sweep(sweep)
-
-
 if __name__ == "__main__":
     gc.disable()  # while modules are imported: what they make stays, and it slows them down
-    run_jobs(main, main_sweep, "config")
+    run_command(main, "config", run_sweep)

@@ -44,11 +44,12 @@ import show
 import study
 import train
 from ddpm_lightning.data.gif import encode
-from ddpm_lightning.run.cli import run_command, run_jobs
+from ddpm_lightning.run.cli import run_command
+from ddpm_lightning.run.sweep import run_sweep
 from tests.forkserver import BLANK, ROOT, Forked
 
 COMMANDS = {
-    "train": lambda: run_jobs(train.main, train.main_sweep, "config"),
+    "train": lambda: run_command(train.main, "config", run_sweep),
     "sample": lambda: run_command(sample.main, "sample"),
     "evaluate": lambda: run_command(evaluate.main, "evaluate"),
     "export": lambda: run_command(export.main, "export"),

@@ -7,7 +7,7 @@ signal n: 130 by Ctrl-C, 143 by SIGTERM.
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -22,15 +22,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ddpm_lightning.run.config import Node, check_options, resolved, settle_paths
+from ddpm_lightning.run.config import settle_paths
 from ddpm_lightning.run.console import lasting_console
 from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, print_error
-from ddpm_lightning.run.expand import expanded
 from ddpm_lightning.run.text import with_text
 from ddpm_lightning.run.threads import yield_cores
 from ddpm_lightning.run.words import CONF, describe, refuse_mistakes, root_of, with_home
 
-SWEEP_WORDS = "sweep."  # how to run a sweep, not what
 # Keys that say which run goes on and where, not what is trained.
 NOT_OF_THE_RUN = ("resume", "ckpt_path", "outputs_dir", "sweep", "hydra")
 
@@ -47,18 +45,6 @@ class Job(NamedTuple):
     choices: dict[str, str | None]
 
 
-class Sweep(NamedTuple):
-    """Several jobs.
-
-    words: of the command line, as given, but for those that only say how to run it.
-    options: the node `sweep` of the configuration.
-    """
-
-    jobs: list[Job]
-    words: list[str]
-    options: Node
-
-
 class JobError(Exception):
     """A job in another process has failed, and has said why."""
 
@@ -68,81 +54,94 @@ class JobError(Exception):
 
 
 @lasting_console()
-def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
-    """Composes conf/{config_name}.yaml with the command line and hands it to task, once per job.
+def run_command(
+    task: Callable[[Job], object],
+    config_name: str,
+    sweep: Callable[[str, list[str]], None] | None = None,
+) -> None:
+    """Compose conf/{config_name}.yaml with the command line and do the task; with -m, once a job.
 
-    The jobs of a sweep run where its launcher puts them: one after another, or in other processes
-    and on other machines.
+    Args:
+        sweep: does what -m asks for by other words; by default Hydra's launcher does task.
     """
     yield_cores()
-    sys.argv[1:] = map(with_home, with_text(config_name, sys.argv[1:]))
-    codes: list[int] = []
-    job = partial(_one_job, task, os.environ.get("HYDRA_FULL_ERROR"), os.getpid(), codes)
-    code = attempt(partial(_under_hydra, job, config_name))
-    if code := max([code, *codes]):
+    words = sys.argv[1:] = [with_home(word) for word in with_text(config_name, sys.argv[1:])]
+    others = [word for word in words if not _is_multirun(word)]
+    if len(others) < len(words):
+        code = attempt(lambda: (sweep or partial(multirun, task))(config_name, others))
+    else:
+        code = attempt(lambda: _run(task, config_name))
+    if code:
         sys.exit(code)
 
 
-def _one_job(
-    task: Callable[[DictConfig], None],
-    full_error: str | None,
-    main_process: int,
-    codes: list[int],
-    cfg: DictConfig,
-) -> None:
+def _run(task: Callable[[Job], object], config_name: str) -> None:
+    job = composed(config_name)
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):  # some compose more
+        task(job)
+
+
+def _is_multirun(word: str) -> bool:
+    return word == "-m" or (word.startswith("--m") and "--multirun".startswith(word))
+
+
+def multirun(task: Callable[[Job], object], config_name: str, words: list[str]) -> None:
+    """Have Hydra do a task for each job of a sweep, where the launcher of the words puts it.
+
+    Raises:
+        JobError: if a job failed, with the worst exit code.
+    """
+    from ddpm_lightning.run.launcher import register
+
+    register()
+    if any(word.startswith("-") for word in words):
+        raise UserError("-m goes with no other flag; leave it, or them, out")
+    if not any(word.startswith("hydra/sweeper=") for word in words):
+        words = ["hydra/sweeper=jobs", *words]
+    sys.argv[1:] = ["-m", *words]
+    _under_hydra(partial(_one_job, task, os.environ.get("HYDRA_FULL_ERROR")), config_name)
+
+
+def _one_job(task: Callable[[Job], object], full_error: str | None, cfg: DictConfig) -> object:
+    results = []
     with environment("HYDRA_FULL_ERROR", full_error):  # what the job starts inherits it
-        code = attempt(partial(task, cfg))
-    codes.append(code)
-    if code and os.getpid() != main_process:
+        code = attempt(lambda: results.append(task(job_of(cfg, HydraConfig.get()))))
+    if code:
         raise JobError(code)  # which the launcher brings back
+    return results[0]
 
 
-def _under_hydra(job: Callable[[DictConfig], None], config_name: str) -> None:
+def _under_hydra(job: Callable[[DictConfig], object], config_name: str) -> None:
     refuse_mistakes(config_name, sys.argv[1:])
     with environment("HYDRA_FULL_ERROR", "1"):  # raise instead of printing summaries of its own
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
 
 
-@lasting_console()
-def run_jobs(task: Callable[[Job], None], sweep: Callable[[Sweep], None], config_name: str) -> None:
-    """The same for a task that asks for more than the configuration, and runs its own sweeps."""
-    yield_cores()
-    sys.argv[1:] = words = [with_home(word) for word in sys.argv[1:]]
-    flags = {word for word in words if word.startswith("-")}
-    if flags and flags <= {"-m", "--multirun"}:
-        words = [word for word in words if word not in flags]
-        code = attempt(lambda: sweep(composed_sweep(config_name, words)))
-    else:
-        code = attempt(lambda: task(composed(config_name)))
-    if code:
-        sys.exit(code)
-
-
 def composed(config_name: str) -> Job:
-    """The job that the command line asks for. Does not return from --help and the like."""
+    """Return the job that the command line asks for. Does not return from --help and the like."""
     words = sys.argv[1:]
     for word in words:
-        if word.startswith(SWEEP_WORDS):
+        if word.startswith("sweep."):
             raise UserError(f"{word} is about sweeps; add -m")
-    jobs: list[Job] = []
-
-    def collect(cfg: DictConfig) -> None:
-        jobs.append(_job(cfg, HydraConfig.get()))
-
-    if any(word.startswith("-") for word in words):
-        _under_hydra(collect, config_name)
-    else:  # the same in half the time: Hydra's main composes twice
+    if not any(word.startswith("-") for word in words):  # in half the time: main composes twice
         refuse_mistakes(config_name, words)
-        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            cfg = _composed(config_name, words)
-        configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
-        task = [word for word in words if root_of(word) != "hydra"]
-        jobs.append(_job(cfg, cfg.hydra)._replace(words=task))
-    if len(jobs) > 1:
-        raise UserError("-m goes with no other flag; leave it, or them, out")
+        return composed_job(config_name, words)
+    jobs: list[Job] = []
+    _under_hydra(lambda cfg: jobs.append(job_of(cfg, HydraConfig.get())), config_name)
     if not jobs:
         sys.exit(0)
     return jobs[0]
+
+
+def composed_job(config_name: str, words: list[str]) -> Job:
+    """Return the job that words make."""
+    with ExitStack() as stack:
+        if not GlobalHydra.instance().is_initialized():  # as it is within a command
+            stack.enter_context(initialize_config_dir(version_base="1.3", config_dir=str(CONF)))
+        cfg = _composed(config_name, words)
+    configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
+    task = [word for word in words if root_of(word) != "hydra"]
+    return job_of(cfg, cfg.hydra)._replace(words=task)
 
 
 def _composed(config_name: str, words: list[str]) -> DictConfig:
@@ -157,46 +156,19 @@ def _composed(config_name: str, words: list[str]) -> DictConfig:
         return cfg
 
 
-def composed_sweep(config_name: str, words: list[str]) -> Sweep:
-    """All jobs, so that a mistake in the last of them is found before the first one starts."""
-    refuse_mistakes(config_name, words)
-    for word in words:
-        if word.startswith(("hydra/launcher", "hydra/sweeper")):
-            raise UserError(f"{word}: this command runs its jobs itself; see sweep.executor")
-        if root_of(word) in ("resume", "ckpt_path"):
-            raise UserError(
-                f"{word}: -m begins new runs; the same sweep's command again goes on with its jobs"
-            )
-    how = [word for word in words if word.startswith(SWEEP_WORDS)]
-    made_by = [word for word in words if word not in how]
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        options = resolved(compose(config_name, overrides=how))["sweep"]
-        check_options("sweep", options)
-        loader = GlobalHydra.instance().config_loader()
-        jobs = []
-        for job in expanded(made_by, loader, options["num_random"], options["seed"]):
-            jobs.append(composed_job(config_name, job))
-    return Sweep(jobs, made_by, options)
-
-
-def composed_job(config_name: str, words: list[str]) -> Job:
-    """Return the job that words make, where Hydra knows conf/ already."""
-    cfg = compose(config_name, overrides=words, return_hydra_config=True)
-    return _job(cfg, cfg.hydra)
-
-
-def _job(cfg: DictConfig, own: DictConfig | HydraConf) -> Job:
-    """Args: own: Hydra's node."""
+def job_of(cfg: DictConfig, own: DictConfig | HydraConf) -> Job:
+    """Return the job of a configuration. Args: own: Hydra's node."""
     OmegaConf.set_struct(cfg, False)
     for key in ("sweep", "hydra"):
         cfg.pop(key, None)
     OmegaConf.set_struct(cfg, True)
     settle_paths(cfg)
-    words = OmegaConf.to_container(own.overrides.task, resolve=False)  # ${..} as given
-    return Job(cfg, cast(list[str], words), dict(own.runtime.choices))
+    given = cast(list[str], OmegaConf.to_container(own.overrides.task, resolve=False))  # with ${..}
+    words = [word for word in given if root_of(word) != "sweep"]
+    return Job(cfg, words, dict(own.runtime.choices))
 
 
-def attempt(part: Callable[[], None]) -> int:
+def attempt(part: Callable[[], object]) -> int:
     """Does it and returns the exit code; what went wrong is said on stderr, the cause last."""
     try:
         part()

@@ -110,8 +110,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "num_random": PositiveInt | None,
         "seed": Seed,
         "metric": str,
-        "executor": typing.Literal["processes", "slurm", "submitit_local"],
-        "slurm": Node,
     },
 }
 # Where Lightning's annotations allow what it refuses, when it is there, or what ruins a run.

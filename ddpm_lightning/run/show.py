@@ -6,28 +6,26 @@ from pathlib import Path
 from typing import cast
 
 from hydra import compose
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 
 from ddpm_lightning.files.atomic import write_file
 from ddpm_lightning.films.base import Film
 from ddpm_lightning.run.build import sampler_node
+from ddpm_lightning.run.cli import Job
 from ddpm_lightning.run.config import OPTIONS, Node, check, check_options, resolved
 from ddpm_lightning.run.errors import UserError, user_errors
 from ddpm_lightning.run.words import options, root_of
 
 
-def show(cfg: DictConfig) -> None:
+def show(job: Job) -> None:
     """Draw a film, and print where it is."""
     start = time.perf_counter()
-    config = resolved(cfg)
+    config = resolved(job.cfg)
     del config["model"]  # of which films take the process alone
-    hydra = HydraConfig.get()
-    words, choices = list(hydra.overrides.task), hydra.runtime.choices
+    words, choices = job.words, job.choices
     name = str(choices["film"])
     named = config["film"]
-    config["film"] = _with_nodes(named, words, choices["model"], choices["noise"])
+    config["film"] = _with_nodes(named, words, str(choices["model"]), str(choices["noise"]))
     _refuse_unused(name, named, words)
     check(config)
     with user_errors("film"):

@@ -33,6 +33,10 @@ _REMOVED = {  # keys of any command, and of one, and what they are now
         "model.process": "model.denoiser.process",
         "network.outputs": "network.out_channels, a number of channels of its own",
     },
+    "config": {
+        "sweep.executor": "hydra/launcher: joblib, submitit_local or submitit_slurm",
+        "sweep.slurm": "hydra.launcher, with hydra/launcher=submitit_slurm",
+    },
     "evaluate": {
         "num_draws": "measure.trained_loss.num_draws",
         "num_clips": "measure.bits.num_clips, with measure=bits",

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
 from ddpm_lightning.data.dataset import Batch
-from ddpm_lightning.run.cli import run_jobs
+from ddpm_lightning.run.cli import run_command
 from ddpm_lightning.training.module import DiffusionModule
 
 _start = DiffusionModule.on_train_batch_start
@@ -50,4 +50,4 @@ if __name__ == "__main__":
     DiffusionModule.on_train_batch_start = on_train_batch_start  # type: ignore[method-assign]
     DiffusionModule.on_before_optimizer_step = on_before_optimizer_step  # type: ignore[method-assign, assignment]
     with Collectives():  # type: ignore[no-untyped-call]
-        run_jobs(train.main, train.main_sweep, "config")
+        run_command(train.main, "config")

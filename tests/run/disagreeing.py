@@ -4,7 +4,7 @@ import os
 
 import train
 from ddpm_lightning.run import compose
-from ddpm_lightning.run.cli import Job, run_jobs
+from ddpm_lightning.run.cli import Job, run_command
 from ddpm_lightning.run.directory import Start
 
 _start = compose.resumed_start
@@ -19,4 +19,4 @@ def resumed_start(given: str, job: Job) -> Start:
 if __name__ == "__main__":
     if os.environ.get("LOCAL_RANK", "0") != "0":
         compose.resumed_start = resumed_start
-    run_jobs(train.main, train.main_sweep, "config")
+    run_command(train.main, "config")

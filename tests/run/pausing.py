@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import train
-from ddpm_lightning.run.cli import run_jobs
+from ddpm_lightning.run.cli import run_command
 from ddpm_lightning.training.module import DiffusionModule
 from tests.run.recorder import training_step
 
@@ -34,4 +34,4 @@ def on_before_batch_transfer(self: DiffusionModule, batch: Any, dataloader_index
 if __name__ == "__main__":
     DiffusionModule.training_step = pausing_step  # type: ignore[method-assign]
     DiffusionModule.on_before_batch_transfer = on_before_batch_transfer  # type: ignore[method-assign, assignment]
-    run_jobs(train.main, train.main_sweep, "config")
+    run_command(train.main, "config")

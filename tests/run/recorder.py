@@ -11,7 +11,7 @@ from torch import Tensor
 
 import train
 from ddpm_lightning.data.dataset import Batch
-from ddpm_lightning.run.cli import run_jobs
+from ddpm_lightning.run.cli import run_command
 from ddpm_lightning.training.module import DiffusionModule
 
 _step = DiffusionModule.training_step
@@ -30,4 +30,4 @@ def training_step(self: DiffusionModule, batch: Batch, batch_index: int) -> Tens
 
 if __name__ == "__main__":
     DiffusionModule.training_step = training_step  # type: ignore[method-assign]
-    run_jobs(train.main, train.main_sweep, "config")
+    run_command(train.main, "config")

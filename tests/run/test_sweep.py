@@ -3,23 +3,25 @@
 import csv
 import json
 import math
+import os
 import signal
-import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ddpm_lightning.files.checkpoints import read
 from ddpm_lightning.plots.sweep_page import Row, as_html, as_markdown
 from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.executors import Local, Process, visible_devices
-from ddpm_lightning.run.expand import expanded
-from ddpm_lightning.run.sweep import Planned, report_event
+from ddpm_lightning.run.jobs import Frozen, report, run_frozen
+from ddpm_lightning.run.launcher import jobs_of
 from ddpm_lightning.run.threads import num_cores
 from tests.commands import (
+    ROOT,
     TINY,
     Call,
     alive,
@@ -31,11 +33,10 @@ from tests.commands import (
 )
 
 QUICK = [*TINY, "logger=csv", "trainer.max_steps=2"]
-LOADER: Any = None  # which only glob needs
 
 
 def words(*given: str, num_random: int | None = None, seed: int = 0) -> list[list[str]]:
-    return expanded(list(given), LOADER, num_random, seed)
+    return jobs_of(OverridesParser.create().parse_overrides(list(given)), num_random, seed)
 
 
 def test_a_grid_has_every_combination_in_order() -> None:
@@ -87,9 +88,15 @@ def rarely(*values: Any) -> Any:
     [
         (["-m", "noise=linear,cosin"], ["cosin", "did you mean noise=cosine?"]),
         (["-m", "sweep.max_parallel=0"], ["sweep.max_parallel=0", "greater than 0"]),
-        rarely(["-m", "sweep.executor=cloud"], ["sweep.executor='cloud'", "'processes'"]),
+        (["-m", "sweep.executor=slurm"], ["sweep.executor is now hydra/launcher: joblib,"]),
+        rarely(
+            ["-m", "+sweep.slurm.timeout_min=5"],
+            ["is now hydra.launcher", "launcher=submitit_slurm"],
+        ),
         (["-m", "optimizer.lr=interval(0,1)"], ["sweep.num_random"]),
-        (["-m", "seed=0,1", "hydra/launcher=joblib"], ["see sweep.executor"]),
+        (["-m", "seed=0,1", "hydra/launcher=cloud"], ["hydra/launcher/cloud", "[launchers]"]),
+        rarely(["-m", "seed=0,1", "resume=last"], ["resume=last: -m begins new runs"]),
+        rarely(["-m", "seed=0,1", "--cfg", "job"], ["-m goes with no other flag"]),
         (["sweep.num_random=3"], ["sweep.num_random=3 is about sweeps; add -m"]),
         rarely(["-m", "seed=0,[]"], ["job 1 (seed=[]): seed=[] is not allowed"]),
         (["-m", "noise.num_steps=20,0"], ["job 1 (noise.num_steps=0): noise: num_steps must be"]),
@@ -110,23 +117,20 @@ def test_mistakes_are_found_before_the_first_job(
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.parametrize(
-    "event", ["killed by signal 9", "ended with exit code 1", "cancelled", "out_of_memory"]
-)
+@pytest.mark.parametrize("event", ["killed by signal 9", "ended with exit code 1"])
 def test_a_job_that_has_ended_before_it_began_has_failed_of_that(
     event: str, tmp_path: Path
 ) -> None:
     status = tmp_path / "status.json"
     status.write_text('{"status": "waiting", "seconds": 0, "error": null}')
-    job = Planned(3, tmp_path, ["seed=3"], [])
-    for in_order in ("submitted as 4711", "starts"):
-        report_event(job, in_order)
-        assert json.loads(status.read_text())["status"] == "waiting"
-    report_event(job, event)
-    told = json.loads(status.read_text())
-    assert (told["status"], told["error"]) == ("failed", f"{event} before it began")
-    report_event(job, "killed by signal 15")  # the first cause stays
-    assert json.loads(status.read_text()) == told
+    job = Frozen(tmp_path, "[3] seed=3", ["seed=3"])
+    report(job, "starts")
+    assert json.loads(status.read_text())["status"] == "waiting"
+    report(job, event)
+    content = json.loads(status.read_text())
+    assert (content["status"], content["error"]) == ("failed", f"{event} before it began")
+    report(job, "killed by signal 15")  # the first cause stays
+    assert json.loads(status.read_text()) == content
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -135,7 +139,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def jobs_of(folder: Path) -> list[Path]:
+def jobs_of_sweep(folder: Path) -> list[Path]:
     return sorted(path.parent for path in (folder / "outputs").rglob("composed.yaml"))
 
 
@@ -164,7 +168,7 @@ def test_a_job_that_fails_is_told_and_the_same_command_does_the_rest(tmp_path: P
     assert rows[0]["overrides"] == "data.path=gifs"
     assert "none" in rows[1]["error"]
     assert float(rows[0]["best val/error"]) > 0
-    jobs = jobs_of(tmp_path)
+    jobs = jobs_of_sweep(tmp_path)
     configs = [yaml.safe_load((job / "config.yaml").read_text()) for job in jobs]
     assert len({config["run_id"] for config in configs}) == 2
     assert {config["run_group"] for config in configs} == {jobs[0].parent.name}
@@ -198,7 +202,7 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(number: int, tmp_path: Path
         process.terminate()
     out, err = process.communicate(timeout=600)
     assert process.returncode == (143 if number == signal.SIGTERM else -9), out + err
-    first, second = jobs_of(tmp_path)
+    first, second = jobs_of_sweep(tmp_path)
     wait_for(lambda: "interrupted" in (first / "status.json").read_text())
     assert json.loads((second / "status.json").read_text())["status"] == "waiting"
     ended = spawn(tmp_path, "train", *sweep, cold=True)
@@ -211,7 +215,7 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(number: int, tmp_path: Path
 def test_a_changed_configuration_is_not_mixed_into_a_sweep(call: Call, tmp_path: Path) -> None:
     sweep = ["-m", *QUICK, "seed=0"]
     assert call("train", *sweep).code == 0
-    (job,) = jobs_of(tmp_path)
+    (job,) = jobs_of_sweep(tmp_path)
     stored = yaml.safe_load((job / "plan.yaml").read_text())
     stored["optimizer"]["lr"] = 0.5
     (job / "plan.yaml").write_text(yaml.safe_dump(stored))
@@ -225,7 +229,7 @@ def test_a_job_trains_on_two_devices(tmp_path: Path) -> None:
     ddp = ["trainer=ddp", "trainer.devices=2", "trainer.precision=32-true"]
     result = spawn(tmp_path, "train", "-m", "noise=linear", *ddp, *QUICK, cold=True)
     assert result.code == 0, result
-    (job,) = jobs_of(tmp_path)
+    (job,) = jobs_of_sweep(tmp_path)
     noise = yaml.safe_load((job / "config.yaml").read_text())["noise"]
     assert noise["_target_"].endswith(".LinearSchedule")
     (row,) = rows_of(tmp_path)
@@ -246,7 +250,7 @@ def test_six_jobs_on_two_devices_are_killed_go_on_and_one_fails(tmp_path: Path) 
     wait_for(lambda: any(tmp_path.rglob("002_*/checkpoints/last.ckpt")))
     process.kill()
     process.communicate(timeout=600)
-    third = jobs_of(tmp_path)[2]
+    third = jobs_of_sweep(tmp_path)[2]
     wait_for(lambda: "interrupted" in (third / "status.json").read_text())
     wait_for(lambda: not alive(tmp_path))
 
@@ -257,7 +261,7 @@ def test_six_jobs_on_two_devices_are_killed_go_on_and_one_fails(tmp_path: Path) 
     assert "1 of 6 jobs failed: 4" in second.err.splitlines()[-1]
     assert [row["status"] for row in rows_of(tmp_path)] == expected
     assert "resuming from" in (third / "train.log").read_text()
-    configs = [yaml.safe_load((job / "config.yaml").read_text()) for job in jobs_of(tmp_path)]
+    configs = [yaml.safe_load((job / "config.yaml").read_text()) for job in jobs_of_sweep(tmp_path)]
     assert [config["data"]["path"] for config in configs] == names
 
     write_gifs(tmp_path / "gifs4")
@@ -278,53 +282,110 @@ def test_ranks_with_different_configurations_stop(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_slurm_would_run_the_same_processes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_launchers_of_hydra_run_the_same_processes(launcher: str, tmp_path: Path) -> None:
+    """One of two jobs fails; what is finished is kept, whoever starts the rest."""
     write_gifs(tmp_path / "gifs")
-    words = ["-m", "seed=0,1", *QUICK, "sweep.executor=submitit_local"]
-    result = spawn(tmp_path, "train", *words, "+sweep.slurm.timeout_min=5", cold=True)
-    assert result.code == 0, result
-    assert [row["status"] for row in rows_of(tmp_path)] == ["finished", "finished"]
+    (tmp_path / "none").mkdir()
+    sweep = ["-m", "data.path=gifs,none", *QUICK[2:], "data=gif_folder"]
+    first = spawn(tmp_path, "train", *sweep, f"hydra/launcher={launcher}", cold=True)
+    assert first.code == 1, first
+    assert "1 of 2 jobs failed: 1" in first.err.splitlines()[-1]
+    assert "Traceback" not in first.err
+    assert [row["status"] for row in rows_of(tmp_path)] == ["finished", "failed"]
+    assert "none" in (jobs_of_sweep(tmp_path)[1] / "console.log").read_text()
+    write_gifs(tmp_path / "none")
+    second = spawn(tmp_path, "train", *sweep, cold=True)
+    assert second.code == 0, second
+    assert "2 jobs, 1 finished before" in second.out
 
 
 @pytest.mark.long
-def test_a_slurm_job_whose_time_is_up_lets_its_run_save(tmp_path: Path) -> None:
-    """SIGTERM, then the same command again."""
+def test_a_sweeper_that_adapts_receives_the_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its third job follows from the values of the first two; started again, it repeats none."""
+    monkeypatch.setattr("tests.commands.environment", environment_with_plugins)
+    write_gifs(tmp_path / "gifs")
+    words = ["-m", *QUICK, "hydra/sweeper=descent"]
+    first = spawn(tmp_path, "train", *words, cold=True)
+    assert first.code == 0, first
+    rows = rows_of(tmp_path)
+    rates = [float(row["overrides"].removeprefix("optimizer.lr=")) for row in rows]
+    is_first_better = float(rows[0]["best val/error"]) < float(rows[1]["best val/error"])
+    assert rates == [1e-3, 1e-2, 1e-4 if is_first_better else 1e-1]
+    again = spawn(tmp_path, "train", *words, cold=True)
+    assert again.code == 0, again
+    assert again.out.count("1 jobs, 1 finished before") == 3
+    assert rows_of(tmp_path) == rows
+
+
+def environment_with_plugins() -> dict[str, str]:
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "run")))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+class Code(Frozen):
+    """A process that is told in Python what to do, in the place of a training."""
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-c", *self.words]
+
+    @classmethod
+    def at(cls, directory: Path, code: str) -> "Code":
+        directory.mkdir()
+        (directory / "status.json").write_text('{"status": "waiting"}')
+        return cls(directory, directory.name, [code])
+
+    def printed(self) -> str:
+        return (self.directory / "console.log").read_text()
+
+
+@pytest.mark.slow
+def test_what_interrupts_a_launcher_lets_the_run_save(tmp_path: Path) -> None:
+    """As submitit does before the time of a SLURM job is up: it exits from a signal's handler."""
     code = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('saved') or 143))\n"
         "print('ready', flush=True)\n"
         "time.sleep(60)"
     )
-    console = tmp_path / "console.log"
-    process = Process([sys.executable, "-c", code], console)
-    process._child = subprocess.Popen(process.words, stdout=console.open("ab"))
-    wait_for(lambda: "ready" in console.read_text())
-    again = process.checkpoint()
-    assert "saved" in console.read_text()
-    assert again.function.words == process.words
+    job = Code.at(tmp_path / "job", code)
+
+    def interrupt() -> None:
+        wait_for(lambda: (job.directory / "console.log").exists() and "ready" in job.printed())
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, lambda *_: sys.exit(-1))
+    threading.Thread(target=interrupt).start()
+    try:
+        with pytest.raises(SystemExit):
+            run_frozen([job], 1, is_shown=False)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert "saved" in job.printed()
 
 
 @pytest.mark.slow
-def test_local_jobs_run_side_by_side_on_devices_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_jobs_run_side_by_side_on_devices_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """And are no part of what torchrun has started."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     threads = max(1, num_cores() // 2)
-    assert visible_devices() == ["3", "5"]
-    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LOCAL_RANK")
     code = f"import os, time; print(*map(os.environ.get, {names})); time.sleep(1)"
-    told: list[tuple[int, str]] = []
-    commands = [([sys.executable, "-c", code], tmp_path / f"{i}.log") for i in range(4)]
-    commands[2] = ([sys.executable, "-c", "raise SystemExit(7)"], tmp_path / "2.log")
-    Local(2).run(commands, lambda i, event: told.append((i, event)))
-    assert [(tmp_path / f"{i}.log").read_text() for i in (0, 1)] == [
-        f"3 {threads}\n",
-        f"5 {threads}\n",
-    ]
-    assert told.index((1, "starts")) < told.index((0, "done"))
-    assert (2, "ended with exit code 7") in told
-    assert (3, "done") in told
+    codes = [code, code, "raise SystemExit(7)", code]
+    jobs = [Code.at(tmp_path / str(i), code) for i, code in enumerate(codes)]
+    run_frozen(list(jobs), 2, is_shown=False)
+    assert [job.printed() for job in jobs[:2]] == [f"3 {threads} None\n", f"5 {threads} None\n"]
+    events = capsys.readouterr().out.splitlines()
+    assert events.index("1: starts") < events.index("0: done")
+    assert "2: ended with exit code 7" in events
+    assert "3: done" in events
 
 
 def row(number: int, **changes: Any) -> Row:

@@ -96,7 +96,7 @@ def test_a_value_that_hydra_does_not_read_is_refused_with_the_word_that_it_does(
         "seed=range(0,3)",
         "data.size=[16,16]",
         "run_name=null",
-        "+sweep.slurm={a: 1}",
+        "+trainer.limits={a: 1}",
         "optimizer.lr=tag(log,interval(1e-5,1e-2))",
         "data.list=https://host/a-b.tsv",
         "data.path=???",

@@ -11,9 +11,8 @@ from ddpm_lightning.run.cli import composed_job
 from ddpm_lightning.run.compose import check_composed
 from ddpm_lightning.run.config import Node, resolved
 from ddpm_lightning.run.directory import read_status, write_text
+from ddpm_lightning.run.jobs import Frozen, freeze_job, run_frozen
 from ddpm_lightning.run.study.plan import Cell, words
-from ddpm_lightning.run.sweep import Planned, plan_job, run_planned
-from ddpm_lightning.run.words import path_words
 
 WORDS = "words.txt"  # of train.py, in a run's directory
 
@@ -29,22 +28,22 @@ def is_finished(cell: Cell, directory: Path) -> bool:
     return (run / WORDS).exists() and read_status(run)["status"] == "finished"
 
 
-def prepare(cell: Cell, options: Node, directory: Path) -> Planned:
-    """Return the job of a cell in its directory; it is composed the first time only.
+def prepare(cell: Cell, options: Node, directory: Path) -> Frozen:
+    """Return the run of a cell, frozen; it is composed the first time only.
 
     Raises:
         UserError: for a mistake in it, and where it was begun otherwise, with other steps, say.
     """
     run, own = run_of(cell, directory), words(cell, options, str(directory))
     known = run / WORDS
+    frozen = Frozen(run, cell.name, own)
     if known.exists() and known.read_text().splitlines() == own:
-        return Planned(0, run, [cell.name], path_words(own))
+        return frozen
     job = composed_job("config", own)
     check_composed(resolved(job.cfg))
-    run.parent.mkdir(parents=True, exist_ok=True)
-    planned = plan_job(job, 0, run.parent, "", [cell.name])
+    freeze_job(job, run.parent)
     write_text(known, "\n".join(own) + "\n")
-    return planned
+    return frozen
 
 
 def train_cells(cells: list[Cell], options: Node, directory: Path, deadline: float) -> None:
@@ -61,7 +60,6 @@ def train_cells(cells: list[Cell], options: Node, directory: Path, deadline: flo
     left = [cell for cell in cells if not is_finished(cell, directory)]
     print(f"{len(cells)} runs, {len(cells) - len(left)} finished before, in {directory}")
     size = options["max_parallel"]
-    how = {"executor": "processes", "max_parallel": size}
     for first in range(0, len(left), size):
         if time.monotonic() > deadline:
             print(
@@ -69,10 +67,10 @@ def train_cells(cells: list[Cell], options: Node, directory: Path, deadline: flo
             )
             return
         start = time.monotonic()
-        planned = [prepare(cell, options, directory) for cell in left[first : first + size]]
-        run_planned(planned, how, directory / "runs")
+        frozen = [prepare(cell, options, directory) for cell in left[first : first + size]]
+        run_frozen(frozen, size, is_shown=size == 1)
         if not first:
-            print_plan(left, (time.monotonic() - start) / len(planned))
+            print_plan(left, (time.monotonic() - start) / len(frozen))
 
 
 def failed(cells: list[Cell], directory: Path) -> list[Cell]:
