@@ -12,12 +12,13 @@ starts Python itself, where what a new interpreter does is its subject:
     run/test_interrupted    a signal before the first step, while modules are imported
     run/test_killed         two ranks: Lightning reads the rank from the environment at its import
     run/test_mistakes       mistakes, broken YAML: what is printed, and what is not imported
-    run/test_ranks          ranks, started by Lightning, torchrun and srun
+    run/test_agent          ranks that train nothing
+    run/test_ranks          ranks, started by an agent, torchrun and srun
     run/test_secrets        a sweep, whose jobs inherit secrets in the environment
-    run/test_sweep          sweeps and their jobs; ranks that disagree
+    run/test_sweep          sweeps and their jobs
     run/test_threads        OpenMP reads the environment when torch is imported
     training/test_compilation   the compiler's environment is read at import
-    training/test_watch     ranks that only import the watch
+    training/test_process_group     ranks that only wait for each other
     data/, networks/        processes that import no torch, or whose memory is measured
 
 Forked all the same: tests that set variables which are read when they are used (SLURM, W&B).

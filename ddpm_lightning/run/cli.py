@@ -177,7 +177,7 @@ def attempt(part: Callable[[], object]) -> int:
     except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError, RunFailed) as e:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":  # set by hand, it asks for whole tracebacks
             raise
-        print_error(describe(e))
+        print_error(describe(e), is_effect=isinstance(e.__cause__, ConnectionAbortedError))
         return 1 if isinstance(e, RunFailed) else 2
     except Stopped as e:
         print(e, file=sys.stderr)

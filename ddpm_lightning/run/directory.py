@@ -39,7 +39,6 @@ from ddpm_lightning.run.secrets import redacted
 
 LOG = "train.log"
 CLIPS = "clips.json"
-_STARTED: dict[Path, float] = {}  # when this process did, by the monotonic clock
 _NAMED_BY = ("model", "noise", "data")  # groups whose options name a run
 
 log = logging.getLogger(__name__)
@@ -210,7 +209,6 @@ def _with_status(directory: Path, seconds: float) -> Iterator[None]:
         seconds: that earlier starts took.
     """
     started = time.monotonic() - seconds
-    _STARTED[directory] = started
 
     def record(status: str, error: str | None = None) -> None:
         _write_status(directory, status, time.monotonic() - started, error)
@@ -238,13 +236,12 @@ def _with_status(directory: Path, seconds: float) -> Iterator[None]:
 
 
 def record_failure(directory: Path, cause: str) -> None:
-    """Record the failure of a run whose process exits at once while its main thread is blocked.
+    """Record why a run failed whose process has ended and could not tell.
 
     Where the disk is full, it is not recorded.
     """
     with suppress(OSError):
-        now = time.monotonic()
-        _write_status(directory, "failed", now - _STARTED.get(directory, now), cause)
+        _write_status(directory, "failed", read_status(directory).get("seconds", 0.0), cause)
     with suppress(OSError), (directory / LOG).open("a") as file:
         file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} ERROR {redacted(cause)}\n")
 

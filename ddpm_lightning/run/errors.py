@@ -16,10 +16,11 @@ from hydra.errors import InstantiationException
 from ddpm_lightning.run.secrets import redacted
 from ddpm_lightning.training.signals import Stopped
 
-__all__ = ["RunFailed", "Stopped", "UserError", "print_error", "user_errors"]
+__all__ = ["RunFailed", "Stopped", "UserError", "how_ended", "print_error", "user_errors"]
 
 
-_ENDS_SECONDS = 10
+EFFECT_SECONDS = 60  # more than torchrun gives others until it kills them
+RUN_FILE = "DDPM_LIGHTNING_RUN"  # of an agent: where rank 0 writes the run directory
 # Groups of conf/ by the last part of a place in a configuration that belongs to one.
 _GROUPS = {
     **{name: name for name in ("network", "objective", "loss", "times", "optimizer", "sampler")},
@@ -62,11 +63,24 @@ def user_errors(where: str) -> Iterator[None]:
         raise UserError(f"{group}: {message}") from e
 
 
-def print_error(message: str) -> None:
-    """Print an error on stderr, and write it to the file that torchrun repeats when it exits."""
+def how_ended(status: int) -> str:
+    """Return how a process with this return code has ended."""
+    if status < 0:
+        return f"killed by signal {-status}"
+    return "done" if status == 0 else f"ended with exit code {status}"
+
+
+def print_error(message: str, is_effect: bool = False) -> None:
+    """Print an error on stderr; a rank writes it to the file of the agent that has started it.
+
+    Args:
+        is_effect: of another rank's end. An agent takes the earliest error for the cause of all.
+    """
     message = redacted(message)
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    if RUN_FILE not in os.environ:  # else the agent prints one for all ranks
+        print(f"error: {message}", file=sys.stderr, flush=True)
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        # It takes the earliest for the cause: earlier than the ends of ranks that follow from it.
-        more = {"py_callstack": message, "timestamp": str(int(time.time()) - _ENDS_SECONDS)}
+        # Before the end of this rank, and of those that it ends.
+        time_s = int(time.time()) + (EFFECT_SECONDS if is_effect else -1)
+        more = {"py_callstack": message, "timestamp": str(time_s)}
         Path(file).write_text(json.dumps({"message": {"message": message, "extraInfo": more}}))

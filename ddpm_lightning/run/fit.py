@@ -34,16 +34,14 @@ from ddpm_lightning.run.directory import CLIPS, LOG, Start, logged, recorded, wr
 from ddpm_lightning.run.errors import Stopped, user_errors
 from ddpm_lightning.run.memory import Budget, first_step_error, training_device
 from ddpm_lightning.run.overview import overview
-from ddpm_lightning.run.paste import hydra_word, path_command
+from ddpm_lightning.run.paste import path_command
 from ddpm_lightning.run.ranking import ERROR, check_metric
 from ddpm_lightning.run.ranks import Ranks
 from ddpm_lightning.run.secrets import redact_logs, redacted
 from ddpm_lightning.run.slurm import requeued
-from ddpm_lightning.run.words import path_words, root_of
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import Point
 from ddpm_lightning.statistics import Statistics
-from ddpm_lightning.training.callbacks.agreement import SameConfiguration
 from ddpm_lightning.training.callbacks.quality import SampleQuality
 from ddpm_lightning.training.callbacks.samples import SampleGrid
 from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
@@ -51,6 +49,7 @@ from ddpm_lightning.training.datamodule import ClipDataModule
 from ddpm_lightning.training.lightning_inside import FitLoop
 from ddpm_lightning.training.loggers import MetricsTable, finished_wandb, log_file, log_text
 from ddpm_lightning.training.module import DiffusionModule
+from ddpm_lightning.training.process_group import lost_ranks
 from ddpm_lightning.training.strategy import register
 
 MAX_CHARACTERS = 200_000  # of a text in a dashboard
@@ -111,7 +110,6 @@ def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Traine
         options["check_val_every_n_epoch"] = options.get("check_val_every_n_epoch") or 1
     with user_errors("callbacks"):
         callbacks = list(instantiate(config["callbacks"], _convert_="all").values())
-        callbacks.append(SameConfiguration(config))
     if options.get("enable_progress_bar") is False:
         callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
     with user_errors("logger"):
@@ -197,7 +195,7 @@ def record(run: Run, ranks: Ranks) -> Iterator[None]:
     """Record a run around its training: rank 0 its configuration, start and status; others log."""
     start = run.start
     if not ranks.is_first:
-        # A rank that a signal ends has ended well: else rank 0 would be killed for it.
+        # A rank that a signal ends has ended well: else an agent would kill rank 0 for it.
         with logged(start.directory), suppress(Stopped):
             yield
         return
@@ -209,20 +207,14 @@ def record(run: Run, ranks: Ranks) -> Iterator[None]:
         if start.checkpoint is not None:
             how = "forked from" if start.is_new else "resuming from"
             log.info("%s %s, step %d", how, start.checkpoint, run.first_step)
-        # Lightning starts other ranks with the same words: they are to resume from the run
-        # directory, whatever has become of conf/ and of the time.
-        place = hydra_word("resume", str(start.own_checkpoint or start.directory))
-        paths = path_words(ranks.job.words)  # of which resume= is that of the run that is forked
-        others = [word for word in paths if root_of(word) not in ("resume", "ckpt_path")]
-        sys.argv[1:] = [place, *others]
         yield
 
 
-def fit(run: Run, ranks: Ranks) -> None:
+def fit(run: Run) -> None:
     """Load the data, log what is about to be trained, and train to the end."""
     start, data, trainer = run.start, run.data, run.trainer
     resume = start.own_checkpoint
-    with ranks.heartbeat(trainer, start.directory, resume or start.directory):
+    with lost_ranks():
         with user_errors("data"):
             data.load(trainer.world_size)
             if resume is None and trainer.is_global_zero:  # other ranks get them from this one

@@ -36,14 +36,13 @@ from ddpm_lightning.run.directory import (
     record_failure,
     write_text,
 )
-from ddpm_lightning.run.errors import UserError, user_errors
+from ddpm_lightning.run.errors import UserError, how_ended, user_errors
 from ddpm_lightning.run.paste import hydra_word
 from ddpm_lightning.run.provenance import ROOT
 from ddpm_lightning.run.ranking import check_metric, obstacles, rank
 from ddpm_lightning.run.secrets import redacted
 from ddpm_lightning.run.threads import num_cores
 from ddpm_lightning.run.words import path_words
-from ddpm_lightning.training.watch import how_ended
 
 PLAN = "plan.yaml"  # words and configuration; the run itself may settle what is `auto` in it
 _OWN = ("run_id", "run_dir")  # of a start, not of what is to be trained

@@ -1,320 +1,221 @@
-"""The ranks of a run agree on one run, and watch each other.
+"""The ranks of a run: one process group, one configuration, one run directory.
 
-Rank 0 creates the run directory and records the run there; the others resume it like any other run.
-Those that Lightning starts receive its path on their command line. Those that torchrun or srun has
-started receive it through a store at MASTER_ADDR:MASTER_PORT, once all of them have shown there
-that they have the same settings.
+They are started by torchrun, by srun or by an agent (run.agent). They join their process group and
+show that they have the same settings before anything is made; rank 0 makes the run and sends it to
+the others.
 """
 
+import ctypes
 import json
 import logging
 import os
-import socket
-import subprocess
+import signal
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+import torch
 from omegaconf import OmegaConf
-from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]
+from torch import distributed
 
 from ddpm_lightning.run.cli import Job, JobError
-from ddpm_lightning.run.config import first_difference
-from ddpm_lightning.run.directory import record_failure
-from ddpm_lightning.run.errors import RunFailed, Stopped, UserError, print_error
+from ddpm_lightning.run.config import Node, first_difference
+from ddpm_lightning.run.directory import Start
+from ddpm_lightning.run.errors import RUN_FILE, RunFailed, Stopped, UserError
+from ddpm_lightning.run.memory import training_device
 from ddpm_lightning.run.slurm import continued
-from ddpm_lightning.run.words import path_words
-from ddpm_lightning.training.steps import Steps
-from ddpm_lightning.training.watch import LOOPBACK, FirstRankWatch, OtherRankWatch, Watch
+from ddpm_lightning.training.process_group import fence, lost_ranks
 
-if TYPE_CHECKING:  # Lightning takes seconds to import, which one rank need not wait for
-    import lightning.pytorch as pl
+if TYPE_CHECKING:  # Lightning takes seconds to import, which a lone process or an agent need not
     from lightning.fabric.plugins import ClusterEnvironment
 
-MAX_START_SECONDS = 300  # from the first rank's start to the last one's
-_POLL_SECONDS = 0.1
-_END_SECONDS = 30  # for ranks that Lightning has started to follow rank 0 to its end
+_START_SECONDS = 300  # from the first rank's start to the last one's
 _RANK = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # where Lightning finds it, in this order
 _STARTED_BY = {"TORCHELASTIC_RUN_ID", "SLURM_NTASKS"}
-_ADDRESS = "DDPM_LIGHTNING_RANK_0"  # PORT:TOKEN of rank 0's watch, for them
+_PARENT_DIED = 1  # PR_SET_PDEATHSIG
 
 
-def own_rank() -> int:
-    """Return the rank of this process, by its environment."""
-    return next((int(os.environ[name]) for name in _RANK if name in os.environ), 0)
-
-
-class Meeting:
-    """Exchanges messages, through a store, among ranks that torchrun or srun has started.
-
-    Raises:
-        RunFailed: here or later, where rank 0 is not there or no longer.
-    """
-
-    def __init__(self, environment: "ClusterEnvironment") -> None:
-        self.rank, self.world_size = environment.global_rank(), environment.world_size()
-        self.host, self.port = environment.main_address, environment.main_port
-        self.has_sent = False
-        is_served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # by torchrun
-        try:
-            store = TCPStore(
-                self.host,
-                self.port,
-                is_master=self.rank == 0 and not is_served,
-                timeout=timedelta(seconds=MAX_START_SECONDS),
-                wait_for_workers=False,
-                multi_tenant=True,  # training's own process group will use it as well
-            )
-        except DistError as e:
-            where = f"{self.host}:{self.port}"
-            raise RunFailed(f"rank {self.rank} does not reach rank 0 at {where}: {e}") from e
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        self._store = PrefixStore(f"ddpm_lightning/{attempt}", store)
-
-    def gather(self, settings: Any) -> None:
-        """Wait, as rank 0, for the settings of all others; UserError where they differ."""
-        deadline = time.monotonic() + MAX_START_SECONDS
-        for rank in range(1, self.world_size):
-            while (own := self._get(f"settings/{rank}")) is None:
-                if time.monotonic() > deadline:
-                    raise RunFailed(
-                        f"rank {rank} of {self.world_size} has not come within "
-                        f"{MAX_START_SECONDS} s; were all started, by torchrun or srun?"
-                    )
-                time.sleep(_POLL_SECONDS)
-            if difference := first_difference(settings, json.loads(own)):
-                key, first, other = difference
-                raise UserError(
-                    f"the ranks have different configurations: {key}={other} at rank {rank}, "
-                    f"{first} at rank 0; start all of them with the same command"
-                )
-
-    def show(self, settings: Any) -> None:
-        """Send the settings of another rank to rank 0."""
-        self._store.set(f"settings/{self.rank}", json.dumps(settings))
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Send to all others, as rank 0, where the run is, or the exit code that ended it."""
-        self._store.set("run", json.dumps(message))
-        self.has_sent = True
-
-    def receive(self) -> dict[str, Any]:
-        """Receive the message of rank 0; JobError if its run has ended before."""
-        while (text := self._get("run")) is None:
-            time.sleep(_POLL_SECONDS)
-        message: dict[str, Any] = json.loads(text)
-        if "failed" in message:
-            raise JobError(message["failed"])
-        return message
-
-    def own_address(self) -> str:
-        """Return where others reach this machine: MASTER_ADDR only if rank 0 was placed there."""
-        addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_DGRAM)
-        family, kind, protocol, _, address = addresses[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.connect(address)  # sends nothing
-            own = str(probe.getsockname()[0])
-        return self.host if own.startswith(("127.", "::1")) else own
-
-    def _get(self, key: str) -> bytes | None:
-        try:
-            return self._store.get(key) if self._store.check([key]) else None
-        except DistError as e:
-            raise RunFailed("rank 0 was gone before the run began; was it killed?") from e
-
-
-def meeting() -> Meeting | None:
-    """Return the meeting of all that torchrun or srun has started; None for a single process."""
-    if not _STARTED_BY & os.environ.keys():
-        return None
-    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-
-    for kind in (TorchElasticEnvironment, SLURMEnvironment):
-        if kind.detect():
-            try:
-                environment = kind()
-            except RuntimeError as e:
-                raise UserError(str(e)) from e
-            return Meeting(environment) if environment.world_size() > 1 else None
-    return None
-
-
-class Ranks(NamedTuple):
+class Ranks:
     """This process's place among the ranks of a run.
 
-    job: to be done here; another rank than the first resumes the run of rank 0.
-    meeting: of rank 0 with those that torchrun or srun has started.   watch: of rank 0 by another.
+    Args:
+        job: of this process.
+        world_size: how many ranks have been started.
+        start: what rank 0 has made of its job; None on rank 0 itself.
     """
 
-    job: Job
-    is_first: bool
-    meeting: Meeting | None = None
-    watch: Watch | None = None
+    def __init__(self, job: Job, world_size: int = 1, start: Start | None = None) -> None:
+        self.job, self.world_size, self.start = job, world_size, start
+        self.has_sent = world_size == 1 or start is not None
 
-    def check_nodes(self, num_nodes: int) -> None:
-        """Raise UserError where nothing has started ranks on other nodes."""
-        if self.is_first and self.meeting is None and num_nodes > 1:
+    @property
+    def is_first(self) -> bool:
+        return self.start is None
+
+    def send(self, message: Start | int) -> None:
+        """Send to all others, as rank 0, the run that it has made, or the exit code of its end."""
+        if not self.has_sent:
+            self.has_sent = True
+            if isinstance(message, Start):  # a fork has its checkpoint in its own directory
+                message = message._replace(checkpoint=message.own_checkpoint, is_new=False)
+            _broadcast(message)
+            if RUN_FILE in os.environ and isinstance(message, Start):
+                with open(os.environ[RUN_FILE], "w") as file:
+                    file.write(str(message.directory))
+
+    def num_to_start(self, trainer: Node) -> int:
+        """Return how many ranks an agent has to start for this process; 0 for none.
+
+        Raises:
+            UserError: where others have been started than the trainer wants, or ranks on other
+                nodes are missing.
+        """
+        devices, nodes = num_devices(trainer), trainer.get("num_nodes", 1)
+        if self.world_size == 1 and nodes == 1:
+            return devices if devices > 1 else 0
+        if self.world_size == 1:
             raise UserError(
-                f"trainer.num_nodes={num_nodes}: start the ranks on each node with torchrun or srun"
+                f"trainer.num_nodes={nodes}: start the ranks on each node with torchrun or srun"
             )
+        if self.world_size != devices * nodes:
+            raise UserError(
+                f"{self.world_size} ranks were started, but trainer.devices="
+                f"{trainer.get('devices')} trainer.num_nodes={nodes} makes {devices * nodes}"
+            )
+        return 0
 
-    @contextmanager
-    def heartbeat(self, trainer: "pl.Trainer", directory: Path, resume: Path) -> Iterator[None]:
-        """Watch the other ranks during training; rank 0 first sends them what to resume."""
-        if self.watch is not None:
-            self.watch.steps = _steps(trainer)
-            yield
-        else:
-            with _first_heartbeat(self.meeting, trainer, directory, resume):
-                yield
+
+def num_devices(trainer: Node) -> int:
+    """Return how many devices of this machine a trainer takes; 1 for what will be refused."""
+    devices = trainer.get("devices", "auto")
+    if isinstance(devices, list):
+        return len(devices)
+    if training_device(trainer).type == "cuda" and str(devices) in ("auto", "-1"):
+        return torch.cuda.device_count()
+    if "," in (text := str(devices)):
+        return text.count(",") + 1
+    return int(text) if text.isdigit() else 1
 
 
 @contextmanager
 def rendezvous(job: Job) -> Iterator[Ranks]:
-    """Find the other ranks of a run around all that this process does for it."""
-    if rank := own_rank():
-        logging.getLogger().setLevel(logging.WARNING)
-        with _joined(job, rank) as (own, watch):
-            yield Ranks(own, is_first=False, watch=watch)
-    else:
-        with _gathered(job) as meeting:
-            yield Ranks(continued(job), is_first=True, meeting=meeting)
-
-
-@contextmanager
-def _gathered(job: Job) -> Iterator[Meeting | None]:
-    """Wait for the other ranks, and send them the exit code if rank 0 exits early."""
-    settings = _settings(job)
-    others = meeting()
-    try:
-        if others is not None:
-            others.gather(settings)
-        yield others
-    except BaseException as e:
-        if others is not None and not others.has_sent:
-            others.send({"failed": 2 if isinstance(e, UserError) else 1})
-            time.sleep(2 * _POLL_SECONDS)  # the store may end with this process
-        raise
-
-
-@contextmanager
-def _joined(job: Job, rank: int) -> Iterator[tuple[Job, Watch]]:
-    """Receive from rank 0 which run to resume, and watch rank 0 from then on."""
-    others = meeting()
-    if others is not None:
-        others.show(_settings(job))
-        message = others.receive()
-        cfg = job.cfg.copy()
-        cfg.ckpt_path = message["resume"]
-        job = job._replace(cfg=cfg, words=path_words(job.words))
-        address, token = (message["host"], message["port"]), message["token"]
-    elif _ADDRESS in os.environ:
-        port, _, token = os.environ[_ADDRESS].partition(":")
-        address = LOOPBACK, int(port)
-    else:
-        raise UserError(
-            f"this process is rank {rank} by its environment (RANK, LOCAL_RANK, SLURM_PROCID), but "
-            "nothing has started it as one; unset these variables"
-        )
-
-    def end(cause: str, is_told: bool) -> None:
-        _end_process(None if is_told else cause)
-
-    try:
-        watch = OtherRankWatch(rank, end, address, token)
-    except OSError as e:
-        raise RunFailed(f"rank {rank} does not reach rank 0 at {address[0]}: {e}") from e
-    with _watched(watch):
-        yield job, watch
-
-
-@contextmanager
-def _first_heartbeat(
-    others: Meeting | None, trainer: "pl.Trainer", directory: Path, resume: Path
-) -> Iterator[None]:
-    """Send the other ranks what to resume, and watch them.
+    """Join the other ranks, if this process has been started as one of several.
 
     Raises:
-        UserError: unless as many have been started as the trainer wants.
+        UserError: where their settings differ.   RunFailed: where they are not there.
     """
-    _check_number(others, trainer)
-    if trainer.num_devices * trainer.num_nodes == 1:
-        yield
+    environment = _environment()
+    if environment is None:
+        yield Ranks(continued(job))
         return
-    children: list[subprocess.Popen[bytes]] = []
-
-    def adopt() -> list["subprocess.Popen[bytes]"]:
-        # From Lightning, whose own observer would kill this process for one of them, unheard.
-        launched = getattr(trainer.strategy.launcher, "procs", [])
-        children.extend(launched)
-        launched.clear()
-        return children
-
-    def end(cause: str, is_told: bool) -> None:
-        record_failure(directory, cause)
-        for child in adopt():
-            child.kill()
-        _end_process(cause)
-
-    watch = FirstRankWatch(end, adopt, is_local=others is None)
-    watch.steps = _steps(trainer)
-    if others is None:
-        os.environ[_ADDRESS] = f"{watch.port}:{watch.token}"
-    else:
-        here = {"host": others.own_address(), "port": watch.port, "token": watch.token}
-        others.send({"resume": str(resume), **here})
+    _end_with_agent()
+    _join(environment)
+    is_first, world_size = environment.global_rank() == 0, environment.world_size()
+    _compare(job, is_first)
+    ranks = Ranks(job, world_size, None if is_first else _received())
     try:
-        with _watched(watch):
-            yield
-        for child in adopt():
-            child.wait(_END_SECONDS)
-    finally:
-        for child in adopt():
-            child.kill()
+        if is_first:
+            ranks.job = continued(job)
+        yield ranks
+    except BaseException as e:
+        with suppress(RunFailed):  # the others may have ended before
+            number = e.signal_number if isinstance(e, Stopped) else 0
+            ranks.send(128 + number if number else 2 if isinstance(e, UserError) else 1)
+        raise
+    distributed.destroy_process_group()
+
+
+def _environment() -> "ClusterEnvironment | None":
+    """Return what torchrun, srun or an agent says of this process; None if it is on its own."""
+    if _STARTED_BY & os.environ.keys():
+        from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+        from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+        for kind in (TorchElasticEnvironment, SLURMEnvironment):
+            if kind.detect():
+                try:
+                    environment = kind()
+                except RuntimeError as e:
+                    raise UserError(str(e)) from e
+                return environment if environment.world_size() > 1 else None
+    rank = next((int(os.environ[name]) for name in _RANK if name in os.environ), 0)
+    if rank:
+        raise UserError(
+            f"this process is rank {rank} by its environment ({', '.join(_RANK)}), but nothing has "
+            "started it as one; unset these variables"
+        )
+    return None
+
+
+def _end_with_agent() -> None:
+    """Have SIGTERM end this rank, saved, where the process that started the ranks is killed."""
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGTERM)
+
+
+def _join(environment: "ClusterEnvironment") -> None:
+    rank, world_size = environment.global_rank(), environment.world_size()
+    os.environ["MASTER_ADDR"] = environment.main_address
+    os.environ["MASTER_PORT"] = str(environment.main_port)
+    try:
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            rank=rank,
+            world_size=world_size,
+            timeout=timedelta(seconds=_START_SECONDS),
+        )
+        fence()
+    except RuntimeError as e:
+        where = f"{environment.main_address}:{environment.main_port}"
+        raise RunFailed(
+            f"rank {rank} of {world_size} has not met the others at {where} within "
+            f"{_START_SECONDS} s; were all started? ({str(e).splitlines()[0]})"
+        ) from ConnectionAbortedError()
+
+
+def _compare(job: Job, is_first: bool) -> None:
+    """Raise UserError on rank 0, JobError on others, where configurations as composed differ."""
+    own = json.loads(json.dumps(OmegaConf.to_container(job.cfg, resolve=False)))
+    every: list[Any] = [None] * distributed.get_world_size()
+    with _killed_ranks():
+        distributed.all_gather_object(every, own)
+    for rank, other in enumerate(every):
+        if difference := first_difference(every[0], other):
+            if not is_first:
+                raise JobError(2)
+            key, first, value = difference
+            raise UserError(
+                f"the ranks have different configurations: {key}={value} at rank {rank}, {first} "
+                "at rank 0; start all of them with the same command"
+            )
+
+
+def _received() -> Start:
+    """Return the run that rank 0 has made; JobError where it has failed to."""
+    logging.getLogger().setLevel(logging.WARNING)
+    import ddpm_lightning.run.fit  # noqa: F401 - while rank 0 builds the run
+
+    message: Start | int = _broadcast(None)
+    if isinstance(message, int):
+        raise JobError(message)
+    return message
+
+
+def _broadcast(message: Start | int | None) -> Any:
+    """Return what rank 0 sends."""
+    box = [message]
+    with _killed_ranks():
+        distributed.broadcast_object_list(box)
+    return box[0]
 
 
 @contextmanager
-def _watched(watch: Watch) -> Iterator[None]:
+def _killed_ranks() -> Iterator[None]:
+    """Raise RunFailed where a rank ends before the run begins, and has not told why."""
     try:
-        yield
-    except Stopped:
-        watch.end()
-        raise
-    except BaseException as e:
-        watch.end(next(iter(str(e).splitlines()), type(e).__name__))
-        raise
-    watch.end()
-
-
-def _steps(trainer: "pl.Trainer") -> Steps | None:
-    """Return the steps that a callback marks, None without one."""
-    from ddpm_lightning.training.callbacks.hang import HangGuard
-
-    guards = [c for c in trainer.callbacks if isinstance(c, HangGuard)]  # type: ignore[attr-defined]
-    return guards[0].steps if guards else None
-
-
-def _end_process(cause: str | None) -> None:
-    if cause is not None:
-        print(file=sys.stderr)  # behind the progress bar
-        print_error(cause)
-    os._exit(1)
-
-
-def _check_number(others: Meeting | None, trainer: "pl.Trainer") -> None:
-    wanted = trainer.num_devices * trainer.num_nodes
-    if others is not None and others.world_size != wanted:
-        raise UserError(
-            f"{others.world_size} ranks were started, but trainer.devices={trainer.num_devices} "
-            f"trainer.num_nodes={trainer.num_nodes} makes {wanted}"
-        )
-
-
-def _settings(job: Job) -> Any:
-    """Return the configuration as composed, before anything is filled in."""
-    return json.loads(json.dumps(OmegaConf.to_container(job.cfg, resolve=False)))
+        with lost_ranks():
+            yield
+    except ConnectionAbortedError as e:
+        raise RunFailed("a rank was gone before the run began; was it killed?") from e

@@ -8,6 +8,7 @@ import random
 import numpy as np
 import torch
 
+from ddpm_lightning.run.agent import launch
 from ddpm_lightning.run.allocator import keep_freed
 from ddpm_lightning.run.build import build_data, build_denoiser
 from ddpm_lightning.run.cli import Job
@@ -22,10 +23,12 @@ def train(job: Job) -> None:
     """Train one run: compose, build, check, record, fit, finish. Every rank of it does this."""
     keep_freed()
     with stopped_by_signals("interrupted"), rendezvous(job) as ranks:
-        composed = composed_start(ranks.job)
+        composed = ranks.start or composed_start(ranks.job)
+        if num_ranks := ranks.num_to_start(composed.config["trainer"]):
+            launch(num_ranks)
+            return
         with reserved(composed) as unsettled:
             check_composed(unsettled.config)
-            ranks.check_nodes(unsettled.config["trainer"].get("num_nodes", 1))
             seed_everything(unsettled.config["seed"])
             data = build_data(unsettled.config["data"])
             conditioned, conditions = with_conditions(unsettled, data)
@@ -37,7 +40,8 @@ def train(job: Job) -> None:
             run = build_run(start, denoiser, data, budget)
             check(run)
         with record(run, ranks):
-            fit(run, ranks)
+            ranks.send(run.start)
+            fit(run)
             finish(run)
 
 

@@ -20,7 +20,8 @@ class Stopped(BaseException):
 
 
 @contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Call a handler for what ends a run, for a while."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python lets no other thread do it
         return
@@ -38,7 +39,7 @@ def stopped_by_signals(message: str) -> AbstractContextManager[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number, message)
 
-    return _handled(stop)
+    return handled(stop)
 
 
 def watched_signals() -> list[signal.Signals]:
@@ -61,7 +62,7 @@ class SignalWatch:
         self._handlers = ExitStack()
 
     def install(self) -> None:
-        self._handlers.enter_context(_handled(self._note))
+        self._handlers.enter_context(handled(self._note))
 
     def restore(self) -> None:
         self._handlers.close()

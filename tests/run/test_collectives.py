@@ -26,7 +26,7 @@ def gradients(folder: Path, rank: int = 0) -> Tensor:
 @pytest.mark.long
 def test_two_ranks_have_the_gradients_of_one_by_two_collectives_a_step(group: Group) -> None:
     """One is the bucket of all gradients, the other whether any rank is to stop; batches that
-    accumulate, and are recomputed, have none but in the last of a step.
+    accumulate, and are recomputed, have none but in the last of a step. All begin at a fence.
     """
     group.start(SCRIPT, *WORDS, "data.batch_size=8", "run_dir=one")
     assert group.codes() == [0], group.output()
@@ -42,4 +42,5 @@ def test_two_ranks_have_the_gradients_of_one_by_two_collectives_a_step(group: Gr
             error = torch.linalg.vector_norm(gradients(group.folder, rank) - expected, dim=1)
             assert (error < 1e-5 * torch.linalg.vector_norm(expected, dim=1)).all()  # float32
         counts = [json.loads(line) for line in rows.read_text().splitlines()[-parts:]]
-        assert sorted(counts, key=len) == [{}] * (parts - 1) + [{"allreduce_": 2}]
+        fences = [{"barrier": 1}] * (parts - 1)
+        assert sorted(counts, key=len) == [*fences, {"barrier": 1, "allreduce_": 2}]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from ddpm_lightning.files.checkpoints import read
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.run.config import first_difference
+from ddpm_lightning.run.directory import read_status
 from tests.commands import ROOT, TINY, alive, wait_for, write_gifs
 from tests.run.test_killed import rows
 
@@ -24,6 +26,8 @@ ENDLESS = ["trainer.max_steps=100000", "trainer.val_check_interval=100000"]
 RECORDER = str(ROOT / "tests" / "run" / "recorder.py")
 PAUSING = str(ROOT / "tests" / "run" / "pausing.py")
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+# Of its report.
+ROOT_CAUSE = "rank : {0} (local_rank: {0}) exitcode : -9 (pid: {1}) (SIGKILL)"
 
 
 class Group:
@@ -98,6 +102,16 @@ def srun(rank: int, port: int) -> dict[str, str]:
         "SLURM_NODELIST": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+
+
+def last_words(group: Group) -> str:
+    """In one line; of torchrun's report, what it takes for the cause."""
+    return " ".join(group.output().split("Root Cause")[-1].split())
+
+
+def paused(rank: int) -> dict[str, str]:
+    """Have pausing.py keep a rank in its eighth step for ever."""
+    return {"PAUSE_RANK": str(rank), "PAUSE_IN": "training_step", "PAUSE_SECONDS": "1000"}
 
 
 def free_port() -> int:
@@ -206,19 +220,25 @@ def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
-def start_nodes(group: Group, nodes: list[str], *words: str) -> None:
+def start_nodes(
+    group: Group,
+    nodes: list[str],
+    *words: str,
+    script: str = RECORDER,
+    environment: dict[str, str] | None = None,
+) -> None:
     for i, name in enumerate(nodes):
         place = ["--nnodes=2", f"--node-rank={i}", "--master-addr=10.213.0.1", "--master-port=4711"]
         group.start(
             *TORCHRUN[:2],
             "--nproc-per-node=1",
             *place,
-            RECORDER,
+            script,
             *words,
             "trainer.devices=1",
             "trainer.num_nodes=2",
             before=("ip", "netns", "exec", name),
-            environment={"GLOO_SOCKET_IFNAME": "cable"},
+            environment={"GLOO_SOCKET_IFNAME": "cable", **(environment or {})},
         )
 
 
@@ -237,13 +257,16 @@ def test_two_nodes_make_one_run(group: Group, nodes: list[str]) -> None:
 def test_a_rank_that_dies_on_one_node_ends_the_other(
     number: signal.Signals, rank: int, group: Group, nodes: list[str]
 ) -> None:
-    start_nodes(group, nodes, *TINY, "logger=csv", *ENDLESS, "run_dir=out")
-    group.trains()
+    """A rank that is stopped stays so: nobody on its machine misses it."""
+    words = [*TINY, "logger=csv", *ENDLESS, "run_dir=out", "callbacks.hang.seconds=10"]
+    start_nodes(group, nodes, *words, script=PAUSING, environment=paused(rank))
+    group.trains(7)
     os.kill(group.rank(rank), number)
+    assert group.processes[1 - rank].wait(600) != 0
+    assert "another rank has ended or hangs" in group.output(1 - rank)
+    os.kill(group.rank(rank), signal.SIGKILL)
     assert 0 not in group.codes()
     wait_for(lambda: not alive(group.folder))
-    told = f"error: rank {rank}"
-    assert told in group.output(1 - rank)
 
 
 @pytest.mark.long
@@ -259,60 +282,69 @@ def test_ranks_started_with_different_words_stop_before_anything_is_made(group: 
     assert not (group.folder / "outputs").exists()
 
 
-BY_LIGHTNING: list[str] = []
-FAULT = (BY_LIGHTNING, 1, signal.SIGKILL, "rank 1 (process {}): killed by signal 9")
-MORE_FAULTS = [
-    (TORCHRUN, 1, signal.SIGSTOP, "rank 1 (process {}) has given no sign of life for 30 s"),
-    (BY_LIGHTNING, 0, signal.SIGKILL, "rank 0: gone without a word; was it killed?"),
-    (BY_LIGHTNING, 0, signal.SIGSTOP, "rank 0 (process {}) has given no sign of life for 30 s"),
-    (BY_LIGHTNING, 1, signal.SIGSTOP, "rank 1 (process {}) has given no sign of life for 30 s"),
-    (TORCHRUN, 0, signal.SIGKILL, "rank 0: gone without a word; was it killed?"),
-    (TORCHRUN, 1, signal.SIGKILL, "rank 1 (process {}): gone without a word; was it killed?"),
-    (TORCHRUN, 0, signal.SIGSTOP, "rank 0 (process {}) has given no sign of life for 30 s"),
+BY_AGENT: list[str] = []
+KILLED, STOPPED = (
+    "rank {} (process {}): killed by signal 9",
+    "rank {} (process {}) was stopped for 30 s",
+)
+FAULTS = [
+    (BY_AGENT, 1, signal.SIGKILL, KILLED),
+    (BY_AGENT, 0, signal.SIGKILL, KILLED),
+    (BY_AGENT, 0, signal.SIGSTOP, STOPPED),
+    (BY_AGENT, 1, signal.SIGSTOP, STOPPED),
+    (TORCHRUN, 0, signal.SIGKILL, ROOT_CAUSE),
+    (TORCHRUN, 1, signal.SIGKILL, ROOT_CAUSE),
+    (TORCHRUN, 1, signal.SIGSTOP, ROOT_CAUSE),
 ]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("launcher", "rank", "number", "cause"),
-    [FAULT, *(pytest.param(*fault, marks=pytest.mark.long) for fault in MORE_FAULTS)],
-)
-def test_a_rank_that_is_killed_or_stands_still_ends_all(
+@pytest.mark.parametrize(("launcher", "rank", "number", "cause"), FAULTS)
+def test_a_rank_that_is_killed_or_stopped_ends_all(
     launcher: list[str], rank: int, number: signal.Signals, cause: str, group: Group
 ) -> None:
-    group.start(*launcher, RECORDER, *WORDS, *ENDLESS, "run_dir=out")
-    group.trains()
+    """Under torchrun, one that is stopped in its step."""
+    words = [*WORDS, *ENDLESS, "run_dir=out", "callbacks.hang.seconds=10"]
+    group.start(*launcher, PAUSING, *words, environment=paused(rank))
+    group.trains(7)
     victim = group.rank(rank)
     os.kill(victim, number)
-    (code,) = group.codes()
-    assert code != 0
+    assert group.codes() == [1]
     wait_for(lambda: not alive(group.folder))
-    told = [line for line in group.output().splitlines() if line.strip(" =")]
-    assert any(line.endswith(cause.format(victim)) for line in told)  # a bar may be drawn after it
-    if rank:
-        assert group.status() == "failed"
-        assert (group.folder / "out" / "train.log").read_text().splitlines()[-1] != ""
+    assert cause.format(rank, victim) in last_words(group)
+    assert read_status(group.folder / "out")["status"] == "failed"
+    if launcher == BY_AGENT:
+        error = cause.format(rank, victim)
+        assert group.output().splitlines()[-1] == f"error: {error}"
+        assert read_status(group.folder / "out")["error"] == error
+        assert error in (group.folder / "out" / "train.log").read_text()
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("launcher", "rank"), [(BY_LIGHTNING, 1), (BY_LIGHTNING, 0), (TORCHRUN, 1)]
-)
-def test_a_rank_that_lives_and_hangs_in_a_step_ends_all(
-    launcher: list[str], rank: int, group: Group
-) -> None:
-    words = [*WORDS, *ENDLESS, "run_dir=out", "callbacks.hang.seconds=10"]
-    pause = {"PAUSE_RANK": str(rank), "PAUSE_IN": "training_step", "PAUSE_SECONDS": "1000"}
-    group.start(*launcher, PAUSING, *words, environment=pause)
-    group.trains(7)
-    (code,) = group.codes()
-    assert code != 0
+@pytest.mark.parametrize("launcher", [BY_AGENT, TORCHRUN])
+def test_ranks_whose_agent_is_killed_save_and_end(launcher: list[str], group: Group) -> None:
+    group.start(*launcher, RECORDER, *WORDS, *ENDLESS, "run_dir=out")
+    group.trains()
+    group.processes[0].kill()
     wait_for(lambda: not alive(group.folder))
-    told = [line for line in group.output().splitlines() if line.strip(" =")]
-    cause = f"rank {rank} (process {group.rank(rank)}) hangs in the forward pass of step 8 for "
-    assert cause in told[-1]
-    assert "s, at tests/run/pausing.py" in told[-1]
-    assert group.status() == "failed"
+    assert group.status() == "interrupted"
+    last = read(group.folder / "out" / "checkpoints" / "last.ckpt")["global_step"]
+    assert last == rows(group.folder)[-1][0] + 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("launcher", "rank"), [(BY_AGENT, 1), (BY_AGENT, 0), (TORCHRUN, 1)])
+def test_a_rank_that_hangs_in_a_step_ends_all(launcher: list[str], rank: int, group: Group) -> None:
+    words = [*WORDS, *ENDLESS, "run_dir=out", "callbacks.hang.seconds=10"]
+    group.start(*launcher, PAUSING, *words, environment=paused(rank))
+    assert group.codes() == [1]
+    wait_for(lambda: not alive(group.folder))
+    victim = group.rank(rank)
+    cause = ROOT_CAUSE if launcher == TORCHRUN else "error: rank {} (process {}) hangs;"
+    assert cause.format(rank, victim) in last_words(group)
+    log = (group.folder / "out" / "train.log").read_text()
+    assert re.search(r'"/.*/tests/run/pausing.py", line \d+ in pause\n', log)
+    assert read_status(group.folder / "out")["status"] == "failed"
 
 
 @pytest.mark.long

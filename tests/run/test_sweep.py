@@ -272,16 +272,6 @@ def test_six_jobs_on_two_devices_are_killed_go_on_and_one_fails(tmp_path: Path) 
 
 
 @pytest.mark.long
-def test_ranks_with_different_configurations_stop(tmp_path: Path) -> None:
-    write_gifs(tmp_path / "gifs")
-    words = [*TINY, "logger=csv", "run_dir=out", "trainer.devices=2", "+trainer.strategy=ddp"]
-    result = spawn(tmp_path, "tests/run/disagreeing", *words, cold=True)
-    assert result.code != 0
-    assert "the ranks have different configurations" in result.err
-    assert not list((tmp_path / "out").glob("checkpoints/*"))
-
-
-@pytest.mark.long
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_launchers_of_hydra_run_the_same_processes(launcher: str, tmp_path: Path) -> None:
     """One of two jobs fails; what is finished is kept, whoever starts the rest."""

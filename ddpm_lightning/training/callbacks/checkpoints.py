@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 from pydantic import PositiveFloat, PositiveInt
 
@@ -24,6 +23,7 @@ from ddpm_lightning.training.lightning_inside import (
     validation_follows,
 )
 from ddpm_lightning.training.loggers import log_once
+from ddpm_lightning.training.process_group import any_rank, is_distributed
 from ddpm_lightning.training.signals import SignalWatch, Stopped
 
 _UNLOGGED = "unlogged"  # in a checkpoint: metrics of its step that loggers have not had yet
@@ -58,7 +58,6 @@ class Checkpoints(Checkpoint):
         self._is_due = self._is_stopping = self._owes_validation = False
         self._unlogged: dict[str, float] = {}
         self._watch = SignalWatch()
-        self._ranks: Any = None  # the processes, by their CPUs, where there are several
 
     @property
     def is_asked_to_stop(self) -> bool:
@@ -83,8 +82,6 @@ class Checkpoints(Checkpoint):
         if self._unlogged and trainer.is_global_zero:
             log_once(trainer.loggers, self._unlogged, trainer.global_step - 1)
         self._unlogged = {}
-        if trainer.world_size > 1:
-            self._ranks = torch.distributed.new_group(backend="gloo")
         self._watch.install()
 
     def on_train_batch_end(
@@ -95,7 +92,7 @@ class Checkpoints(Checkpoint):
         step = trainer.global_step
         minutes = (time.monotonic() - self._saved_at) / 60
         is_late = minutes >= (self.every_n_minutes or math.inf)
-        self._is_stopping, is_late = self._agreed(self.is_asked_to_stop, is_late)
+        self._is_stopping, is_late = any_rank(self.is_asked_to_stop, is_late)
         is_regular = (every := self.every_n_steps) is not None and step % every == 0
         self._is_due = is_late or self._is_stopping or is_regular or step == trainer.max_steps
         if not self._is_due:
@@ -123,7 +120,7 @@ class Checkpoints(Checkpoint):
     ) -> None:
         if trainer.sanity_checking:
             return
-        self._is_stopping, _ = self._agreed(self.is_asked_to_stop, False)
+        self._is_stopping, _ = any_rank(self.is_asked_to_stop, False)
         if self._is_stopping:
             self._save(trainer)
             self._stop_if_asked()
@@ -142,14 +139,15 @@ class Checkpoints(Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._saved_step != trainer.global_step:  # the run ended by its number of epochs
             self._save(trainer)
-        self._is_stopping, _ = self._agreed(self.is_asked_to_stop, False)
+        self._is_stopping, _ = any_rank(self.is_asked_to_stop, False)
         self._watch.restore()
         self._stop_if_asked()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        self._watch.restore()
+        if not is_distributed():  # else a rank that has failed gets SIGTERM, and is ending already
+            self._watch.restore()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -186,14 +184,6 @@ class Checkpoints(Checkpoint):
             for old in files.by_step(self.directory)[self.keep :]:
                 files.remove(old)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
-
-    def _agreed(self, *flags: bool) -> list[bool]:
-        """Return, for each flag, whether any rank has it; nobody waits for a GPU."""
-        if self._ranks is None:
-            return list(flags)
-        raised = torch.tensor(flags, dtype=torch.uint8)
-        torch.distributed.all_reduce(raised, torch.distributed.ReduceOp.MAX, self._ranks)
-        return [bool(flag) for flag in raised]
 
     def _stop_if_asked(self) -> None:
         if self._is_stopping:

@@ -11,12 +11,12 @@ from ddpm_lightning.evaluation.measures.distances import PIXELS
 from ddpm_lightning.evaluation.measures.quality import Quality
 from ddpm_lightning.evaluation.subject import Reference, Subject
 from ddpm_lightning.samplers.base import Sampler
-from ddpm_lightning.training.callbacks.samples import DrawingCallback, interruptible
+from ddpm_lightning.training.callbacks.samples import interruptible, on_one_rank
 from ddpm_lightning.training.datamodule import clips_of
 from ddpm_lightning.training.module import DiffusionModule
 
 
-class SampleQuality(DrawingCallback):
+class SampleQuality(pl.Callback):
     """Logs val/quality_spatial and val/quality_temporal of samples drawn with averaged weights.
 
     They are the polynomial MMD to the held-out clips, with the same noise each time. Rank 0 draws
@@ -56,7 +56,6 @@ class SampleQuality(DrawingCallback):
             self.measure.of_clips(Reference(data), self.num_samples, "cpu")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
         # After a resumed run has got back the clips that it validates on.
         self._reference = Reference(clips_of(trainer))
 
@@ -67,7 +66,7 @@ class SampleQuality(DrawingCallback):
         if self._num_validations % self.every_n_validations:
             return
         assert isinstance(pl_module, DiffusionModule)
-        with self.on_one_rank(trainer) as draws:
+        with on_one_rank(trainer) as draws:
             if not draws:
                 return
             subject = Subject(

@@ -5,12 +5,10 @@ other samplers make of the same noise.
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import lightning.pytorch as pl
-import torch
 from pydantic import Field, PositiveInt
 
 from ddpm_lightning.conditions.columns import columns_of, in_columns
@@ -28,6 +26,7 @@ from ddpm_lightning.training.datamodule import clips_of
 from ddpm_lightning.training.lightning_inside import is_between_steps
 from ddpm_lightning.training.loggers import log_picture
 from ddpm_lightning.training.module import DiffusionModule
+from ddpm_lightning.training.process_group import fence
 
 log = logging.getLogger(__name__)
 
@@ -39,25 +38,15 @@ class Interrupted(Exception):  # noqa: N818 - not an error
     """A signal was received while samples were drawn: the checkpoint cannot wait for them."""
 
 
-class DrawingCallback(pl.Callback):
-    """Draws samples on rank 0 while the others wait; a signal that ends the run cuts that short."""
-
-    _ranks: Any = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.world_size > 1:  # training's own group would give up after half an hour
-            self._ranks = torch.distributed.new_group(timeout=timedelta(days=30), backend="gloo")
-
-    @contextmanager
-    def on_one_rank(self, trainer: pl.Trainer) -> Iterator[bool]:
-        """Yield whether this rank is to draw, and meet the others afterwards."""
-        try:
-            yield trainer.is_global_zero
-        except Interrupted:
-            step = trainer.global_step
-            log.warning("samples of step %d are not drawn: the run is asked to end", step)
-        if self._ranks is not None:
-            torch.distributed.barrier(self._ranks)
+@contextmanager
+def on_one_rank(trainer: pl.Trainer) -> Iterator[bool]:
+    """Yield whether this rank is to draw, which a signal may cut short, and wait for the others."""
+    try:
+        yield trainer.is_global_zero
+    except Interrupted:
+        step = trainer.global_step
+        log.warning("samples of step %d are not drawn: the run is asked to end", step)
+    fence()
 
 
 def interruptible(
@@ -75,7 +64,7 @@ def interruptible(
     return step
 
 
-class SampleGrid(DrawingCallback):
+class SampleGrid(pl.Callback):
     """Draws samples with the averaged weights, always from the same noise: grids can be compared.
 
     Each label is a column, where there are no more of them than samples; else samples are asked for
@@ -140,7 +129,7 @@ class SampleGrid(DrawingCallback):
         self, trainer: pl.Trainer, name: str | None, *, film: bool = False, compares: bool
     ) -> None:
         """Write and log a grid of a name, a film of its walk, and the grids of other samplers."""
-        with self.on_one_rank(trainer) as draws:
+        with on_one_rank(trainer) as draws:
             if draws and name is not None:
                 denoiser = _module(trainer).denoiser
                 states = ReverseFilm(denoiser.process, denoiser.statistics.restore)
