@@ -1,10 +1,11 @@
 """Writes a trained denoiser into one file; `python export.py --help` explains."""
 
-from ddpm_lightning.run.cli import Job, run_command
+from ddpm_lightning.run.commands.command import run_command
+from ddpm_lightning.run.config.job import Job
 
 
 def main(job: Job) -> None:
-    from ddpm_lightning.run.export import export
+    from ddpm_lightning.run.commands.export import export
 
     export(job.cfg)
 

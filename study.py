@@ -1,10 +1,11 @@
 """Does hybrid noise help, does the median chain? `python study.py --help` explains."""
 
-from ddpm_lightning.run.cli import Job, run_command
+from ddpm_lightning.run.commands.command import run_command
+from ddpm_lightning.run.config.job import Job
 
 
 def main(job: Job) -> None:
-    from ddpm_lightning.run.study.command import study
+    from ddpm_lightning.study.command import study
 
     study(job.cfg)
 

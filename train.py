@@ -2,13 +2,14 @@
 
 import gc
 
-from ddpm_lightning.run.cli import Job, run_command
-from ddpm_lightning.run.sweep import run_sweep
+from ddpm_lightning.run.commands.command import run_command
+from ddpm_lightning.run.commands.sweep import run_sweep
+from ddpm_lightning.run.config.job import Job
 
 
 def main(job: Job) -> None:
     # Imported here: --help and mistakes on the command line need not wait for torch.
-    from ddpm_lightning.run.train import train
+    from ddpm_lightning.run.commands.train import train
 
     train(job)
 

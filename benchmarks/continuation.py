@@ -28,9 +28,9 @@ from ddpm_lightning.likelihood.base import mean_and_error
 from ddpm_lightning.plots.films import save_grid
 from ddpm_lightning.plots.stills import write_png
 from ddpm_lightning.rollout import Plan, roll_out
-from ddpm_lightning.run.build import build_data, build_sampler
-from ddpm_lightning.run.checkpoint import choose_denoiser, find_run
-from ddpm_lightning.run.continuation import Continuation, is_by_frame
+from ddpm_lightning.run.commands.continuation import Continuation, is_by_frame
+from ddpm_lightning.run.config.build import build_data, build_sampler
+from ddpm_lightning.run.directory.checkpoint import choose_denoiser, find_run
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.noise import per_sample_generators
 

@@ -31,11 +31,11 @@ from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.levels import measure_levels
 from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.processes.standard import StandardProcess
-from ddpm_lightning.run.allocator import keep_freed
-from ddpm_lightning.run.build import build_data
-from ddpm_lightning.run.config import resolved
-from ddpm_lightning.run.fit import build_module, quiet
-from ddpm_lightning.run.train import seed_everything
+from ddpm_lightning.run.commands.train import seed_everything
+from ddpm_lightning.run.config.build import build_data
+from ddpm_lightning.run.config.check import resolved
+from ddpm_lightning.run.fitting.allocator import keep_freed
+from ddpm_lightning.run.fitting.fit import build_module, quiet
 from ddpm_lightning.training.datamodule import ClipDataModule
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.gpu import preset
 from ddpm_lightning.networks.memory import measure
-from ddpm_lightning.run.allocator import keep_freed
+from ddpm_lightning.run.fitting.allocator import keep_freed
 
 # preset, frames, size, batch size, precision, recomputation
 SETTINGS = (

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_lightning.networks.unet3d import UNet3D
-from ddpm_lightning.run.allocator import keep_freed
+from ddpm_lightning.run.fitting.allocator import keep_freed
 
 SHAPES = {"16x64x64, batch 1": (1, 3, 16, 64, 64), "8x32x32, batch 2": (2, 3, 8, 32, 32)}
 PEER_WIDTH = 32

@@ -21,11 +21,11 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from ddpm_lightning.files.checkpoints import STEP
-from ddpm_lightning.run.build import build_data, build_denoiser
-from ddpm_lightning.run.config import resolved
-from ddpm_lightning.run.fit import build_module, build_trainer, quiet
-from ddpm_lightning.run.train import seed_everything
-from ddpm_lightning.run.words import CONF
+from ddpm_lightning.run.commands.train import seed_everything
+from ddpm_lightning.run.config.build import build_data, build_denoiser
+from ddpm_lightning.run.config.check import resolved
+from ddpm_lightning.run.config.words import CONF
+from ddpm_lightning.run.fitting.fit import build_module, build_trainer, quiet
 from ddpm_lightning.training.datamodule import ClipDataModule
 
 BLOCK = 10  # steps, a logging interval: other work comes and goes in seconds

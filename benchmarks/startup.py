@@ -41,7 +41,7 @@ WATCH = STOPWATCH.format(module="ddpm_lightning.training.module", name="Diffusio
 OURS = f"""
 import gc, runpy
 gc.disable()  # as train.py does
-import ddpm_lightning.run.train as train
+import ddpm_lightning.run.commands.train as train
 settled = train.settled
 def watched(*parts):
     ready = settled(*parts)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ddpm_lightning.data.clips.source import SourceClips
 from ddpm_lightning.data.sources.folder import GifFolder
-from ddpm_lightning.run.provenance import ROOT
+from ddpm_lightning.run.directory.provenance import ROOT
 
 SIZE, FPS, CHANNELS = 32, 10, 3
 MINUTES = 5.3  # for trainings and walks; starting and reporting take the rest

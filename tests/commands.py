@@ -45,8 +45,8 @@ import show
 import study
 import train
 from ddpm_lightning.data.gif import encode
-from ddpm_lightning.run.cli import run_command
-from ddpm_lightning.run.sweep import run_sweep
+from ddpm_lightning.run.commands.command import run_command
+from ddpm_lightning.run.commands.sweep import run_sweep
 from tests.forkserver import BLANK, ROOT, Forked
 
 COMMANDS = {

@@ -25,8 +25,8 @@ from ddpm_lightning.processes.base import GaussianProcess, Time
 from ddpm_lightning.processes.continuous import ContinuousProcess, VariancePreservingProcess
 from ddpm_lightning.processes.median import MedianProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from ddpm_lightning.run import words
-from ddpm_lightning.run.words import CONF
+from ddpm_lightning.run.config import words
+from ddpm_lightning.run.config.words import CONF
 from ddpm_lightning.statistics import Statistics
 
 Process = TypeVar("Process", bound=GaussianProcess)

@@ -22,9 +22,9 @@ from ddpm_lightning.evaluation.features.weights import read_checked
 from ddpm_lightning.files import checkpoints
 from ddpm_lightning.files.bounded import SMALL, read_json, read_small, read_stream
 from ddpm_lightning.plots.curves import read_metrics
-from ddpm_lightning.run.directory import read_status
-from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.exported import load_exported
+from ddpm_lightning.run.config.errors import UserError
+from ddpm_lightning.run.directory.start import read_status
+from ddpm_lightning.run.exchange.exported import load_exported
 
 GIB = 2**30
 

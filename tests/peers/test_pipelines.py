@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.networks.diffusers2d import DiffusersUNet2D
-from ddpm_lightning.run.pipeline import load_pipeline
+from ddpm_lightning.run.exchange.pipeline import load_pipeline
 from ddpm_lightning.samplers.ancestral import AncestralSampler
 from ddpm_lightning.samplers.grids.uniform_t import UniformTimeGrid
 from ddpm_lightning.samplers.thresholding import StaticThresholding

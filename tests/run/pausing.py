@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import train
-from ddpm_lightning.run.cli import run_command
+from ddpm_lightning.run.commands.command import run_command
 from ddpm_lightning.training.module import DiffusionModule
 from tests.run.recorder import training_step
 

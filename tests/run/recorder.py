@@ -11,7 +11,7 @@ from torch import Tensor
 
 import train
 from ddpm_lightning.data.dataset import Batch
-from ddpm_lightning.run.cli import run_command
+from ddpm_lightning.run.commands.command import run_command
 from ddpm_lightning.training.module import DiffusionModule
 
 _step = DiffusionModule.training_step

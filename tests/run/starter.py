@@ -8,8 +8,8 @@ from typing import Self
 
 from omegaconf import OmegaConf
 
-from ddpm_lightning.run import directory
-from ddpm_lightning.run.cli import Job
+from ddpm_lightning.run.config.job import Job
+from ddpm_lightning.run.directory import start as directory
 
 
 class Noon(datetime):

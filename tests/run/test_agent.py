@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_lightning.run import agent
-from ddpm_lightning.run.agent import launch
-from ddpm_lightning.run.cli import JobError
-from ddpm_lightning.run.directory import read_status
+from ddpm_lightning.run.config.job import JobError
+from ddpm_lightning.run.directory.start import read_status
+from ddpm_lightning.run.fitting import agent
+from ddpm_lightning.run.fitting.agent import launch
 
 SCRIPT = """
 import json, os, signal, sys, time

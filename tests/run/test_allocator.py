@@ -10,7 +10,7 @@ from tests.commands import ROOT
 
 FAULTS = """
 import resource, sys, torch
-from ddpm_lightning.run.allocator import keep_freed
+from ddpm_lightning.run.fitting.allocator import keep_freed
 from tests.networks.shared import unet
 
 if sys.argv[1] == "kept":

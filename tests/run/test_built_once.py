@@ -10,8 +10,8 @@ import pytest
 import yaml
 from hydra.utils import get_class
 
-from ddpm_lightning.run import memory
-from ddpm_lightning.run.config import Node, nodes, resolved
+from ddpm_lightning.run.config.check import Node, nodes, resolved
+from ddpm_lightning.run.fitting import memory
 from tests.commands import TINY, Call, newest_run, write_gifs
 from tests.problems import composed
 

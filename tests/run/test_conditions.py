@@ -17,10 +17,10 @@ from ddpm_lightning.conditions.label import Label
 from ddpm_lightning.data.gif import decode
 from ddpm_lightning.files.checkpoints import read
 from ddpm_lightning.guidances.auto import AutoGuidance
-from ddpm_lightning.run.asked import asked_of
-from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.paste import quoted
-from ddpm_lightning.run.text import with_text
+from ddpm_lightning.run.commands.asked import asked_of
+from ddpm_lightning.run.config.errors import UserError
+from ddpm_lightning.run.config.paste import quoted
+from ddpm_lightning.run.config.text import with_text
 from ddpm_lightning.samplers.ancestral import AncestralSampler
 from ddpm_lightning.training.callbacks.samples import SampleGrid
 from tests.commands import TINY, Call, assert_user_error, newest_run, spawn, write_gifs

@@ -12,12 +12,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lightning.evaluation.measure import Measure
-from ddpm_lightning.run.build import build_data, build_denoiser
-from ddpm_lightning.run.config import check, resolved
-from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.evaluate import build_measures
-from ddpm_lightning.run.fit import build_module, build_trainer
-from ddpm_lightning.run.words import CONF
+from ddpm_lightning.run.commands.evaluate import build_measures
+from ddpm_lightning.run.config.build import build_data, build_denoiser
+from ddpm_lightning.run.config.check import check, resolved
+from ddpm_lightning.run.config.errors import UserError
+from ddpm_lightning.run.config.words import CONF
+from ddpm_lightning.run.fitting.fit import build_module, build_trainer
 from tests.commands import TINY, write_gifs
 from tests.data.shared import write_videos
 from tests.problems import NEEDED, OF_EVALUATE, OF_SHOW, networks

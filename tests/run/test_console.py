@@ -15,7 +15,7 @@ from typing import TextIO
 import pytest
 from tqdm import tqdm
 
-from ddpm_lightning.run.console import Console, lasting_console
+from ddpm_lightning.run.config.console import Console, lasting_console
 from tests.commands import ROOT, TINY, environment, write_gifs
 
 

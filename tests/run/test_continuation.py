@@ -13,15 +13,15 @@ from ddpm_lightning.conditions.joint import Conditions
 from ddpm_lightning.conditions.label import Label
 from ddpm_lightning.data.clip import ClipFormat
 from ddpm_lightning.data.gif import decode, encode
-from ddpm_lightning.run.config import check
-from ddpm_lightning.run.continuation import (
+from ddpm_lightning.run.commands.continuation import (
     KEYS,
     check_invertible,
     continuation_of,
     read_gif,
 )
-from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.kept import kept_frames, read_mask
+from ddpm_lightning.run.commands.kept import kept_frames, read_mask
+from ddpm_lightning.run.config.check import check
+from ddpm_lightning.run.config.errors import UserError
 from ddpm_lightning.statistics import Statistics
 from tests.commands import Call, assert_user_error, write_gifs
 

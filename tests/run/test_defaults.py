@@ -19,7 +19,7 @@ from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.noise.hybrid import HybridSchedule
 from ddpm_lightning.noise.linear import LinearSchedule
-from ddpm_lightning.run.config import META_KEYS, nodes
+from ddpm_lightning.run.config.check import META_KEYS, nodes
 from tests.problems import CONF, OF_EVALUATE, OF_SHOW, build, composed, composed_alone, options
 
 GROUPS = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir())

@@ -15,10 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ddpm_lightning.files.checkpoints import is_whole
 from ddpm_lightning.plots.curves import read_metrics
-from ddpm_lightning.run.cli import Job
-from ddpm_lightning.run.directory import new_start, read_status, reserved
-from ddpm_lightning.run.errors import Stopped, UserError
-from ddpm_lightning.run.resume import resumed_start
+from ddpm_lightning.run.config.errors import Stopped, UserError
+from ddpm_lightning.run.config.job import Job
+from ddpm_lightning.run.directory.resume import resumed_start
+from ddpm_lightning.run.directory.start import new_start, read_status, reserved
 from tests.commands import (
     TINY,
     Call,

@@ -15,9 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ddpm_lightning.files.checkpoints import read, write
-from ddpm_lightning.run.checkpoint import read_config
-from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.exported import load_exported, sealed
+from ddpm_lightning.run.config.errors import UserError
+from ddpm_lightning.run.directory.checkpoint import read_config
+from ddpm_lightning.run.exchange.exported import load_exported, sealed
 from tests.commands import Call, assert_user_error, spawn
 
 pytestmark = pytest.mark.slow  # as a whole, not one by one
@@ -76,7 +76,7 @@ HOSTILE: dict[str, Callable[[Path], dict[str, Any]]] = {
     "a builtin": lambda path: {"_target_": "builtins.open", "file": str(path), "mode": "w"},
     "a process": lambda path: {"_target_": "subprocess.Popen", "args": ["touch", str(path)]},
     "through an allowed package": lambda path: {
-        "_target_": "ddpm_lightning.run.provenance.subprocess.Popen",
+        "_target_": "ddpm_lightning.run.directory.provenance.subprocess.Popen",
         "args": ["touch", str(path)],
     },
     "a function of an allowed package": lambda path: {

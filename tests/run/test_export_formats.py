@@ -17,9 +17,9 @@ from ddpm_lightning.noise.cosine import CosineSchedule
 from ddpm_lightning.objectives.velocity import VelocityObjective
 from ddpm_lightning.processes.continuous import VariancePreservingProcess
 from ddpm_lightning.processes.standard import StandardProcess
-from ddpm_lightning.run.checkpoint import choose_denoiser, find_run
-from ddpm_lightning.run.export_program import FACTS, trace
-from ddpm_lightning.run.scheduler import build_scheduler
+from ddpm_lightning.run.directory.checkpoint import choose_denoiser, find_run
+from ddpm_lightning.run.exchange.export_program import FACTS, trace
+from ddpm_lightning.run.exchange.scheduler import build_scheduler
 from tests.commands import Call, assert_user_error
 from tests.pipelines import save_pipeline
 from tests.problems import process_under

@@ -10,10 +10,10 @@ import yaml
 
 from ddpm_lightning.files.checkpoints import by_step, link, newest_valid, read, remove, write
 from ddpm_lightning.plots.curves import read_metrics
-from ddpm_lightning.run.directory import check_step
-from ddpm_lightning.run.errors import Stopped, UserError
-from ddpm_lightning.run.fork import discard_later
-from ddpm_lightning.run.slurm import requeued
+from ddpm_lightning.run.config.errors import Stopped, UserError
+from ddpm_lightning.run.directory.fork import discard_later
+from ddpm_lightning.run.directory.slurm import requeued
+from ddpm_lightning.run.directory.start import check_step
 from tests.commands import TINY, Call, assert_user_error, spawn, write_gifs
 from tests.training.test_resume import differences, kept
 

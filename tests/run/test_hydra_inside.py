@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from ddpm_lightning.run.hydra_inside import bounded_interpolations, parse_flags
+from ddpm_lightning.run.config.hydra_inside import bounded_interpolations, parse_flags
 
 
 def test_flags_are_told_from_overrides() -> None:

@@ -114,7 +114,7 @@ def test_nothing_to_train_on_is_said_in_a_line(call: Call, server: GifServer) ->
 
 def test_ingesting_needs_no_torch() -> None:
     """It would take ten times the memory, on every machine that takes a part."""
-    code = "import sys, ddpm_lightning.run.ingest; sys.exit('torch' in sys.modules)"
+    code = "import sys, ddpm_lightning.run.commands.ingest; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

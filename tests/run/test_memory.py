@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ddpm_lightning.networks.memory import RESERVE, measure
 from ddpm_lightning.networks.unet3d import UNet3D
-from ddpm_lightning.run import memory
-from ddpm_lightning.run.directory import read_status
-from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.memory import choose_batch, gpu_index, training_dtype
+from ddpm_lightning.run.config.errors import UserError
+from ddpm_lightning.run.directory.start import read_status
+from ddpm_lightning.run.fitting import memory
+from ddpm_lightning.run.fitting.memory import choose_batch, gpu_index, training_dtype
 from tests.commands import TINY, Call, assert_user_error, newest_run
 from tests.networks.shared import unet
 

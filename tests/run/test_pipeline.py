@@ -17,8 +17,8 @@ from ddpm_lightning.data.gif import decode
 from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.objectives.clean import CleanObjective
 from ddpm_lightning.objectives.epsilon import EpsilonObjective
-from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.pipeline import load_pipeline
+from ddpm_lightning.run.config.errors import UserError
+from ddpm_lightning.run.exchange.pipeline import load_pipeline
 from ddpm_lightning.samplers.noise import per_sample_generators
 from tests.commands import Call, assert_user_error
 from tests.pipelines import save_pipeline

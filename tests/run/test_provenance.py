@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_lightning.run import provenance
+from ddpm_lightning.run.directory import provenance
 
 
 def git(folder: Path, *words: str, given: str = "") -> None:

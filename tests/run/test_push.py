@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.push import check_repository
+from ddpm_lightning.run.config.errors import UserError
+from ddpm_lightning.run.exchange.push import check_repository
 from tests.commands import Call, assert_user_error
 from tests.pipelines import save_pipeline
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ddpm_lightning.run.ranking import Ranking, rank, varied
+from ddpm_lightning.run.sweeps.ranking import Ranking, rank, varied
 
 CONFIG = {"noise": {"_target_": "cosine"}, "data": {"size": 16, "flip": False}, "seed": 0}
 

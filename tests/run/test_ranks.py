@@ -16,8 +16,8 @@ import pytest
 
 from ddpm_lightning.files.checkpoints import read
 from ddpm_lightning.plots.curves import read_metrics
-from ddpm_lightning.run.config import first_difference
-from ddpm_lightning.run.directory import read_status
+from ddpm_lightning.run.config.check import first_difference
+from ddpm_lightning.run.directory.start import read_status
 from tests.commands import ROOT, TINY, alive, wait_for, write_gifs
 from tests.run.test_killed import rows
 

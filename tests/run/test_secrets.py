@@ -8,8 +8,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from ddpm_lightning.run.config import check
-from ddpm_lightning.run.secrets import find_login, redacted
+from ddpm_lightning.run.config.check import check
+from ddpm_lightning.run.config.secrets import find_login, redacted
 from tests.commands import TINY, Call, assert_user_error, spawn, write_gifs
 
 SECRET = "Pa55w0rd"
@@ -28,7 +28,7 @@ LISTS = [
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another test's secrets are not in these."""
-    monkeypatch.setattr("ddpm_lightning.run.secrets._secrets", set())
+    monkeypatch.setattr("ddpm_lightning.run.config.secrets._secrets", set())
 
 
 def holding(folder: Path) -> list[str]:

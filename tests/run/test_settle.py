@@ -7,8 +7,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from ddpm_lightning.run import settle
-from ddpm_lightning.run.settle import FULL, HALF
+from ddpm_lightning.run.fitting import settle
+from ddpm_lightning.run.fitting.settle import FULL, HALF
 from tests.commands import TINY, Call, newest_run
 from tests.problems import options
 from tests.run.test_configs import composed

@@ -4,7 +4,7 @@ import typing
 
 import pytest
 
-from ddpm_lightning.run.signatures import signature
+from ddpm_lightning.run.config.signatures import signature
 
 
 def test_keywords_that_are_handed_on_are_known() -> None:

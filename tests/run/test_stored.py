@@ -15,9 +15,9 @@ import torch
 import yaml
 
 from ddpm_lightning.files import checkpoints as files
-from ddpm_lightning.run.checkpoint import check_places, read_yaml
-from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.resume import _composed as composed_before
+from ddpm_lightning.run.config.errors import UserError
+from ddpm_lightning.run.directory.checkpoint import check_places, read_yaml
+from ddpm_lightning.run.directory.resume import _composed as composed_before
 from tests.commands import Call, assert_user_error
 
 LEVELS = 30

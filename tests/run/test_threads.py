@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_lightning.run.threads import yield_cores
+from ddpm_lightning.run.config.threads import yield_cores
 from tests.commands import ROOT
 
 SAID = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
@@ -34,7 +34,7 @@ def test_what_the_environment_says_holds(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_commands_say_it_before_torch_is_imported(tmp_path: Path) -> None:
     """Its OpenMP reads the environment once, when it is loaded."""
     code = """import os, sys
-from ddpm_lightning.run import cli
+from ddpm_lightning.run.config import job as cli
 def task(*_):
     print(os.environ["GOMP_SPINCOUNT"], "torch" in sys.modules)
 cli.run_command(task, "config")"""

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ddpm_lightning.data.gif import decode
 from ddpm_lightning.files.checkpoints import read
 from ddpm_lightning.plots.curves import read_metrics
-from ddpm_lightning.run import memory
+from ddpm_lightning.run.fitting import memory
 from tests.commands import TINY, Call, assert_user_error, newest_run, spawn, write_gifs
 
 pytestmark = pytest.mark.slow  # all of them train

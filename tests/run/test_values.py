@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from ddpm_lightning.run.compose import check_composed
-from ddpm_lightning.run.config import Node, check_with_lightning, resolved
-from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.words import refuse_mistakes
+from ddpm_lightning.run.config.check import Node, check_with_lightning, resolved
+from ddpm_lightning.run.config.errors import UserError
+from ddpm_lightning.run.config.words import refuse_mistakes
+from ddpm_lightning.run.directory.compose import check_composed
 from tests.commands import TINY
 from tests.problems import composed
 

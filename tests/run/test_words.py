@@ -10,10 +10,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from ddpm_lightning.run.config import settle_paths
-from ddpm_lightning.run.errors import UserError
-from ddpm_lightning.run.paste import command, hydra_word, path_command
-from ddpm_lightning.run.words import refuse_mistakes, with_home
+from ddpm_lightning.run.config.check import settle_paths
+from ddpm_lightning.run.config.errors import UserError
+from ddpm_lightning.run.config.paste import command, hydra_word, path_command
+from ddpm_lightning.run.config.words import refuse_mistakes, with_home
 from tests.commands import Call, assert_user_error
 
 NAMES = [

@@ -1,0 +1,1 @@
+"""The run directory: what begins, records, resumes and forks a run."""

@@ -1,0 +1,1 @@
+"""Denoisers from and for elsewhere: exports, diffusers' pipelines, the Hub."""

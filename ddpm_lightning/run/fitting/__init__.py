@@ -1,0 +1,1 @@
+"""One training: its ranks, memory, Lightning around it."""

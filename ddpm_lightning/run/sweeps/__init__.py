@@ -1,0 +1,1 @@
+"""Jobs of a sweep, whatever launcher and sweeper run them, and their table."""
