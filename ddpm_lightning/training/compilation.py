@@ -5,8 +5,6 @@ eagerly, so that validation and samples, of any size, with any weights, compile 
 """
 
 import logging
-import os
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,7 +13,6 @@ from torch import nn
 # Compiling took 60 to 95 s on an H200, and a step then 20 to 48 ms less: 2,000 to 3,000 steps; that
 # was before eager steps launched a third of what they did.
 PAYS_FROM = 10_000  # steps
-CACHE = Path("data/cache/compiler")  # from which a second start of the same network is warm
 
 Choice = bool | Literal["auto"]
 
@@ -36,7 +33,6 @@ def compile_in_place(network: nn.Module, device: torch.device, **options: Any) -
     Args:
         options: of torch.compile.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE.absolute()))
     try:
         torch.compile(_trial, **options)(torch.ones(2, device=device))
     except Exception as e:  # what dynamo and inductor raise has many types

@@ -1,4 +1,4 @@
-"""How commands share the cores."""
+"""What torch is imported with."""
 
 import os
 import subprocess
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_lightning.run.config.threads import yield_cores
+from ddpm_lightning.run.config.threads import prepare_torch
 from tests.commands import ROOT
 
-SAID = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+SAID = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "TORCHINDUCTOR_CACHE_DIR")
 
 
 @pytest.fixture(autouse=True)
@@ -22,11 +22,11 @@ def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_the_environment_says_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    yield_cores()
+    prepare_torch()
     assert os.environ["GOMP_SPINCOUNT"] == "7"
     monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    yield_cores()
+    prepare_torch()
     assert "GOMP_SPINCOUNT" not in os.environ
 
 
@@ -34,10 +34,11 @@ def test_what_the_environment_says_holds(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_commands_say_it_before_torch_is_imported(tmp_path: Path) -> None:
     """Its OpenMP reads the environment once, when it is loaded."""
     code = """import os, sys
-from ddpm_lightning.run.config import job as cli
+from ddpm_lightning.run.commands import command
 def task(*_):
-    print(os.environ["GOMP_SPINCOUNT"], "torch" in sys.modules)
-cli.run_command(task, "config")"""
+    print(os.environ["GOMP_SPINCOUNT"], os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    print("torch" in sys.modules)
+command.run_command(task, "config")"""
     result = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -46,4 +47,4 @@ cli.run_command(task, "config")"""
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert result.stdout == "2000 False\n"
+    assert result.stdout == f"2000 {tmp_path}/data/cache/compiler\nFalse\n"

@@ -36,6 +36,20 @@ network = torch.nn.Linear(2, 2)
 print(compile_in_place(network, torch.device("cpu")), network(torch.ones(2)).isfinite().all())
 """
 
+TWICE = """
+from ddpm_lightning.run.config.threads import prepare_torch
+prepare_torch()
+import torch
+from torch._dynamo.utils import counters
+from ddpm_lightning.training.compilation import compile_in_place
+network = torch.nn.Linear(2, 2)
+compile_in_place(network, torch.device("cpu"))
+network(torch.ones(3, 2)).sum().backward()
+caches = counters["aot_autograd"], counters["inductor"]
+print(sum(n for c in caches for name, n in c.items() if name.endswith("cache_miss")))
+print(sum(n for c in caches for name, n in c.items() if name.endswith("cache_hit")))
+"""
+
 
 @pytest.fixture(autouse=True)
 def nothing_compiled() -> None:
@@ -139,6 +153,26 @@ def test_networks_are_compiled_in_place_and_keep_their_names() -> None:
     torch.testing.assert_close(network(x), expected)
     assert "forward" in vars(network)
     assert list(network.state_dict()) == names
+
+
+@needs_compiler
+@long
+def test_a_second_start_finds_what_the_first_one_compiled(tmp_path: Path) -> None:
+    """In data/cache, of the trial and of the network, forward and backward."""
+
+    def start() -> tuple[int, int]:
+        own = {"PYTHONPATH": str(Path(__file__).parents[2])}
+        hidden = ("TORCHINDUCTOR_CACHE_DIR", "TORCHINDUCTOR_FORCE_DISABLE_CACHES")
+        environment = {k: v for k, v in os.environ.items() if k not in hidden} | own
+        command = [sys.executable, "-c", TWICE]
+        output = subprocess.check_output(command, env=environment, cwd=tmp_path, text=True)
+        missed, found = map(int, output.split())
+        return missed, found
+
+    (cold, nothing), (none, warm) = start(), start()
+    assert nothing == none == 0
+    assert cold >= warm >= 2
+    assert any((tmp_path / "data" / "cache" / "compiler").iterdir())
 
 
 @needs_compiler

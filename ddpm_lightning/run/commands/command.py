@@ -17,7 +17,7 @@ from ddpm_lightning.run.config.console import lasting_console
 from ddpm_lightning.run.config.errors import UserError
 from ddpm_lightning.run.config.job import Job, JobError, attempt, composed_job, environment, job_of
 from ddpm_lightning.run.config.text import with_text
-from ddpm_lightning.run.config.threads import yield_cores
+from ddpm_lightning.run.config.threads import prepare_torch
 from ddpm_lightning.run.config.words import CONF, refuse_mistakes, with_home
 
 
@@ -32,7 +32,7 @@ def run_command(
     Args:
         sweep: does what -m asks for by other words; by default Hydra's launcher does task.
     """
-    yield_cores()
+    prepare_torch()
     words = sys.argv[1:] = [with_home(word) for word in with_text(config_name, sys.argv[1:])]
     others = [word for word in words if not _is_multirun(word)]
     if len(others) < len(words):
