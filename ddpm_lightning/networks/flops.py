@@ -27,6 +27,7 @@ def forward_flops(
         conditions: shape for one clip of each condition of the network, by its name.
     """
     blank = copy.deepcopy(network).to("meta")
+    vars(blank).pop("forward", None)  # of a compiled network, whose weights it would compute with
     x = torch.empty(tuple(shape), device="meta")
     inputs = {
         name: torch.empty(shape[0], *each, device="meta")

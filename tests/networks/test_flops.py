@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from ddpm_lightning.networks.flops import forward_flops, peak_flops
+from ddpm_lightning.training.compilation import compile_in_place
 from tests.networks.shared import clips, unet
 
 
@@ -29,6 +30,13 @@ def test_counting_grows_with_the_batch_and_touches_nothing() -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     assert forward_flops(model, x.shape) > 1.9 * forward_flops(model, (1, *x.shape[1:]))
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_a_compiled_network_has_the_same() -> None:
+    mixer, shape = Mixer(), (2, 3, 4, 5, 6)
+    expected = forward_flops(mixer, shape)
+    assert compile_in_place(mixer, torch.device("cpu"), backend="eager")
+    assert forward_flops(mixer, shape) == expected
 
 
 def test_a_cpu_has_no_known_peak() -> None:

@@ -286,7 +286,7 @@ def test_ranks_started_with_different_words_stop_before_anything_is_made(group: 
 BY_AGENT: list[str] = []
 KILLED, STOPPED = (
     "rank {} (process {}): killed by signal 9",
-    "rank {} (process {}) was stopped for 30 s",
+    "rank {} (process {}) was stopped for ",  # until the other has waited long enough
 )
 FAULTS = [
     (BY_AGENT, 1, signal.SIGKILL, KILLED),
@@ -315,9 +315,9 @@ def test_a_rank_that_is_killed_or_stopped_ends_all(
     assert cause.format(rank, victim) in last_words(group)
     assert read_status(group.folder / "out")["status"] == "failed"
     if launcher == BY_AGENT:
-        error = cause.format(rank, victim)
+        error = read_status(group.folder / "out")["error"]
+        assert error.startswith(cause.format(rank, victim))
         assert group.output().splitlines()[-1] == f"error: {error}"
-        assert read_status(group.folder / "out")["error"] == error
         assert error in (group.folder / "out" / "train.log").read_text()
 
 

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ddpm_lightning.run.config.console import lasting_console
-from ddpm_lightning.run.config.errors import UserError
+from ddpm_lightning.run.config.errors import RunFailed, UserError
 from ddpm_lightning.run.config.job import Job, JobError, attempt, composed_job, environment, job_of
 from ddpm_lightning.run.config.text import with_text
 from ddpm_lightning.run.config.threads import prepare_torch
@@ -63,7 +63,7 @@ def multirun(task: Callable[[Job], object], config_name: str, words: list[str]) 
     """Have Hydra do a task for each job of a sweep, where the launcher of the words puts it.
 
     Raises:
-        JobError: if a job failed, with the worst exit code.
+        JobError: if a job failed, with the worst exit code.   RunFailed: if a launcher failed.
     """
     from ddpm_lightning.run.sweeps.launcher import register
 
@@ -71,7 +71,11 @@ def multirun(task: Callable[[Job], object], config_name: str, words: list[str]) 
     if not any(word.startswith("hydra/sweeper=") for word in words):
         words = ["hydra/sweeper=jobs", *words]
     sys.argv[1:] = ["-m", *words]
-    _under_hydra(partial(_one_job, task, os.environ.get("HYDRA_FULL_ERROR")), config_name)
+    job = partial(_one_job, task, os.environ.get("HYDRA_FULL_ERROR"))
+    try:
+        _under_hydra(job, config_name)
+    except RuntimeError as e:  # a launcher's process of a job was killed, or there is no SLURM
+        raise RunFailed(f"{type(e).__name__}: {str(e).partition(chr(10))[0]}") from e
 
 
 def _one_job(task: Callable[[Job], object], full_error: str | None, cfg: DictConfig) -> object:

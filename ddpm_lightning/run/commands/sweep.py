@@ -24,6 +24,7 @@ from ddpm_lightning.run.config.paste import hydra_word
 from ddpm_lightning.run.config.words import CONF, refuse_mistakes, root_of
 from ddpm_lightning.training.signals import stopped_by_signals
 
+_MAX_REQUEUED = 100  # times a SLURM job whose time is up is queued again
 _HOW = ("sweep.max_parallel", "sweep.metric", "hydra/launcher", "hydra.launcher")  # not what
 
 
@@ -36,14 +37,17 @@ def run_sweep(config_name: str, words: list[str]) -> None:
     options = _options(config_name, words)
     metric = options["sweep"]["metric"]
     directory = Path(options["outputs_dir"], "sweeps", _name(words)).absolute()
-    how = [hydra_word("hydra.sweep.dir", str(directory))]
+    how = list[str]()
+    place = hydra_word("hydra.sweep.dir", str(directory))
     if not any(word.startswith("hydra/launcher=") for word in words):
         how.append("hydra/launcher=processes")
+    if "hydra/launcher=submitit_slurm" in words:  # whose own default is never
+        how.append(f"hydra.launcher.max_num_timeout={_MAX_REQUEUED}")
     gc.enable()
     code, failed = 0, list[int]()
     try:
         with stopped_by_signals("the sweep was interrupted; the same command goes on with it"):
-            multirun(partial(_run_job, metric), config_name, [*words, *how])
+            multirun(partial(_run_job, metric), config_name, [*how, *words, place])
     except JobError as e:
         code = e.code
     finally:
@@ -52,6 +56,8 @@ def run_sweep(config_name: str, words: list[str]) -> None:
 
             rows = write_table(frozen, metric, shlex.join(words))
             failed = [row.number for row in rows if row.status != "finished"]
+    if any(word.startswith("hydra/sweeper=") for word in words) and not code:
+        return  # an adaptive one that is started again may leave what it had begun
     if failed:
         raise RunFailed(
             f"{len(failed)} of {len(frozen)} jobs failed: {', '.join(map(str, failed))}; the same "

@@ -114,7 +114,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 # Where Lightning's annotations allow what it refuses, when it is there, or what ruins a run.
 TRAINER: dict[str, Any] = {
-    **dict.fromkeys(("devices", "strategy"), Any),  # by run.compose
+    **dict.fromkeys(("devices", "strategy"), Any),  # by directory.compose
     **dict.fromkeys(("accumulate_grad_batches", "num_nodes"), PositiveInt),
     **dict.fromkeys(("log_every_n_steps", "min_epochs", "min_steps"), NonNegativeInt | None),
     **dict.fromkeys(("max_epochs", "num_sanity_val_steps"), OrEndless | None),

@@ -83,4 +83,8 @@ def print_error(message: str, is_effect: bool = False) -> None:
         # Before the end of this rank, and of those that it ends.
         time_s = int(time.time()) + (EFFECT_SECONDS if is_effect else -1)
         more = {"py_callstack": message, "timestamp": str(time_s)}
-        Path(file).write_text(json.dumps({"message": {"message": message, "extraInfo": more}}))
+        entry = json.dumps({"message": {"message": message, "extraInfo": more}})
+        try:
+            Path(file).write_text(entry)
+        except OSError:  # of a full disk
+            print(f"error: {message}", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """Finding runs and loading what they learned: a run directory holds all that sampling needs.
 
 Checkpoints are checked against their checksums and read with weights_only, and the configuration
-may name only classes that run.config allows.
+may name only classes that config.check allows.
 """
 
 import shlex

@@ -21,7 +21,7 @@ _STRATEGIES = (
 )
 _CPU_DEVICES = r"auto|[1-9]\d*", "auto or, on a CPU, how many processes: 1 or more"
 _GPU_DEVICES = r"auto|-1|[1-9]\d*|\d+(,\d+)+|\[\d+(, \d+)*\]", "auto, a number or a list of numbers"
-_OWN = {"callbacks", "logger", "plugins"}  # of the trainer, by run.fit
+_OWN = {"callbacks", "logger", "plugins"}  # of the trainer, by fitting.fit
 
 
 def composed_start(job: Job) -> Start:

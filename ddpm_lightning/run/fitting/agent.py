@@ -62,7 +62,16 @@ def launch(num_ranks: int) -> None:
         }
         ranks = range(num_ranks)
         own = {rank: {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in ranks}
-        with set_variable("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGQUIT"):  # the others: see _wait
+        contexts: list[PContext] = []
+        received: set[int] = set()
+
+        def pass_on(number: int, frame: FrameType | None = None) -> None:
+            received.add(number)
+            for pid in (pid for context in contexts for pid in context.pids().values()):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+        with handled(pass_on), set_variable("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGURG"):
             context = start_processes(
                 "rank",
                 sys.executable,
@@ -70,52 +79,41 @@ def launch(num_ranks: int) -> None:
                 {rank: environment | own[rank] for rank in ranks},
                 DefaultLogsSpecs(folder),
             )
-        failures, causes, received = _wait(context)
+            contexts.append(context)
+            for number in list(received):  # while they were started
+                pass_on(number)
+            failures, stopped = _wait(context)
         if not failures:
             return
         rank = min(failures, key=lambda rank: _ended_at(failures[rank]))
         failure = failures[rank]
-        cause = causes.get(rank) or _cause(rank, failure, failures)
+        cause = _cause(rank, failure, failures, stopped[rank])
         code = failure.exitcode
         if code < 0:
             code = 128 - code if -code in received else 1
         if code in (1, 2):
-            if (rank or failure.exitcode < 0) and run_file.exists():
-                record_failure(Path(run_file.read_text()), cause)
+            made = run_file.read_text() if run_file.exists() else ""
+            if made and (rank or failure.exitcode < 0):
+                record_failure(Path(made), cause)
             print(file=sys.stderr)  # behind the progress bar
             print_error(cause)
     raise JobError(code)
 
 
-def _wait(
-    context: "PContext",
-) -> tuple[Mapping[int, "ProcessFailure"], dict[int, str], set[int]]:
-    """Pass signals on to the ranks until all have ended, and kill those that are stopped.
+def _wait(context: "PContext") -> tuple[Mapping[int, "ProcessFailure"], Counter[int]]:
+    """Wait until all ranks have ended, and kill those that are stopped.
 
     Returns:
-        the failures in the order in which they were noticed, by rank; the cause of those that were
-        stopped; the signals that have come.
+        the failures in the order in which they were noticed, and for how many seconds a rank had
+        been stopped at last, by rank.
     """
-    received: set[int] = set()
-    causes: dict[int, str] = {}
     stopped: Counter[int] = Counter()
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        received.add(number)
-        for pid in context.pids().values():
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    with handled(pass_on):
-        while (result := context.wait(timeout=1, period=0.1)) is None:
-            for rank, pid in context.pids().items():
-                stopped[rank] = stopped[rank] + 1 if _is_stopped(pid) else 0
-                if stopped[rank] == _STOPPED_SECONDS:
-                    causes[rank] = (
-                        f"rank {rank} (process {pid}) was stopped for {_STOPPED_SECONDS} s"
-                    )
-                    os.kill(pid, signal.SIGKILL)
-    return result.failures, causes, received
+    while (result := context.wait(timeout=1, period=0.1)) is None:
+        for rank, pid in context.pids().items():
+            stopped[rank] = stopped[rank] + 1 if _is_stopped(pid) else 0
+            if stopped[rank] == _STOPPED_SECONDS:
+                os.kill(pid, signal.SIGKILL)
+    return result.failures, stopped
 
 
 def _is_stopped(pid: int) -> bool:
@@ -127,21 +125,33 @@ def _is_stopped(pid: int) -> bool:
 
 def _ended_at(failure: "ProcessFailure") -> float:
     """Return when a rank failed; later for one that left the cause to another rank to tell."""
-    is_silent = failure.exitcode > 0 and not _has_error(failure)
-    return failure.timestamp + is_silent * EFFECT_SECONDS / 2
+    if _has_error(failure):
+        return failure.timestamp
+    if failure.exitcode == -signal.SIGABRT:  # by NCCL's watchdog: it waited for another
+        return failure.timestamp + EFFECT_SECONDS
+    return failure.timestamp + (failure.exitcode > 0) * EFFECT_SECONDS / 2
 
 
 def _has_error(failure: "ProcessFailure") -> bool:
     return Path(failure.error_file).exists()
 
 
-def _cause(rank: int, failure: "ProcessFailure", failures: Mapping[int, "ProcessFailure"]) -> str:
-    """Return why a rank has ended that has made the others end."""
+def _cause(
+    rank: int, failure: "ProcessFailure", failures: Mapping[int, "ProcessFailure"], stopped: int
+) -> str:
+    """Return why a rank has ended that has made the others end.
+
+    Args:
+        stopped: for how many seconds it had been.
+    """
     name = f"rank {rank} (process {failure.pid})"
+    if stopped:
+        return f"{name} was stopped for {stopped} s"
     if _has_error(failure):
         message = str(failure.error_file_data["message"]["message"])
         return f"{name}: {message}" if rank else message
-    effects = (each.timestamp for each in failures.values() if _has_error(each))
+    waited = (f for f in failures.values() if f.exitcode == -signal.SIGABRT or _has_error(f))
+    effects = (each.timestamp for each in waited)
     seconds = failure.timestamp - min(effects, default=math.inf)
     if failure.exitcode == -signal.SIGKILL and seconds + EFFECT_SECONDS > _KILLED_AFTER / 2:
         return f"{name} hangs; train.log says where"

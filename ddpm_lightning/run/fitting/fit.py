@@ -196,7 +196,8 @@ def record(run: Run, ranks: Ranks) -> Iterator[None]:
     start = run.start
     if not ranks.is_first:
         # A rank that a signal ends has ended well: else an agent would kill rank 0 for it.
-        with logged(start.directory), suppress(Stopped):
+        # Lightning exits at a second Ctrl-C.
+        with logged(start.directory), suppress(Stopped, KeyboardInterrupt, SystemExit):
             yield
         return
     with (

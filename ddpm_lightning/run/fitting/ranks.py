@@ -1,8 +1,8 @@
 """The ranks of a run: one process group, one configuration, one run directory.
 
-They are started by torchrun, by srun or by an agent (run.agent). They join their process group and
-show that they have the same settings before anything is made; rank 0 makes the run and sends it to
-the others.
+They are started by torchrun, by srun or by an agent (fitting.agent). They join their process group
+and show that they have the same settings before anything is made; rank 0 makes the run and sends it
+to the others.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,8 +63,8 @@ class Ranks:
                 message = message._replace(checkpoint=message.own_checkpoint, is_new=False)
             _broadcast(message)
             if RUN_FILE in os.environ and isinstance(message, Start):
-                with open(os.environ[RUN_FILE], "w") as file:
-                    file.write(str(message.directory))
+                with suppress(OSError):  # of a full disk
+                    Path(os.environ[RUN_FILE]).write_text(str(message.directory))
 
     def num_to_start(self, trainer: Node) -> int:
         """Return how many ranks an agent has to start for this process; 0 for none.

@@ -25,7 +25,7 @@ from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.plots.sweep_page import Row, as_csv, as_html, as_markdown
 from ddpm_lightning.run.config.build import build_denoiser
 from ddpm_lightning.run.config.check import Node, resolved
-from ddpm_lightning.run.config.errors import UserError, how_ended, user_errors
+from ddpm_lightning.run.config.errors import RunFailed, UserError, how_ended, user_errors
 from ddpm_lightning.run.config.job import Job
 from ddpm_lightning.run.config.paste import hydra_word
 from ddpm_lightning.run.config.secrets import redacted
@@ -47,6 +47,7 @@ from ddpm_lightning.run.sweeps.ranking import check_metric, obstacles, rank
 PLAN = "plan.yaml"  # words and configuration; the run itself may settle what is `auto` in it
 _OWN = ("run_id", "run_dir")  # of a start, not of what is to be trained
 _POLL_SECONDS = 0.2
+_FREEZE_SECONDS = 300  # that the first task of a SLURM job may take for it
 # What would make a job a part of what has started the sweep, and Hydra's main leave errors to us.
 _LEFT_OUT = {"RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR"}
 _LEFT_OUT |= {"MASTER_PORT", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID", "HYDRA_FULL_ERROR"}
@@ -125,14 +126,20 @@ def freeze_job(job: Job, parent: Path, prefix: str = "") -> Path:
     plan = start.directory / PLAN
     container: Any = OmegaConf.to_container(start.cfg, resolve=False)
     now = {key: value for key, value in container.items() if key not in _OWN}
-    if (start.directory / "composed.yaml").exists():
+    composed, is_first = start.directory / "composed.yaml", _is_first_task()
+    deadline = time.monotonic() + _FREEZE_SECONDS
+    while not is_first and not composed.exists():
+        if time.monotonic() > deadline:
+            raise RunFailed(f"{composed} is not there; has the job's first task failed?")
+        time.sleep(_POLL_SECONDS)
+    if composed.exists():
         stored = read_yaml(plan)
         if changed := [key for key in now if now[key] != stored.get(key)]:
             raise UserError(
                 f"{start.directory} was begun with another {', '.join(changed)}; conf/ has changed "
                 f"since. Delete {parent} to begin again"
             )
-    elif not _is_slurm_job() or os.environ.get("SLURM_PROCID", "0") == "0":
+    else:
         with user_errors("the sweep's directory"):
             start.directory.mkdir(parents=True, exist_ok=True)
         write_text(plan, yaml.safe_dump({"words": job.words, **now}))
@@ -183,6 +190,11 @@ def report(job: Frozen, event: str) -> None:
 def _is_slurm_job() -> bool:
     """Return whether submitit has started this process, in a SLURM job once for every rank."""
     return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+
+
+def _is_first_task() -> bool:
+    """Return whether this process makes the directories of its job, rather than wait for them."""
+    return not _is_slurm_job() or os.environ.get("SLURM_PROCID", "0") == "0"
 
 
 def _environment(slot: int, max_parallel: int) -> dict[str, str]:

@@ -19,7 +19,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 
-from ddpm_lightning.run.config.errors import RunFailed, UserError
+from ddpm_lightning.files.lock import ProcessLock
+from ddpm_lightning.run.config.errors import UserError, user_errors
 from ddpm_lightning.run.config.job import JobError, job_of
 
 MAX_JOBS = 10_000
@@ -43,13 +44,10 @@ class Jobs(Sweeper):
         """Run all jobs and return their results.
 
         Raises:
-            JobError: with the worst exit code.   RunFailed: of a launcher of others.
+            JobError: with the worst exit code.
         """
         jobs = jobs_of(self._parser.parse_overrides(arguments), self._num_random, self._seed)
-        try:
-            returns = self._launcher.launch(jobs, initial_job_idx=0)
-        except RuntimeError as e:  # its process of a job was killed, or there is no SLURM
-            raise RunFailed(f"{type(e).__name__}: {str(e).partition(chr(10))[0]}") from e
+        returns = self._launcher.launch(jobs, initial_job_idx=0)
         results: list[Any] = []
         codes = [0]
         for job in returns:
@@ -85,7 +83,12 @@ class Processes(Launcher):
         jobs = [job_of(cfg, cfg.hydra) for cfg in cfgs]
         metric, directory = self._config.sweep.metric, Path(self._config.hydra.sweep.dir)
         frozen = freeze_jobs(jobs, initial_job_idx, directory, metric)
-        run_frozen(frozen, self._max_parallel, is_shown=self._max_parallel == 1)
+        with user_errors("the sweep's directory"):
+            lock = ProcessLock(directory / ".lock")
+        try:
+            run_frozen(frozen, self._max_parallel, is_shown=self._max_parallel == 1)
+        finally:
+            lock.release()
         return [
             JobReturn(words, status=JobStatus.COMPLETED, _return_value=job.value(metric))
             if job.is_finished

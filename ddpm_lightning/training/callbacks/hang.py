@@ -8,7 +8,7 @@ from typing import Any, TextIO
 import lightning.pytorch as pl
 from pydantic import PositiveFloat
 
-from ddpm_lightning.training.process_group import fence, is_distributed, limit
+from ddpm_lightning.training.process_group import PATIENCE, fence, is_distributed, limit
 
 _FREE_BATCHES = 3  # the first of a process, which compile
 
@@ -44,6 +44,8 @@ class HangGuard(pl.Callback):
 
     def on_train_batch_end(self, *args: Any) -> None:
         faulthandler.cancel_dump_traceback_later()
+        if is_distributed():  # what follows one rank may do alone
+            limit(PATIENCE)
 
     def on_validation_start(self, *args: Any) -> None:
         fence()
