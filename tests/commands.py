@@ -16,7 +16,7 @@ starts Python itself, where what a new interpreter does is its subject:
     run/test_ranks          ranks, started by an agent, torchrun and srun
     run/test_secrets        a sweep, whose jobs inherit secrets in the environment
     run/test_sweep          sweeps and their jobs
-    run/test_threads        OpenMP reads the environment when torch is imported
+    run/test_torch_environment        OpenMP reads the environment when torch is imported
     training/test_compilation   the compiler's environment is read at import
     training/test_process_group     ranks that only wait for each other
     data/, networks/        processes that import no torch, or whose memory is measured

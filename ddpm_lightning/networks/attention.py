@@ -49,7 +49,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.exit.bias)
 
     def projections(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of queries, keys and values: (heads, d, C) each."""
+        """Return the weights of queries, keys and values: (heads, d, C) each."""
         query, key, value = (
             layer.weight.unflatten(0, self.heads) for layer in (self.query, self.key, self.value)
         )

@@ -52,7 +52,7 @@ def norm_conv(
 
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(N, H, W, C) -> (N, H, W, O): a view of the channels-last convolution."""
+    """Convolve (N, H, W, C) -> (N, H, W, O): a view of the channels-last convolution."""
     output = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=weight.shape[-1] // 2)
     return output.permute(0, 2, 3, 1)
 
@@ -81,13 +81,13 @@ class RMSConv(nn.Module):
         return norm_conv(x, scale, shift, self.conv.weight, self.conv.bias, residual)
 
     def zero(self) -> None:
-        """Makes the output zero."""
+        """Make the output zero."""
         for parameter in self.conv.parameters():
             nn.init.zeros_(parameter)
 
 
 class GroupConv(nn.Module):
-    """As RMSConv, with group norm over channels and positions of a frame."""
+    """Does what RMSConv does, with group norm over channels and positions of a frame."""
 
     def __init__(self, in_width: int, out_width: int, bias: bool = True) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class GroupConv(nn.Module):
         return h if residual is None else h + residual
 
     def zero(self) -> None:
-        """Makes the output zero."""
+        """Make the output zero."""
         for parameter in self.conv.parameters():
             nn.init.zeros_(parameter)
 
@@ -147,7 +147,7 @@ class MagnitudeConv(Uncast, nn.Module):
         return norm_conv(x, scale, shift, weight, None, residual)
 
     def zero(self) -> None:
-        """Makes the output zero."""
+        """Make the output zero."""
         nn.init.zeros_(self.gain)
 
 
@@ -262,7 +262,7 @@ def along_time(x: Tensor, num_frames: int) -> Tensor:
 
 
 def group_norm(width: int) -> nn.GroupNorm:
-    """Groups of at least 8 channels, at most 32 groups."""
+    """Return a norm over groups of at least 8 channels, at most 32 groups."""
     return nn.GroupNorm(
         next(g for g in range(min(32, max(1, width // 8)), 0, -1) if not width % g), width
     )

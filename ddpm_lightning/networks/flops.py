@@ -20,7 +20,7 @@ PEAK = {
 def forward_flops(
     network: nn.Module, shape: Sequence[int], conditions: Mapping[str, Sequence[int]] | None = None
 ) -> int:
-    """Of one call, matrix products and convolutions; nothing is computed.
+    """Return the operations of one call in products and convolutions; nothing is computed.
 
     Args:
         shape: (B, C, F, H, W) of the clips.

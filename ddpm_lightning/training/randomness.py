@@ -43,5 +43,5 @@ class StepDraws:
         return torch.from_numpy(self._draws[:, 3].copy())
 
     def seed(self) -> int:
-        """Of all else that may be random while these samples are trained on: dropout, say."""
+        """Return a seed for all else that is random in training on these samples: dropout, say."""
         return int(self._draws[0, 2] * 2**53)

@@ -223,7 +223,7 @@ def test_waiting_is_measured(dataset: ClipDataset) -> None:
 
 
 @pytest.mark.slow
-def test_threads_end_with_their_loader(dataset: ClipDataset) -> None:
+def test_torch_environment_end_with_their_loader(dataset: ClipDataset) -> None:
     def threads() -> list[threading.Thread]:
         return [thread for thread in threading.enumerate() if thread.name == "clip-loader"]
 

@@ -32,6 +32,11 @@ def effect():
         time.sleep(0.01)
     time.sleep(0.05)
     fail("another rank has ended", 1, 60)
+def abort():
+    while not Path("ready-1").exists():
+        time.sleep(0.01)
+    time.sleep(0.05)
+    os.abort()
 rank = int(os.environ["RANK"])
 run = Path(os.environ["DDPM_LIGHTNING_RUN"])
 if rank == 0:
@@ -76,6 +81,7 @@ EFFECT = "effect()"
 FAULTS = {
     "killed": (f"{KILLED} if rank else {EFFECT}", 1, r"rank 1 \(process \d+\): killed by signal 9"),
     "rank 0 killed": (f"end(1) if rank else {KILLED}", 1, r"rank 0 \(process \d+\): killed by .*"),
+    "killed under NCCL": (f"{KILLED} if rank else abort()", 1, r"rank 1 .* killed by signal 9"),
     "stopped": (
         f"{STOPPED} if rank else end(143)",
         1,

@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from ddpm_lightning.files.checkpoints import read
 from ddpm_lightning.plots.sweep_page import Row, as_html, as_markdown
 from ddpm_lightning.run.config.errors import UserError
-from ddpm_lightning.run.config.threads import num_cores
+from ddpm_lightning.run.config.torch_environment import num_cores
 from ddpm_lightning.run.sweeps.jobs import Frozen, report, run_frozen
 from ddpm_lightning.run.sweeps.launcher import jobs_of
 from tests.commands import (

@@ -37,7 +37,7 @@ print(compile_in_place(network, torch.device("cpu")), network(torch.ones(2)).isf
 """
 
 TWICE = """
-from ddpm_lightning.run.config.threads import prepare_torch
+from ddpm_lightning.run.config.torch_environment import prepare_torch
 prepare_torch()
 import torch
 from torch._dynamo.utils import counters

@@ -14,7 +14,7 @@ GRID = 2**16 - 1  # clips, or heads, that the fused kernels of attention take at
 
 
 class _ScaledSiLU(torch.autograd.Function):
-    """Six operators with the gradient where autograd takes ten."""
+    """Takes six operators with its gradient, where autograd takes ten."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class _ScaledSiLU(torch.autograd.Function):
 
 
 class _Stacked(torch.autograd.Function):
-    """Of the gradient one copy makes three dense tensors, where autograd would make three."""
+    """Makes three dense tensors of the gradient in one copy, where autograd takes three."""
 
     @staticmethod
     def forward(ctx: Any, *weights: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def stacked(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def turned(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One product with a table that is kept, where pairs of channels take three operators on all
+    """Multiply once by a table that is kept, where pairs of channels take three operators on all
     tokens, and three more for the gradient.
     """
     clips, num_frames, _, _, width = tokens.shape
@@ -83,7 +83,7 @@ def turns(
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """By torch's fused kernels, which take four axes, the last one dense."""
+    """Compute by torch's fused kernels, which take four axes, the last one dense."""
     longer = int(q.shape[1] > q.shape[0])
     if q.shape[longer] <= GRID:
         return F.scaled_dot_product_attention(q, k, v)

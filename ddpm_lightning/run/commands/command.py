@@ -17,7 +17,7 @@ from ddpm_lightning.run.config.console import lasting_console
 from ddpm_lightning.run.config.errors import RunFailed, UserError
 from ddpm_lightning.run.config.job import Job, JobError, attempt, composed_job, environment, job_of
 from ddpm_lightning.run.config.text import with_text
-from ddpm_lightning.run.config.threads import prepare_torch
+from ddpm_lightning.run.config.torch_environment import prepare_torch
 from ddpm_lightning.run.config.words import CONF, refuse_mistakes, with_home
 
 

@@ -59,7 +59,10 @@ def composed_job(config_name: str, words: list[str]) -> Job:
 
 
 def _composed(config_name: str, words: list[str]) -> DictConfig:
-    """With Hydra's node. Words that do not fit today's defaults may fit the run that goes on."""
+    """Return the configuration with Hydra's node.
+
+    Words that do not fit today's defaults may fit the run that goes on.
+    """
     try:
         return compose(config_name, words, return_hydra_config=True)
     except HydraException:
@@ -71,7 +74,11 @@ def _composed(config_name: str, words: list[str]) -> DictConfig:
 
 
 def job_of(cfg: DictConfig, own: DictConfig | HydraConf) -> Job:
-    """Return the job of a configuration. Args: own: Hydra's node."""
+    """Return the job of a configuration.
+
+    Args:
+        own: Hydra's node.
+    """
     OmegaConf.set_struct(cfg, False)
     for key in ("sweep", "hydra"):
         cfg.pop(key, None)
@@ -83,7 +90,7 @@ def job_of(cfg: DictConfig, own: DictConfig | HydraConf) -> Job:
 
 
 def attempt(part: Callable[[], object]) -> int:
-    """Does it and returns the exit code; what went wrong is said on stderr, the cause last."""
+    """Do it and return the exit code; what went wrong stands on stderr, the cause last."""
     try:
         part()
     except JobError as e:
@@ -104,7 +111,7 @@ def attempt(part: Callable[[], object]) -> int:
 
 @contextmanager
 def environment(name: str, value: str | None) -> Iterator[None]:
-    """An environment variable with a value, or without one for None, for a while."""
+    """Set an environment variable for a while; None takes it away."""
     before = os.environ.pop(name, None)
     try:
         if value is not None:

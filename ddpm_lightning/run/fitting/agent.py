@@ -22,7 +22,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from ddpm_lightning.run.config.errors import EFFECT_SECONDS, RUN_FILE, how_ended, print_error
 from ddpm_lightning.run.config.job import JobError
 from ddpm_lightning.run.config.job import environment as set_variable
-from ddpm_lightning.run.config.threads import num_cores
+from ddpm_lightning.run.config.torch_environment import num_cores
 from ddpm_lightning.run.directory.start import record_failure
 from ddpm_lightning.training.signals import handled
 
@@ -151,8 +151,7 @@ def _cause(
         message = str(failure.error_file_data["message"]["message"])
         return f"{name}: {message}" if rank else message
     waited = (f for f in failures.values() if f.exitcode == -signal.SIGABRT or _has_error(f))
-    effects = (each.timestamp for each in waited)
-    seconds = failure.timestamp - min(effects, default=math.inf)
-    if failure.exitcode == -signal.SIGKILL and seconds + EFFECT_SECONDS > _KILLED_AFTER / 2:
+    waited_at = min(map(_ended_at, waited), default=math.inf) - EFFECT_SECONDS
+    if failure.exitcode == -signal.SIGKILL and failure.timestamp > waited_at + _KILLED_AFTER / 2:
         return f"{name} hangs; train.log says where"
     return f"{name}: {how_ended(failure.exitcode)}"

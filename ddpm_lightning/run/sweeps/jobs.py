@@ -29,7 +29,7 @@ from ddpm_lightning.run.config.errors import RunFailed, UserError, how_ended, us
 from ddpm_lightning.run.config.job import Job
 from ddpm_lightning.run.config.paste import hydra_word
 from ddpm_lightning.run.config.secrets import redacted
-from ddpm_lightning.run.config.threads import num_cores
+from ddpm_lightning.run.config.torch_environment import num_cores
 from ddpm_lightning.run.config.words import path_words
 from ddpm_lightning.run.directory.checkpoint import read_yaml
 from ddpm_lightning.run.directory.compose import check_composed

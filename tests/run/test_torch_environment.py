@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_lightning.run.config.threads import prepare_torch
+from ddpm_lightning.run.config.torch_environment import prepare_torch
 from tests.commands import ROOT
 
 SAID = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "TORCHINDUCTOR_CACHE_DIR")
