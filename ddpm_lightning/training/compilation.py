@@ -14,14 +14,32 @@ from torch import nn
 # was before eager steps launched a third of what they did.
 PAYS_FROM = 10_000  # steps
 
-Choice = bool | Literal["auto"]
+Choice = bool | Literal["auto", "graphs"]
 
 log = logging.getLogger(__name__)
 
 
 def pays(choice: Choice, device: torch.device, num_steps: float) -> bool:
     """Return whether to compile for so many steps: auto on CUDA alone, from PAYS_FROM on."""
-    return choice if choice != "auto" else device.type == "cuda" and num_steps >= PAYS_FROM
+    return bool(choice) if choice != "auto" else device.type == "cuda" and num_steps >= PAYS_FROM
+
+
+def mode_of(choice: Choice) -> str | None:
+    """Return the mode of torch.compile: reduce-overhead replays a step as CUDA graphs."""
+    return "reduce-overhead" if choice == "graphs" else None
+
+
+def check_graphs(choice: Choice, accumulate: int) -> None:
+    """Raise ValueError where CUDA graphs would lose gradients.
+
+    A replayed graph overwrites the gradients that it has returned before, so those of several
+    batches are not their sum (torch 2.11 to 2.15).
+    """
+    if choice == "graphs" and accumulate > 1:
+        raise ValueError(
+            f"compile=graphs cannot sum gradients over trainer.accumulate_grad_batches={accumulate}"
+            " batches; choose model.compile=true, or a larger batch without accumulation"
+        )
 
 
 def compile_in_place(network: nn.Module, device: torch.device, **options: Any) -> bool:

@@ -33,7 +33,7 @@ from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.samplers.noise import noise_source
 from ddpm_lightning.times.base import TimeSampling
 from ddpm_lightning.times.uniform_t import UniformTime
-from ddpm_lightning.training.compilation import Choice, compile_in_place, pays
+from ddpm_lightning.training.compilation import Choice, compile_in_place, mode_of, pays
 from ddpm_lightning.training.lightning_inside import leave_unscaling, reaches_loggers
 from ddpm_lightning.training.randomness import StepDraws
 
@@ -65,7 +65,8 @@ class DiffusionModule(pl.LightningModule):
         val_draws: fixed (t, noise) pairs per validation clip, of val/loss.
         seed: of the times and the noise that are trained at.
         compile: whether torch.compile makes training steps faster, in place, so that checkpoints
-            stay the same; auto, or None: on CUDA, where the run is long enough to pay for it.
+            stay the same; auto, or None: on CUDA, where the run is long enough to pay for it;
+            graphs: and on CUDA replays them as CUDA graphs.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class DiffusionModule(pl.LightningModule):
             group["lr"] = rate * factor(scheduler.last_epoch)
         num_steps = self.trainer.estimated_stepping_batches - self.trainer.global_step
         if pays(self.compiles, self.device, num_steps):
-            compile_in_place(self.denoiser.network, self.device)
+            compile_in_place(self.denoiser.network, self.device, mode=mode_of(self.compiles))
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         num_parts = self.trainer.world_size * self.trainer.accumulate_grad_batches

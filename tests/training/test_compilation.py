@@ -19,7 +19,7 @@ from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.networks.unet3d import UNet3D
 from ddpm_lightning.processes.standard import StandardProcess
 from ddpm_lightning.training.callbacks.ema import EMA
-from ddpm_lightning.training.compilation import compile_in_place
+from ddpm_lightning.training.compilation import check_graphs, compile_in_place, mode_of
 from tests.networks.shared import assert_same, clips, loss_and_gradients, preset, unet
 from tests.problems import build, options, process_under
 
@@ -30,7 +30,7 @@ needs_compiler = pytest.mark.skipif(
 CPU = torch.device("cpu")
 WITHOUT = """
 import logging, torch
-from ddpm_lightning.training.compilation import compile_in_place
+from ddpm_lightning.training.compilation import check_graphs, compile_in_place, mode_of
 logging.basicConfig(format="%(message)s")
 network = torch.nn.Linear(2, 2)
 print(compile_in_place(network, torch.device("cpu")), network(torch.ones(2)).isfinite().all())
@@ -41,7 +41,7 @@ from ddpm_lightning.run.config.torch_environment import prepare_torch
 prepare_torch()
 import torch
 from torch._dynamo.utils import counters
-from ddpm_lightning.training.compilation import compile_in_place
+from ddpm_lightning.training.compilation import check_graphs, compile_in_place, mode_of
 network = torch.nn.Linear(2, 2)
 compile_in_place(network, torch.device("cpu"))
 network(torch.ones(3, 2)).sum().backward()
@@ -182,3 +182,30 @@ def test_generated_code_gives_the_same_loss() -> None:
     expected = loss_and_gradients(model, x)
     assert compile_in_place(model, CPU)
     assert_same(loss_and_gradients(model, x), expected)
+
+
+def test_cuda_graphs_are_refused_where_gradients_accumulate() -> None:
+    check_graphs("graphs", 1)
+    check_graphs("auto", 2)
+    with pytest.raises(ValueError, match="accumulate_grad_batches=2 batches; choose"):
+        check_graphs("graphs", 2)
+
+
+@needs_compiler
+@long
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_replayed_steps_have_the_gradients_of_eager_ones(device: str) -> None:
+    """On a GPU the first step warms up, the second records, the others replay."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    model = small().to(device)
+    replayed = copy.deepcopy(model)
+    assert compile_in_place(replayed, torch.device(device), mode=mode_of("graphs"))
+    for step in range(5):
+        torch.manual_seed(step)
+        x = torch.randn(2, 3, 4, 8, 8, device=device)
+        for network in (model, replayed):
+            network.zero_grad()
+            network(x, torch.zeros(2, device=device)).square().mean().backward()
+        for one, other in zip(model.parameters(), replayed.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5)

@@ -45,6 +45,7 @@ from ddpm_lightning.statistics import Statistics
 from ddpm_lightning.training.callbacks.quality import SampleQuality
 from ddpm_lightning.training.callbacks.samples import SampleGrid
 from ddpm_lightning.training.checkpoint_plugin import VerifiedCheckpointIO
+from ddpm_lightning.training.compilation import check_graphs
 from ddpm_lightning.training.datamodule import ClipDataModule
 from ddpm_lightning.training.lightning_inside import FitLoop
 from ddpm_lightning.training.loggers import MetricsTable, finished_wandb, log_file, log_text
@@ -149,6 +150,7 @@ def check(run: Run) -> None:
     clip = torch.zeros(1, *run.data.format.shape)
     floor = log_snr_floor(clip.shape)
     with user_errors("model"):
+        check_graphs(module.compiles, run.trainer.accumulate_grad_batches)
         describe(denoiser.process, clip.shape)
     monitor = run.start.config["callbacks"].get("checkpoints", {}).get("monitor", ERROR)
     check_metric(f"callbacks.checkpoints.monitor={monitor}")
