@@ -33,7 +33,7 @@ TINY = 1e-12  # of a norm
 
 
 class Known(ABC):
-    """What both kinds share.
+    """Completes clips of which something is given.
 
     Args:
         clip: (B, C, F, H, W), standardised; what it holds outside of the mask is not used.

@@ -6,11 +6,11 @@ from torch import Tensor
 
 
 class Probe(ABC):
-    """Made from normal noise, which has a generator of its own for each clip."""
+    """Makes e from normal noise, which has a generator of its own for each clip."""
 
     @abstractmethod
     def shape(self, noise: Tensor) -> Tensor:
-        """e, like the noise."""
+        """Return e, in the shape of the noise."""
 
 
 class GaussianProbe(Probe):

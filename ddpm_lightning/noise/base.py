@@ -50,7 +50,7 @@ class NoiseSchedule(ABC):
 
 
 def betas_from_cumulative(cumulative: Tensor, max_beta: float) -> Tensor:
-    """beta_i = clip(1 - c_i / c_{i-1}, 0, max_beta) of a cumulative signal curve c_0 .. c_T,
+    """Return beta_i = clip(1 - c_i / c_{i-1}, 0, max_beta) of a cumulative signal curve c_0 .. c_T,
     float64; 0 where nothing was left before.
     """
     before, after = cumulative[:-1], cumulative[1:]
@@ -58,8 +58,9 @@ def betas_from_cumulative(cumulative: Tensor, max_beta: float) -> Tensor:
 
 
 def betas_from_log_snr(log_snr: Tensor, max_beta: float) -> Tensor:
-    """beta_t, clipped at max_beta, of the standard chain with this log-SNR at t = 1..T, which must
-    not rise; abar_0 = 1. Exact to round-off also where abar is close to 1.
+    """Return beta_t, clipped at max_beta, of the standard chain with this log-SNR at t = 1..T.
+
+    It must not rise; abar_0 = 1. Betas are exact to round-off also where abar is close to 1.
     """
     log_abar = torch.nn.functional.logsigmoid(log_snr.clamp(min=LOWEST_LOG_SNR))
     fall = log_abar.diff(prepend=torch.zeros(1)).clamp(max=0)
@@ -67,7 +68,7 @@ def betas_from_log_snr(log_snr: Tensor, max_beta: float) -> Tensor:
 
 
 def check_betas(betas: Tensor, num_steps: int) -> None:
-    """Of a schedule, by those who use them."""
+    """Raise ValueError unless there is a beta in [0, 1) for every step."""
     if betas.shape != (num_steps,):
         raise ValueError(
             f"betas must be one for each of {num_steps} steps, got {tuple(betas.shape)}"
@@ -80,19 +81,19 @@ def check_betas(betas: Tensor, num_steps: int) -> None:
 
 
 def check_max_beta(max_beta: float) -> None:
-    """At 1 a step would destroy its input and leave no chain to reverse."""
+    """Raise ValueError unless it lies in (0, 1): a step with beta = 1 could not be reversed."""
     if not 0 < max_beta < 1:
         raise ValueError(f"max_beta must lie in (0, 1), got {max_beta}; 0.9999 is customary")
 
 
 def check_offset(offset: float) -> None:
-    """Of the cosine curve, and of those made like it."""
+    """Raise ValueError for a cosine curve with a negative offset."""
     if not offset >= 0:
         raise ValueError(f"offset must be 0 or more, got {offset}; 0.008 is customary")
 
 
 def check_ends(start: float, end: float, customary: str) -> None:
-    """Of betas that rise."""
+    """Raise ValueError unless betas between these ends rise from 0 or more."""
     if not 0 <= start <= end:
         raise ValueError(
             f"betas that rise need 0 <= start <= end, got start={start}, end={end}; "
@@ -101,13 +102,14 @@ def check_ends(start: float, end: float, customary: str) -> None:
 
 
 def unit_interval(num_steps: int) -> Tensor:
-    """x_i = i / T for i = 0..T, float64."""
+    """Return x_i = i / T for i = 0..T, float64."""
     return torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
 
 
 def squared_cosine(x: Tensor, offset: float) -> Tensor:
-    """cos^2(((x + s) / (1 + s)) pi / 2), divided by its value at 0; Nichol & Dhariwal 2021, eq.
-    17.
+    """Return cos^2(((x + s) / (1 + s)) pi / 2), divided by its value at 0.
+
+    Nichol & Dhariwal 2021, eq. 17.
     """
     curve = torch.cos((x + offset) / (1 + offset) * torch.pi / 2).square()
     return curve / curve[0]

@@ -29,11 +29,11 @@ class TimeAxis(ABC):
 
     @abstractmethod
     def log_snr(self, t: Tensor) -> Tensor:
-        """Of usable times, float64; not below the floor, beyond which all is alike."""
+        """Return the log-SNR of usable times, float64; the floor where it is lower."""
 
     @abstractmethod
     def at_log_snr(self, level: Tensor) -> Tensor:
-        """Usable times at which log-SNR takes these levels, or comes closest."""
+        """Return the usable times at which log-SNR takes these levels, or comes closest."""
 
     @abstractmethod
     def at_fraction(self, fraction: Tensor) -> Tensor:
@@ -41,13 +41,14 @@ class TimeAxis(ABC):
 
     @abstractmethod
     def before(self, t: Tensor) -> Tensor:
-        """The neighbours of usable times t on the side of the data; 0 before the cleanest."""
+        """Return the neighbours of usable times t, one step cleaner; 0 before the cleanest."""
 
     @abstractmethod
     def select(self, wanted: Tensor) -> Tensor:
-        """As many distinct usable times as wanted (n,), both ascending, each close to its own.
+        """Return distinct usable times (n,), each close to the wanted one; both ascending.
 
-        Raises ValueError where there are fewer than n.
+        Raises:
+            ValueError: where there are fewer than n.
         """
 
 
@@ -134,13 +135,13 @@ class ContinuousAxis(TimeAxis):
 
 
 def first_at_most(log_snr: Tensor, floor: float) -> int:
-    """The first index at which log_snr (n,) has fallen to the floor, or the last one."""
+    """Return the first index at which log_snr (n,) has fallen to the floor, or the last one."""
     below = (log_snr <= floor).nonzero()
     return int(below[0]) if len(below) else len(log_snr) - 1
 
 
 def _nearest(ascending: Tensor, wanted: Tensor) -> Tensor:
-    """Indices of the entries that are closest to the wanted ones."""
+    """Return the indices of the entries that are closest to the wanted ones."""
     after = torch.searchsorted(ascending, wanted).clamp(1, max(len(ascending) - 1, 1))
     after = after.clamp(max=len(ascending) - 1)
     before = (after - 1).clamp(min=0)

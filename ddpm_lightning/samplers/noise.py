@@ -12,7 +12,7 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
 def noise_source(shape: tuple[int, ...], generator: Generators, device: torch.device | str) -> Draw:
-    """Draws N(0, I) of the shape (B, ...), float32, on the device.
+    """Return a function that draws N(0, I) of the shape (B, ...), float32, on the device.
 
     Noise from generators on the CPU crosses over through pinned memory, without waiting.
     """
@@ -36,7 +36,7 @@ def noise_source(shape: tuple[int, ...], generator: Generators, device: torch.de
 
 
 def per_sample_generators(seed: int, numbers: Sequence[int]) -> list[torch.Generator]:
-    """One generator for each sample, seeded by the seed and the sample's number alone."""
+    """Return a generator for each sample, seeded by the seed and the sample's number alone."""
     return [
         torch.Generator().manual_seed(
             int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1)

@@ -49,7 +49,7 @@ class PairSampler(Sampler):
 
 
 def _mixed(matrix: Tensor, state: Tensor) -> Tensor:
-    """matrix (q, p) times a state (p, ...)."""
+    """Return a matrix (q, p) times a state (p, ...)."""
     flat = state.reshape(len(state), -1)
     return (matrix.to(state, non_blocking=True) @ flat).reshape(-1, *state.shape[1:])
 

@@ -22,9 +22,10 @@ class Grid(ABC):
     """Spreads times evenly in some coordinate, and takes the usable ones closest to them."""
 
     def times(self, axis: TimeAxis, num_intervals: int) -> Tensor:
-        """(num_intervals + 1,) falling times, the last one 0; whole numbers for a chain.
+        """Return falling times (num_intervals + 1,), the last one 0; whole numbers for a chain.
 
-        Raises ValueError where the axis offers fewer.
+        Raises:
+            ValueError: where the axis has fewer.
         """
         wanted = self.wanted(axis, num_intervals)
         wanted[-1] = axis.last
@@ -33,11 +34,11 @@ class Grid(ABC):
 
     @abstractmethod
     def wanted(self, axis: TimeAxis, num_intervals: int) -> Tensor:
-        """(num_intervals,) ascending times above 0, as they should be, but for the last."""
+        """Return ideal ascending times (num_intervals,) above 0; `times` replaces the last."""
 
 
 def ramp(num_intervals: int) -> Tensor:
-    """1/n, 2/n .. 1, float64."""
+    """Return 1/n, 2/n .. 1, float64."""
     return torch.arange(1, num_intervals + 1, dtype=torch.float64) / num_intervals
 
 
@@ -53,7 +54,7 @@ def noisiest(axis: TimeAxis) -> float:
 
 
 def span(num_intervals: int) -> Tensor:
-    """From 0 at the cleanest time to 1 at the noisiest, where a single interval starts."""
+    """Return 0 (cleanest time) to 1 (noisiest) in equal steps; 1 alone for a single interval."""
     if num_intervals == 1:
         return torch.ones(1, dtype=torch.float64)
     return torch.linspace(0, 1, num_intervals, dtype=torch.float64)
