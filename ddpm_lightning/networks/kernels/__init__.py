@@ -5,32 +5,17 @@ a launch: eager.py has the same in fewer, with gradients by hand. The weights of
 runs eagerly in half precision are cast in one pass, see precision.py.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import torch
 from torch import Tensor
 
 from ddpm_lightning.networks.kernels import eager, plain
 
 FEW = 256  # rows up to which a CPU writes the weights of attention out, faster than fused kernels
-_defined = ContextVar("defined", default=False)
 
 
 def by_definition() -> bool:
-    """Return whether operations are computed as defined: by a compiler, or in `definitions`."""
-    return torch.compiler.is_compiling() or _defined.get()
-
-
-@contextmanager
-def definitions() -> Iterator[None]:
-    """Compute eagerly by definition, too: what kernels are compared with."""
-    token = _defined.set(True)
-    try:
-        yield
-    finally:
-        _defined.reset(token)
+    """Return whether operations are computed as defined: by a compiler."""
+    return torch.compiler.is_compiling()
 
 
 def scaled_silu(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -62,7 +47,5 @@ def turned(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Return softmax(q k' / sqrt(d)) v for (N, heads, M, d)."""
-    if torch.compiler.is_compiling():
-        return eager.attention(q, k, v)
-    written_out = _defined.get() or (q.device.type == "cpu" and q.shape[2] <= FEW)
-    return plain.attention(q, k, v) if written_out else eager.attention(q, k, v)
+    is_short = q.device.type == "cpu" and q.shape[2] <= FEW and not by_definition()
+    return plain.attention(q, k, v) if is_short else eager.attention(q, k, v)
