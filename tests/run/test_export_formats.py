@@ -35,7 +35,6 @@ def rarely(*values: Any) -> Any:
 LOG_SNR = torch.tensor([-50.0, -12.0, 0.0, 12.0, 50.0])
 
 
-@pytest.mark.long
 def test_a_program_takes_any_number_of_clips_and_their_conditions() -> None:
     """At both ends of log-SNR and beyond; traced with two clips."""
     label = Label(["a", "b", "c"])

@@ -84,6 +84,8 @@ def turns(
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Compute by torch's fused kernels, which take four axes, the last one dense."""
+    if torch.compiler.is_exporting():  # for any number of clips
+        return F.scaled_dot_product_attention(q, k, v)
     longer = int(q.shape[1] > q.shape[0])
     if q.shape[longer] <= GRID:
         return F.scaled_dot_product_attention(q, k, v)
