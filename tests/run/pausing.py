@@ -1,7 +1,11 @@
-"""recorder.py, where PAUSE_RANK pauses at step 8: for PAUSE_SECONDS in the method PAUSE_IN."""
+"""recorder.py, where PAUSE_RANK pauses at step 8: for PAUSE_SECONDS in the method PAUSE_IN.
+
+A file `paused` says that it does.
+"""
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import train
@@ -18,6 +22,7 @@ def pause(module: DiffusionModule, method: str) -> None:
         str(module.global_rank),
         method,
     ):
+        Path("paused").touch()
         time.sleep(float(os.environ["PAUSE_SECONDS"]))
 
 

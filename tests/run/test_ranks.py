@@ -81,6 +81,10 @@ class Group:
 
         wait_for(found)
 
+    def pauses(self) -> None:
+        """Waits until a rank pauses in its step, where the others do not wait long for it."""
+        wait_for((self.folder / "paused").exists)
+
     def status(self) -> str:
         return str(json.loads((self.folder / "out" / "status.json").read_text())["status"])
 
@@ -260,7 +264,7 @@ def test_a_rank_that_dies_on_one_node_ends_the_other(
     """A rank that is stopped stays so: nobody on its machine misses it."""
     words = [*TINY, "logger=csv", *ENDLESS, "run_dir=out", "callbacks.hang.seconds=10"]
     start_nodes(group, nodes, *words, script=PAUSING, environment=paused(rank))
-    group.trains(7)
+    group.pauses()
     os.kill(group.rank(rank), number)
     assert group.processes[1 - rank].wait(600) != 0
     assert "another rank has ended or hangs" in group.output(1 - rank)
@@ -307,7 +311,7 @@ def test_a_rank_that_is_killed_or_stopped_ends_all(
     """Under torchrun, one that is stopped in its step."""
     words = [*WORDS, *ENDLESS, "run_dir=out", "callbacks.hang.seconds=10"]
     group.start(*launcher, PAUSING, *words, environment=paused(rank))
-    group.trains(7)
+    group.pauses()
     victim = group.rank(rank)
     os.kill(victim, number)
     assert group.codes() == [1]
