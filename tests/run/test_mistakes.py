@@ -86,7 +86,7 @@ MISTAKES = {
     "foreign target": (["model._target_=os.system"], ["os.system", "not allowed"]),
     "an attention that does not exist": (
         ["network.spatial_attention=[none,linaer]"],
-        ["network.spatial_attention[1]='linaer'", "'linear', 'full'"],
+        ["'linaer'] is not allowed", "'linear', 'full'"],
     ),
     "negative rate": (["optimizer.lr=-1"], ["optimizer", "-1"]),
     "no width": (["network.base_width=0"], ["network.base_width=0", "greater than 0"]),
