@@ -154,8 +154,8 @@ def walk_measure(
         subject = Subject(
             denoiser,
             references[cell.clips],
-            device,
             build_walk(walk),
+            device,
             options["num_samples"],
             cell.seed,
         )

@@ -32,6 +32,7 @@ class TrainedLoss(Measure):
     @torch.no_grad()
     def __call__(self, subject: Subject) -> dict[str, Result]:
         denoiser, process = subject.denoiser, subject.denoiser.process
+        assert subject.training is not None
         loss, times = subject.training
         of_clips = []  # (draws, B)
         for x_0, index, conditions in subject.held_out():
