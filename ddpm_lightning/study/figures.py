@@ -30,7 +30,6 @@ def save_errors(trainings: Sequence[Training], base: str, path: Path) -> Path:
 
     Ratios are means over seeds that both arms have, with Student's 95 % interval.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     by_loss: dict[str, dict[str, BySeed]] = {}
@@ -38,7 +37,6 @@ def save_errors(trainings: Sequence[Training], base: str, path: Path) -> Path:
         by_loss.setdefault(row.loss, {}).setdefault(row.arm, {})[row.seed] = row
     arms = list(dict.fromkeys(row.arm for row in trainings))
     figure = Figure(figsize=(15, 4.4 * len(by_loss)), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(by_loss), 3, squeeze=False)
     for (loss, runs), (over_steps, ratio, by_level) in zip(by_loss.items(), axes, strict=True):
         for arm, own in runs.items():
@@ -81,13 +79,11 @@ def save_paths(paths: Mapping[str, Mapping[int, np.ndarray]], path: Path) -> Pat
     Args:
         paths: name -> calls -> clips uint8 (N, F, H, W, C), of equal noise.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     counts = sorted({count for by_count in paths.values() for count in by_count})
     size = (3.2 * len(counts), 1.7 * len(paths))
     figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(paths), len(counts), squeeze=False)
     for row, (name, by_count) in zip(axes, paths.items(), strict=True):
         row[0].set_ylabel(name.replace("-", "\n"), rotation=0, ha="right", va="center")
