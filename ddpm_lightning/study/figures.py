@@ -15,7 +15,7 @@ from ddpm_lightning.plots.films import save_grid
 from ddpm_lightning.run.config.check import Node
 from ddpm_lightning.run.directory.checkpoint import read_config
 from ddpm_lightning.study.plan import BASE, FROZEN, Cell
-from ddpm_lightning.study.sampling import StudyWalk, path_of, walks
+from ddpm_lightning.study.sampling import own_path, path_of, walks
 from ddpm_lightning.study.table import Training
 from ddpm_lightning.study.training import run_of
 
@@ -119,12 +119,9 @@ def draw_samples(cells: list[Cell], options: Node, directory: Path) -> list[Path
         if walk.cell.arm == BASE:
             paths.setdefault(walk.name.rpartition("-")[0], {})[walk.evaluations] = clips.numpy()
     pictures = [save_paths(paths, directory / "samples.png")] if paths else []
-    longest: dict[str, StudyWalk] = {}
-    for walk in drawn:
-        if walk.sampler in ("ancestral", "midpoint"):
-            longest.setdefault(walk.cell.arm, walk)
-            if walk.evaluations > longest[walk.cell.arm].evaluations:
-                longest[walk.cell.arm] = walk
+    by_evaluations = sorted(drawn, key=lambda walk: walk.evaluations)
+    own = (w for w in by_evaluations if (w.chain, w.sampler) == own_path(w.cell.arm))
+    longest = {walk.cell.arm: walk for walk in own}
     for arm, walk in longest.items():
         pictures.append(save_grid(kept[walk], directory / f"{arm}.gif", data["fps"], columns=4))
     return pictures

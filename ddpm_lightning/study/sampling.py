@@ -29,7 +29,7 @@ from ddpm_lightning.run.config.job import composed_job
 from ddpm_lightning.run.directory.checkpoint import Run, choose_denoiser, find_run
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.study.plan import BASE, FROZEN, HYBRID, MEDIAN, STREAM, Cell, words
-from ddpm_lightning.study.training import is_finished, run_of
+from ddpm_lightning.study.training import run_of
 
 STANDARD, MEDIAN_CHAIN = "standard", "median"
 ANCESTRAL, MIDPOINT, PAIR = "ancestral", "midpoint", "pair"
@@ -96,14 +96,13 @@ def path_of(walk: StudyWalk, directory: Path) -> Path:
 
 
 def sample_walks(
-    cells: list[Cell], options: Node, directory: Path, device: torch.device, deadline: float
+    trained: list[Cell], options: Node, directory: Path, device: torch.device, deadline: float
 ) -> None:
     """Draw and measure what is not measured yet, of cells that are trained.
 
     Args:
         deadline: of time.monotonic(), after which no walk is begun.
     """
-    trained = [cell for cell in cells if is_finished(cell, directory)]
     planned = walks(trained, options)
     left = [walk for walk in planned if not path_of(walk, directory).exists()]
     print(f"{len(planned)} walks, {len(planned) - len(left)} measured before", flush=True)

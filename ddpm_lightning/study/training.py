@@ -70,18 +70,12 @@ def train_cells(cells: list[Cell], options: Node, directory: Path, deadline: flo
         frozen = [prepare(cell, options, directory) for cell in left[first : first + size]]
         run_frozen(frozen, size, is_shown=size == 1)
         if not first:
-            print_plan(left, (time.monotonic() - start) / len(frozen))
+            seconds = (time.monotonic() - start) / len(frozen)
+            minutes = len(left) * seconds / 60
+            print(f"plan: {len(left)} runs of {seconds:.0f} s, {minutes:.0f} minutes", flush=True)
 
 
 def failed(cells: list[Cell], directory: Path) -> list[Cell]:
     """Return the cells whose runs have failed."""
     begun = (cell for cell in cells if (run_of(cell, directory) / WORDS).exists())
     return [c for c in begun if read_status(run_of(c, directory))["status"] == "failed"]
-
-
-def print_plan(cells: list[Cell], seconds: float) -> None:
-    """Print what is to be trained, and how long that takes by the first run."""
-    print(f"plan: {len(cells)} runs of {seconds:.0f} s, {len(cells) * seconds / 60:.0f} minutes")
-    for kind in dict.fromkeys((cell.clips, cell.arm, cell.loss) for cell in cells):
-        seeds = [cell.seed for cell in cells if (cell.clips, cell.arm, cell.loss) == kind]
-        print(f"  {' '.join(kind)}: seeds {seeds}", flush=True)
