@@ -143,11 +143,6 @@ def test_what_is_typed_is_a_caption(caption: Caption) -> None:
     assert caption.parse("") is None
 
 
-def test_max_words_below_1_are_refused() -> None:
-    with pytest.raises(ValueError, match="max_words must be at least 1, got 0"):
-        Caption(max_words=0)
-
-
 def test_text_encoders_need_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)  # as where it is not installed
     with pytest.raises(ValueError, match=r"pip install ddpm_lightning\[text\]; or condition/text"):
