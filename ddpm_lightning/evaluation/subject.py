@@ -62,19 +62,6 @@ class Reference:
         form = self.data.format
         return num_clips, form.channels, form.num_frames, form.height, form.width
 
-    def refuse_too_few(self, least: int) -> None:
-        """Raise ValueError unless as many clips are held out."""
-        if set(self.held_out.indices) & set(self.train.indices):
-            raise ValueError(
-                f"no clip is held out: {len(self.held_out)} clips both train and validate; samples "
-                "are compared with others, so train with data.val_fraction above 0"
-            )
-        if len(self.held_out) < least:
-            raise ValueError(
-                f"{len(self.held_out)} clips are held out, at least {least} are needed; more GIFs "
-                "or a larger data.val_fraction in training give more"
-            )
-
     def batches(self, split: Split) -> Iterator[Batch]:
         """Yield all clips of a side in order, uint8."""
         dataset = self.held_out if split == "val" else self.train

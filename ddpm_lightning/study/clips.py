@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ddpm_lightning.evaluation.measures.distances import MIN_CLIPS
+from ddpm_lightning.evaluation.measures.distances import refuse_too_few
 from ddpm_lightning.evaluation.subject import Reference
 from ddpm_lightning.run.config.build import build_data
 from ddpm_lightning.run.config.check import Node, resolved
@@ -22,11 +22,4 @@ def check_clips(cells: list[Cell], options: Node, directory: Path) -> None:
         data = build_data(resolved(job.cfg)["data"])
         with user_errors(f"study, {cell.clips} clips"):
             data.load()
-            reference = Reference(data)
-            reference.refuse_too_few(MIN_CLIPS)
-            if len(reference.train) < options["num_samples"]:
-                raise ValueError(
-                    f"{len(reference.train)} clips to train on are fewer than "
-                    f"study.num_samples={options['num_samples']}, with which as many of them are "
-                    f"compared; give more clips, or fewer samples, {MIN_CLIPS} at least"
-                )
+            refuse_too_few(Reference(data), options["num_samples"])

@@ -56,5 +56,3 @@ def test_the_two_sides_share_no_clip(reference: Reference) -> None:
     train, held_out = (reference.clips(split).flatten(1) for split in ("train", "val"))
     assert len(train) + len(held_out) == 160
     assert torch.cdist(held_out.float(), train.float()).min() > 0
-    with pytest.raises(ValueError, match="at least 161 are needed"):
-        reference.refuse_too_few(161)
