@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ddpm_lightning.evaluation.paired import paired
 from ddpm_lightning.plots.films import save_grid
 from ddpm_lightning.run.config.check import Node
 from ddpm_lightning.run.directory.checkpoint import read_config
 from ddpm_lightning.study.plan import BASE, FROZEN, Cell
-from ddpm_lightning.study.sampling import own_path, path_of, walks
+from ddpm_lightning.study.sampling import StudyWalk, own_path, path_of, walks
 from ddpm_lightning.study.table import Training
 from ddpm_lightning.study.training import run_of
 
@@ -108,28 +107,24 @@ def _tiles(clips: np.ndarray) -> np.ndarray:
 
 def draw_samples(cells: list[Cell], options: Node, directory: Path) -> list[Path]:
     """Draw what was kept of the walks with the first seed, and return the pictures' paths."""
-    drawn = [w for w in walks(cells, options) if w.cell.seed == 0 and w.cell.clips != FROZEN]
-    drawn = [walk for walk in drawn if path_of(walk, directory).exists()]
-    if not drawn:
+    kept: dict[StudyWalk, np.ndarray] = {}
+    for walk in walks(cells, options):
+        cards = path_of(walk, directory)
+        file = cards.with_suffix(".npy")
+        if walk.cell.seed == 0 and walk.cell.clips != FROZEN and cards.exists() and file.exists():
+            kept[walk] = np.load(file)
+    if not kept:
         return []
-    data = read_config(run_of(drawn[0].cell, directory))["data"]
-    kept = {walk: kept_clips(path_of(walk, directory), data) for walk in drawn}
     paths: dict[str, dict[int, np.ndarray]] = {}
     for walk, clips in kept.items():
         if walk.cell.arm == BASE:
-            paths.setdefault(walk.name.rpartition("-")[0], {})[walk.evaluations] = clips.numpy()
+            paths.setdefault(walk.name.rpartition("-")[0], {})[walk.evaluations] = clips
     pictures = [save_paths(paths, directory / "samples.png")] if paths else []
-    by_evaluations = sorted(drawn, key=lambda walk: walk.evaluations)
+    by_evaluations = sorted(kept, key=lambda walk: walk.evaluations)
     own = (w for w in by_evaluations if (w.chain, w.sampler) == own_path(w.cell.arm))
     longest = {walk.cell.arm: walk for walk in own}
     for arm, walk in longest.items():
-        pictures.append(save_grid(kept[walk], directory / f"{arm}.gif", data["fps"], columns=4))
+        fps = read_config(run_of(walk.cell, directory))["data"]["fps"]
+        shown = torch.from_numpy(kept[walk])
+        pictures.append(save_grid(shown, directory / f"{arm}.gif", fps, columns=4))
     return pictures
-
-
-def kept_clips(cards: Path, data: Node) -> Tensor:
-    """Return the first clips of a walk, uint8 (N, F, H, W, C)."""
-    size = data["size"] if isinstance(data["size"], list) else [data["size"]] * 2
-    shape = (-1, data["num_frames"], *size, data["channels"])
-    values = np.frombuffer(cards.with_suffix(".clips").read_bytes(), dtype=np.uint8)
-    return torch.from_numpy(values.copy()).view(shape)

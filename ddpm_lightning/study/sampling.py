@@ -11,6 +11,7 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 from hydra import compose
 from hydra.utils import instantiate
@@ -19,7 +20,6 @@ from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.measure import Card, Measure, cards_of, write_cards
 from ddpm_lightning.evaluation.measures.distances import DistanceMeasure
 from ddpm_lightning.evaluation.subject import Reference, Subject
-from ddpm_lightning.files.atomic import write_file
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.run.commands.evaluate import build_measures, open_data
 from ddpm_lightning.run.config.build import build_sampler, sampler_node
@@ -165,8 +165,7 @@ def walk_measure(
                 cards += cards_of(each, subject, each(subject), facts, {})
         path = path_of(walk, directory)
         path.parent.mkdir(exist_ok=True)
-        data = subject.samples[:NUM_KEPT].numpy().tobytes()
-        write_file(path.with_suffix(".clips"), [data], len(data))
+        np.save(path.with_suffix(".npy"), subject.samples[:NUM_KEPT].numpy())
         write_cards(cards, path)  # the last: a walk with it is complete
         return cards
 
