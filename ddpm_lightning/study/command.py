@@ -10,13 +10,12 @@ from omegaconf import DictConfig
 from ddpm_lightning.run.commands.device import choose_device
 from ddpm_lightning.run.config.check import Node, check, resolved
 from ddpm_lightning.run.config.errors import RunFailed, UserError, user_errors
-from ddpm_lightning.study.clips import check_clips
 from ddpm_lightning.study.figures import draw_samples
 from ddpm_lightning.study.plan import cells, check_plan
 from ddpm_lightning.study.report import write_report
 from ddpm_lightning.study.sampling import sample_walks
 from ddpm_lightning.study.table import Table, collect, read_table, write_table
-from ddpm_lightning.study.training import failed, is_finished, train_cells
+from ddpm_lightning.study.training import check_clips, failed, is_finished, train_cells
 from ddpm_lightning.training.signals import stopped_by_signals
 
 TRAINING_SHARE = 0.65  # of the time that there is

@@ -7,7 +7,11 @@ is kept whatever else is asked for, one that was interrupted is resumed.
 import time
 from pathlib import Path
 
+from ddpm_lightning.evaluation.measures.distances import refuse_too_few
+from ddpm_lightning.evaluation.subject import Reference
+from ddpm_lightning.run.config.build import build_data
 from ddpm_lightning.run.config.check import Node, resolved
+from ddpm_lightning.run.config.errors import user_errors
 from ddpm_lightning.run.config.job import composed_job
 from ddpm_lightning.run.directory.compose import check_composed
 from ddpm_lightning.run.directory.start import read_status, write_text
@@ -44,6 +48,20 @@ def prepare(cell: Cell, options: Node, directory: Path) -> Frozen:
     freeze_job(job, run.parent)
     write_text(known, "\n".join(own) + "\n")
     return frozen
+
+
+def check_clips(cells: list[Cell], options: Node, directory: Path) -> None:
+    """Make or open every set of clips, before the first training.
+
+    Raises:
+        UserError: where fewer are held out than measures need, or fewer trained on than samples.
+    """
+    for cell in {cell.clips: cell for cell in cells}.values():
+        job = composed_job("config", words(cell, options, str(directory)))
+        data = build_data(resolved(job.cfg)["data"])
+        with user_errors(f"study, {cell.clips} clips"):
+            data.load()
+            refuse_too_few(Reference(data), options["num_samples"])
 
 
 def train_cells(cells: list[Cell], options: Node, directory: Path, deadline: float) -> None:
