@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Estimator
-from ddpm_lightning.evaluation.digits import keeps_digit, position_errors
+from ddpm_lightning.evaluation.digits import digit_positions, read_digits
 from ddpm_lightning.evaluation.measures.memorisation import strip
 from ddpm_lightning.guidances.classifier_free import ClassifierFree
 from ddpm_lightning.guidances.none import NoGuidance
@@ -52,6 +52,19 @@ def continued(
     known = Continuation(plan, LEVEL, by_frame, invert=False, description="").make_known
     generators = per_sample_generators(0, range(len(real)))
     return estimator.statistics.restore(roll_out(sampler, estimator, plan, generators, known))
+
+
+def keeps_digit(clips: Tensor, num_given: int) -> tuple[float, float]:
+    """Return the share of the frames after the first num_given that show the digit of those."""
+    shown = read_digits(clips)
+    digits = shown[:, :num_given].mode(1, keepdim=True).values
+    return mean_and_error((shown[:, num_given:] == digits).double().mean(1))
+
+
+def position_errors(clips: Tensor, real: Tensor) -> list[tuple[float, float]]:
+    """Return how far the digit is from where real clips have it, in pixels, for each frame."""
+    distance = (digit_positions(clips) - digit_positions(real)).norm(dim=-1)  # (N, F)
+    return [mean_and_error(of_frame) for of_frame in distance.T]
 
 
 def row(name: str, values: list[tuple[float, float]]) -> None:

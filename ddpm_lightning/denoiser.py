@@ -8,10 +8,11 @@ schedules are exchangeable under one network.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from ddpm_lightning.conditions.base import Condition
@@ -68,7 +69,7 @@ class Denoiser(nn.Module):
         objective: Objective,
         statistics: Statistics | None = None,
         conditions: Mapping[str, Condition] | None = None,
-        condition_dropout: float = 0.1,
+        condition_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     ) -> None:
         super().__init__()
         self.network = network

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from ddpm_lightning.conditions import words
@@ -30,18 +31,14 @@ class Caption(Condition):
 
     Args:
         max_words: of a caption; further ones are left out. The captions of TGIF have up to 25.
-    Raises:
-        ValueError: for a max_words below 1.
     """
 
     is_wish = True
     vector_width = words.WIDTH
     token_width = words.WIDTH
 
-    def __init__(self, max_words: int = 32) -> None:
+    def __init__(self, max_words: PositiveInt = 32) -> None:
         super().__init__()
-        if max_words < 1:
-            raise ValueError(f"max_words must be at least 1, got {max_words}; 32 is usual")
         self.max_words = max_words
         self.rows = nn.Embedding(_NUM_ROWS + 1, words.WIDTH)
         nn.init.normal_(self.rows.weight, std=words.WIDTH**-0.5)  # norm 1, as word vectors

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 _BATCH = 64  # captions that are encoded at a time
-_QUERY = 500  # captions that are asked for at a time; SQLite allows 999 or more
 CACHE = Path("data/cache/text")
 _INSTALL = "pip install ddpm_lightning[text]"
 
@@ -54,15 +53,24 @@ class Encodings:
 
     def add(self, captions: Iterable[str], device: torch.device) -> None:
         """Encode the captions that are not there yet, on the device, and keep the results."""
-        for some in _parts(list(dict.fromkeys(captions)), _QUERY):
-            known = self._known(some)
-            for batch in _parts([c for c in some if c not in known], _BATCH):
-                self._keep(dict(zip(batch, self._encoded(batch, device), strict=True)))
+        with self._database() as database:
+            new = [c for c in dict.fromkeys(captions) if _rows(database, c) is None]
+        for first in range(0, len(new), _BATCH):
+            batch = new[first : first + _BATCH]
+            encoded = zip(batch, self._encoded(batch, device), strict=True)
+            rows = [(_key(caption), data.tobytes()) for caption, data in encoded]
+            with self._database() as database:
+                database.executemany("INSERT OR REPLACE INTO captions VALUES (?, ?)", rows)
 
     def get(self, captions: Sequence[str], device: torch.device) -> dict[str, np.ndarray]:
         """Return (n, width) float16 for each caption, n >= 0; encode those that are not there."""
         self.add(captions, device)
-        return self._known(captions)
+        encoded = {}
+        with self._database() as database:
+            for caption in captions:
+                rows = _rows(database, caption) or b""
+                encoded[caption] = np.frombuffer(rows, np.float16).reshape(-1, self.width)
+        return encoded
 
     def _encoded(self, captions: Sequence[str], device: torch.device) -> Iterator[np.ndarray]:
         tokenizer, encoder = _loaded(self.model, self.revision)
@@ -78,32 +86,14 @@ class Encodings:
         for rows, mask in zip(states.half().cpu().numpy(), tokens["attention_mask"], strict=True):
             yield rows[mask.bool().numpy()]
 
-    def _known(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
-        if not self.path.exists():
-            return {}
-        keys = {_key(caption): caption for caption in captions}
-        known = {}
-        with self._database() as database:
-            for some in _parts(list(keys), _QUERY):
-                marks = ",".join("?" * len(some))
-                query = f"SELECT key, rows FROM captions WHERE key IN ({marks})"
-                for key, data in database.execute(query, some):
-                    known[keys[key]] = np.frombuffer(data, np.float16).reshape(-1, self.width)
-        return known
-
-    def _keep(self, encoded: dict[str, np.ndarray]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._database() as database:
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS captions (key BLOB PRIMARY KEY, rows BLOB NOT NULL)"
-            )
-            rows = ((_key(caption), data.tobytes()) for caption, data in encoded.items())
-            database.executemany("INSERT OR REPLACE INTO captions VALUES (?, ?)", rows)
-
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with closing(sqlite3.connect(self.path, timeout=60)) as database, database:
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS captions (key BLOB PRIMARY KEY, rows BLOB NOT NULL)"
+                )
                 yield database
         except sqlite3.Error as error:
             raise ValueError(
@@ -111,8 +101,10 @@ class Encodings:
             ) from error
 
 
-def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[first : first + size] for first in range(0, len(items), size))
+def _rows(database: sqlite3.Connection, caption: str) -> bytes | None:
+    query = "SELECT rows FROM captions WHERE key = ?"
+    rows: list[tuple[bytes]] = database.execute(query, (_key(caption),)).fetchall()
+    return rows[0][0] if rows else None
 
 
 def _key(caption: str) -> bytes:

@@ -1,9 +1,11 @@
 """Frame rate: how many frames of its own a GIF shows a second, whatever the clip's rate is."""
 
 from collections.abc import Sequence
-from math import log2
+from contextlib import suppress
+from math import inf, log2
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from ddpm_lightning.conditions.base import Condition
@@ -16,17 +18,15 @@ class FrameRate(Condition):
 
     Args:
         default: for clips whose rate is not known, and for samples if none is asked for.
-    Raises:
-        ValueError: for a rate that is not positive.
     """
 
     is_wish = False
     vector_width = 2 * len(_OCTAVES)
     frequencies: Tensor
 
-    def __init__(self, default: float = 10.0) -> None:
+    def __init__(self, default: PositiveFloat = 10.0) -> None:
         super().__init__()
-        self.default = _checked(default)
+        self.default = default
         frequencies = 2 * torch.pi / torch.tensor(_OCTAVES)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
@@ -41,13 +41,7 @@ class FrameRate(Condition):
     def parse(self, text: str) -> float | None:
         if not text:
             return None
-        try:
-            return _checked(float(text))
-        except ValueError as error:
-            raise ValueError(f"fps must be a number above 0, got {text!r}; 10 is usual") from error
-
-
-def _checked(fps: float) -> float:
-    if not 0 < fps < float("inf"):
-        raise ValueError(f"fps must be a number above 0, got {fps}; 10 is usual")
-    return fps
+        with suppress(ValueError):
+            if 0 < (fps := float(text)) < inf:
+                return fps
+        raise ValueError(f"fps must be a number above 0, got {text!r}; 10 is usual")

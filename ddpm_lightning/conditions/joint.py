@@ -20,19 +20,12 @@ class Conditions(nn.Module):
     Args:
         members: conditions by their names.
         dropout: the probability that a training clip loses all its wishes.
-    Raises:
-        ValueError: for a dropout outside [0, 1).
     """
 
     def __init__(
         self, members: Mapping[str, Condition] | None = None, dropout: float = 0.1
     ) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise ValueError(
-                f"condition_dropout must lie in [0, 1), got {dropout}; 0.1 is customary, 0 is "
-                "without guidance"
-            )
         self.members: Mapping[str, Condition] = nn.ModuleDict(members or {})  # type: ignore[assignment]
         self.dropout = dropout
 

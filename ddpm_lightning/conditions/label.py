@@ -46,7 +46,5 @@ class Label(Condition):
     def parse(self, text: str) -> str | None:
         if not text or text in self.names:
             return text or None
-        near = get_close_matches(text, self.names, n=_MAX_LISTED, cutoff=0.4)
-        names = list(dict.fromkeys([*near, *self.names]))[:_MAX_LISTED]
-        more = ", .." if len(names) < len(self.names) else ""
-        raise ValueError(f"no clip was labelled {text!r}; the nearest are {', '.join(names)}{more}")
+        near = get_close_matches(text, self.names, n=_MAX_LISTED, cutoff=0)
+        raise ValueError(f"no clip was labelled {text!r}; the nearest are {', '.join(near)}")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from ddpm_lightning.conditions.base import Condition
@@ -21,8 +22,6 @@ class LanguageModelCaption(Condition):
 
     Args:
         model, revision, width, max_tokens: see Encodings.
-    Raises:
-        ValueError: for a width or max_tokens below 1.
     """
 
     is_wish = True
@@ -31,15 +30,10 @@ class LanguageModelCaption(Condition):
         self,
         model: str = "google-t5/t5-small",
         revision: str = "main",
-        width: int = 512,
-        max_tokens: int = 40,
+        width: PositiveInt = 512,
+        max_tokens: PositiveInt = 40,
     ) -> None:
         super().__init__()
-        if min(width, max_tokens) < 1:
-            raise ValueError(
-                f"width and max_tokens must be at least 1, got {width} and {max_tokens}; 40 tokens "
-                "are usual"
-            )
         self.model = model
         self.encodings = Encodings(model, revision, width, max_tokens)
         self.vector_width = self.token_width = width

@@ -37,7 +37,7 @@ def agreement(clips: Tensor) -> tuple[float, float]:
     A support vector machine tells what digit a frame shows. The second number is the standard
     error over clips (N, F, H, W, C) uint8, as in all these functions.
     """
-    shown = _read(clips)
+    shown = read_digits(clips)
     same = shown[:, :, None] == shown[:, None]  # (N, F, F)
     num_frames = shown.shape[1]
     pairs = same.double().sum((1, 2)) - num_frames
@@ -46,23 +46,10 @@ def agreement(clips: Tensor) -> tuple[float, float]:
 
 def read_as(clips: Tensor, digits: Tensor) -> tuple[float, float]:
     """Return the share of clips that most of their frames show as these digits (N,)."""
-    return mean_and_error((_read(clips).mode(1).values == digits).double())
+    return mean_and_error((read_digits(clips).mode(1).values == digits).double())
 
 
-def keeps_digit(clips: Tensor, num_given: int) -> tuple[float, float]:
-    """Return the share of the frames after the first num_given that show the digit of those."""
-    shown = _read(clips)
-    digits = shown[:, :num_given].mode(1, keepdim=True).values
-    return mean_and_error((shown[:, num_given:] == digits).double().mean(1))
-
-
-def position_errors(clips: Tensor, real: Tensor) -> list[tuple[float, float]]:
-    """Return how far the digit is from where real clips have it, in pixels, for each frame."""
-    distance = (_positions(clips) - _positions(real)).norm(dim=-1)  # (N, F)
-    return [mean_and_error(of_frame) for of_frame in distance.T]
-
-
-def _read(clips: Tensor) -> Tensor:
+def read_digits(clips: Tensor) -> Tensor:
     """Return the digit that each frame shows (N, F)."""
     frames, size = _grey(clips)
     shown = torch.from_numpy(_classifier(size).predict(_patches(frames.flatten(0, 1)).numpy()))
@@ -76,7 +63,7 @@ def speed_deviation(clips: Tensor, fps: float) -> tuple[float, float]:
     nothing, averaged over rows and columns.
     """
     _check_fps(fps)
-    speed = _positions(clips).diff(dim=1).abs()  # (N, F - 1, 2)
+    speed = digit_positions(clips).diff(dim=1).abs()  # (N, F - 1, 2)
     deviation = (speed - speed.median(1, keepdim=True).values).abs().median(1).values
     return mean_and_error(deviation.mean(1))
 
@@ -88,7 +75,7 @@ def bounce_error(clips: Tensor, fps: float) -> tuple[float, float]:
     the walls; the value is the root mean square over a clip's frames. Near 0 of the data.
     """
     _check_fps(fps)
-    positions = _positions(clips)
+    positions = digit_positions(clips)
     num_frames = positions.shape[1]
     fastest = SPEED[1] * 1000 / FRAME_MS / fps  # pixels a frame
     velocity = torch.linspace(0, fastest, ceil(fastest * num_frames / _STEP) + 1).double()
@@ -137,7 +124,7 @@ def _centre_of_mass(frames: Tensor) -> Tensor:
     return torch.stack([row, column], -1) / weights.sum((-2, -1))[..., None]
 
 
-def _positions(clips: Tensor) -> Tensor:
+def digit_positions(clips: Tensor) -> Tensor:
     """Return row and column (N, F, 2) of each frame's digit, in pixels of the canvas."""
     return CANVAS * _centre_of_mass(_grey(clips)[0])
 

@@ -5,6 +5,7 @@ the run. It can be compared between runs of one process, schedule, objective, lo
 between others, compare the error at fixed levels (evaluation.levels).
 """
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
@@ -52,6 +53,28 @@ def fixed_pairs(
     return times.times(process, position, log_snr_floor((1, *shape))), torch.stack(noise)
 
 
+@torch.no_grad()
+def fixed_losses(
+    denoiser: Denoiser,
+    loss: Loss,
+    times: TimeSampling,
+    x_0: Tensor,
+    index: Tensor,
+    num_draws: int,
+    **conditions: Tensor,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield log-SNR and loss (B,), float64 on the CPU, of each of num_draws fixed pairs.
+
+    Args:
+        x_0: standardised clips (B, ...).   index: (B,) of them in their data set.
+    """
+    for draw in range(num_draws):
+        t, noise = fixed_pairs(times, denoiser.process, index, draw, num_draws, x_0.shape[1:])
+        level = denoiser.process.level(t)
+        losses = loss(denoiser, x_0, t, level, noise.to(x_0.device), **conditions)
+        yield level.log_snr, losses.cpu().double()
+
+
 class LossByLogSNR:
     """Sums per-sample losses in bins of log-SNR.
 
@@ -64,7 +87,6 @@ class LossByLogSNR:
         # rows: count, loss; float64, on the CPU
         self.sums = torch.zeros(2, len(LOG_SNR_EDGES) + 1, dtype=torch.float64)
 
-    @torch.no_grad()
     def update(
         self,
         denoiser: Denoiser,
@@ -74,14 +96,9 @@ class LossByLogSNR:
         **conditions: Tensor,
     ) -> None:
         """Add num_draws fixed pairs of standardised clips x_0 (B, ...) with places index (B,)."""
-        process = denoiser.process
-        for draw in range(num_draws):
-            t, noise = fixed_pairs(self.times, process, index, draw, num_draws, x_0.shape[1:])
-            level = process.level(t)
-            noise = noise.to(x_0.device)
-            loss = self.loss(denoiser, x_0, t, level, noise, **conditions).cpu().double()
-            where = bin_of(level.log_snr)
-            self.sums.index_add_(1, where, torch.stack([torch.ones_like(loss), loss]))
+        losses = fixed_losses(denoiser, self.loss, self.times, x_0, index, num_draws, **conditions)
+        for log_snr, loss in losses:
+            self.sums.index_add_(1, bin_of(log_snr), torch.stack([torch.ones_like(loss), loss]))
 
     def mean(self) -> float:
         """Return the mean over all samples."""

@@ -132,19 +132,15 @@ def cards_of(
     return [
         Card(
             name=f"{measure.name}/{name}",
-            value=result.value,
+            **vars(result),
             unit=measure.unit,
             less_is_better=measure.less_is_better,
-            standard_error=result.standard_error,
-            interval=result.interval,
-            floor=result.floor,
             comparable_across=measure.comparable_across,
             clips=subject.reference.facts(),
             run=run,
             samples=subject.sample_facts() if measure.of_samples else None,
             extractor=extractor and {"name": extractor.name, "sha256": extractor.sha256},
             settings=settings,
-            facts=result.facts,
         )
         for name, result in results.items()
     ]

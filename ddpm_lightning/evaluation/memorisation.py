@@ -34,14 +34,7 @@ def memorisation(samples: Tensor, train: Tensor, held_out: Tensor) -> Memorisati
 
     The standard error is DeLong's (1988), over draws of samples and held-out clips with the
     training set as it is; it is 0 where all samples are nearer than all held-out clips.
-    Raises:
-        ValueError: for fewer than two samples or held-out clips, or no training clip.
     """
-    if min(len(samples), len(held_out)) < 2 or not len(train):
-        raise ValueError(
-            "memorisation needs 2 samples, 2 held-out clips and a training clip at least, got "
-            f"{len(samples)}, {len(held_out)} and {len(train)}; raise num_samples or val_fraction"
-        )
     distances, nearest = _nearest(samples, train)
     others, _ = _nearest(held_out, train)
     nearer = _share_above(distances, others)  # (N,)

@@ -4,7 +4,7 @@ All of it is computed when a measure first asks for it, and once for all measure
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -62,19 +62,6 @@ class Reference:
         form = self.data.format
         return num_clips, form.channels, form.num_frames, form.height, form.width
 
-    def refuse_too_few(self, least: int) -> None:
-        """Raise ValueError unless as many clips are held out."""
-        if set(self.held_out.indices) & set(self.train.indices):
-            raise ValueError(
-                f"no clip is held out: {len(self.held_out)} clips both train and validate; samples "
-                "are compared with others, so train with data.val_fraction above 0"
-            )
-        if len(self.held_out) < least:
-            raise ValueError(
-                f"{len(self.held_out)} clips are held out, at least {least} are needed; more GIFs "
-                "or a larger data.val_fraction in training give more"
-            )
-
     def batches(self, split: Split) -> Iterator[Batch]:
         """Yield all clips of a side in order, uint8."""
         dataset = self.held_out if split == "val" else self.train
@@ -125,66 +112,33 @@ class Reference:
         }
 
 
+@dataclass(eq=False)
 class Subject:
     """A denoiser in evaluation mode, the clips of its run, and samples.
 
     Args:
         denoiser: on the device.
         reference: clips of its run.
+        sampler: of the samples.
         device: of the denoiser.
-        sampler: of the samples; None where nothing asks for samples.
         num_samples: that are drawn.   seed: of their noise.
         training: what the denoiser is trained with; None where nothing asks for it.
         callback: receives every state of every walk.
         guidance: of the samples.   weak: the weaker denoiser that it needs, if any.
     """
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        reference: Reference,
-        device: torch.device | str = "cpu",
-        sampler: Sampler | None = None,
-        num_samples: int = 256,
-        seed: int = 0,
-        training: Training | None = None,
-        callback: Callable[[State], None] | None = None,
-        guidance: Guidance = NO_GUIDANCE,
-        weak: Denoiser | None = None,
-    ) -> None:
-        self.denoiser, self.reference, self.device = denoiser, reference, device
-        self._sampler, self.num_samples, self.seed = sampler, num_samples, seed
-        self._training, self._callback = training, callback
-        self.guidance, self._weak = guidance, weak
-        self.num_network_calls = 0  # for a sample, once samples are drawn
-        self._features: dict[Extractor, Features] = {}
-
-    def with_sampler(self, sampler: Sampler) -> "Subject":
-        """Return the same denoiser and clips with samples of another sampler."""
-        return Subject(
-            self.denoiser,
-            self.reference,
-            self.device,
-            sampler,
-            self.num_samples,
-            self.seed,
-            self._training,
-            self._callback,
-            self.guidance,
-            self._weak,
-        )
-
-    @property
-    def training(self) -> Training:
-        """Return the loss and the times of training."""
-        assert self._training is not None
-        return self._training
-
-    @property
-    def sampler(self) -> Sampler:
-        """Return the sampler."""
-        assert self._sampler is not None
-        return self._sampler
+    denoiser: Denoiser
+    reference: Reference
+    sampler: Sampler
+    device: torch.device | str = "cpu"
+    num_samples: int = 256
+    seed: int = 0
+    training: Training | None = None
+    callback: Callable[[State], None] | None = None
+    guidance: Guidance = NO_GUIDANCE
+    weak: Denoiser | None = None
+    num_network_calls: int = field(default=0, init=False)  # for a sample, once samples are drawn
+    _features: dict[Extractor, Features] = field(default_factory=dict, init=False)
 
     def held_out(self) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
         """Yield standardised held-out clips x_0 (B, C, F, H, W) on the device, index (B,) and their
@@ -220,14 +174,14 @@ class Subject:
         ):
             numbers = range(first, min(first + size, self.num_samples))
             counted = CountedCalls(self.denoiser)
-            weak = self._weak and CountedCalls(self._weak)
+            weak = self.weak and CountedCalls(self.weak)
             asked = [self.asked[i] for i in numbers]
             clips = self.sampler.sample(
                 self.guidance.guide(counted, asked, weak),
                 self.reference.shape(len(numbers)),
                 generator=per_sample_generators(self.seed, numbers),
                 device=self.device,
-                callback=self._callback,
+                callback=self.callback,
             )
             num_clips = counted.num_clips + (weak.num_clips if weak else 0)
             self.num_network_calls = num_clips // len(numbers)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
 from ddpm_lightning.films.base import Film, Picture, new_figure, still
@@ -18,7 +19,6 @@ from ddpm_lightning.level import Level, log_snr_floor
 from ddpm_lightning.likelihood.variational import VariationalBound
 from ddpm_lightning.processes.base import GaussianProcess
 
-MOST = 3  # chains
 DATA = Level.of(*torch.tensor([1.0, 0.0], dtype=torch.float64))
 
 
@@ -40,19 +40,15 @@ class BoundFilm(Film):
     """The weights that the bound gives the error of the noise, and its terms.
 
     Args:
-        chains: by name, at most three.
+        chains: by name.
         num_points: of data, over which the terms are averaged.   seed: of data and noise.
     """
 
     suffix = ".png"
 
     def __init__(
-        self, chains: Mapping[str, GaussianProcess], num_points: int = 500, seed: int = 0
+        self, chains: Mapping[str, GaussianProcess], num_points: PositiveInt = 500, seed: int = 0
     ) -> None:
-        if not 1 <= len(chains) <= MOST:
-            raise ValueError(f"chains must be 1 to {MOST} names, got {len(chains)}")
-        if num_points < 1:
-            raise ValueError(f"num_points must be at least 1, got {num_points}")
         self.rings = {name: Ring(chain) for name, chain in chains.items()}
         self.num_points, self.seed = num_points, seed
 

@@ -8,10 +8,11 @@ The ink starts as a ring of six drops, whose score is known exactly at every tim
 """
 
 from math import pi
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from matplotlib.collections import LineCollection
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from ddpm_lightning.films.base import BACK, INK, Camera, Film, Picture, bare, new_figure
@@ -36,11 +37,6 @@ class BrownianMotion(GaussianProcess):
 
     def __init__(self, diffusivity: float = 0.03, seconds: int = 10) -> None:
         super().__init__(seconds)
-        if diffusivity <= 0 or seconds < 1:
-            raise ValueError(
-                "diffusivity must be positive and seconds at least 1, got "
-                f"{diffusivity} and {seconds}"
-            )
         self.diffusivity = diffusivity
 
     def level(self, t: Time) -> Level:
@@ -76,17 +72,12 @@ class BrownianFilm(Film):
 
     def __init__(
         self,
-        num_particles: int = 1000,
-        diffusivity: float = 0.03,
-        seconds: int = 10,
-        num_images: int = 30,
+        num_particles: Annotated[int, Field(ge=2)] = 1000,
+        diffusivity: PositiveFloat = 0.03,
+        seconds: PositiveInt = 10,
+        num_images: PositiveInt = 30,
         seed: int = 0,
     ) -> None:
-        if num_particles < TRAILS or num_images < 2:
-            raise ValueError(
-                f"num_particles must be at least {TRAILS} and num_images at least 2, got "
-                f"{num_particles} and {num_images}"
-            )
         self.motion = BrownianMotion(diffusivity, seconds)
         self.ring = Ring(self.motion)
         self.num_particles, self.num_images = num_particles, num_images

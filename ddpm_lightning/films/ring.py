@@ -10,6 +10,7 @@ Each is 0.02 wide, across the ring, and 0.15 long, along it.
 from math import log, pi
 
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from ddpm_lightning.denoiser import Estimate
@@ -56,6 +57,15 @@ class Ring:
         """Return grad log p (N, 2), by Tweedie's formula: (alpha E[x_0 | x] - x) / sigma^2."""
         variance = level.sigma.square()
         return combine(level.alpha / variance, self.estimate_at(x, level).x_0, -1 / variance, x)
+
+    def shade(
+        self, axis: Axes, level: Level, reach: float, num_cells: int, cmap: str, peak: float
+    ) -> None:
+        """Draw the density at a level; the darkest colour is that of peak times its maximum."""
+        density = self.log_density_at(plane(reach, num_cells), level).exp()
+        image = density.view(num_cells, num_cells)
+        extent, darkest = (-reach, reach, -reach, reach), peak * float(image.max())
+        axis.imshow(image, cmap=cmap, vmax=darkest, origin="lower", extent=extent)
 
     def coordinate_density_at(self, x: Tensor, level: Level) -> Tensor:
         """Return the density (N,) of the first coordinate at x (N,), float64."""

@@ -39,8 +39,6 @@ class ScheduleFilm(Film):
         chains: Mapping[str, Callable[[NoiseSchedule], GaussianProcess]],
         schedules: Mapping[str, NoiseSchedule],
     ) -> None:
-        if not chains or not schedules:
-            raise ValueError("chains and schedules must have at least one name each")
         self.schedules = schedules
         self.processes = {
             chain: {name: build(schedule) for name, schedule in schedules.items()}

@@ -4,8 +4,10 @@ grad log p_t(x) = (alpha_t E[x_0 | x_t = x] - x) / sigma_t^2 = -E[noise | x_t = 
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ddpm_lightning.films.base import Film, Picture, bare, new_figure, still
@@ -13,7 +15,6 @@ from ddpm_lightning.films.ring import Ring, plane
 from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.processes.base import GaussianProcess
 
-MOST = 6  # panels
 CELLS, ARROWS = 160, 15  # along a side
 REACH = 1.2
 LENGTH = 0.14  # of the longest arrows
@@ -30,10 +31,10 @@ class ScoreFilm(Film):
     suffix = ".png"
 
     def __init__(
-        self, chain: GaussianProcess, log_snrs: Sequence[float] = (6.0, 4.0, 2.5, -1.0)
+        self,
+        chain: GaussianProcess,
+        log_snrs: Annotated[Sequence[float], Field(min_length=1)] = (6.0, 4.0, 2.5, -1.0),
     ) -> None:
-        if not 1 <= len(log_snrs) <= MOST:
-            raise ValueError(f"log_snrs must be 1 to {MOST} numbers, got {len(log_snrs)}")
         self.ring = Ring(chain)
         self.axis = chain.axis(log_snr_floor((1, 2)))
         self.times = self.axis.at_log_snr(torch.tensor(log_snrs, dtype=torch.float64))
@@ -51,14 +52,9 @@ class ScoreFilm(Film):
             fontsize=11,
         )
         panels = figure.subplots(1, len(self.times), squeeze=False)[0]
-        extent = (-REACH, REACH, -REACH, REACH)
         for axis, t in zip(panels, self.times, strict=True):
             level = self.ring.process.level(t)
-            density = self.ring.log_density_at(plane(REACH, CELLS), level).exp()
-            shade = density.view(CELLS, CELLS)
-            axis.imshow(
-                shade, cmap="Blues", vmax=1.6 * float(shade.max()), origin="lower", extent=extent
-            )
+            self.ring.shade(axis, level, REACH, CELLS, cmap="Blues", peak=1.6)
             x = plane(REACH * (1 - 1 / ARROWS), ARROWS)
             field = self.field(t, x)
             arrow = LENGTH * field / (1 + field.square().sum(1, keepdim=True)).sqrt()

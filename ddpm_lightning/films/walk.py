@@ -6,28 +6,29 @@ What goes wrong here is the sampler's alone: too few steps, or none of the noise
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from ddpm_lightning.evaluation.distances import sliced_wasserstein
 from ddpm_lightning.films.base import INK, Camera, Film, Picture, bare, new_figure
-from ddpm_lightning.films.ring import Ring, plane
+from ddpm_lightning.films.ring import Ring
 from ddpm_lightning.level import Level
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.samplers.walk import State
 
-MOST = 6  # samplers
 IMAGES = 4  # from one step to the next
 IMAGE_MS = 80
 REACH = 2.1
 CELLS = 240
 DOTS = 600  # points that are drawn
-SMEAR = 0.02  # of the shaded density, so that a cell is no wider than what it shows
+# Of the shaded density: smeared, so that a cell is no wider than what it shows.
+AT_DATA = Level.of(*torch.tensor([1.0, 0.02], dtype=torch.float64))
 
 
 class Walked(NamedTuple):
@@ -50,18 +51,12 @@ class WalkFilm(Film):
     def __init__(
         self,
         chain: GaussianProcess,
-        samplers: Mapping[str, Callable[[int], Sampler]],
+        samplers: Annotated[Mapping[str, Callable[[int], Sampler]], Field(min_length=1)],
         evaluations: int = 10,
-        num_paths: int = 8,
-        num_points: int = 4000,
+        num_paths: PositiveInt = 8,
+        num_points: PositiveInt = 4000,
         seed: int = 0,
     ) -> None:
-        if not 1 <= len(samplers) <= MOST:
-            raise ValueError(f"samplers must be 1 to {MOST} names, got {len(samplers)}")
-        if not 1 <= num_paths <= num_points:
-            raise ValueError(
-                f"num_paths must be at least 1 and at most num_points={num_points}, got {num_paths}"
-            )
         self.ring = Ring(chain)
         self.samplers = {name: build(evaluations) for name, build in samplers.items()}
         self.num_paths, self.num_points, self.seed = num_paths, num_points, seed
@@ -94,7 +89,8 @@ class WalkFilm(Film):
         rows = -(-len(walks) // columns)
         figure = new_figure(9.2, 9.2 / columns * rows + 1.1)
         axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-        exact = self.distance(self.ring.draw(self.num_points, _generator(self.seed)), self.seed)
+        generator = torch.Generator().manual_seed(self.seed)
+        exact = self.distance(self.ring.draw(self.num_points, generator), self.seed)
         figure.suptitle(
             f"From the same noise to the data (grey ring), {self.num_paths} paths in colour; "
             f"distance to the data of exact draws: {exact:.3f}",
@@ -107,7 +103,7 @@ class WalkFilm(Film):
         for axis in axes[len(walks) :]:
             axis.set_axis_off()
         for panel in panels:
-            self._shade(panel.axis)
+            self.ring.shade(panel.axis, AT_DATA, REACH, CELLS, cmap="Greys", peak=1.5)
         camera = Camera(figure, [artist for panel in panels for artist in panel.moving])
         steps = IMAGES * (max(len(walked.x) for walked in walks.values()) - 1)
         for k in range(steps + 1):
@@ -115,14 +111,6 @@ class WalkFilm(Film):
                 panel.show(k / steps)
             camera.shoot()
         return camera.picture(IMAGE_MS)
-
-    def _shade(self, axis: Axes) -> None:
-        """Draw the density of the data."""
-        level = Level.of(*torch.tensor([1.0, SMEAR], dtype=torch.float64))
-        density = self.ring.log_density_at(plane(REACH, CELLS), level).exp().view(CELLS, CELLS)
-        reach = (-REACH, REACH, -REACH, REACH)
-        darkest = 1.5 * float(density.max())
-        axis.imshow(density, cmap="Greys", vmax=darkest, origin="lower", extent=reach)
 
 
 class _Panel:
@@ -156,7 +144,3 @@ class _Panel:
         paths = torch.cat([self.x[: i + 1], x[None]])[:, : self.num_paths]
         self.paths.set_segments(list(paths.transpose(0, 1).numpy()))
         self.ends.set_offsets(x[: self.num_paths])
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

@@ -9,6 +9,7 @@ place of softmax(q k' / sqrt(d)), the first over a head's channels, the second o
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -110,7 +111,8 @@ class WindowedAttention(FullAttention):
         return attended.transpose(2, 3).reshape(x.shape)
 
 
-SPATIAL: dict[str, type[LinearAttention | FullAttention] | None] = {
+Spatial = Literal["linear", "full", "windowed", "none"]
+SPATIAL: dict[Spatial, type[LinearAttention | FullAttention] | None] = {
     "linear": LinearAttention,
     "full": FullAttention,
     "windowed": WindowedAttention,

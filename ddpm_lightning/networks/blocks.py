@@ -6,7 +6,7 @@ Log-SNR and conditions scale and shift the second norm; convolutions are of 3x3 
 from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -151,7 +151,8 @@ class MagnitudeConv(Uncast, nn.Module):
         nn.init.zeros_(self.gain)
 
 
-CONVOLUTIONS: dict[str, type[RMSConv | GroupConv | MagnitudeConv]] = {
+Norm = Literal["rms", "group", "magnitude"]
+CONVOLUTIONS: dict[Norm, type[RMSConv | GroupConv | MagnitudeConv]] = {
     "rms": RMSConv,
     "group": GroupConv,
     "magnitude": MagnitudeConv,
@@ -177,7 +178,7 @@ class ResidualBlock(nn.Module):
         skip_width: int,
         out_width: int,
         embedding_width: int,
-        norm: str,
+        norm: Norm,
         full: bool,
         zero_exit: bool,
     ) -> None:

@@ -4,9 +4,13 @@ One memory layout throughout: channels last. A convolution sees the same memory 
 attention as (N, H W, C) or (B, F, H W, C); none of these views copies.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Resampling = Literal["shuffle", "strided", "area"]
 
 
 class LogSNREmbedding(nn.Module):
@@ -62,7 +66,7 @@ class TemporalConv(nn.Module):
 class Downsample(nn.Module):
     """Halves H and W: a convolution of 2x2 or 4x4 pixels, or the mean of 2x2 and a 1x1 one."""
 
-    def __init__(self, width: int, kind: str) -> None:
+    def __init__(self, width: int, kind: Resampling) -> None:
         super().__init__()
         kernel, stride, padding = {"shuffle": (2, 2, 0), "strided": (4, 2, 1), "area": (1, 1, 0)}[
             kind
@@ -80,7 +84,7 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Doubles H and W: the transpose of Downsample's convolution, or a 1x1 one and repetition."""
 
-    def __init__(self, width: int, kind: str) -> None:
+    def __init__(self, width: int, kind: Resampling) -> None:
         super().__init__()
         self.kind = kind
         self.conv: nn.Conv2d | nn.ConvTranspose2d
@@ -100,6 +104,3 @@ class Upsample(nn.Module):
         else:
             x = x.reshape(n, height, width, 2, 2, channels // 4).transpose(2, 3)
         return x.reshape(n, 2 * height, 2 * width, -1)
-
-
-RESAMPLINGS = ("shuffle", "strided", "area")

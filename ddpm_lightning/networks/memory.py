@@ -33,33 +33,16 @@ TIMED_SECONDS = 0.5  # for a batch size, or four steps
 class MemoryPlan(NamedTuple):
     """The bytes that training takes at the peak of a step.
 
-    one and two are those of activations and temporary results, with one clip and with two.
+    fixed: those of weights, gradients, the optimizer's moments and averages.
+    one, two: those of activations and temporary results, with one clip and with two.
     """
 
-    weights: int
-    gradients: int
-    optimizer: int
-    averages: int
+    fixed: int
     one: int
     two: int
 
-    @property
-    def fixed(self) -> int:
-        """Return the bytes that do not depend on the number of clips."""
-        return self.weights + self.gradients + self.optimizer + self.averages
-
-    def activations(self, batch_size: int) -> int:
-        return self.one + (batch_size - 1) * (self.two - self.one)
-
     def total(self, batch_size: int) -> int:
-        return self.fixed + self.activations(batch_size)
-
-    def describe(self, batch_size: int) -> str:
-        """Return the total and its parts, in GiB."""
-        sizes = {name: getattr(self, name) for name in self._fields[:4]}
-        sizes["activations"] = self.activations(batch_size)
-        listed = ", ".join(f"{name} {size / GIB:.2f}" for name, size in sizes.items())
-        return f"{self.total(batch_size) / GIB:.2f} GiB ({listed})"
+        return self.fixed + self.one + (batch_size - 1) * (self.two - self.one)
 
 
 def largest_batch(plan: MemoryPlan, available: int, most: int) -> int:
@@ -103,19 +86,16 @@ def measure(
     """
     weights = sum(p.nbytes for p in network.parameters())
     gradients = sum(p.nbytes for p in network.parameters() if p.requires_grad)
-    plan = MemoryPlan(weights, gradients, 2 * gradients, averages * weights, 0, 0)
-    limit = math.floor(RESERVE * available) - plan.fixed
-    plan = plan._replace(one=limit + 1, two=limit + 1)
-    on_cuda = device.type == "cuda"
-    if not on_cuda and 4 * math.prod(clip_shape) > limit:
-        return plan
+    fixed = (1 + averages) * weights + 3 * gradients  # and two moments of each
+    limit = math.floor(RESERVE * available) - fixed
+    one = two = limit + 1
     with _trial(device):
         step = training_step(network, clip_shape, device, dtype, conditions or {})
-        peak = cuda_peak(device) if on_cuda else partial(cpu_peak, limit=limit)
-        plan = plan._replace(one=peak(partial(step, 1)))
-        plan = plan._replace(two=peak(partial(step, 2)))
+        peak = cuda_peak(device) if device.type == "cuda" else partial(cpu_peak, limit=limit)
+        one = peak(partial(step, 1))
+        two = peak(partial(step, 2))
         del step
-    return plan
+    return MemoryPlan(fixed, one, two)
 
 
 def fastest_batch(

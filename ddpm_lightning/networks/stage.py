@@ -1,18 +1,18 @@
 """A stage of the U-Net: residual blocks and attention at one resolution."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ddpm_lightning.networks.attention import SPATIAL, CrossAttention, TemporalAttention
-from ddpm_lightning.networks.blocks import Modulation, ResidualBlock
+from ddpm_lightning.networks.attention import SPATIAL, CrossAttention, Spatial, TemporalAttention
+from ddpm_lightning.networks.blocks import Modulation, Norm, ResidualBlock
 from ddpm_lightning.networks.kernels.precision import weights_like
 from ddpm_lightning.networks.layers import TemporalConv
 
-MIXINGS = ("none", "separable", "full")
+Mixing = Literal["none", "separable", "full"]
 
 
 class Build(NamedTuple):
@@ -20,8 +20,8 @@ class Build(NamedTuple):
 
     embedding_width: int
     head_width: int
-    norm: str
-    temporal_mixing: str
+    norm: Norm
+    temporal_mixing: Mixing
     zero_exits: bool
     token_width: int
 
@@ -53,7 +53,7 @@ class StageOptions(NamedTuple):
 
     width: int
     num_blocks: int
-    spatial: str
+    spatial: Spatial
     temporal: bool
     num_heads: int
     checkpointing: bool

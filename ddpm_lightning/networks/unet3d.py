@@ -7,27 +7,19 @@ resolution, so any F works; H and W must be divisible by the stride, patch x 2^(
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from ddpm_lightning.networks.attention import SPATIAL
-from ddpm_lightning.networks.blocks import CONVOLUTIONS, ResidualBlock, modulate
-from ddpm_lightning.networks.checks import (
-    check_choice,
-    check_condition,
-    check_condition_widths,
-    check_counts,
-    check_head_width,
-    check_image_share,
-    fitting_heads,
-    per_level,
-)
+from ddpm_lightning.networks.attention import Spatial
+from ddpm_lightning.networks.blocks import CONVOLUTIONS, Norm, ResidualBlock, modulate
+from ddpm_lightning.networks.checks import check_condition, fitting_heads, per_level
 from ddpm_lightning.networks.kernels.precision import autocast_once
-from ddpm_lightning.networks.layers import RESAMPLINGS, Downsample, LogSNREmbedding, Upsample
-from ddpm_lightning.networks.stage import MIXINGS, Build, Stage, StageOptions, over_time
+from ddpm_lightning.networks.layers import Downsample, LogSNREmbedding, Resampling, Upsample
+from ddpm_lightning.networks.stage import Build, Mixing, Stage, StageOptions, over_time
 
 STAGES = ("down", "middle", "up")
 
@@ -68,36 +60,29 @@ class UNet3D(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        out_channels: int | None = None,
-        base_width: int = 48,
-        width_multipliers: Sequence[int] = (1, 2, 2),
-        patch: int = 2,
-        num_blocks: int | Sequence[int] = 1,
-        spatial_attention: str | Sequence[str] = ("none", "full", "full"),
+        channels: PositiveInt,
+        out_channels: PositiveInt | None = None,
+        base_width: PositiveInt = 48,
+        width_multipliers: Annotated[Sequence[PositiveInt], Field(min_length=1)] = (1, 2, 2),
+        patch: PositiveInt = 2,
+        num_blocks: PositiveInt | Sequence[PositiveInt] = 1,
+        spatial_attention: Spatial | Sequence[Spatial] = ("none", "full", "full"),
         temporal_attention: bool | Sequence[bool] = True,
-        head_width: int = 24,
-        num_heads: int | Sequence[int] | None = None,
-        norm: str = "rms",
-        resampling: str = "shuffle",
-        temporal_mixing: str = "none",
+        head_width: Annotated[int, Field(ge=2, multiple_of=2)] = 24,
+        num_heads: PositiveInt | Sequence[PositiveInt] | None = None,
+        norm: Norm = "rms",
+        resampling: Resampling = "shuffle",
+        temporal_mixing: Mixing = "none",
         wide_ends: bool = False,
         zero_exits: bool = True,
-        image_share: float = 0.0,
-        vector_width: int = 0,
-        token_width: int = 0,
+        image_share: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        vector_width: NonNegativeInt = 0,
+        token_width: NonNegativeInt = 0,
         checkpointing: bool | Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
         levels = len(width_multipliers)
         out_channels = channels if out_channels is None else out_channels
-        counts = (channels, out_channels, base_width, patch, levels)
-        if min(counts) < 1:
-            raise ValueError(
-                "channels, out_channels, base_width, patch and the number of levels must "
-                f"be at least 1, got {', '.join(map(str, counts))}"
-            )
-        check_counts("width_multipliers", width_multipliers)
         widths = [base_width * multiplier for multiplier in width_multipliers]
         if num_heads is None:
             num_heads = [fitting_heads(width, head_width) for width in widths]
@@ -109,16 +94,16 @@ class UNet3D(nn.Module):
             per_level("checkpointing", checkpointing or False, levels),
         ]
         stages = [StageOptions._make(options) for options in zip(widths, *by_level, strict=True)]
-        for stage in stages:
-            check_choice("spatial_attention", stage.spatial, SPATIAL)
-        check_choice("norm", norm, CONVOLUTIONS)
-        check_choice("resampling", resampling, RESAMPLINGS)
-        check_choice("temporal_mixing", temporal_mixing, MIXINGS)
-        check_image_share(image_share, temporal_mixing)
-        check_counts("num_blocks", [stage.num_blocks for stage in stages])
-        check_counts("num_heads", [stage.num_heads for stage in stages])
-        check_head_width(head_width)
-        check_condition_widths(vector_width, token_width, [stage.spatial for stage in stages])
+        if token_width and all(stage.spatial == "none" for stage in stages):
+            raise ValueError(
+                f"token_width={token_width} needs spatial attention at some level; set "
+                "network.spatial_attention=full, or network.token_width=0"
+            )
+        if image_share and temporal_mixing == "full":
+            raise ValueError(
+                f"3x3x3 convolutions cannot leave frames alone, got image_share={image_share} "
+                "with temporal_mixing=full; choose temporal_mixing=separable, or image_share=0"
+            )
         embedding_width = 4 * base_width
         self.patch = patch
         self.stride = patch * 2 ** (levels - 1)
@@ -137,7 +122,7 @@ class UNet3D(nn.Module):
             if level:
                 self.shrink.append(Downsample(above[level], resampling))
             self.down.append(Stage(build, stage, level, above[level], stage.width, 0))
-        middle = "none" if stage.spatial == "none" else "full"
+        middle: Spatial = "none" if stage.spatial == "none" else "full"
         last = stage._replace(num_blocks=1, spatial=middle)
         self.middle = Stage(build, last, level, last.width, last.width, 0)
         self.middle_exit = build.block(last.width, 0, last.width)

@@ -30,14 +30,12 @@ def save_calls(panels: Sequence[CallsPanel], unit: str, path: Path) -> Path:
     Where values go far beyond the floor, the vertical axis is linear within it and logarithmic
     beyond.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(5.5 * columns, 4.2 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for axis, panel in zip(axes, panels, strict=False):
         axis.axhspan(*panel.floor, facecolor="0.9", edgecolor="0.8", label="real against real")

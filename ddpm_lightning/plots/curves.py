@@ -49,13 +49,11 @@ def read_metrics(path: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 def save_curves(metrics: Path, path: Path) -> Path:
     """Draws losses, the error at fixed levels, the loss by log-SNR bin, speed, gradient norm."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     series = read_metrics(metrics)
     figure = Figure(figsize=(14, 7))
     figure.subplots_adjust(0.05, 0.07, 0.98, 0.94, 0.2, 0.3)  # to measure texts takes as long again
-    FigureCanvasAgg(figure)
     axes = list(figure.subplots(2, 3).flat)
     for (title, names), axis in zip(PANELS.items(), axes, strict=False):
         for name in names:

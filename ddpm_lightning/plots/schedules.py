@@ -16,11 +16,9 @@ def save_log_snr(panels: dict[str, dict[str, GaussianProcess]], floor: float, pa
 
     Where log-SNR rises at single steps (the median chain under hybrid noise) a curve is a band.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6 * len(panels), 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (title, processes) in zip(axes, panels.items(), strict=True):
         for name, process in processes.items():

@@ -119,11 +119,9 @@ def _cells(row: Row) -> list[str]:
 
 
 def _curves(rows: Sequence[Row], names: Sequence[str], directory: Path) -> str:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.5, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = list(figure.subplots(1, len(names), squeeze=False).flat)
     for row in rows:
         file = directory / row.path / "metrics.csv"

@@ -10,13 +10,12 @@ from omegaconf import DictConfig
 from ddpm_lightning.run.commands.device import choose_device
 from ddpm_lightning.run.config.check import Node, check, resolved
 from ddpm_lightning.run.config.errors import RunFailed, UserError, user_errors
-from ddpm_lightning.study.clips import check_clips
 from ddpm_lightning.study.figures import draw_samples
 from ddpm_lightning.study.plan import cells, check_plan
 from ddpm_lightning.study.report import write_report
 from ddpm_lightning.study.sampling import sample_walks
 from ddpm_lightning.study.table import Table, collect, read_table, write_table
-from ddpm_lightning.study.training import failed, train_cells
+from ddpm_lightning.study.training import check_clips, failed, is_finished, train_cells
 from ddpm_lightning.training.signals import stopped_by_signals
 
 TRAINING_SHARE = 0.65  # of the time that there is
@@ -54,14 +53,14 @@ def run(options: Node, directory: Path, device: torch.device) -> Table:
     check_clips(planned, options, directory)
     if options["train"]:
         train_cells(planned, options, directory, start + TRAINING_SHARE * seconds)
-    sample_walks(planned, options, directory, device, start + seconds)
-    table = collect(planned, options, directory)
-    if not table.trainings:
+    trained = [cell for cell in planned if is_finished(cell, directory)]
+    if not trained:
         raise UserError(
             f"no run in {directory} is trained to its end; give study.train=true, and more than "
             f"study.minutes={minutes}"
         )
-    return table
+    sample_walks(trained, options, directory, device, start + seconds)
+    return collect(planned, trained, options, directory)
 
 
 def print_report(table: Table, directory: Path) -> None:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ddpm_lightning.evaluation.paired import paired
 from ddpm_lightning.plots.films import save_grid
 from ddpm_lightning.run.config.check import Node
 from ddpm_lightning.run.directory.checkpoint import read_config
 from ddpm_lightning.study.plan import BASE, FROZEN, Cell
-from ddpm_lightning.study.sampling import StudyWalk, path_of, walks
+from ddpm_lightning.study.sampling import StudyWalk, own_path, path_of, walks
 from ddpm_lightning.study.table import Training
 from ddpm_lightning.study.training import run_of
 
@@ -30,7 +29,6 @@ def save_errors(trainings: Sequence[Training], base: str, path: Path) -> Path:
 
     Ratios are means over seeds that both arms have, with Student's 95 % interval.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     by_loss: dict[str, dict[str, BySeed]] = {}
@@ -38,7 +36,6 @@ def save_errors(trainings: Sequence[Training], base: str, path: Path) -> Path:
         by_loss.setdefault(row.loss, {}).setdefault(row.arm, {})[row.seed] = row
     arms = list(dict.fromkeys(row.arm for row in trainings))
     figure = Figure(figsize=(15, 4.4 * len(by_loss)), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(by_loss), 3, squeeze=False)
     for (loss, runs), (over_steps, ratio, by_level) in zip(by_loss.items(), axes, strict=True):
         for arm, own in runs.items():
@@ -81,13 +78,11 @@ def save_paths(paths: Mapping[str, Mapping[int, np.ndarray]], path: Path) -> Pat
     Args:
         paths: name -> calls -> clips uint8 (N, F, H, W, C), of equal noise.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     counts = sorted({count for by_count in paths.values() for count in by_count})
     size = (3.2 * len(counts), 1.7 * len(paths))
     figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(paths), len(counts), squeeze=False)
     for row, (name, by_count) in zip(axes, paths.items(), strict=True):
         row[0].set_ylabel(name.replace("-", "\n"), rotation=0, ha="right", va="center")
@@ -112,31 +107,24 @@ def _tiles(clips: np.ndarray) -> np.ndarray:
 
 def draw_samples(cells: list[Cell], options: Node, directory: Path) -> list[Path]:
     """Draw what was kept of the walks with the first seed, and return the pictures' paths."""
-    drawn = [w for w in walks(cells, options) if w.cell.seed == 0 and w.cell.clips != FROZEN]
-    drawn = [walk for walk in drawn if path_of(walk, directory).exists()]
-    if not drawn:
+    kept: dict[StudyWalk, np.ndarray] = {}
+    for walk in walks(cells, options):
+        cards = path_of(walk, directory)
+        file = cards.with_suffix(".npy")
+        if walk.cell.seed == 0 and walk.cell.clips != FROZEN and cards.exists() and file.exists():
+            kept[walk] = np.load(file)
+    if not kept:
         return []
-    data = read_config(run_of(drawn[0].cell, directory))["data"]
-    kept = {walk: kept_clips(path_of(walk, directory), data) for walk in drawn}
     paths: dict[str, dict[int, np.ndarray]] = {}
     for walk, clips in kept.items():
         if walk.cell.arm == BASE:
-            paths.setdefault(walk.name.rpartition("-")[0], {})[walk.evaluations] = clips.numpy()
+            paths.setdefault(walk.name.rpartition("-")[0], {})[walk.evaluations] = clips
     pictures = [save_paths(paths, directory / "samples.png")] if paths else []
-    longest: dict[str, StudyWalk] = {}
-    for walk in drawn:
-        if walk.sampler in ("ancestral", "midpoint"):
-            longest.setdefault(walk.cell.arm, walk)
-            if walk.evaluations > longest[walk.cell.arm].evaluations:
-                longest[walk.cell.arm] = walk
+    by_evaluations = sorted(kept, key=lambda walk: walk.evaluations)
+    own = (w for w in by_evaluations if (w.chain, w.sampler) == own_path(w.cell.arm))
+    longest = {walk.cell.arm: walk for walk in own}
     for arm, walk in longest.items():
-        pictures.append(save_grid(kept[walk], directory / f"{arm}.gif", data["fps"], columns=4))
+        fps = read_config(run_of(walk.cell, directory))["data"]["fps"]
+        shown = torch.from_numpy(kept[walk])
+        pictures.append(save_grid(shown, directory / f"{arm}.gif", fps, columns=4))
     return pictures
-
-
-def kept_clips(cards: Path, data: Node) -> Tensor:
-    """Return the first clips of a walk, uint8 (N, F, H, W, C)."""
-    size = data["size"] if isinstance(data["size"], list) else [data["size"]] * 2
-    shape = (-1, data["num_frames"], *size, data["channels"])
-    values = np.frombuffer(cards.with_suffix(".clips").read_bytes(), dtype=np.uint8)
-    return torch.from_numpy(values.copy()).view(shape)

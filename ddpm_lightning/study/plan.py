@@ -35,20 +35,21 @@ class Cell(NamedTuple):
 def check_plan(options: Node) -> None:
     """Raise UserError for arms, losses or extractors that are not there, or too few seeds."""
     check_options("study", options)
-    _refuse_unknown("arms", options["arms"], list(options["words"]))
-    _refuse_unknown("losses", options["losses"], options_of("loss"))
-    _refuse_unknown("extractors", options["extractors"], options_of("extractor"))
+    known = {
+        "arms": list(options["words"]),
+        "losses": options_of("loss"),
+        "extractors": options_of("extractor"),
+    }
+    for key, names in known.items():
+        if unknown := [name for name in options[key] if name not in names]:
+            raise UserError(
+                f"study.{key}: {unknown[0]} is not there; choose from {', '.join(names)}"
+            )
     if options["num_sampled"] > options["num_seeds"]:
         raise UserError(
             f"study.num_sampled={options['num_sampled']} is more than the "
             f"study.num_seeds={options['num_seeds']} that are trained"
         )
-
-
-def _refuse_unknown(key: str, names: list[str], known: list[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise UserError(f"study.{key}: {name} is not there; choose from {', '.join(known)}")
 
 
 def cells(options: Node) -> list[Cell]:

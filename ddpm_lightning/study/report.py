@@ -123,23 +123,24 @@ def errors(table: Table) -> str:
     return markdown(header, rows)
 
 
-def groups(table: Table) -> dict[tuple[str, str, str], dict[int, list[Walk]]]:
-    """Return walks by (clips, arm, path) and evaluations, one for each seed."""
-    result: dict[tuple[str, str, str], dict[int, list[Walk]]] = {}
+def groups(table: Table, frozen: bool = False) -> dict[tuple[str, str], dict[int, list[Walk]]]:
+    """Return walks on frozen clips, or on others, by (arm, path) and evaluations: one a seed."""
+    result: dict[tuple[str, str], dict[int, list[Walk]]] = {}
     for walk in table.walks:
-        key = (walk.clips, walk.arm, walk.path)
-        result.setdefault(key, {}).setdefault(walk.evaluations, []).append(walk)
+        if (walk.clips == FROZEN) == frozen:
+            by_count = result.setdefault((walk.arm, walk.path), {})
+            by_count.setdefault(walk.evaluations, []).append(walk)
     return result
 
 
 def distances(table: Table) -> str:
     """Return a row for each network and path: distances at each number of evaluations."""
-    grouped = {k: v for k, v in groups(table).items() if k[0] != FROZEN}
+    grouped = groups(table)
     counts = sorted({n for by_count in grouped.values() for n in by_count})
     if not grouped:
         return ""
     rows = []
-    for (_, arm, path), by_count in grouped.items():
+    for (arm, path), by_count in grouped.items():
         num = max(map(len, by_count.values()))
         rows.append([arm, path, *(_cell(by_count.get(n, [])) for n in counts), str(num)])
     walk = next(w for w in table.walks if w.clips != FROZEN)
@@ -161,10 +162,9 @@ def _cell(walks: list[Walk]) -> str:
 
 def memorised(table: Table) -> str:
     """Return a row for each arm on frozen clips."""
-    grouped = {k: v for k, v in groups(table).items() if k[0] == FROZEN}
     rows = [
         [arm, path, str(count), f"{mean(map(memory, walks)):.3f}", str(len(walks))]
-        for (_, arm, path), by_count in grouped.items()
+        for (arm, path), by_count in groups(table, frozen=True).items()
         for count, walks in by_count.items()
     ]
     return markdown(("network", "path", "calls", "memorisation", "seeds"), rows) if rows else ""
@@ -183,10 +183,10 @@ def left_out(table: Table) -> str:
 
 def path_panels(table: Table) -> list[CallsPanel]:
     """Return a panel for each network and kind of distance, a curve for each path."""
-    grouped = {k: v for k, v in groups(table).items() if k[0] != FROZEN}
+    grouped = groups(table)
     panels = []
-    for arm in dict.fromkeys(arm for _, arm, _ in grouped):
-        own = {path: by_count for (_, a, path), by_count in grouped.items() if a == arm}
+    for arm in dict.fromkeys(arm for arm, _ in grouped):
+        own = {path: by_count for (a, path), by_count in grouped.items() if a == arm}
         if max(map(len, own.values())) < 2:
             continue
         for name, kind in NAMES.items():

@@ -11,6 +11,7 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 from hydra import compose
 from hydra.utils import instantiate
@@ -19,7 +20,6 @@ from ddpm_lightning.denoiser import Denoiser
 from ddpm_lightning.evaluation.measure import Card, Measure, cards_of, write_cards
 from ddpm_lightning.evaluation.measures.distances import DistanceMeasure
 from ddpm_lightning.evaluation.subject import Reference, Subject
-from ddpm_lightning.files.atomic import write_file
 from ddpm_lightning.processes.base import GaussianProcess
 from ddpm_lightning.run.commands.evaluate import build_measures, open_data
 from ddpm_lightning.run.config.build import build_sampler, sampler_node
@@ -29,7 +29,7 @@ from ddpm_lightning.run.config.job import composed_job
 from ddpm_lightning.run.directory.checkpoint import Run, choose_denoiser, find_run
 from ddpm_lightning.samplers.base import Sampler
 from ddpm_lightning.study.plan import BASE, FROZEN, HYBRID, MEDIAN, STREAM, Cell, words
-from ddpm_lightning.study.training import is_finished, run_of
+from ddpm_lightning.study.training import run_of
 
 STANDARD, MEDIAN_CHAIN = "standard", "median"
 ANCESTRAL, MIDPOINT, PAIR = "ancestral", "midpoint", "pair"
@@ -96,14 +96,13 @@ def path_of(walk: StudyWalk, directory: Path) -> Path:
 
 
 def sample_walks(
-    cells: list[Cell], options: Node, directory: Path, device: torch.device, deadline: float
+    trained: list[Cell], options: Node, directory: Path, device: torch.device, deadline: float
 ) -> None:
     """Draw and measure what is not measured yet, of cells that are trained.
 
     Args:
         deadline: of time.monotonic(), after which no walk is begun.
     """
-    trained = [cell for cell in cells if is_finished(cell, directory)]
     planned = walks(trained, options)
     left = [walk for walk in planned if not path_of(walk, directory).exists()]
     print(f"{len(planned)} walks, {len(planned) - len(left)} measured before", flush=True)
@@ -154,8 +153,8 @@ def walk_measure(
         subject = Subject(
             denoiser,
             references[cell.clips],
-            device,
             build_walk(walk),
+            device,
             options["num_samples"],
             cell.seed,
         )
@@ -166,8 +165,7 @@ def walk_measure(
                 cards += cards_of(each, subject, each(subject), facts, {})
         path = path_of(walk, directory)
         path.parent.mkdir(exist_ok=True)
-        data = subject.samples[:NUM_KEPT].numpy().tobytes()
-        write_file(path.with_suffix(".clips"), [data], len(data))
+        np.save(path.with_suffix(".npy"), subject.samples[:NUM_KEPT].numpy())
         write_cards(cards, path)  # the last: a walk with it is complete
         return cards
 

@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from ddpm_lightning.files.bounded import read_json, read_small
+from ddpm_lightning.files.bounded import read_json
 from ddpm_lightning.plots.curves import BY_LEVEL, read_metrics
 from ddpm_lightning.run.config.check import Node
-from ddpm_lightning.run.config.errors import UserError
 from ddpm_lightning.run.directory.checkpoint import FORM_KEYS, read_config
-from ddpm_lightning.run.directory.provenance import provenance
 from ddpm_lightning.run.directory.start import read_status, write_text
+from ddpm_lightning.run.exchange.json_file import parsed, read_object
 from ddpm_lightning.run.sweeps.ranking import ERROR
 from ddpm_lightning.study.plan import Cell
 from ddpm_lightning.study.sampling import path_of, walks
-from ddpm_lightning.study.training import is_finished, run_of
+from ddpm_lightning.study.training import run_of
 
 HOW = ("data", "minutes", "train", "max_parallel")  # options that say how, not what
 _MAX_BYTES = 2**23
@@ -81,9 +80,8 @@ class Table(BaseModel):
     walks: list[Walk]
 
 
-def collect(cells: list[Cell], options: Node, directory: Path) -> Table:
-    """Return the table of what is finished."""
-    trained = [cell for cell in cells if is_finished(cell, directory)]
+def collect(cells: list[Cell], trained: list[Cell], options: Node, directory: Path) -> Table:
+    """Return the table of what is finished, one cell at least."""
     drawn = [walk for walk in walks(trained, options) if path_of(walk, directory).exists()]
     return Table(
         made_by=_made_by(directory, trained),
@@ -135,7 +133,7 @@ def _made_by(directory: Path, trained: list[Cell]) -> Node:
     """Return which code and machine made the results, as the last start of each run recorded."""
     recorded = (sorted((run_of(c, directory) / "starts").glob("*.json"))[-1] for c in trained)
     starts = [read_json(path) for path in recorded]
-    here = starts[0] if starts else provenance([], {"seed": 0, "data": {}}, is_changed=False)
+    here = starts[0]
     return {
         "trained_by": sorted({str((start["git"] or {}).get("revision")) for start in starts}),
         "packages": {name: here["packages"].get(name) for name in _PACKAGES},
@@ -165,14 +163,4 @@ def write_table(table: Table, path: Path) -> None:
 
 def read_table(path: Path) -> Table:
     """Return a table; UserError for a file that is none, or is one of another version."""
-    try:
-        return Table.model_validate_json(read_small(path, _MAX_BYTES))
-    except ValidationError as error:
-        first = error.errors()[0]
-        what = f"{'.'.join(map(str, first['loc']))}={first['input']!s:.20}: {first['msg']}"
-    except (OSError, ValueError) as error:
-        what = str(error)
-    raise UserError(
-        f"report={path} is no table of a study that this code reads: {what}; make it again by "
-        "python study.py, or take the code that made it"
-    )
+    return parsed(Table, read_object(path, _MAX_BYTES), path)

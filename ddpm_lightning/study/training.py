@@ -7,7 +7,11 @@ is kept whatever else is asked for, one that was interrupted is resumed.
 import time
 from pathlib import Path
 
+from ddpm_lightning.evaluation.measures.distances import refuse_too_few
+from ddpm_lightning.evaluation.subject import Reference
+from ddpm_lightning.run.config.build import build_data
 from ddpm_lightning.run.config.check import Node, resolved
+from ddpm_lightning.run.config.errors import user_errors
 from ddpm_lightning.run.config.job import composed_job
 from ddpm_lightning.run.directory.compose import check_composed
 from ddpm_lightning.run.directory.start import read_status, write_text
@@ -46,6 +50,20 @@ def prepare(cell: Cell, options: Node, directory: Path) -> Frozen:
     return frozen
 
 
+def check_clips(cells: list[Cell], options: Node, directory: Path) -> None:
+    """Make or open every set of clips, before the first training.
+
+    Raises:
+        UserError: where fewer are held out than measures need, or fewer trained on than samples.
+    """
+    for cell in {cell.clips: cell for cell in cells}.values():
+        job = composed_job("config", words(cell, options, str(directory)))
+        data = build_data(resolved(job.cfg)["data"])
+        with user_errors(f"study, {cell.clips} clips"):
+            data.load()
+            refuse_too_few(Reference(data), options["num_samples"])
+
+
 def train_cells(cells: list[Cell], options: Node, directory: Path, deadline: float) -> None:
     """Train cells that are not finished; the first one says how long the rest will take.
 
@@ -70,18 +88,12 @@ def train_cells(cells: list[Cell], options: Node, directory: Path, deadline: flo
         frozen = [prepare(cell, options, directory) for cell in left[first : first + size]]
         run_frozen(frozen, size, is_shown=size == 1)
         if not first:
-            print_plan(left, (time.monotonic() - start) / len(frozen))
+            seconds = (time.monotonic() - start) / len(frozen)
+            minutes = len(left) * seconds / 60
+            print(f"plan: {len(left)} runs of {seconds:.0f} s, {minutes:.0f} minutes", flush=True)
 
 
 def failed(cells: list[Cell], directory: Path) -> list[Cell]:
     """Return the cells whose runs have failed."""
     begun = (cell for cell in cells if (run_of(cell, directory) / WORDS).exists())
     return [c for c in begun if read_status(run_of(c, directory))["status"] == "failed"]
-
-
-def print_plan(cells: list[Cell], seconds: float) -> None:
-    """Print what is to be trained, and how long that takes by the first run."""
-    print(f"plan: {len(cells)} runs of {seconds:.0f} s, {len(cells) * seconds / 60:.0f} minutes")
-    for kind in dict.fromkeys((cell.clips, cell.arm, cell.loss) for cell in cells):
-        seeds = [cell.seed for cell in cells if (cell.clips, cell.arm, cell.loss) == kind]
-        print(f"  {' '.join(kind)}: seeds {seeds}", flush=True)

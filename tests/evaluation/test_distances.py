@@ -12,7 +12,6 @@ from torch import Tensor
 from ddpm_lightning.evaluation.distances import (
     Scale,
     floor,
-    frechet,
     interval,
     polynomial_mmd,
     precision_recall_density_coverage,
@@ -110,13 +109,8 @@ def test_frechet_is_exact_for_the_moments_that_it_is_given(draw: Draw) -> None:
     z = torch.linalg.solve_triangular(torch.linalg.cholesky(z.mT.cov()), z.mT, upper=False).mT
     scales, shift = torch.tensor([2.0, 0.5, 3.0]), torch.tensor([1.0, -2.0, 0.0])
     exact = shift.square().sum() + (scales - 1).square().sum()
-    assert frechet(z * scales + shift, z) == pytest.approx(float(exact), rel=1e-10)
-    assert frechet(z, z) == pytest.approx(0, abs=1e-12)
-
-
-def test_frechet_refuses_fewer_than_five_clips_a_feature(draw: Draw) -> None:
-    with pytest.raises(ValueError, match=r"of 4 features needs 5 times as many clips, 20, got 19"):
-        frechet(draw(19, 4), draw(40, 4))
+    assert wasserstein_of_gaussians(z * scales + shift, z) == pytest.approx(float(exact), rel=1e-10)
+    assert wasserstein_of_gaussians(z, z) == pytest.approx(0, abs=1e-12)
 
 
 def test_density_and_coverage_of_one_law_are_their_expectations(draw: Draw) -> None:
@@ -154,7 +148,7 @@ def test_intervals_of_mmd_cover_its_mean_nine_times_in_ten_and_more(
         interval(polynomial_mmd, draw(n, d, shift), draw(n, d), num_subsamples=40)
         for _ in range(repeats)
     ]
-    covered = sum(i.low < mean < i.high for i in intervals)
+    covered = sum(abs(i.value - mean) < 1.96 * i.standard_error for i in intervals)
     # 0.92 to 0.95 over 150; less three deviations of a binomial
     assert covered / repeats > 0.92 - 3 * (0.92 * 0.08 / repeats) ** 0.5
 
@@ -199,12 +193,6 @@ def test_the_floor_of_an_mmd_is_0_and_as_wide_as_draws_of_one_law(draw: Draw) ->
     assert real.high - real.low == pytest.approx(high - low, rel=0.3)  # of 200 splits, to 10 %
 
 
-def test_too_few_clips_are_refused(draw: Draw) -> None:
-    with pytest.raises(ValueError, match=r"at 21 samples and 20 held-out clips needs 41 real"):
-        floor(polynomial_mmd, draw(40, 2), 21, 20)
-    with pytest.raises(ValueError, match="at least 2 samples and 2 real clips, got 1 and 5"):
-        polynomial_mmd(draw(1, 2), draw(5, 2))
-    with pytest.raises(ValueError, match="at least 8 samples and 8 real clips, got 9 and 7"):
-        interval(polynomial_mmd, draw(9, 2), draw(7, 2))
-    with pytest.raises(ValueError, match="at least 6 samples and 6 real clips, got 5 and 9"):
+def test_fewer_clips_than_neighbours_are_refused(draw: Draw) -> None:
+    with pytest.raises(ValueError, match="k=5 neighbours need more samples and clips, got 5 and 9"):
         precision_recall_density_coverage(draw(5, 2), draw(9, 2), k=5)

@@ -69,8 +69,3 @@ def test_copied_motion_with_new_content_is_seen_in_motion_alone() -> None:
     )
     assert in_motion.value == 1.0
     assert abs(in_content.value - 0.5) < 4 * in_content.standard_error
-
-
-def test_nothing_held_out_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"got 5, 0 and 9; raise num_samples or val_fraction"):
-        memorisation(draws(5, 0), draws(9, 1), draws(0, 2))

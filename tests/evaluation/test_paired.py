@@ -28,8 +28,3 @@ def test_a_difference_that_is_visible_is_seen_in_80_of_100_cases() -> None:
 def test_holm_multiplies_the_smallest_by_all_the_next_by_one_less_and_never_falls() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
-
-
-def test_one_seed_is_refused() -> None:
-    with pytest.raises(ValueError, match="2 paired differences, got 1"):
-        paired([0.1])

@@ -70,9 +70,3 @@ def test_times_are_even_in_the_spread_of_a_point(film: BrownianFilm) -> None:
     """sqrt(2 D t) grows by as much from each image to the next."""
     sigma = film.motion.level(film.times).sigma
     torch.testing.assert_close(sigma.diff(), sigma[-1].expand(len(sigma) - 1) / (30 * STEPS))
-
-
-@pytest.mark.parametrize("words", [{"diffusivity": 0.0}, {"seconds": 0}, {"num_images": 1}])
-def test_what_cannot_be_is_refused(words: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=next(iter(words))):
-        BrownianFilm(**words)

@@ -82,9 +82,3 @@ def test_grey_clips_are_shown_too(tmp_path: Path) -> None:
     data = SourceClips(GifFolder, str(tmp_path), size=8, num_frames=FRAMES, channels=1)
     picture = ForwardFilm(data, {"a": process_under(*EXAMPLE)}, num_images=2).draw()
     assert len(picture.images) == FRAMES + 2
-
-
-def test_more_than_three_chains_are_refused(data: SourceClips) -> None:
-    chain = process_under(*EXAMPLE)
-    with pytest.raises(ValueError, match="1 to 3 names, got 4"):
-        ForwardFilm(data, dict.fromkeys("abcd", chain))

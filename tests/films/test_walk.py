@@ -44,11 +44,3 @@ def test_many_steps_come_to_the_data_and_few_do_not() -> None:
     for name, walked in many.walks().items():
         assert walked.distance < 2 * floor, name
         assert few[name].distance > walked.distance, name
-
-
-def test_too_many_samplers_are_refused() -> None:
-    chain = process_under(StandardProcess, "cosine")
-    with pytest.raises(ValueError, match="1 to 6 names, got 7"):
-        WalkFilm(chain, {str(k): DDIMSampler for k in range(7)})
-    with pytest.raises(ValueError, match="at most num_points=5, got 9"):
-        WalkFilm(chain, SAMPLERS, num_paths=9, num_points=5)

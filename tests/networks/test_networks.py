@@ -155,11 +155,3 @@ def test_autocast_is_finite_and_close(name: str, dtype: torch.dtype) -> None:
     # 8 or 11 bits of mantissa, 4e-3 or 5e-4 a layer, some twenty layers that add up at random.
     error = (output - exact).square().mean().sqrt() / exact.square().mean().sqrt()
     assert error < 25 * torch.finfo(dtype).eps / 2
-
-
-@pytest.mark.parametrize("out_channels", [0, -1])
-@every_network
-def test_a_network_without_outputs_is_refused(name: str, out_channels: int) -> None:
-    message = r"channels, out_channels, .* must be at least 1, got 1, "
-    with pytest.raises(ValueError, match=message):
-        build("network", name, channels=1, out_channels=out_channels)

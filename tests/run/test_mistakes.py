@@ -86,10 +86,10 @@ MISTAKES = {
     "foreign target": (["model._target_=os.system"], ["os.system", "not allowed"]),
     "an attention that does not exist": (
         ["network.spatial_attention=[none,linaer]"],
-        ["got 'linaer'; did you mean linear?"],
+        ["'linaer'] is not allowed", "'linear', 'full'"],
     ),
     "negative rate": (["optimizer.lr=-1"], ["optimizer", "-1"]),
-    "no width": (["network.base_width=0"], ["base_width", "at least 1"]),
+    "no width": (["network.base_width=0"], ["network.base_width=0", "greater than 0"]),
     "an option left out": (
         ["~network.channels"],
         ["needs channels, which is not given; add ++network.channels="],

@@ -72,7 +72,7 @@ def test_a_study_trains_samples_and_reports_and_goes_on_where_it_was(
         ("study.arms=[quick]", "study.arms: quick is not there; choose from cosine, hybrid"),
         (
             "report=old.json",
-            "report=old.json is no table of a study that this code reads: version=0",
+            "old.json cannot be used: version=0: Input should be 1",
         ),
         ("study.data=gifs", "clips are held out, at least 32 are needed"),
     ],

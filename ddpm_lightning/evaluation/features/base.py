@@ -44,13 +44,8 @@ class Extractor(ABC):
         """Return both kinds of features of clips (N, F, H, W, C) uint8, on any device.
 
         Raises:
-            ValueError: if the clips are no such tensor, or too short or too small.
+            ValueError: if the clips are too short or too small.
         """
-        if clips.ndim != 5 or clips.dtype != torch.uint8 or clips.shape[-1] not in (1, 3):
-            raise ValueError(
-                f"features need uint8 clips (N, F, H, W, 1 or 3), got {clips.dtype} of shape "
-                f"{tuple(clips.shape)}; convert with data.clip.to_uint8"
-            )
         _, num_frames, height, width, _ = clips.shape
         if num_frames < self.min_frames:
             raise ValueError(
@@ -65,14 +60,6 @@ class Extractor(ABC):
         batches = [self.extract(batch) for batch in clips.split(self.batch_size)]
         spatial, temporal = (torch.cat(kind).double().cpu() for kind in zip(*batches, strict=True))
         return Features(spatial, temporal)
-
-    def spatial(self, clips: Tensor) -> Tensor:
-        """Return the spatial features (N, d) alone, float64."""
-        return self.pair(clips).spatial
-
-    def temporal(self, clips: Tensor) -> Tensor:
-        """Return the temporal features (N, d') alone, float64."""
-        return self.pair(clips).temporal
 
     @abstractmethod
     def extract(self, clips: Tensor) -> Features:

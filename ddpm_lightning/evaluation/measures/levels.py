@@ -27,6 +27,7 @@ class Levels(Measure):
         num_clips = len(reference.held_out)
         errors = measure_levels(denoiser, reference.batches("val"), num_clips, subject.device)
         floor = log_snr_floor(reference.shape(1))
+        assert subject.training is not None
         trained = LEVELS[covered(denoiser.process, subject.training.times, floor)].tolist()
         rows = [{**row._asdict(), "trained": row.log_snr in trained} for row in errors.by_level()]
         value, error = errors.mean(), errors.standard_error()

@@ -7,7 +7,7 @@ own. A perfect denoiser scores differently under each of them, so it compares ru
 import torch
 from pydantic import PositiveInt
 
-from ddpm_lightning.evaluation.losses import fixed_pairs
+from ddpm_lightning.evaluation.losses import fixed_losses
 from ddpm_lightning.evaluation.measure import LEARNING, Measure, Result, mean_of_clips
 from ddpm_lightning.evaluation.subject import Subject
 
@@ -31,18 +31,13 @@ class TrainedLoss(Measure):
 
     @torch.no_grad()
     def __call__(self, subject: Subject) -> dict[str, Result]:
-        denoiser, process = subject.denoiser, subject.denoiser.process
+        assert subject.training is not None
         loss, times = subject.training
         of_clips = []  # (draws, B)
         for x_0, index, conditions in subject.held_out():
-            draws = []
-            for draw in range(self.num_draws):
-                t, noise = fixed_pairs(
-                    times, process, index, draw, self.num_draws, tuple(x_0.shape[1:])
-                )
-                noise = noise.to(x_0.device)
-                losses = loss(denoiser, x_0, t, process.level(t), noise, **conditions)
-                draws.append(losses.double().cpu())
-            of_clips.append(torch.stack(draws))
+            draws = fixed_losses(
+                subject.denoiser, loss, times, x_0, index, self.num_draws, **conditions
+            )
+            of_clips.append(torch.stack([losses for _, losses in draws]))
         losses = torch.cat(of_clips, dim=1).mean(0)
         return {"loss": mean_of_clips(losses, num_clips=len(losses))}

@@ -119,8 +119,8 @@ def build_subjects(
         weights: Subject(
             denoiser.to(device),
             reference,
-            device,
             sampler,
+            device,
             config["num_samples"],
             config["seed"],
             training,

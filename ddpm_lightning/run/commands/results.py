@@ -3,6 +3,7 @@
 curve.samplers=[..] measures with several samplers at several numbers of evaluations, side by side.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -62,7 +63,7 @@ class Results:
         for weights, subject in subjects.items():
             cards: dict[str, list[list[Card]]] = {name: [] for name in measures}
             for sampler in curve.values():
-                at = subject.with_sampler(sampler)
+                at = replace(subject, sampler=sampler)
                 for name in list(cards):
                     try:
                         results = measures[name](at)

@@ -12,16 +12,14 @@ _MAX_BYTES = 2**20
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the object that a file holds; UserError unless it is one, of at most 1 MiB."""
+def read_object(path: Path, most: int = _MAX_BYTES) -> dict[str, Any]:
+    """Return the object that a file holds; UserError unless it is one, of at most so many bytes."""
     try:
-        content = read_json(path, _MAX_BYTES)
+        content = read_json(path, most)
         if not isinstance(content, dict):
             raise ValueError("it holds no object")
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; a pipeline folder of diffusers has it") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a JSON file of diffusers: {error}") from error
+        raise UserError(f"{path} cannot be used: {error}") from error
     return content
 
 
@@ -33,5 +31,5 @@ def parsed(schema: type[Schema], content: dict[str, Any], path: Path) -> Schema:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"{path}: {key}={first['input']!s:.80} cannot be reproduced: {first['msg']}"
+            f"{path} cannot be used: {key}={first['input']!s:.80}: {first['msg']}"
         ) from error

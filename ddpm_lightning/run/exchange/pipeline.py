@@ -68,11 +68,6 @@ def load_pipeline(path: str, weights: Any = None) -> tuple[Run, Denoiser]:
     home = _home(folder, "unet")
     unet_config = read_object(home / "config.json")
     form = parsed(UNetConfig, unet_config, home / "config.json")
-    if form.out_channels != form.in_channels:
-        raise UserError(
-            f"{home / 'config.json'}: out_channels={form.out_channels}, in_channels="
-            f"{form.in_channels}; both must be equal"
-        )
     arguments = {k: v for k, v in unet_config.items() if k[:1] != "_"}
     file = _weights_file(home)
     _check_size(arguments, file)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, Field, FiniteFloat
 
 from ddpm_lightning.networks.diffusers2d import import_diffusers
 from ddpm_lightning.noise.base import MAX_STEPS
@@ -44,12 +44,7 @@ class Chain(BaseModel):
     prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
     use_flow_sigmas: Literal[False] = False
 
-    @model_validator(mode="before")
-    @classmethod
-    def _renamed(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """Read `predict_epsilon: false`, which old files have, as diffusers did."""
-        predicts_sample = content.get("predict_epsilon") is False
-        return content | {"prediction_type": "sample"} if predicts_sample else content
+    predict_epsilon: Literal[True] = True  # of old files; what they mean by False is "sample"
 
 
 def read_scheduler(config: dict[str, Any], path: Path) -> tuple[Node, Node]:
@@ -79,7 +74,7 @@ def read_scheduler(config: dict[str, Any], path: Path) -> tuple[Node, Node]:
 
 
 def _betas(chain: Chain) -> list[float]:
-    options = chain.model_dump(exclude={"use_flow_sigmas"})
+    options = chain.model_dump(exclude={"use_flow_sigmas", "predict_epsilon"})
     if chain.trained_betas is not None:
         options["num_train_timesteps"] = len(chain.trained_betas)
     betas: list[float] = import_diffusers().DDPMScheduler(**options).betas.double().tolist()

@@ -32,8 +32,8 @@ class Budget(NamedTuple):
     available: int
 
     def __str__(self) -> str:
-        planned = self.plan.describe(self.batch_size)
-        return f"{planned} planned, {self.available / GIB:.1f} GiB free"
+        planned = self.plan.total(self.batch_size) / GIB
+        return f"{planned:.2f} GiB planned, {self.available / GIB:.1f} GiB free"
 
 
 def choose_batch(

@@ -72,8 +72,8 @@ class SampleQuality(pl.Callback):
             subject = Subject(
                 pl_module.inference_denoiser,
                 self._reference,
-                pl_module.device,
                 self.sampler,
+                pl_module.device,
                 self.num_samples,
                 self.seed,
                 callback=interruptible(trainer),

