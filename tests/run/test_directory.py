@@ -170,7 +170,7 @@ def test_two_processes_never_train_in_one_directory(call: Call, trained: Path) -
 def test_a_word_that_fits_neither_the_defaults_nor_the_run_is_refused(
     call: Call, trained: Path
 ) -> None:
-    for word, near in (("sead=1", "seed"), ("trainer.max_stesp=6", "max_steps")):
+    for word, near in (("sead=1", "seed"), ("trainer.max_stesp=6", "trainer.max_steps")):
         assert_user_error(call("train", f"resume={trained}", word), f"did you mean {near}?")
 
 
@@ -184,7 +184,6 @@ def test_what_would_make_it_another_run_is_refused(trained: Path) -> None:
         "data.fps=5": ["data.fps=10"],
         "network.base_width=32": ["model.denoiser.network.base_width=16", "now it is 32"],
         "seed=1": ["model.seed=0", "now it is 1"],
-        "~callbacks.emma": ["callbacks.emma"],
     }.items():
         with pytest.raises(UserError) as caught:
             resumed_start(str(trained), Job(cfg, [word], {}))
