@@ -12,6 +12,7 @@ import pytest
 
 from ddpm_lightning.run.config.job import JobError
 from ddpm_lightning.run.directory.start import read_status
+from ddpm_lightning.run.fitting import agent
 from ddpm_lightning.run.fitting.agent import launch
 
 SCRIPT = """
@@ -75,6 +76,7 @@ def test_ranks_that_end_well_get_the_words_and_environment_of_the_command(
 
 READY = "Path(f'ready-{rank}').touch()"
 KILLED = f"({READY}, os.kill(os.getpid(), signal.SIGKILL))"
+STOPPED = "os.kill(os.getpid(), signal.SIGSTOP)"
 EFFECT = "effect()"
 FAULTS = {
     "killed": (
@@ -84,6 +86,7 @@ FAULTS = {
     ),
     "rank 0 killed": (f"end(1) if rank else {KILLED}", 1, r"rank 0 \(process \d+\): killed by .*"),
     "killed under NCCL": (f"{KILLED} if rank else abort()", 1, r"rank 1 .* killed by signal 9; .*"),
+    "stopped": (f"{STOPPED} if rank else end(143)", 1, r"rank 1 .* killed by signal 9; .*"),
     "failed": (f"({READY}, fail('no', 1)) if rank else {EFFECT}", 1, r"rank 1 \(process \d+\): no"),
     "refused": ("sys.exit(2) if rank else fail('data: no', 2)", 2, "data: no"),
     "silent": ("sys.exit(3) if rank == 1 else end(0)", 3, ""),
@@ -96,6 +99,7 @@ def test_the_rank_that_failed_first_is_named_and_its_exit_code_returned(
     name: str, run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     code, expected, cause = FAULTS[name]
+    monkeypatch.setattr(agent, "_STOPPED_SECONDS", 1)
     command(monkeypatch, code)
     with pytest.raises(JobError) as error:
         launch(2)

@@ -301,7 +301,7 @@ FAULTS = [
 def test_a_rank_that_is_killed_or_stopped_ends_all(
     launcher: list[str], rank: int, number: signal.Signals, cause: str, group: Group
 ) -> None:
-    """One that is stopped is so in its step."""
+    """Under torchrun, one that is stopped in its step."""
     words = [*WORDS, *ENDLESS, "run_dir=out", "callbacks.hang.seconds=10"]
     group.start(*launcher, PAUSING, *words, environment=paused(rank))
     group.trains(7)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing import PContext
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+_STOPPED_SECONDS = 30  # by SIGSTOP, at most, until a rank is killed
 _HOST = "127.0.0.1"
 
 
@@ -77,8 +78,9 @@ def launch(num_ranks: int) -> None:
             contexts.append(context)
             for number in list(received):  # while they were started
                 pass_on(number)
-            result = context.wait(period=0.1)
-        assert result is not None  # as where it waits for a while only
+            while (result := context.wait(_STOPPED_SECONDS, period=0.1)) is None:
+                for pid in filter(_is_stopped, context.pids().values()):
+                    os.kill(pid, signal.SIGKILL)
         if not (failures := result.failures):
             return
         rank = min(failures, key=lambda rank: _ended_at(failures[rank]))
@@ -94,6 +96,13 @@ def launch(num_ranks: int) -> None:
             print(file=sys.stderr)  # behind the progress bar
             print_error(cause)
     raise JobError(code)
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:  # it has ended, or this is not Linux
+        return False
 
 
 def _ended_at(failure: "ProcessFailure") -> float:
