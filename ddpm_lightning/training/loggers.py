@@ -88,9 +88,11 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        import wandb
+
         try:
             super().log_metrics(metrics, step)
-        except failures() as error:
+        except (wandb.Error, ConnectionError, TimeoutError) as error:  # all else is not hidden
             self._fail("logs nothing more, metrics.csv has all", "disabled", error)
 
     def _fail(self, consequence: str, mode: Mode, cause: Exception) -> None:
@@ -98,15 +100,6 @@ class WandbRun(WandbLogger):
         self._experiment = None
         self._wandb_init["mode"] = mode
         tear_down_wandb()
-
-
-def failures() -> tuple[type[Exception], ...]:
-    """Return what W&B raises when its process or its server is gone; all else is not hidden."""
-    import wandb
-    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
-
-    own = (wandb.Error, HandleAbandonedError, MailboxClosedError)
-    return *own, ConnectionError, TimeoutError
 
 
 def tear_down_wandb() -> None:
