@@ -78,23 +78,6 @@ def test_a_run_that_ends_before_it_begins_leaves_no_directory(
         pass
 
 
-@pytest.mark.parametrize(("old", "new"), [("lr: 0.001", "lr: fast"), ("offset: 0.", "offset: -1.")])
-def test_a_frozen_run_that_is_refused_has_failed(
-    old: str, new: str, call: Call, trained: Path
-) -> None:
-    """By its types, and by what is built from it."""
-    for name in ("config.yaml", "composed.yaml"):
-        text = (trained / name).read_text()
-        assert old in text
-        (trained / name).write_text(text.replace(old, new))
-    (trained / "status.json").write_text('{"status": "waiting", "seconds": 0}')
-    result = call("train", f"resume={trained}")
-    assert result.code == 2, result
-    status = json.loads((trained / "status.json").read_text())
-    assert status["status"] == "failed"
-    assert result.err.strip() == f"error: {status['error']}"
-
-
 def test_a_run_tells_where_it_came_from(trained: Path) -> None:
     config = yaml.safe_load((trained / "config.yaml").read_text())
     assert config["callbacks"]["checkpoints"]["directory"] == f"{config['run_dir']}/checkpoints"

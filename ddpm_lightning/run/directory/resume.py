@@ -28,7 +28,7 @@ from ddpm_lightning.run.directory.checkpoint import (
     read_config,
     read_yaml,
 )
-from ddpm_lightning.run.directory.start import Start, new_start, refusal_recorded
+from ddpm_lightning.run.directory.start import Start, new_start
 
 _MAX_CHARACTERS = 2**14  # of texts with ${..}, which take long to parse
 
@@ -41,24 +41,23 @@ def resumed_start(given: str, job: Job) -> Start:
     """
     outputs = Path(job.cfg.outputs_dir)
     directory = find_directory(given, outputs)
-    with refusal_recorded(directory):
-        is_file = Path(given).is_file()
-        checkpoint = Path(given) if is_file else newest_checkpoint(directory)
-        stored = read_config(directory)
-        cfg, choices = _composed(directory)
-        if is_fork := is_file and _is_older(Path(given), directory):
-            cfg.run_dir = cfg.run_id = None
-        _apply(job.words, cfg, choices, directory)
-        if is_fork:
-            cfg.outputs_dir = job.cfg.outputs_dir
-            OmegaConf.update(cfg, "parent", str(Path(given).absolute()), force_add=True)
-            start = new_start(Job(cfg, job.words, choices))._replace(checkpoint=checkpoint)
-        else:
-            cfg.run_dir = str(directory.absolute())  # it may have been moved
-            start = Start(directory, cfg, resolved(cfg), choices, checkpoint, is_new=False)
-        check_same_experiment(directory, stored, start.config)
-        check_places(start.config, start.directory, job.words)
-        return start
+    is_file = Path(given).is_file()
+    checkpoint = Path(given) if is_file else newest_checkpoint(directory)
+    stored = read_config(directory)
+    cfg, choices = _composed(directory)
+    if is_fork := is_file and _is_older(Path(given), directory):
+        cfg.run_dir = cfg.run_id = None
+    _apply(job.words, cfg, choices, directory)
+    if is_fork:
+        cfg.outputs_dir = job.cfg.outputs_dir
+        OmegaConf.update(cfg, "parent", str(Path(given).absolute()), force_add=True)
+        start = new_start(Job(cfg, job.words, choices))._replace(checkpoint=checkpoint)
+    else:
+        cfg.run_dir = str(directory.absolute())  # it may have been moved
+        start = Start(directory, cfg, resolved(cfg), choices, checkpoint, is_new=False)
+    check_same_experiment(directory, stored, start.config)
+    check_places(start.config, start.directory, job.words)
+    return start
 
 
 def _is_older(checkpoint: Path, directory: Path) -> bool:

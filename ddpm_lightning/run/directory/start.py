@@ -99,33 +99,17 @@ def reserved(start: Start) -> Iterator[Start]:
     """Create the directory of a new run, and remove it if what is inside `with` refuses the run.
 
     No other run can take it: unless the user named it, another name is taken where a run has begun
-    in the same second. Where a run waits in it already, a mistake is recorded as its end.
+    in the same second.
 
     Raises:
         UserError: if the directory is there already or cannot be created.
     """
-    if not start.is_new:
-        with refusal_recorded(start.directory):
-            yield start
-        return
-    start = _create(start)
+    start = _create(start) if start.is_new else start
     try:
         yield start
     except BaseException:
-        with suppress(OSError):
+        with suppress(OSError):  # one that holds a run stays
             start.directory.rmdir()
-        raise
-
-
-@contextmanager
-def refusal_recorded(directory: Path) -> Iterator[None]:
-    """Mark a frozen run that has not begun as failed where it is refused."""
-    try:
-        yield
-    except UserError as e:
-        before = read_status(directory)
-        if before.get("status") in ("waiting", "failed"):
-            _write_status(directory, "failed", before.get("seconds", 0.0), str(e))
         raise
 
 
