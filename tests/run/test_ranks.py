@@ -261,6 +261,7 @@ def test_a_rank_that_dies_on_one_node_ends_the_other(
     words = [*TINY, "logger=csv", *ENDLESS, "run_dir=out", "callbacks.hang.seconds=10"]
     start_nodes(group, nodes, *words, script=PAUSING, environment=paused(rank))
     group.trains(7)
+    time.sleep(1)  # until the eighth step has begun, in which it pauses
     os.kill(group.rank(rank), number)
     assert group.processes[1 - rank].wait(600) != 0
     assert "another rank has ended or hangs" in group.output(1 - rank)
@@ -305,6 +306,7 @@ def test_a_rank_that_is_killed_or_stopped_ends_all(
     words = [*WORDS, *ENDLESS, "run_dir=out", "callbacks.hang.seconds=10"]
     group.start(*launcher, PAUSING, *words, environment=paused(rank))
     group.trains(7)
+    time.sleep(1)  # until the eighth step has begun, in which it pauses
     victim = group.rank(rank)
     os.kill(victim, number)
     assert group.codes() == [1]
