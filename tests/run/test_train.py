@@ -47,7 +47,6 @@ def test_metrics_hold_all_that_is_promised(trained: Path) -> None:
         "train/data_wait",
         "train/learning_rate",
         "train/ema_distance",
-        "train/memory_gib",
         "train/tflops",
         "grad_norm/down_0",
     }
