@@ -89,7 +89,6 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
         words += [f"callbacks.samples.compare.{name}.num_evaluations={calls}"]
     result = spawn(folder, "train", *TINY, *words)
     assert result.code == 0, result.err
-    assert "out/samples/compare_*.gif" in result.out
     return folder / "out"
 
 

@@ -311,14 +311,8 @@ def freeze_imports() -> None:
 def quiet() -> None:
     """Keep log messages and warnings that no user can act on from the console."""
     redact_logs()
-    for name in (
-        "fabric.utilities.distributed",
-        "fabric.utilities.seed",
-        "pytorch.accelerators.cuda",
-        "pytorch.trainer.connectors.signal_connector",
-        "pytorch.utilities.rank_zero",
-    ):
-        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*LeafSpec.*is deprecated.*",
         ".*number of training batches .* is smaller than the logging interval.*",
