@@ -14,7 +14,6 @@ from functools import cached_property
 from os.path import relpath
 from pathlib import Path
 from shlex import quote
-from shutil import rmtree
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -40,10 +39,10 @@ def mode_of_environment() -> Any:
 
 
 class WandbRun(WandbLogger):
-    """Logs to a run of W&B, which continues offline, under its id, where W&B fails.
+    """Logs to a run of W&B, which cannot end the run: one warning logs why it fails.
 
-    That is where its server cannot be reached, there is no key, or its process was killed. One
-    warning logs the cause.
+    It is offline where there is no key or no server at the start, and logs nothing more where its
+    process is killed later.
 
     Args:
         mode: online sends what is logged at once, offline keeps it for `wandb sync`; None: what
@@ -69,21 +68,14 @@ class WandbRun(WandbLogger):
         if self._experiment is None:
             import wandb
 
-            before = self._folders()
             try:
                 self._begin()
             except wandb.Error as error:
                 if self._wandb_init["mode"] != "online":
                     raise ValueError(error) from error
-                self._go_offline(error)
-                for folder in self._folders() - before:  # wandb sync would take it for a run
-                    rmtree(folder, ignore_errors=True)
+                self._fail("is offline", "offline", error)
                 self._begin()
         return self._experiment
-
-    def _folders(self) -> set[Path]:
-        """Return the folders of this run's starts with a server."""
-        return set(Path(self._wandb_init["dir"], "wandb").glob(f"run-*-{self._wandb_init['id']}"))
 
     def _begin(self) -> None:
         import wandb
@@ -95,32 +87,19 @@ class WandbRun(WandbLogger):
         self._experiment = super().experiment
 
     @rank_zero_only
-    def log_hyperparams(self, params: Any) -> None:
-        super().log_hyperparams(params)
-        self._wandb_init["config"] = params  # should it begin again
-
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        import wandb
+
         try:
             super().log_metrics(metrics, step)
-        except failures() as error:
-            self._go_offline(error)
-            super().log_metrics(metrics, step)
+        except (wandb.Error, ConnectionError, TimeoutError) as error:  # all else is not hidden
+            self._fail("logs nothing more, metrics.csv has all", "disabled", error)
 
-    def _go_offline(self, cause: object) -> None:
-        log.warning("W&B goes on offline: %s", " ".join(str(cause).split()))
+    def _fail(self, consequence: str, mode: Mode, cause: Exception) -> None:
+        log.warning("W&B %s: %s", consequence, " ".join(str(cause).split()))
         self._experiment = None
-        self._wandb_init["mode"] = "offline"
+        self._wandb_init["mode"] = mode
         tear_down_wandb()
-
-
-def failures() -> tuple[type[Exception], ...]:
-    """Return what W&B raises when its process or its server is gone; all else is not hidden."""
-    import wandb
-    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
-
-    own = (wandb.Error, HandleAbandonedError, MailboxClosedError)
-    return *own, ConnectionError, TimeoutError
 
 
 def tear_down_wandb() -> None:
@@ -143,15 +122,12 @@ def finished_wandb() -> Iterator[None]:
         wandb: Any = sys.modules.get("wandb")
         if wandb is not None and wandb.run is not None:
             directory = quote(relpath(Path(wandb.run.dir).parent))
-            is_offline = wandb.run.offline
             try:
                 wandb.finish(exit_code=code)
             except Exception as error:  # nothing else happens by now that it could hide
                 cause = str(error).rstrip(".")
                 log.warning("W&B: %s; send the rest with: wandb sync %s", cause, directory)
                 tear_down_wandb()
-            if code and is_offline:
-                log.info("W&B (offline): send what there is with: wandb sync %s", directory)
 
 
 def log_picture(trainer: pl.Trainer, tag: str, path: Path) -> None:

@@ -79,14 +79,14 @@ KILLED = f"({READY}, os.kill(os.getpid(), signal.SIGKILL))"
 STOPPED = "os.kill(os.getpid(), signal.SIGSTOP)"
 EFFECT = "effect()"
 FAULTS = {
-    "killed": (f"{KILLED} if rank else {EFFECT}", 1, r"rank 1 \(process \d+\): killed by signal 9"),
-    "rank 0 killed": (f"end(1) if rank else {KILLED}", 1, r"rank 0 \(process \d+\): killed by .*"),
-    "killed under NCCL": (f"{KILLED} if rank else abort()", 1, r"rank 1 .* killed by signal 9"),
-    "stopped": (
-        f"{STOPPED} if rank else end(143)",
+    "killed": (
+        f"{KILLED} if rank else {EFFECT}",
         1,
-        r"rank 1 \(process \d+\) was stopped for .*",
+        r"rank 1 \(process \d+\): killed by signal 9; .*",
     ),
+    "rank 0 killed": (f"end(1) if rank else {KILLED}", 1, r"rank 0 \(process \d+\): killed by .*"),
+    "killed under NCCL": (f"{KILLED} if rank else abort()", 1, r"rank 1 .* killed by signal 9; .*"),
+    "stopped": (f"{STOPPED} if rank else end(143)", 1, r"rank 1 .* killed by signal 9; .*"),
     "failed": (f"({READY}, fail('no', 1)) if rank else {EFFECT}", 1, r"rank 1 \(process \d+\): no"),
     "refused": ("sys.exit(2) if rank else fail('data: no', 2)", 2, "data: no"),
     "silent": ("sys.exit(3) if rank == 1 else end(0)", 3, ""),

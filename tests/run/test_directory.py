@@ -1,7 +1,6 @@
 """The run directory: one run each, with all that made it, and resumed in place."""
 
 import json
-import os
 import re
 import resource
 import shutil
@@ -18,7 +17,7 @@ from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.run.config.errors import Stopped, UserError
 from ddpm_lightning.run.config.job import Job
 from ddpm_lightning.run.directory.resume import resumed_start
-from ddpm_lightning.run.directory.start import new_start, read_status, reserved
+from ddpm_lightning.run.directory.start import new_start, reserved
 from tests.commands import (
     TINY,
     Call,
@@ -77,23 +76,6 @@ def test_a_run_that_ends_before_it_begins_leaves_no_directory(
         (begun[0] / "config.yaml").touch()
     with pytest.raises(UserError, match="already exists"), reserved(named):
         pass
-
-
-@pytest.mark.parametrize(("old", "new"), [("lr: 0.001", "lr: fast"), ("offset: 0.", "offset: -1.")])
-def test_a_frozen_run_that_is_refused_has_failed(
-    old: str, new: str, call: Call, trained: Path
-) -> None:
-    """By its types, and by what is built from it."""
-    for name in ("config.yaml", "composed.yaml"):
-        text = (trained / name).read_text()
-        assert old in text
-        (trained / name).write_text(text.replace(old, new))
-    (trained / "status.json").write_text('{"status": "waiting", "seconds": 0}')
-    result = call("train", f"resume={trained}")
-    assert result.code == 2, result
-    status = json.loads((trained / "status.json").read_text())
-    assert status["status"] == "failed"
-    assert result.err.strip() == f"error: {status['error']}"
 
 
 def test_a_run_tells_where_it_came_from(trained: Path) -> None:
@@ -170,7 +152,7 @@ def test_two_processes_never_train_in_one_directory(call: Call, trained: Path) -
 def test_a_word_that_fits_neither_the_defaults_nor_the_run_is_refused(
     call: Call, trained: Path
 ) -> None:
-    for word, near in (("sead=1", "seed"), ("trainer.max_stesp=6", "max_steps")):
+    for word, near in (("sead=1", "seed"), ("trainer.max_stesp=6", "trainer.max_steps")):
         assert_user_error(call("train", f"resume={trained}", word), f"did you mean {near}?")
 
 
@@ -184,7 +166,6 @@ def test_what_would_make_it_another_run_is_refused(trained: Path) -> None:
         "data.fps=5": ["data.fps=10"],
         "network.base_width=32": ["model.denoiser.network.base_width=16", "now it is 32"],
         "seed=1": ["model.seed=0", "now it is 1"],
-        "~callbacks.emma": ["callbacks.emma"],
     }.items():
         with pytest.raises(UserError) as caught:
             resumed_start(str(trained), Job(cfg, [word], {}))
@@ -216,18 +197,6 @@ def test_a_failure_ends_with_its_cause_and_leaves_its_traceback(tmp_path: Path) 
     assert json.loads((tmp_path / "out" / "status.json").read_text())["status"] == "failed"
 
 
-def test_a_killed_run_took_the_time_until_its_last_sign_of_life(tmp_path: Path) -> None:
-    """And that of the starts before."""
-    for name, content, changed in (
-        ("status.json", '{"status": "running", "seconds": 5.0}', 100),
-        ("train.log", "", 130),
-    ):
-        (tmp_path / name).write_text(content)
-        os.utime(tmp_path / name, (changed, changed))
-    status = read_status(tmp_path)
-    assert (status["status"], status["seconds"]) == ("failed", 35)
-
-
 def test_a_refused_start_takes_no_time_from_a_run(call: Call, trained: Path) -> None:
     (trained / "status.json").write_text('{"status": "failed", "seconds": 18000.0}')
     assert_user_error(call("train", f"resume={trained}", "trainer.max_steps=-7"), "max_steps=-7")
@@ -255,5 +224,4 @@ def test_a_disk_that_becomes_full_is_told_by_the_checkpoint_it_refuses(tmp_path:
     assert process.returncode == 1, err
     told = [line for line in err.splitlines() if line.startswith("error: ")]
     assert re.search(r"cannot write \S+/checkpoints/\S+: File too large; [\d,]+ bytes", told[-1])
-    assert "its traceback is not whole in out/train.log" in told[-1]
     assert is_whole(last)

@@ -3,10 +3,16 @@ fails here.
 """
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from ddpm_lightning.run.config.hydra_inside import bounded_interpolations, parse_flags
+from ddpm_lightning.run.config.hydra_inside import (
+    apply_override,
+    bounded_interpolations,
+    parse_flags,
+)
 
 
 def test_flags_are_told_from_overrides() -> None:
@@ -15,6 +21,17 @@ def test_flags_are_told_from_overrides() -> None:
         parse_flags(["--seed=1"])
     with pytest.raises(ValueError, match="--cfg/-c: expected one argument"):
         parse_flags(["--cfg"])
+
+
+def test_words_change_a_composed_configuration() -> None:
+    cfg = OmegaConf.create({"a": {"b": 1, "c": "${a.b}"}})
+    OmegaConf.set_struct(cfg, True)
+    for override in OverridesParser.create().parse_overrides(["a.b=2", "+a.d=3", "~a.c"]):
+        apply_override(override, cfg)
+    assert cfg == {"a": {"b": 2, "d": 3}}
+    (unknown,) = OverridesParser.create().parse_overrides(["a.x=2"])
+    with pytest.raises(ConfigCompositionException, match=r"Could not override 'a\.x'"):
+        apply_override(unknown, cfg)
 
 
 def test_interpolations_are_counted_before_they_are_too_many() -> None:

@@ -47,7 +47,6 @@ def test_metrics_hold_all_that_is_promised(trained: Path) -> None:
         "train/data_wait",
         "train/learning_rate",
         "train/ema_distance",
-        "train/memory_gib",
         "train/tflops",
         "grad_norm/down_0",
     }
@@ -90,7 +89,6 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
         words += [f"callbacks.samples.compare.{name}.num_evaluations={calls}"]
     result = spawn(folder, "train", *TINY, *words)
     assert result.code == 0, result.err
-    assert "out/samples/compare_*.gif" in result.out
     return folder / "out"
 
 

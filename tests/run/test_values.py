@@ -4,6 +4,7 @@ What a process makes of such a mistake is test_mistakes'.
 """
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +14,11 @@ from ddpm_lightning.run.config.check import Node, check_with_lightning, resolved
 from ddpm_lightning.run.config.errors import UserError
 from ddpm_lightning.run.config.words import refuse_mistakes
 from ddpm_lightning.run.directory.compose import check_composed
+from ddpm_lightning.run.fitting.fit import build_trainer
 from tests.commands import TINY
 from tests.problems import composed
 
 VALUES = {
-    "no number of devices": (["trainer.devices=abc"], ["trainer.devices=abc"]),
-    "no devices": (["trainer.devices=0"], ["trainer.devices=0", "1 or more"]),
     "ascent": (["trainer.gradient_clip_val=-1"], ["trainer.gradient_clip_val=-1", "equal to 0"]),
     "no accumulation": (["trainer.accumulate_grad_batches=0"], ["batches=0", "greater than 0"]),
     "endless": (["trainer.max_steps=-5"], ["trainer.max_steps=-5", "equal to 0, or -1"]),
@@ -46,10 +46,6 @@ VALUES = {
     "never validated": (["trainer.val_check_interval=0"], ["trainer.val_check_interval=0"]),
     "no checkpoints": (["+trainer.enable_checkpointing=false"], ["trainer.enable_checkpointing"]),
     "a logger of the trainer": (["+trainer.logger=false"], ["trainer.logger", "are groups"]),
-    "numbers of GPUs without one": (
-        ["trainer.devices=[0,1]"],
-        ["trainer.devices=[0, 1] is not possible; choose auto or, on a CPU, how many"],
-    ),
     "all of the network in 16 bits": (["trainer.precision=16-true"], ["'16-true'", "'16-mixed'"]),
     "unknown key in a callback, forced": (
         ["+callbacks.checkpoints.evry_n_steps=1"],
@@ -79,14 +75,11 @@ VALUES = {
         ["data.batch_size=-2 is not allowed", "greater than 0"],
     ),
     "all held out": (["data.val_fraction=1.5"], ["data.val_fraction=1.5", "less than 1"]),
-    "absent accelerator": (["trainer.accelerator=tpu"], ["trainer"]),
-    "unknown accelerator": (["trainer.accelerator=abacus"], ["abacus"]),
     "a seed that is none": (["seed=abc"], ["seed='abc'", "integer"]),
     "no validation draws": (["model.val_draws=0"], ["model.val_draws=0", "greater than 0"]),
     "no callback": (["callbacks.hang=null"], ["callbacks.hang=None", "~callbacks.hang"]),
     "a number for a callback": (["+callbacks.foo=3"], ["callbacks.foo=3 has no _target_"]),
     "no end": (["trainer.max_steps=-1", "+trainer.max_epochs=-1"], ["no end", "trainer.max_steps"]),
-    "an absent GPU": (["trainer.accelerator=gpu"], ["trainer.accelerator=gpu", "auto takes what"]),
     "a sharded model": (
         ["+trainer.strategy=fsdp"],
         ["trainer.strategy=fsdp", "all weights and gradients", "choose auto, ddp"],
@@ -195,6 +188,27 @@ def test_a_value_is_refused_with_its_key(name: str, config: Node) -> None:
     with pytest.raises(UserError) as caught:
         check(config)
     assert_one_to_five_lines(caught.value, parts)
+
+
+@pytest.mark.parametrize(
+    ("word", "part"),
+    [
+        ("trainer.accelerator=abacus", "invalid accelerator name: `accelerator='abacus'`"),
+        ("trainer.accelerator=mps", "the accelerator is not available"),
+        ("trainer.devices=abc", "`devices` selected with `CPUAccelerator` should be an int > 0"),
+        ("trainer.devices=0", "`Trainer(devices=0)` value is not a valid input"),
+        ("trainer.devices=[0,1]", "should be an int > 0"),
+    ],
+)
+def test_lightning_refuses_what_this_machine_has_not(
+    word: str, part: str, config: Node, tmp_path: Path
+) -> None:
+    devices = [] if word.startswith("trainer.acc") else ["trainer.accelerator=cpu"]
+    for each in (*devices, word):
+        config = changed(config, each)
+    with pytest.raises(UserError) as caught:
+        build_trainer(config, tmp_path)
+    assert_one_to_five_lines(caught.value, ["trainer: ", part])
 
 
 @pytest.mark.parametrize("name", WORDS)

@@ -11,18 +11,16 @@ from pathlib import Path
 
 import pytest
 import wandb
-from wandb.proto.wandb_server_pb2 import ServerRequest  # type: ignore[attr-defined]
-from wandb.sdk.lib.asyncio_manager import AsyncioManager
-from wandb.sdk.mailbox import Mailbox
 
-from ddpm_lightning.training.loggers import WandbRun, failures
+from ddpm_lightning.training.loggers import WandbRun
 from tests.commands import TINY, Call, start, wait_for, write_gifs
 
 pytestmark = pytest.mark.slow
 
 ONLINE = ["logger=wandb", "logger.mode=online", "run_dir=out"]
 ONE_STEP = ["trainer.max_steps=1", "trainer.val_check_interval=1"]
-WARNING = "W&B goes on offline: "
+OFFLINE = "W&B is offline: "
+ENDED = "W&B logs nothing more, metrics.csv has all: "
 
 
 class Server(ThreadingHTTPServer):
@@ -83,7 +81,7 @@ def test_without_a_key_a_run_goes_on_offline(
     result = call("train", *TINY, *ONE_STEP, *ONLINE)
     assert result.code == 0, result.err
     told = result.out + result.err
-    assert told.count(WARNING + "no API key is stored; wandb login stores one\n") == 1
+    assert told.count(OFFLINE + "no API key is stored; wandb login stores one\n") == 1
     assert told.lower().count("warning") == 0
     assert "wandb sync out/wandb/offline-run-*" in result.out
     (run,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
@@ -95,12 +93,12 @@ def test_without_a_server_a_run_goes_on_offline(call: Call, tmp_path: Path) -> N
     result = call("train", *TINY, *ONE_STEP, *ONLINE, "logger.settings.init_timeout=2")
     assert result.code == 0, result.err
     told = result.out + result.err
-    assert told.count(WARNING) == 1
+    assert told.count(OFFLINE) == 1
     assert "connection refused" in told
     assert told.lower().count("warning") == 0
     assert "wandb sync out/wandb/offline-run-*" in result.out
-    (run,) = (tmp_path / "out" / "wandb").glob("*run-*-*")  # wandb sync would find no other
-    assert run.name.startswith("offline-run-")
+    (run,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
+    assert list(run.glob("*.wandb"))
 
 
 @pytest.mark.long
@@ -120,7 +118,7 @@ def test_a_server_that_goes_away_keeps_no_run_from_its_end(
     (run,) = (tmp_path / "out" / "wandb").glob("run-*")
     last = out.strip().splitlines()[-1]
     assert last.startswith("W&B: Timed out finishing run; ")
-    assert WARNING not in out
+    assert OFFLINE not in out
     assert last.endswith(f"send the rest with: wandb sync {run.relative_to(tmp_path)}")
 
 
@@ -140,27 +138,6 @@ def test_an_error_that_is_not_of_wandb_is_not_taken_for_one(tmp_path: Path) -> N
     assert len(list((tmp_path / "wandb").glob("offline-run-*-abcd"))) == 1
 
 
-def test_what_wandb_raises_once_its_process_is_gone_is_known() -> None:
-    """These errors are its own business: a release that changes them fails here."""
-
-    async def cancel(address: str) -> None:
-        pass
-
-    asyncer = AsyncioManager()
-    asyncer.start()
-    mailbox = Mailbox(asyncer, cancel)
-    handle = mailbox.require_response(ServerRequest())
-    mailbox.close()
-    for ask in (
-        lambda: handle.wait_or(timeout=60),
-        lambda: mailbox.require_response(ServerRequest()),
-    ):
-        with pytest.raises(failures()) as caught:
-            ask()
-        assert not isinstance(caught.value, TimeoutError)
-    asyncer.join()
-
-
 @pytest.mark.long
 def test_a_run_goes_on_without_the_process_of_wandb(tmp_path: Path) -> None:
     write_gifs(tmp_path / "gifs")
@@ -176,8 +153,8 @@ def test_a_run_goes_on_without_the_process_of_wandb(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 0, err
-    assert out.count(WARNING) == 1
+    assert out.count(ENDED) == 1
     assert "Traceback" not in err
-    runs = list((tmp_path / "out" / "wandb").glob("offline-run-*-abcd"))
-    assert len(runs) == 2
-    assert all(list(run.glob("*.wandb")) for run in runs)
+    assert (tmp_path / "out" / "metrics.csv").read_text().count("\n") > 20
+    (run,) = (tmp_path / "out" / "wandb").glob("offline-run-*-abcd")
+    assert list(run.glob("*.wandb"))

@@ -11,10 +11,8 @@ from ddpm_lightning.data.dataset import Batch
 from ddpm_lightning.training.callbacks import diagnosis
 from ddpm_lightning.training.callbacks.diagnosis import (
     Diagnosis,
-    Measured,
-    Occasional,
-    changes,
-    round_up,
+    Stopwatch,
+    diagnose,
 )
 from ddpm_lightning.training.module import StandardDiffusion
 from tests.training.test_callbacks import fit, module
@@ -82,19 +80,17 @@ def test_a_run_that_ends_sooner_leaves_no_report_of_lightning(
 
 @pytest.mark.slow
 def test_what_is_done_too_often_is_told_with_how_often_to_do_it() -> None:
-    trainer = fit(pl_module := module(), callbacks=[], max_steps=1)
-    shares = {"data": 0.02, "logging and the rest": 0.01}
-    often = Occasional(seconds=6.0, every=100)
-    found = Measured(0.1, shares, {"samples": often})
-    assert found.share("samples") == pytest.approx(6 / 16)
-    # 6 s are 5 % of 1,200 steps of 0.1 s; the next round number is 2,000.
-    (line,) = changes(found, trainer, pl_module)
-    assert line == "38% of the time goes to samples: callbacks.samples.every_n_steps=2000"
-    assert not list(changes(Measured(0.1, shares, {}), trainer, pl_module))
-    (line,) = changes(Measured(0.1, shares | {"logging and the rest": 0.2}, {}), trainer, pl_module)
-    assert line == "20% of a step is logging: trainer.log_every_n_steps=20"
-
-
-@pytest.mark.parametrize(("steps", "rounded"), [(0.3, 1), (1, 1), (3, 5), (51, 100), (1200, 2000)])
-def test_round_numbers_are_those_above(steps: float, rounded: int) -> None:
-    assert round_up(steps) == rounded
+    trainer = fit(module(), callbacks=[], max_steps=1)
+    stopwatch = Stopwatch(waits=False)
+    for action in ("[Strategy]Single.training_step", "[LightningModule]Model.optimizer_step"):
+        stopwatch.recorded_durations[action] = [0.1] * 90  # the second holds the first
+    assert "nothing stands out" in diagnose(trainer, stopwatch, 9.0, 90)
+    # A validation of 6 s follows every 4 steps of 0.1 s; 6 s are 5 % of 1,200 steps.
+    stopwatch.recorded_durations["validation"] = [6.0]
+    trainer.val_check_batch = 4
+    times, change = diagnose(trainer, stopwatch, 15.0, 90).split("change")
+    assert "100 ms a step: data 0.0%, forward 100.0%" in times
+    assert "validation 6 s, every 4 steps: 93.8%" in times
+    assert change.strip() == "94% of the time goes to validation: trainer.val_check_interval=1200"
+    change = diagnose(trainer, stopwatch, 18.0, 90).split("change")[1].strip().splitlines()[0]
+    assert change == "25% of a step is logging: trainer.log_every_n_steps=20"

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
 from omegaconf.errors import InterpolationResolutionError
 from omegaconf.grammar_visitor import GrammarVisitor
 
@@ -27,6 +30,11 @@ def parse_flags(words: list[str]) -> list[str]:
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
     return list(parser.parse_args(words).overrides)
+
+
+def apply_override(override: Override, cfg: DictConfig) -> None:
+    """Change a value of a composed configuration as a command's word does."""
+    ConfigLoaderImpl._apply_overrides_to_config([override], cfg)
 
 
 @contextmanager

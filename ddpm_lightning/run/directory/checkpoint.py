@@ -65,17 +65,12 @@ def find_directory(name: str, outputs: Path) -> Path:
             "give a run directory below outputs/, a .ckpt file in one, or a pipeline folder of "
             "diffusers"
         )
-    if path.is_file() and path.suffix != ".ckpt":
-        raise UserError(
-            f"{name} is no .ckpt file: evaluate.py, and train.py resume=, take a run directory or "
-            "a .ckpt file in one; sample.py and export.py take a file of export.py as well"
-        )
     directory = path if path.is_dir() else path.absolute().parent.parent
     if not (directory / "config.yaml").is_file():
         raise UserError(
             f"{name}: {directory / 'config.yaml'} does not exist, so this is not a run of "
-            "ddpm_lightning, nor model_index.json, so it is no pipeline of diffusers; a checkpoint "
-            "must stay in its run directory"
+            "ddpm_lightning, nor a pipeline of diffusers; a checkpoint must stay in its run "
+            "directory, and sample.py and export.py alone take a file of export.py"
         )
     return directory
 
@@ -164,11 +159,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return a checkpoint of ours, on the CPU; UserError for anything else."""
     with user_errors("checkpoint"):
         checkpoint = read(path, mmap=True)
-    state = checkpoint.get("state_dict")
-    if not isinstance(state, dict) or not any(key.startswith(PREFIX["raw"]) for key in state):
-        raise UserError(f"{path} is not a checkpoint of ddpm_lightning: it holds no denoiser")
-    if not isinstance(checkpoint.get("global_step"), int):
-        raise UserError(f"{path} is not a checkpoint of ddpm_lightning: it holds no global_step")
+    state, step = checkpoint.get("state_dict"), checkpoint.get("global_step")
+    has_denoiser = isinstance(state, dict) and any(key.startswith(PREFIX["raw"]) for key in state)
+    if not (has_denoiser and isinstance(step, int)):
+        raise UserError(f"{path} is not a checkpoint of ddpm_lightning: no denoiser, or no step")
     return checkpoint
 
 

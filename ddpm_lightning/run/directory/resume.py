@@ -5,17 +5,17 @@ interpolations, so what depends on them follows. Groups stay as they were. From 
 older than the run's newest a new run is forked.
 """
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lightning.files.checkpoints import DamagedCheckpoint, newest_valid
 from ddpm_lightning.run.config.check import check_without_lightning, resolved
 from ddpm_lightning.run.config.errors import UserError
+from ddpm_lightning.run.config.hydra_inside import apply_override
 from ddpm_lightning.run.config.job import NOT_OF_THE_RUN, Job
 from ddpm_lightning.run.config.secrets import find_leaves
 from ddpm_lightning.run.config.words import CONF
@@ -28,7 +28,7 @@ from ddpm_lightning.run.directory.checkpoint import (
     read_config,
     read_yaml,
 )
-from ddpm_lightning.run.directory.start import Start, new_start, refusal_recorded
+from ddpm_lightning.run.directory.start import Start, new_start
 
 _MAX_CHARACTERS = 2**14  # of texts with ${..}, which take long to parse
 
@@ -41,25 +41,23 @@ def resumed_start(given: str, job: Job) -> Start:
     """
     outputs = Path(job.cfg.outputs_dir)
     directory = find_directory(given, outputs)
-    with refusal_recorded(directory):
-        is_file = Path(given).is_file()
-        checkpoint = Path(given) if is_file else newest_checkpoint(directory)
-        stored = read_config(directory)
-        cfg, choices = _composed(directory)
-        if is_fork := is_file and _is_older(Path(given), directory):
-            cfg.run_dir = cfg.run_id = None
-        for override in OverridesParser.create().parse_overrides(job.words):
-            _apply(override, cfg, choices, directory)
-        if is_fork:
-            cfg.outputs_dir = job.cfg.outputs_dir
-            OmegaConf.update(cfg, "parent", str(Path(given).absolute()), force_add=True)
-            start = new_start(Job(cfg, job.words, choices))._replace(checkpoint=checkpoint)
-        else:
-            cfg.run_dir = str(directory.absolute())  # it may have been moved
-            start = Start(directory, cfg, resolved(cfg), choices, checkpoint, is_new=False)
-        check_same_experiment(directory, stored, start.config)
-        check_places(start.config, start.directory, job.words)
-        return start
+    is_file = Path(given).is_file()
+    checkpoint = Path(given) if is_file else newest_checkpoint(directory)
+    stored = read_config(directory)
+    cfg, choices = _composed(directory)
+    if is_fork := is_file and _is_older(Path(given), directory):
+        cfg.run_dir = cfg.run_id = None
+    _apply(job.words, cfg, choices, directory)
+    if is_fork:
+        cfg.outputs_dir = job.cfg.outputs_dir
+        OmegaConf.update(cfg, "parent", str(Path(given).absolute()), force_add=True)
+        start = new_start(Job(cfg, job.words, choices))._replace(checkpoint=checkpoint)
+    else:
+        cfg.run_dir = str(directory.absolute())  # it may have been moved
+        start = Start(directory, cfg, resolved(cfg), choices, checkpoint, is_new=False)
+    check_same_experiment(directory, stored, start.config)
+    check_places(start.config, start.directory, job.words)
+    return start
 
 
 def _is_older(checkpoint: Path, directory: Path) -> bool:
@@ -89,36 +87,23 @@ def _composed(directory: Path) -> tuple[DictConfig, dict[str, str | None]]:
 
 
 def _apply(
-    override: Override, cfg: DictConfig, choices: dict[str, str | None], directory: Path
+    words: list[str], cfg: DictConfig, choices: dict[str, str | None], directory: Path
 ) -> None:
-    key, value = override.key_or_group, override.value()
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    adds = override.is_add() or override.is_force_add()
-    if key.split(".")[0] in NOT_OF_THE_RUN:
-        return
-    if override.is_sweep_override():
-        raise UserError(f"{override.input_line}: a run goes on alone, and -m begins new ones")
-    if (CONF / key).is_dir():
-        name = f"{key}@{override.package}" if override.package else key
-        if str(choices.get(name)) != str(value):
-            raise UserError(
-                f"{directory} was trained with {name}={choices.get(name)}, now it is {value};\n"
-                "a resumed run keeps its groups, but single values of them can be set"
-            )
-    elif override.is_delete():
-        if node is None or name not in node:
-            raise UserError(f"~{key}: {directory} has no {key}")
-        OmegaConf.set_struct(node, False)
-        node.pop(name)
-    elif node is None and not adds:
-        raise UserError(f"{key}: {directory} has no {parent}, and goes on without it")
-    else:
-        # The run may be older than an option of a class; whether it has that one is checked later.
-        is_class = isinstance(node, DictConfig) and "_target_" in node
-        adds = adds or is_class
-        if not adds and name not in node:
-            near = get_close_matches(name, map(str, node))
-            hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise UserError(f"{key}: {directory} has no {key}{hint}")
-        OmegaConf.update(cfg, key, value, force_add=adds)
+    """Change the values that a command names; one that is requeued repeats what was done."""
+    for override in OverridesParser.create().parse_overrides(words):
+        key, value = override.key_or_group, override.value()
+        if key.split(".")[0] in NOT_OF_THE_RUN:
+            continue
+        if override.is_sweep_override():
+            raise UserError(f"{override.input_line}: a run goes on alone, and -m begins new ones")
+        if (CONF / key).is_dir():
+            name = f"{key}@{override.package}" if override.package else key
+            if str(choices.get(name)) != str(value):
+                raise UserError(
+                    f"{directory} was trained with {name}={choices.get(name)}, now it is {value};\n"
+                    "a resumed run keeps its groups, but single values of them can be set"
+                )
+        elif not override.is_delete() or OmegaConf.select(cfg, key) is not None:
+            if override.is_add():
+                override.type = OverrideType.FORCE_ADD
+            apply_override(override, cfg)

@@ -99,33 +99,17 @@ def reserved(start: Start) -> Iterator[Start]:
     """Create the directory of a new run, and remove it if what is inside `with` refuses the run.
 
     No other run can take it: unless the user named it, another name is taken where a run has begun
-    in the same second. Where a run waits in it already, a mistake is recorded as its end.
+    in the same second.
 
     Raises:
         UserError: if the directory is there already or cannot be created.
     """
-    if not start.is_new:
-        with refusal_recorded(start.directory):
-            yield start
-        return
-    start = _create(start)
+    start = _create(start) if start.is_new else start
     try:
         yield start
     except BaseException:
-        with suppress(OSError):
+        with suppress(OSError):  # one that holds a run stays
             start.directory.rmdir()
-        raise
-
-
-@contextmanager
-def refusal_recorded(directory: Path) -> Iterator[None]:
-    """Mark a frozen run that has not begun as failed where it is refused."""
-    try:
-        yield
-    except UserError as e:
-        before = read_status(directory)
-        if before.get("status") in ("waiting", "failed"):
-            _write_status(directory, "failed", before.get("seconds", 0.0), str(e))
         raise
 
 
@@ -136,24 +120,19 @@ def _create(start: Start) -> Start:
         while True:
             try:
                 start.directory.mkdir()
+                return start
             except FileExistsError:
-                if start.is_named and not any(base.iterdir()):  # left by one that was killed
-                    return start
-                if start.is_named:
+                if not start.is_named:
+                    number += 1
+                    start = start.at(base.with_name(f"{base.name}_{number}"))
+                elif any(base.iterdir()):  # else it was left by one that was killed
                     again = path_command("train.py", "resume", base)
                     raise UserError(
                         f"{relpath(base)} already exists; choose another run_dir, or go on with "
                         f"that run: {again}"
                     ) from None
-                number += 1
-                start = start.at(base.with_name(f"{base.name}_{number}"))
-            except PermissionError as e:
-                parent = relpath(base.parent)
-                raise PermissionError(
-                    f"{parent} is not writable; choose another outputs_dir"
-                ) from e
-            else:
-                return start
+                else:
+                    return start
 
 
 def write_text(path: Path, text: str) -> None:
@@ -213,24 +192,19 @@ def _with_status(directory: Path, seconds: float) -> Iterator[None]:
     def record(status: str, error: str | None = None) -> None:
         _write_status(directory, status, time.monotonic() - started, error)
 
-    def try_record(status: str, error: str | None = None) -> None:
-        with suppress(OSError):  # a full disk is no reason to tell another cause
-            record(status, error)
-
+    record("running")
     try:
-        record("running")
         yield
     except (Stopped, KeyboardInterrupt, SystemExit) as e:  # Lightning exits after the second
-        try_record("interrupted")
+        with suppress(OSError):  # a full disk is no reason to tell another cause
+            record("interrupted")
         number = e.signal_number if isinstance(e, Stopped) else signal.SIGINT
         again = path_command("train.py", "resume", directory)
         name = signal.Signals(number).name
         raise Stopped(number, f"interrupted by {name}; go on with: {again}") from e
-    except UserError as e:
-        try_record("failed", str(e))
-        raise
     except Exception as e:
-        try_record("failed", _cause(e))
+        with suppress(OSError):
+            record("failed", _cause(e))
         raise
     record("finished")
 
@@ -261,23 +235,21 @@ def logged(directory: Path) -> Iterator[None]:
     try:
         yield
     except Exception as e:
-        where = f"its traceback is in {relpath(path)}"
-        try:
-            with path.open("a") as file:
-                # The cause comes first: of a full disk's last block no more may be left.
-                file.write(redacted(f"{_cause(e)}\n{traceback.format_exc()}"))
-        except OSError as refused:
-            where = f"its traceback is not whole in {relpath(path)}: {refused.strerror}"
+        # The cause comes first: of a full disk's last block no more may be left.
+        with suppress(OSError), path.open("a") as file:
+            file.write(redacted(f"{_cause(e)}\n{traceback.format_exc()}"))
         if isinstance(e, UserError):
             raise
-        raise RunFailed(f"{_cause(e)} ({where})") from e
+        raise RunFailed(f"{_cause(e)} (its traceback is in {relpath(path)})") from e
     finally:
         root.removeHandler(handler)
         handler.close()
 
 
 def _cause(error: Exception) -> str:
-    """Return the error in one line."""
+    """Return the error in one line; a user's mistake as it is."""
+    if isinstance(error, UserError):
+        return str(error)
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
@@ -299,13 +271,13 @@ def _write_status(
 
 
 def read_status(directory: Path) -> dict[str, Any]:
-    """Return the content of status.json, with the seconds of all starts.
+    """Return the content of status.json, with the seconds of all starts that were not killed.
 
     A run whose status is running while no process holds its lock was killed.
     """
-    status = directory / "status.json"
     try:
-        content: dict[str, Any] = {"status": "unknown", **read_json(status)}
+        status = read_json(directory / "status.json")
+        content: dict[str, Any] = {"status": "unknown", **status}
     except (OSError, ValueError, TypeError):
         return {"status": "unknown", "error": "status.json is missing or damaged"}
     if content["status"] == "running":
@@ -314,11 +286,6 @@ def read_status(directory: Path) -> dict[str, Any]:
         except (ValueError, OSError):
             return content
         content |= {"status": "failed", "error": "killed, or its machine stopped"}
-        signs = [
-            p for p in (directory / LOG, directory / "checkpoints" / "last.ckpt") if p.exists()
-        ]
-        lived = max((p.stat().st_mtime for p in signs), default=0) - status.stat().st_mtime
-        content["seconds"] = round(content.get("seconds", 0) + max(0, lived), 1)
     return content
 
 

@@ -5,12 +5,9 @@ others and, 30 s later, SIGKILL. Each of them is this command again, with torchr
 """
 
 import logging
-import math
 import os
 import signal
 import sys
-from collections import Counter
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,8 +27,7 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing import PContext
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-_STOPPED_SECONDS = 30  # by SIGSTOP, after which a rank is killed
-_KILLED_AFTER = 30  # seconds after SIGTERM, by torch
+_STOPPED_SECONDS = 30  # by SIGSTOP, at most, until a rank is killed
 _HOST = "127.0.0.1"
 
 
@@ -82,12 +78,14 @@ def launch(num_ranks: int) -> None:
             contexts.append(context)
             for number in list(received):  # while they were started
                 pass_on(number)
-            failures, stopped = _wait(context)
-        if not failures:
+            while (result := context.wait(_STOPPED_SECONDS, period=0.1)) is None:
+                for pid in filter(_is_stopped, context.pids().values()):
+                    os.kill(pid, signal.SIGKILL)
+        if not (failures := result.failures):
             return
         rank = min(failures, key=lambda rank: _ended_at(failures[rank]))
         failure = failures[rank]
-        cause = _cause(rank, failure, failures, stopped[rank])
+        cause = _cause(rank, failure)
         code = failure.exitcode
         if code < 0:
             code = 128 - code if -code in received else 1
@@ -98,22 +96,6 @@ def launch(num_ranks: int) -> None:
             print(file=sys.stderr)  # behind the progress bar
             print_error(cause)
     raise JobError(code)
-
-
-def _wait(context: "PContext") -> tuple[Mapping[int, "ProcessFailure"], Counter[int]]:
-    """Wait until all ranks have ended, and kill those that are stopped.
-
-    Returns:
-        the failures in the order in which they were noticed, and for how many seconds a rank had
-        been stopped at last, by rank.
-    """
-    stopped: Counter[int] = Counter()
-    while (result := context.wait(timeout=1, period=0.1)) is None:
-        for rank, pid in context.pids().items():
-            stopped[rank] = stopped[rank] + 1 if _is_stopped(pid) else 0
-            if stopped[rank] == _STOPPED_SECONDS:
-                os.kill(pid, signal.SIGKILL)
-    return result.failures, stopped
 
 
 def _is_stopped(pid: int) -> bool:
@@ -136,22 +118,12 @@ def _has_error(failure: "ProcessFailure") -> bool:
     return Path(failure.error_file).exists()
 
 
-def _cause(
-    rank: int, failure: "ProcessFailure", failures: Mapping[int, "ProcessFailure"], stopped: int
-) -> str:
-    """Return why a rank has ended that has made the others end.
-
-    Args:
-        stopped: for how many seconds it had been.
-    """
+def _cause(rank: int, failure: "ProcessFailure") -> str:
+    """Return why a rank has ended that has made the others end."""
     name = f"rank {rank} (process {failure.pid})"
-    if stopped:
-        return f"{name} was stopped for {stopped} s"
     if _has_error(failure):
         message = str(failure.error_file_data["message"]["message"])
         return f"{name}: {message}" if rank else message
-    waited = (f for f in failures.values() if f.exitcode == -signal.SIGABRT or _has_error(f))
-    waited_at = min(map(_ended_at, waited), default=math.inf) - EFFECT_SECONDS
-    if failure.exitcode == -signal.SIGKILL and failure.timestamp > waited_at + _KILLED_AFTER / 2:
-        return f"{name} hangs; train.log says where"
-    return f"{name}: {how_ended(failure.exitcode)}"
+    hung = failure.exitcode == -signal.SIGKILL  # or was stopped: then it is killed last
+    hint = "; if it hung, train.log says where" if hung else ""
+    return f"{name}: {how_ended(failure.exitcode)}{hint}"

@@ -116,9 +116,11 @@ def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Traine
     with user_errors("logger"):
         logger = config["logger"]
         nodes = [logger] if "_target_" in logger else logger.values()
-        loggers: list[Logger] = [
-            instantiate(node, **_continued(node, first_step), _convert_="all") for node in nodes
-        ]
+        loggers: list[Logger] = []
+        for node in nodes:  # a curve goes on at its step; W&B knows by the run's id
+            is_board = str(node["_target_"]).endswith(".TensorBoardLogger")
+            purge = {"purge_step": first_step} if is_board and first_step else {}
+            loggers.append(instantiate(node, **purge, _convert_="all"))
     loggers.append(MetricsTable(run_dir, first_step, flush_logs_every_n_steps=20))
     register()
     with user_errors("trainer"):
@@ -131,12 +133,6 @@ def build_trainer(config: Node, run_dir: Path, first_step: int = 0) -> pl.Traine
         )
     trainer.fit_loop = FitLoop.of(trainer)
     return trainer
-
-
-def _continued(node: Node, first_step: int) -> Node:
-    """Return what a logger needs in order to continue its curves: W&B knows by the run's id."""
-    is_tensorboard = str(node["_target_"]).endswith(".TensorBoardLogger")
-    return {"purge_step": first_step} if is_tensorboard and first_step else {}
 
 
 def check(run: Run) -> None:
@@ -290,8 +286,6 @@ def finish(run: Run) -> None:
     lines.append(f"  run            {run_dir}")
     pictures = {"samples": samples / "final.gif", "reverse film": samples / "reverse.gif"}
     lines += [f"  {name:<14} {path}" for name, path in pictures.items() if path.exists()]
-    if any(samples.glob("compare_*.gif")):
-        lines.append(f"  compared       {samples}/compare_*.gif")
     if (run_dir / "metrics.csv").exists():
         curves = save_curves(run_dir / "metrics.csv", run_dir / "curves.png")
         lines.append(f"  loss curves    {curves}")
@@ -319,21 +313,12 @@ def freeze_imports() -> None:
 def quiet() -> None:
     """Keep log messages and warnings that no user can act on from the console."""
     redact_logs()
-    for name in (
-        "fabric.utilities.distributed",
-        "fabric.utilities.seed",
-        "pytorch.accelerators.cuda",
-        "pytorch.trainer.connectors.signal_connector",
-        "pytorch.utilities.rank_zero",
-    ):
-        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
-        ".*does not have many workers.*",
         ".*LeafSpec.*is deprecated.*",
         ".*number of training batches .* is smaller than the logging interval.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
         ".*Experiment logs directory .* exists and is not empty.*",
-        ".*The dirpath has changed from.*",  # on resuming: a new run has a directory of its own
         ".*all_gather is deprecated.*",
         ".*recommended to use `self.log.*sync_dist=True.*",  # they are gathered before
     ):

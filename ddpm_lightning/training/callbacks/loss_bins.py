@@ -40,15 +40,11 @@ class LossBins(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        kept = checkpoint.get(_KEPT)
-        if kept and len(kept[0]) == trainer.world_size:
-            log_snr, losses = (values[trainer.global_rank] for values in kept)
-            self._trained = [(log_snr, losses)]
-        elif kept:  # there were more devices, or fewer: rank 0 has all, the others as many of none
-            log_snr, losses = (values.flatten() for values in kept)
-            if not trainer.is_global_zero:
-                losses = torch.full_like(losses, torch.nan)
-            self._trained = [(log_snr, losses)]
+        if kept := checkpoint.get(_KEPT):  # perhaps of more devices, or fewer: each takes as many
+            own = slice(trainer.global_rank, None, trainer.world_size)
+            log_snr, losses = (values.T.flatten()[own] for values in kept)
+            count = kept[0].numel() // trainer.world_size
+            self._trained = [(log_snr[:count], losses[:count])]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._trained = [(level, loss.to(pl_module.device)) for level, loss in self._trained]

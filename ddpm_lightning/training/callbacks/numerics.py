@@ -1,7 +1,6 @@
 """Keeps a non-finite loss or gradient out of the weights, and ends a run that gets no others."""
 
 import json
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +38,8 @@ class NumericsGuard(pl.Callback):
     whether it did is read a step later.
 
     Args:
-        path: of a file with a line for each skipped step: its samples, log-SNR and losses.
+        path: of a file with a line for each skipped step: its samples, log-SNR and losses, which
+            may be NaN or Infinity.
         max_in_a_row: skipped steps that end the run.
     """
 
@@ -115,7 +115,7 @@ class NumericsGuard(pl.Callback):
 
     def _write(self, step: "_Step") -> None:
         samples = [
-            {"number": number, "clip": clip, "log_snr": finite(log_snr), "loss": finite(loss)}
+            {"number": number, "clip": clip, "log_snr": log_snr, "loss": loss}
             for part in step.trained
             for number, clip, log_snr, loss in zip(
                 part.batch.number,
@@ -139,10 +139,3 @@ class _Step(NamedTuple):
     trained: list[Trained]
     skips: Tensor
     event: torch.cuda.Event | None
-
-
-def finite(value: float | list[float]) -> Any:
-    """Return the value, or values, as strings where JSON has no number for them."""
-    if isinstance(value, list):
-        return [finite(one) for one in value]
-    return value if math.isfinite(value) else str(value)

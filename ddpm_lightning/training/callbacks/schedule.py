@@ -10,6 +10,7 @@ from ddpm_lightning.level import log_snr_floor
 from ddpm_lightning.plots.schedules import save_log_snr
 from ddpm_lightning.processes.report import describe
 from ddpm_lightning.training.datamodule import clips_of
+from ddpm_lightning.training.lightning_inside import is_between_steps
 from ddpm_lightning.training.loggers import log_picture
 from ddpm_lightning.training.module import DiffusionModule
 
@@ -19,31 +20,25 @@ class ScheduleCurve(pl.Callback):
 
     Args:
         path: of the picture, log_snr.png.
-        after_step: of this start of the run; or at its end.
+        after_step: of the run; or at its end.
     """
 
     def __init__(self, path: str, after_step: int = 50) -> None:
         self.after_step = after_step
         self.path = Path(path)
 
-    @pl.utilities.rank_zero_only
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._due: int | None = trainer.global_step + self.after_step
-
-    @pl.utilities.rank_zero_only
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        if self._due is not None and trainer.global_step >= self._due:
+        if trainer.global_step == self.after_step and is_between_steps(trainer):
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self.path.exists():
             self._draw(trainer, pl_module)
 
     @pl.utilities.rank_zero_only
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._due is not None:
-            self._draw(trainer, pl_module)
-
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._due = None
         assert isinstance(pl_module, DiffusionModule)
         process = pl_module.denoiser.process
         shape = (1, *clips_of(trainer).format.shape)

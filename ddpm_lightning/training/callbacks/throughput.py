@@ -4,7 +4,6 @@ the learning rate, and the gradient's norm, whole and by block of the network.
 
 import time
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,8 +19,6 @@ from ddpm_lightning.networks.memory import GIB
 from ddpm_lightning.training.lightning_inside import is_between_steps
 from ddpm_lightning.training.module import DiffusionModule
 
-_STATUS = Path("/proc/self/status")
-
 
 class Throughput(pl.Callback):
     """Logs rates, waiting and memory at the trainer's logging interval.
@@ -29,7 +26,7 @@ class Throughput(pl.Callback):
     Time spent on validation, samples and checkpoints is not counted. Under several devices the rate
     is that of all of them. train/tflops counts what the network's graph needs per step, times 1e-12
     and per second and device; train/mfu is its share of the device's bfloat16 peak, where known.
-    train/memory_gib is the peak so far: of tensors on a GPU, of the process on a CPU.
+    train/memory_gib is the peak so far, of tensors on a GPU.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -78,7 +75,8 @@ class Throughput(pl.Callback):
             pl_module.log("train/tflops", rate / 1e12)
             if (peak := peak_flops(pl_module.device)) is not None:
                 pl_module.log("train/mfu", rate / peak)
-            if (memory := peak_memory(pl_module.device)) is not None:
+            if pl_module.device.type == "cuda":
+                memory = torch.cuda.max_memory_allocated(pl_module.device)
                 pl_module.log("train/memory_gib", memory / GIB)
             self._start_window(trainer)
 
@@ -105,17 +103,6 @@ def gradient_norms(network: nn.Module) -> dict[str, Tensor]:
         if parameter.grad is not None:
             blocks.setdefault(block, []).append(parameter.grad)
     return {block: get_total_norm(gradients) for block, gradients in blocks.items()}
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """Return the peak in bytes, of tensors on a GPU or of the process on a CPU; None if unknown."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if not _STATUS.exists():
-        return None
-    # Not ru_maxrss, which begins at what the parent of the process had.
-    (line,) = (x for x in _STATUS.read_text().splitlines() if x.startswith("VmHWM"))
-    return 1024 * int(line.split()[1])
 
 
 def is_logging_step(trainer: pl.Trainer, step: int) -> bool:
