@@ -6,7 +6,6 @@ import pickle
 import random
 import time
 import zipfile
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from ddpm_lightning.files.checkpoints import (
     remove,
     write,
 )
-from ddpm_lightning.files.sealed import seal, seal_zip
 from tests.commands import spawn, start, wait_for
+from tests.files.resealed import reseal
 
 
 def checkpoint(step: int = 1) -> dict[str, Any]:
@@ -138,12 +137,7 @@ def test_pickled_code_is_not_run_even_with_the_right_checksum(tmp_path: Path) ->
 
 
 def foreign(path: Path) -> None:
-    content = BytesIO(path.read_bytes())
-    if zipfile.is_zipfile(path):
-        seal_zip(content)
-        path.write_bytes(content.getvalue())
-    else:
-        path.write_bytes(content.getvalue() + seal(content.getvalue()))
+    reseal(path)
     with pytest.raises(DamagedCheckpoint, match="is not a checkpoint"):
         read(path)
 

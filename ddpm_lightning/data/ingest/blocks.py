@@ -1,8 +1,8 @@
 """From settled rows of the ledger to shards, block by block.
 
-A block is a fixed range of positions and becomes one shard, when every URL in it is settled. Of GIFs
-with the same content, the first in the list stays and the others are duplicates, whichever came
-first. So what the shards hold in the end is a function of what became of the URLs, not of the
+A block is a fixed range of positions and becomes one shard, when every URL in it is settled. Of
+GIFs with the same content, the first in the list stays and the others are duplicates, whichever
+came first. So what the shards hold in the end is a function of what became of the URLs, not of the
 order in which they arrived or of how often the ingest was killed.
 """
 
