@@ -121,8 +121,8 @@ def create(directory: Path, header: Header) -> Manifest:
     """Return the part's manifest; make the folder and an empty manifest where there is none.
 
     Also removes the temporary files of a writer that was killed, and shards that were replaced long
-    ago. Raises ValueError if the part holds clips of another form or its manifest is damaged (see
-    recover), WriteRefused.
+    ago. Raises ValueError if the part holds clips of another form or its manifest is damaged,
+    WriteRefused.
     """
     try:
         found = read_manifest(directory)
@@ -207,31 +207,6 @@ def reopen(directory: Path) -> None:
     _write_manifest(directory, replace(read_manifest(directory), complete=False))
 
 
-def recover(directory: Path, header: Header) -> Manifest:
-    """Write the manifest anew from the shards that are whole and have that form, the newest each.
-
-    For a part whose manifest is damaged or lists damaged shards. Every byte is read. The part is
-    not complete afterwards; shards that are missing from the manifest are to be written again.
-    """
-    manifest = Manifest(header)
-    for path in sorted(directory.glob("shard-*.json"), key=lambda path: path.stat().st_mtime_ns):
-        try:
-            data = read_small(path)
-            index = parse_index(data, str(path))
-            listing = Listing(index.number, len(index.entries), 0, index.sha256, _sha256(data))
-            with (directory / listing.bin_name).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                listing = replace(listing, num_bytes=file.tell())
-        except (ValueError, OSError):
-            continue
-        wanted = (index.sha256, listing.index_name, header.form)
-        if (digest, path.name, index.header.form) == wanted:
-            (directory / mark_name(index.number)).unlink(missing_ok=True)
-            manifest = _with(manifest, listing)
-    _write_manifest(directory, manifest)
-    return manifest
-
-
 def read_manifest(directory: Path) -> Manifest:
     """Raises ValueError if it is damaged, FileNotFoundError if there is none."""
     path = directory / MANIFEST
@@ -286,7 +261,7 @@ def _unseal(kind: str, data: bytes, path: str) -> dict[str, Any]:
     try:
         content = unseal_json(data)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); recover or delete the folder") from error
+        raise ValueError(f"{path} is damaged ({error}); delete the folder") from error
     found = content["kind"], content["format"]
     if found != (kind, _FORMAT):
         raise ValueError(f"{path} holds {found}, not {kind, _FORMAT}; it is of another program")

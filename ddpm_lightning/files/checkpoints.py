@@ -1,10 +1,8 @@
 """Checkpoint files: whole or not at all, checked against a checksum, loaded without running code.
 
-They are sealed zip files. One without a seal, of another program or an earlier version, is read
-where x.ckpt.sha256 lies beside it, as `sha256sum` writes it.
+They are sealed zip files.
 """
 
-import hashlib
 import io
 import logging
 import os
@@ -19,7 +17,7 @@ from typing import Any, BinaryIO
 import torch
 
 from ddpm_lightning.files.atomic import temporary_of, write_file
-from ddpm_lightning.files.bounded import open_regular, read_small
+from ddpm_lightning.files.bounded import open_regular
 from ddpm_lightning.files.sealed import is_sealed_zip, seal_zip
 
 LAST, BEST, STEP = "last.ckpt", "best.ckpt", "step_{:08d}.ckpt"
@@ -43,7 +41,6 @@ def write(checkpoint: Mapping[str, Any], path: Path) -> None:
     # Left to the collector of cycles, as part of a refusal's traceback, it would crash Python 3.12.
     with buffer.getbuffer() as data:
         write_file(path, [data], len(data))
-    _sidecar(path).unlink(missing_ok=True)
 
 
 def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
@@ -90,27 +87,16 @@ def _verified(source: Path, path: Path) -> Iterator[BufferedReader]:
     try:
         with open_regular(source) as file:
             if not is_sealed_zip(file):
-                file.seek(0)
-                _check_beside(file, path)
+                raise DamagedCheckpoint(
+                    f"{path} is damaged, or of another program: the checksum at its end is not "
+                    "that of the rest"
+                )
             file.seek(0)
             yield file
     except FileNotFoundError:
         raise
     except OSError as error:
         raise DamagedCheckpoint(f"{path} cannot be read: {error}") from error
-
-
-def _check_beside(file: BufferedReader, path: Path) -> None:
-    """Raise DamagedCheckpoint unless the checksum beside a file without a seal is its own."""
-    try:
-        digests = read_small(_sidecar(path)).split()
-    except (OSError, ValueError) as error:
-        raise DamagedCheckpoint(
-            f"{path} is damaged, or of another program: the checksum at its end is not that of the "
-            f"rest. One that you trust is read after sha256sum {path.name} > {path.name}.sha256"
-        ) from error
-    if hashlib.file_digest(file, "sha256").hexdigest().encode() not in digests:
-        raise DamagedCheckpoint(f"{path} is damaged: its checksum is not that of {path}.sha256")
 
 
 def is_whole(path: Path) -> bool:
@@ -125,7 +111,6 @@ def is_whole(path: Path) -> bool:
 def link(path: Path, other: Path) -> None:
     """Give the same checkpoint another path, too, without a copy if possible."""
     temporary = temporary_of(other)
-    _copy_sidecar(path, other)
     try:
         try:
             os.link(path, temporary)
@@ -137,21 +122,14 @@ def link(path: Path, other: Path) -> None:
 
 
 def copy(path: Path, other: Path) -> None:
-    """Copy a checkpoint with its checksum, which is not checked."""
-    _copy_sidecar(path, other)
-    shutil.copyfile(path, other)
-
-
-def _copy_sidecar(path: Path, other: Path) -> None:
+    """Copy a checkpoint, which is not checked, into a folder that may be missing."""
     other.parent.mkdir(exist_ok=True)
-    if _sidecar(path).exists():
-        shutil.copyfile(_sidecar(path), _sidecar(other))
+    shutil.copyfile(path, other)
 
 
 def remove(path: Path) -> None:
     """Remove a checkpoint."""
     path.unlink(missing_ok=True)
-    _sidecar(path).unlink(missing_ok=True)
 
 
 def by_step(folder: Path) -> list[Path]:
@@ -197,7 +175,3 @@ def plain(value: Any) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     raise TypeError(f"a checkpoint holds plain containers and tensors, not {type(value).__name__}")
-
-
-def _sidecar(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")

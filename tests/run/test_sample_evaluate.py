@@ -1,6 +1,5 @@
 """python sample.py and evaluate.py: all they need is in the run directory."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from ddpm_lightning.data.gif import decode
 from ddpm_lightning.files.checkpoints import write
 from tests.commands import TINY, Call, assert_user_error, newest_run
+from tests.files.resealed import reseal
 
 pytestmark = pytest.mark.slow  # as a whole, not one by one
 
@@ -149,8 +149,7 @@ def test_a_checkpoint_that_runs_code_is_refused(call: Call, trained: Path, tmp_p
 
     file = trained / "checkpoints" / "best.ckpt"
     torch.save({"state_dict": Attack()}, file)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    file.with_name("best.ckpt.sha256").write_text(f"{digest}  best.ckpt\n")
+    reseal(file)
     assert_user_error(call("sample", f"checkpoint={file}"), "is not a checkpoint")
     assert not (tmp_path / "attacked").exists()
 

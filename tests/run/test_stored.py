@@ -2,7 +2,6 @@
 weights that are not finite, places outside.
 """
 
-import hashlib
 import json
 import os
 import pickle
@@ -19,6 +18,7 @@ from ddpm_lightning.run.config.errors import UserError
 from ddpm_lightning.run.directory.checkpoint import check_places, read_yaml
 from ddpm_lightning.run.directory.resume import _composed as composed_before
 from tests.commands import Call, assert_user_error
+from tests.files.resealed import reseal
 
 LEVELS = 30
 
@@ -181,8 +181,7 @@ def test_a_hostile_pickle_is_refused_without_advice_to_load_it(
             torch.save(inside, path)
         else:
             path.write_bytes(pickle.dumps(inside, protocol))
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        path.with_name("x.ckpt.sha256").write_text(f"{digest}  x.ckpt\n")
+        reseal(path)
         with pytest.raises(files.DamagedCheckpoint, match="which could run code") as caught:
             files.read(path)
         assert "weights_only" not in str(caught.value)

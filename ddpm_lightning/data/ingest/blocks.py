@@ -1,7 +1,6 @@
 """From settled rows of the ledger to shards, block by block.
 
-A block is a fixed range of positions and becomes one shard. It is written when every URL in it is
-settled; one that must wait long for a few of its URLs is written without them, and again later. Of
+A block is a fixed range of positions and becomes one shard, when every URL in it is settled. Of
 GIFs with the same content, the first in the list stays and the others are duplicates, whichever
 came first. So what the shards hold in the end is a function of what became of the URLs, not of the
 order in which they arrived or of how often the ingest was killed.
@@ -10,7 +9,6 @@ order in which they arrived or of how often the ingest was killed.
 import asyncio
 import hashlib
 import math
-import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -32,8 +30,6 @@ from ddpm_lightning.data.shards import (
     finish,
     mark_name,
     parse_index,
-    read_manifest,
-    recover,
     reopen,
     write_shard,
 )
@@ -41,7 +37,6 @@ from ddpm_lightning.files.bounded import read_small
 
 LOST = "lost"  # a clip that was decoded, and is not there any more: fetched again next time
 DUPLICATE = "duplicate"
-PATIENCE_SECONDS = 15.0  # with the last URLs of a block; doubled each time it is in vain
 
 
 class Holder(NamedTuple):
@@ -49,14 +44,6 @@ class Holder(NamedTuple):
 
     position: int
     block: int
-
-
-@dataclass
-class _Pending:
-    """A block that is to be written: how long its clips wait, and may."""
-
-    since: float | None = None
-    patience: float = field(default_factory=lambda: PATIENCE_SECONDS)
 
 
 @dataclass
@@ -89,8 +76,8 @@ class Blocks:
         self._stored: dict[int, dict[str, Entry]] = {}  # of written blocks: key -> a sound clip
         self._holders: dict[str, Holder] = {}  # by content
         self._causes: dict[str, str] = {}  # key -> cause, as the written shards have it
-        self._pending: dict[int, _Pending] = {}
-        for listing in _listings(directory, header):
+        self._pending: set[int] = set()  # blocks that are to be written
+        for listing in create(directory, header).shards:
             index = _sound_index(directory, listing)
             if index is None:
                 continue
@@ -99,7 +86,7 @@ class Blocks:
             entries = {entry.key: entry for entry in index.entries}
             if (directory / mark_name(number)).exists():  # some of its clips are not as written
                 entries = {e.key: e for e in index.entries if _is_sound(self._stored_clip(e), e)}
-                self._await(number)
+                self._pending.add(number)
             self._stored[number] = entries
             self._causes |= index.skipped
         self._reconcile()
@@ -110,7 +97,7 @@ class Blocks:
             entry = self._entry(row)
             is_first = entry is None or self._holds(entry, row)
             if not is_first or not self._is_told(row):
-                self._await(self.block(row))
+                self._pending.add(self.block(row))
         if self._pending:
             reopen(directory)
 
@@ -120,19 +107,12 @@ class Blocks:
     def settled(self, row: LedgerRow) -> None:
         """A row that was new has failed or is in the spool."""
         self._unsettled[self.block(row)] -= 1
-        pending = self._pending[self.block(row)]
-        if pending.since is None:
-            pending.since = time.monotonic()
 
     async def write_ready(self) -> None:
-        """Write the blocks that are settled, and those that have waited long enough."""
+        """Write the blocks that are settled."""
         while ready := [n for n in self._pending if not self._unsettled[n]]:
-            del self._pending[min(ready)]
+            self._pending.remove(min(ready))
             await self._write(min(ready))
-        for number, pending in list(self._pending.items()):
-            if pending.since is not None and (time.monotonic() > pending.since + pending.patience):
-                pending.since, pending.patience = None, 2 * pending.patience
-                await self._write(number)
 
     def finish(self) -> bool:
         """Mark the part as complete if it is; say whether."""
@@ -141,9 +121,6 @@ class Blocks:
             finish(self._directory)
         return complete
 
-    def _await(self, number: int) -> None:
-        self._pending.setdefault(number, _Pending())
-
     def _holds(self, entry: Entry, row: LedgerRow) -> bool:
         """Whether a clip is the first of its content; the block of a later one is to change."""
         mine = Holder(row.position, self.block(row))
@@ -151,27 +128,25 @@ class Blocks:
         if first.position < mine.position:
             return False
         if first.position > mine.position:
-            self._await(first.block)
+            self._pending.add(first.block)
         self._holders[entry.sha256] = mine
         return True
 
     def _reconcile(self) -> None:
         """What the ledger says of clips holds only as far as they are there."""
         lost: list[str] = []
-        found: list[str] = []
         contents = {e.sha256 for entries in self._stored.values() for e in entries.values()}
         for row in self._ledger.rows("decoded"):
             if self._spool.holds(row.url):
                 contents.add(str(row.sha256))
             else:
-                (lost if self._entry(row) is None else found).append(row.url)
+                lost.append(row.url)
         lost += [row.url for row in self._ledger.rows("stored") if self._entry(row) is None]
         lost += [
             row.url
             for row in self._ledger.rows("failed")
             if row.cause == LOST or (row.cause == DUPLICATE and row.sha256 not in contents)
         ]
-        self._ledger.mark(found, "stored")
         self._ledger.mark(lost, "new")
         self._spool.keep(row.url for row in self._ledger.rows("decoded"))
 
@@ -193,7 +168,7 @@ class Blocks:
         for row in rows:
             if row.state == "failed":
                 plan.skipped[row.key] = str(row.cause)
-            elif row.state != "new":
+            else:
                 self._take(row, plan)
         listing = await asyncio.to_thread(
             write_shard, self._directory, number, plan, plan.entries, plan.skipped
@@ -203,8 +178,7 @@ class Blocks:
         written = parse_index(read_small(self._directory / listing.index_name), str(number))
         self._stored[number] = {entry.key: entry for entry in written.entries}
         for row in rows:
-            if row.state != "new":  # it may have been settled since
-                self._spool.drop(row.url)
+            self._spool.drop(row.url)
 
     def _take(self, row: LedgerRow, plan: _Plan) -> None:
         """A row's clip from its shard or the spool, if it is the first of its content."""
@@ -247,17 +221,6 @@ class Blocks:
 
 def _is_sound(clip: np.ndarray, entry: Entry) -> bool:
     return zlib.crc32(clip.data) == entry.crc32
-
-
-def _listings(directory: Path, header: Header) -> tuple[Listing, ...]:
-    """The shards that are there; a damaged manifest is made again from them."""
-    try:
-        read_manifest(directory)
-    except FileNotFoundError:
-        pass
-    except ValueError:
-        recover(directory, header)
-    return create(directory, header).shards
 
 
 def _sound_index(directory: Path, listing: Listing) -> Index | None:

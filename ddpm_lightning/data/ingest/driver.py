@@ -8,13 +8,12 @@ import asyncio
 import json
 import os
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from ddpm_lightning.data.decode import Decoded, Recipe
 from ddpm_lightning.data.ingest.blocks import Blocks
@@ -32,9 +31,7 @@ if TYPE_CHECKING:
 
 REPORT = "ingest.json"
 UNLISTED = "unlisted"  # was in the list when an ingest began, and is not any more
-MAX_HELD = 32 * 2**20  # bytes that wait for a decode worker
 MAX_HELD_EACH = 4  # files that wait, for every decode worker
-LANES_PER_TURN = 2  # so that a host's next request is ready while an answer is decoded
 MAX_READ_AHEAD = 16_384  # URLs, of which a slow host may take up all but a few
 SECONDS_BETWEEN_NEWS = 0.5
 
@@ -116,7 +113,7 @@ class _Ingest:
         )
         num_urls = ledger.counts().total()
         self._news = News(num_urls=num_urls, num_unlisted=num_urls - len(job.items))
-        self._held: list[int] = []  # bytes of each file that waits
+        self._num_held = 0  # files that wait for a decode worker
         self._max_held = MAX_HELD_EACH * (job.num_workers or os.cpu_count() or 1)
         self._moved = asyncio.Event()  # something was settled
         self._all_settled = False
@@ -146,31 +143,17 @@ class _Ingest:
         return self._news
 
     async def _fetch_all(self) -> None:
-        """A queue for each host, so that one that is slow holds up its own URLs only."""
-        queues: dict[str, deque[LedgerRow]] = defaultdict(deque)
-        lanes: Counter[str] = Counter()
+        """A task for each URL, so that a host that is slow holds up its own URLs only."""
         places = asyncio.Semaphore(MAX_READ_AHEAD)
-
-        async def lane(host: str) -> None:
-            while queues[host]:
-                await self._one(queues[host].popleft())
-                places.release()
-            lanes[host] -= 1
-            if not lanes[host]:
-                del lanes[host], queues[host]
-
         async with asyncio.TaskGroup() as group:
             for row in self._ledger.rows("new"):
                 await places.acquire()
-                host = urlsplit(row.url).hostname or ""
-                queues[host].append(row)
-                if lanes[host] < LANES_PER_TURN * self._job.limits.per_host:
-                    lanes[host] += 1
-                    group.create_task(lane(host))
+                task = group.create_task(self._one(row))
+                task.add_done_callback(lambda _: places.release())
 
     async def _room(self) -> None:
         """Waits while the decode workers have enough to do."""
-        while len(self._held) >= self._max_held or sum(self._held) > MAX_HELD:
+        while self._num_held >= self._max_held:
             self._moved.clear()
             await self._moved.wait()
 
@@ -180,9 +163,9 @@ class _Ingest:
         self._news.num_bytes += fetched.num_bytes
         outcome: Decoded | Failure | Fetched = fetched
         if fetched.data is not None:
-            self._held.append(len(fetched.data))
+            self._num_held += 1
             outcome = await self._pool.decode(fetched.data)
-            self._held.remove(len(fetched.data))
+            self._num_held -= 1
         record = partial(
             self._ledger.record, row.url, tries=fetched.tries, num_bytes=fetched.num_bytes
         )

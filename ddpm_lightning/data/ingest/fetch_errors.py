@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 import aiohttp
 
-from ddpm_lightning.data.ingest.addresses import ForbiddenAddressError
+from ddpm_lightning.data.ingest.addresses import REFUSED
 
 _RETRIED = {
     "dns",  # the name has no address now
@@ -24,8 +24,7 @@ _TRANSIENT = _RETRIED | {
     "tls",  # no valid certificate: perhaps our clock or our certificates are at fault
     "bad_response",  # not HTTP
 }
-# The others last: bad_url, bad_scheme, credentials, forbidden_address, bad_redirect, redirect_loop,
-# too_many_redirects, too_large, encoded (compressed against our request), not_a_gif, robots.
+# The others last: bad_url, forbidden_address, too_many_redirects, too_large, not_a_gif, robots.
 _TRANSIENT_STATUS = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 
 _MAX_DETAIL = 200
@@ -67,8 +66,10 @@ def named() -> Iterator[None]:
         raise FetchError("incomplete", error) from error
     except (aiohttp.ServerDisconnectedError, OSError) as error:
         raise FetchError("reset", error) from error
-    except (aiohttp.InvalidURL, UnicodeError) as error:
-        raise FetchError("bad_url", error) from error
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError) as error:
+        raise FetchError("bad_url", type(error).__name__) from error
+    except aiohttp.TooManyRedirects as error:
+        raise FetchError("too_many_redirects", f"{len(error.history)} of them") from error
     except aiohttp.ClientResponseError as error:
         raise FetchError("bad_response", error.message) from error
     except aiohttp.ClientError as error:
@@ -76,7 +77,7 @@ def named() -> Iterator[None]:
 
 
 def _connection_cause(error: aiohttp.ClientConnectorError) -> str:
-    if isinstance(error.os_error, ForbiddenAddressError):
+    if error.os_error.errno == REFUSED:
         return "forbidden_address"
     if isinstance(error, aiohttp.ClientSSLError):
         return "tls"

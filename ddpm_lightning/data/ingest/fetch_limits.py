@@ -9,7 +9,8 @@ class FetchLimits:
     """Limits the fetching of one URL, from one host, and of everything together.
 
     deadline_s covers all tries, redirects and back-off of one URL; waiting for a host's turn, which
-    per_host, pause_s and a server's Retry-After ask for, is not counted.
+    per_host, pause_s and a server's Retry-After ask for, is not counted. At most concurrency bodies
+    of max_bytes are in memory.
     """
 
     deadline_s: float = 30.0
@@ -21,12 +22,10 @@ class FetchLimits:
     per_host: int = 8  # requests at one host at the same time
     pause_s: float = 0.02  # between the starts of two requests at one host
     concurrency: int = 64  # requests at the same time, all hosts together
-    max_memory: int = 64 * 2**20  # bytes of unfinished bodies; at most max_bytes more
-    user_agent: str = "ddpm_lightning (fetches animated GIFs to train video models on)"
     allow_loopback: bool = False  # for tests only: URLs may reach servers on this machine
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_tries", "per_host", "concurrency", "max_memory"):
+        for name in ("max_bytes", "max_tries", "per_host", "concurrency"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("max_redirects", "backoff_s", "retry_after_cap_s", "pause_s"):
@@ -34,13 +33,3 @@ class FetchLimits:
                 raise ValueError(f"{name} must be finite, at least 0, got {getattr(self, name)}")
         if not 0 < self.deadline_s < math.inf:
             raise ValueError(f"deadline_s must be positive and finite, got {self.deadline_s}")
-        if not (self.user_agent.isascii() and self.user_agent.isprintable() and self.robot):
-            raise ValueError(
-                f"user_agent must be a line of ASCII that starts with a name, "
-                f"got {self.user_agent!r}"
-            )
-
-    @property
-    def robot(self) -> str:
-        """Return the name by which a server may address this tool: user_agent up to / or space."""
-        return self.user_agent.split("/")[0].split(" ")[0].lower()

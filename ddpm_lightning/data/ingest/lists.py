@@ -176,6 +176,7 @@ def _not_a_url(text: str) -> str | None:
     try:
         parts = urlsplit(text)
         sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        sound = sound and parts.username is None  # a password would be stored with the clips
     except ValueError:  # brackets, or a port that is no number
         sound = False
     return None if sound and text.isprintable() and " " not in text else "not_a_url"

@@ -1,22 +1,20 @@
 """Decoding in processes that can be killed: no GIF costs more than its budget, or a crash.
 
-Each worker process (see worker) decodes one GIF at a time, under a limit on its memory that it
-sets itself. The pool watches its time and its resident memory, kills it when either is over, and
-starts another; the GIF gets a cause. Nothing that a file does reaches the pool's own process.
+Each worker process (see worker) decodes one GIF at a time, under limits on its time and memory that
+it sets itself and the kernel keeps. Where it ends, the pool starts another; the GIF gets a cause.
+Nothing that a file does reaches the pool's own process.
 """
 
 import asyncio
 import json
 import math
 import os
-import resource
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -30,7 +28,6 @@ _WORKER = "ddpm_lightning.data.ingest.worker"
 _ROOT = Path(__file__).parents[3]  # what has to be importable there
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each takes memory
 _START_SECONDS = 60
-_NAP_SECONDS = 0.05
 _PIPE_BYTES = 2**20  # read at a time
 
 
@@ -51,7 +48,7 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits the decoding of one GIF: seconds of wall time, bytes of resident memory."""
+    """Limits the decoding of one GIF: seconds of wall time, bytes of memory."""
 
     seconds: float = 5.0
     memory: int = 512 * 2**20
@@ -88,12 +85,7 @@ class DecodePool:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         for worker in self._workers:
             await worker.stop()
 
@@ -117,7 +109,6 @@ class _Worker:
     """One place in the pool: a process while all goes well, a new one after it had to be killed."""
 
     def __init__(self, recipe: Recipe, budget: Budget) -> None:
-        self._budget = budget
         self._settings = json.dumps({"recipe": asdict(recipe)} | asdict(budget))
         self._process: Process | None = None
 
@@ -125,19 +116,13 @@ class _Worker:
         process = self._process
         if process is None or process.returncode is not None:
             process = await self.start()
-        guard = asyncio.create_task(_guard(process, self._budget))
-        intact = False
         try:
-            result = await _exchange(process, data)
-            intact = not guard.done()
+            return await _exchange(process, data)
         except (EOFError, ConnectionError):  # it is gone
-            status = await process.wait()
-            result = guard.result() if guard.done() else _failure(status)
-        finally:
-            guard.cancel()
-            if not intact:
-                await self.stop()
-        return result
+            return _failure(await process.wait())
+        except BaseException:  # cancelled: it would answer the next file with this one's clip
+            await self.stop()
+            raise
 
     async def start(self) -> Process:
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -188,36 +173,12 @@ async def _exchange(process: Process, data: bytes) -> Decoded | Failure:
     return Decoded(**answer | {"clip": clip.reshape(shape), "shots": tuple(answer["shots"])})
 
 
-async def _guard(process: Process, budget: Budget) -> Failure:
-    """Kill the process as soon as it is over its budget, and say why."""
-    now = asyncio.get_running_loop().time
-    spent = 0.0
-    while spent < budget.seconds:
-        start = now()
-        await asyncio.sleep(_NAP_SECONDS)
-        spent += min(now() - start, 2 * _NAP_SECONDS)  # the rest is this loop's, held up elsewhere
-        if (memory := _resident_bytes(process.pid)) > budget.memory:
-            process.kill()
-            return Failure(MEMORY, f"{memory} bytes, at most {budget.memory} are given")
-    process.kill()
-    return Failure(TIMEOUT, f"killed after {budget.seconds:g} s")
-
-
-def _resident_bytes(pid: int) -> int:
-    """Return the resident bytes of a process, 0 where there is no /proc to read them from."""
-    try:
-        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
-    except OSError:
-        return 0
-    return int(pages) * resource.getpagesize()
-
-
 def _failure(status: int) -> Failure:
     """Return why a worker ended that was not killed here."""
     if status == OUT_OF_MEMORY:
         return Failure(MEMORY, "an allocation was refused")
-    if status == -signal.SIGALRM:  # its own, which it sets for when there is no pool left
-        return Failure(TIMEOUT, "gave up by itself")
+    if status == -signal.SIGALRM:
+        return Failure(TIMEOUT, "its time is over")
     return Failure(CRASHED, _describe(status))
 
 

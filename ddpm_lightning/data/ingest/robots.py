@@ -6,18 +6,20 @@ this tool by name:   X-Robots-Tag: noai      X-Robots-Tag: otherbot: noindex, dd
 
 from collections.abc import Iterable
 
+ROBOT = "ddpm_lightning"
+
 _REFUSALS = {"noindex", "noimageindex", "noai", "noimageai"}
 _NO_NAME = "unavailable_after"  # a directive with a colon of its own
 
 
-def refusal(headers: Iterable[str], robot: str) -> str | None:
-    """The directive by which one of the X-Robots-Tag headers refuses robot (in lower case)."""
+def refusal(headers: Iterable[str]) -> str | None:
+    """The directive by which one of the X-Robots-Tag headers refuses this tool."""
     for header in headers:
         addressed = True
         for part in header.lower().split(","):
             name, colon, directive = part.rpartition(":")
             if colon and _NO_NAME not in name:
-                addressed = name.strip() == robot
+                addressed = name.strip() == ROBOT
             if addressed and directive.strip() in _REFUSALS:
                 return directive.strip()
     return None

@@ -1,7 +1,7 @@
 """A decode worker: a process that turns GIFs into clips until its standard input ends.
 
-It can be killed at any moment, and is: see pool. It limits its own memory, and dies by itself when
-a GIF takes too long and nobody is left to kill it. First it writes READY. Then, for each file, it
+It can be killed at any moment. It limits its own memory, and the time of a GIF: a signal that it
+does not catch ends it. First it writes READY. Then, for each file, it
 reads a length and so many bytes, and writes the length of a JSON object, the object, and the bytes
 of the clip if there is one. Not pickles: what has read a hostile file is not trusted that far.
 """
@@ -25,8 +25,6 @@ READY = b"decode worker ready\n"
 LENGTH = struct.Struct("<Q")
 OUT_OF_MEMORY = 77  # the exit status that says so
 
-_GRACE_SECONDS = 2  # the pool comes first, and can say why
-
 
 def main(settings: str) -> None:
     """Decode requests; settings is a JSON object with recipe, seconds and memory (in bytes)."""
@@ -46,7 +44,7 @@ def _serve(answers: BinaryIO, recipe: Recipe, seconds: float) -> None:
     answers.flush()
     while header := sys.stdin.buffer.read(LENGTH.size):
         data = sys.stdin.buffer.read(*LENGTH.unpack(header))
-        signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
             answer, clip = _answer(data, recipe)
         except MemoryError:

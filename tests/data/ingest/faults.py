@@ -192,13 +192,6 @@ async def reset_in_body(transport: asyncio.Transport, gif: bytes) -> None:
 
 
 @fault
-async def reset_in_unframed_body(transport: asyncio.Transport, gif: bytes) -> None:
-    transport.write(head("Connection: close") + gif[: len(gif) // 2])
-    await asyncio.sleep(DRIP_S)
-    reset(transport)
-
-
-@fault
 async def gzip_bomb(transport: asyncio.Transport, gif: bytes) -> None:
     """100 KB that inflate to 100 MB."""
     packed = gzip.compress(gif) + 100 * gzip.compress(MEGABYTE)

@@ -48,8 +48,7 @@ class GifServer:
         self.most_at_once: Counter[str] = Counter()  # by host
         self._at_once: Counter[str] = Counter()
         self._failures_left: dict[str, int] = {}
-        self._ready, self._released = threading.Event(), threading.Event()
-        self.release = self._released.set
+        self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
     def __enter__(self) -> Self:
@@ -85,7 +84,6 @@ class GifServer:
                 web.get("/flaky/{status}/{times}/{name}", self._flaky),
                 web.get("/slow/{seconds}/{name}", self._slow),
                 web.get("/together/{number}/{name}", self._together),
-                web.get("/held/{name}", self._held),
                 web.get("/redirect", self._redirect),
                 web.get("/hops/{number}/{name}", self._hops),
                 web.get("/loop/{side}", self._loop_to),
@@ -142,11 +140,6 @@ class GifServer:
 
     async def _together(self, request: web.Request) -> web.Response:
         while max(self.most_at_once.values()) < int(request.match_info["number"]):
-            await asyncio.sleep(0.01)
-        return await self._gif(request)
-
-    async def _held(self, request: web.Request) -> web.Response:
-        while not self._released.is_set():
             await asyncio.sleep(0.01)
         return await self._gif(request)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ddpm_lightning.data.gif import encode
-from ddpm_lightning.data.ingest.driver import REPORT, News, run
+from ddpm_lightning.data.ingest.driver import REPORT, run
 from ddpm_lightning.data.ingest.ledger import Ledger
 from ddpm_lightning.data.shards import MANIFEST
 from ddpm_lightning.data.store import ClipStore
@@ -181,34 +181,6 @@ def test_a_host_with_thousands_of_urls_does_not_keep_others_waiting(
         process.kill()
         process.wait()
     assert server.counts()["/status/503"] <= 2 * LIMITS.per_host
-
-
-def test_a_waiting_url_holds_back_no_shard_for_long(
-    tmp_path: Path, server: GifServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first block lacks one URL, and is written without it; in the end nothing is missing."""
-    monkeypatch.setattr("ddpm_lightning.data.ingest.blocks.PATIENCE_SECONDS", 0.3)
-    limits = replace(LIMITS, deadline_s=600)
-    late = server.url("held/5.gif", "localhost")
-    urls = [late, *(server.url(f"{i}.gif") for i in range(10, 210, 5))]
-    seen = []
-
-    def look(news: News) -> None:
-        if (tmp_path / MANIFEST).exists():
-            seen.append(len(ClipStore(tmp_path)))
-        if 40 in seen:
-            server.release()
-
-    run(job(tmp_path, urls, limits=limits), "none", wait=False, on_news=look)
-    assert 40 in seen
-    assert [entry.key for entry in ClipStore(tmp_path).entries] == [
-        f"{i:05d}.gif" for i in range(41)
-    ]
-    ingest(tmp_path / "calm", [server.url("5.gif"), *urls[1:]])
-    assert not ClipStore(tmp_path).verify()
-    assert [e.sha256 for e in ClipStore(tmp_path).entries] == [
-        e.sha256 for e in ClipStore(tmp_path / "calm").entries
-    ]
 
 
 def test_what_is_no_longer_listed_is_not_fetched_until_it_is_again(

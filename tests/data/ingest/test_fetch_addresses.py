@@ -7,41 +7,41 @@ from typing import Any
 
 import pytest
 
-from ddpm_lightning.data.ingest.addresses import forbidden
+from ddpm_lightning.data.ingest.addresses import is_allowed
 from tests.data.ingest.client import GIF, connections, fetch, fetch_all, listener
 from tests.data.ingest.server import GifServer
 
-RANGES = {
-    "0.0.0.0/8": "unspecified",
-    "10.0.0.0/8": "private",
-    "100.64.0.0/10": "carrier-grade NAT",
-    "127.0.0.0/8": "loopback",
-    "169.254.0.0/16": "link-local",
-    "172.16.0.0/12": "private",
-    "192.168.0.0/16": "private",
-    "198.18.0.0/15": "benchmarking",
-    "224.0.0.0/4": "multicast",
-    "240.0.0.0/4": "reserved",
-    "::/128": "unspecified",
-    "::1/128": "loopback",
-    "fc00::/7": "private",
-    "fe80::/10": "link-local",
-    "168.63.129.16/32": "a cloud's platform",
-    "100.100.100.200/32": "carrier-grade NAT",  # metadata of clouds, as the following
-    "192.0.0.192/32": "reserved",
-    "fd00:ec2::254/128": "private",
-    "fd20:ce::254/128": "private",
-    "::ffff:168.63.129.16/128": "a cloud's platform",
-    "64:ff9b::a83f:8110/128": "a cloud's platform",
-    "2002:a83f:8110::/48": "a cloud's platform",
-    "2002:a9fe:a9fe::/48": "link-local",
-    "::a9fe:a9fe/128": "reserved",
-    "64:ff9b:1::a9fe:a9fe/128": "reserved",
-    "ff00::/8": "multicast",
-    "2001::/32": "reserved",
-    "64:ff9b:1::/48": "reserved",
-    "::/96": None,  # only the name differs within it
-}
+RANGES = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::/128",
+    "::1/128",
+    "fc00::/7",
+    "fe80::/10",
+    "168.63.129.16/32",
+    "100.100.100.200/32",
+    "192.0.0.192/32",
+    "fd00:ec2::254/128",
+    "fd20:ce::254/128",
+    "::ffff:168.63.129.16/128",
+    "64:ff9b::a83f:8110/128",
+    "2002:a83f:8110::/48",
+    "2002:a9fe:a9fe::/48",
+    "::a9fe:a9fe/128",
+    "64:ff9b:1::a9fe:a9fe/128",
+    "ff00::/8",
+    "2001::/32",
+    "64:ff9b:1::/48",
+    "::/96",
+]
 PUBLIC = [
     "1.1.1.1",
     "9.255.255.255",
@@ -55,17 +55,16 @@ PUBLIC += ["168.63.129.15", "168.63.129.17"]
 PUBLIC += ["192.169.0.0", "198.17.255.255", "198.20.0.0", "223.255.255.255", "2606:4700::1111"]
 
 
-@pytest.mark.parametrize(("network", "name"), RANGES.items())
-def test_both_ends_of_every_special_range_are_refused(network: str, name: str | None) -> None:
+@pytest.mark.parametrize("network", RANGES)
+def test_both_ends_of_every_special_range_are_refused(network: str) -> None:
     first, last = ip_network(network)[0], ip_network(network)[-1]
-    assert forbidden(str(first))
-    assert forbidden(str(last))
-    assert name in {None, forbidden(str(last))}
+    assert not is_allowed(str(first))
+    assert not is_allowed(str(last))
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_the_neighbours_of_special_ranges_are_not(address: str) -> None:
-    assert forbidden(address) is None
+    assert is_allowed(address)
 
 
 @pytest.mark.slow
@@ -74,10 +73,10 @@ def test_ipv4_inside_ipv6_is_judged_as_ipv4() -> None:
     numbers = [draw.getrandbits(32) for _ in range(2000)]
     numbers += [int(IPv4Address(address)) for address in ("127.0.0.1", "10.0.0.1", "8.8.8.8")]
     for number in numbers:
-        plain = forbidden(str(IPv4Address(number)))
+        plain = is_allowed(str(IPv4Address(number)))
         for prefix, shift in (("::ffff:0:0", 0), ("64:ff9b::", 0), ("2002::", 80)):
             wrapped = IPv6Address(int(IPv6Address(prefix)) | number << shift)
-            assert forbidden(str(wrapped)) == plain, wrapped
+            assert is_allowed(str(wrapped)) == plain, wrapped
 
 
 def test_whatever_python_calls_not_global_is_refused() -> None:
@@ -87,21 +86,20 @@ def test_whatever_python_calls_not_global_is_refused() -> None:
     ]
     addresses += [IPv6Address(draw.getrandbits(128)) for _ in range(2000)]
     addresses += [IPv6Address(0x2001 << 112 | draw.getrandbits(112)) for _ in range(2000)]
-    missed = [a for a in addresses if not a.is_global and not forbidden(str(a))]
+    missed = [a for a in addresses if not a.is_global and is_allowed(str(a))]
     # 2002::/16 holds IPv4 addresses, which is what counts
     assert [a for a in missed if not (isinstance(a, IPv6Address) and a.sixtofour)] == []
 
 
-def test_zones_and_nonsense_are_refused() -> None:
-    assert forbidden("fe80::1%eth0") == "link-local"
-    assert forbidden("localhost") == forbidden("") == forbidden("1.2.3") == "no address"
+def test_a_zone_is_ignored() -> None:
+    assert not is_allowed("fe80::1%eth0")
 
 
 def test_the_switch_for_tests_allows_loopback_and_nothing_else() -> None:
-    assert forbidden("127.0.0.1", allow_loopback=True) is None
-    assert forbidden("::1", allow_loopback=True) is None
-    assert forbidden("10.0.0.1", allow_loopback=True) == "private"
-    assert forbidden("0.0.0.0", allow_loopback=True) == "unspecified"
+    assert is_allowed("127.0.0.1", allow_loopback=True)
+    assert is_allowed("::1", allow_loopback=True)
+    assert not is_allowed("10.0.0.1", allow_loopback=True)
+    assert not is_allowed("0.0.0.0", allow_loopback=True)
 
 
 SPELLINGS = ["127.0.0.1", "localhost", "LOCALHOST", "2130706433", "0x7f000001", "0x7f.1", "127.1"]
@@ -129,7 +127,7 @@ def test_no_spelling_of_this_machine_is_connected_to() -> None:
     assert seen == []
     # 127.1 and its like are no addresses by today's rules
     assert {result.cause for result in results} <= {"forbidden_address", "bad_url", "dns"}
-    assert fetch("http://127.0.0.1/", allow_loopback=False).detail == "127.0.0.1 is loopback"
+    assert fetch("http://127.0.0.1/", allow_loopback=False).cause == "forbidden_address"
     assert fetch("http://localhost/", allow_loopback=False).cause == "forbidden_address"
 
 
@@ -150,7 +148,7 @@ def test_this_machines_own_address_in_its_network_is_not_connected_to() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
         datagram.connect(("10.255.255.255", 1))  # sends nothing, only chooses our address
         own = datagram.getsockname()[0]
-    if not forbidden(own, allow_loopback=True):
+    if is_allowed(own, allow_loopback=True):
         pytest.skip(f"needs a private address, this machine has {own}")
     with GifServer({}) as server, listener(own) as listening:
         target = f"http://{own}:{listening.getsockname()[1]}/"

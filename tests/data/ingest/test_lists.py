@@ -150,6 +150,7 @@ ODD_LINES = [
     (b"# a remark", "not_a_url"),
     (b"url\tcaption", "not_a_url"),
     (b"ftp://example.com/a.gif", "not_a_url"),
+    (b"http://user:word@example.com/a.gif", "not_a_url"),
     (b"file:///etc/passwd", "not_a_url"),
     (b"https:///a.gif", "not_a_url"),
     (b"https://[::1/a.gif", "not_a_url"),

@@ -2,11 +2,9 @@
 
 import asyncio
 import os
-import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 import pytest
 
 from ddpm_lightning.data.decode import Decoded, Recipe, decode
-from ddpm_lightning.data.ingest.pool import Budget, DecodePool, Failure
+from ddpm_lightning.data.ingest.pool import Budget, DecodePool
 from tests.commands import wait_for
 from tests.data.shared import gif_bytes, noise_gif
 
@@ -94,20 +92,14 @@ def test_a_crashed_worker_is_replaced_and_its_gif_has_a_cause(number: int) -> No
     assert pid not in new_pids
 
 
-@pytest.mark.long
-def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
+@pytest.mark.slow
+def test_a_worker_that_takes_too_long_ends_and_is_replaced() -> None:
     async def steps(pool: DecodePool) -> Any:
-        (pid,) = pids(pool)
-        os.kill(pid, signal.SIGSTOP)
-        start = time.monotonic()
-        hung = await pool.decode(GIF)
-        return hung, time.monotonic() - start, await pool.decode(GIF), is_alive(pid)
+        return await pool.decode(huge_gif(num_images=20)), await pool.decode(GIF)
 
-    hung, seconds, after, alive = pooled(steps, budget=Budget(seconds=4.0))
-    assert hung == Failure("decode_timeout", "killed after 4 s")
-    assert seconds >= 4
+    long, after = pooled(steps, budget=Budget(seconds=0.1, memory=2**40))
+    assert (long.cause, long.transient) == ("decode_timeout", True)
     assert isinstance(after, Decoded)
-    assert not alive
 
 
 @pytest.mark.slow
@@ -119,22 +111,6 @@ def test_more_memory_than_the_budget_is_refused() -> None:
     assert failure.cause == "decode_memory"
     assert not failure.transient
     assert isinstance(after, Decoded)
-
-
-@pytest.mark.slow
-def test_a_worker_that_outgrows_its_budget_is_killed() -> None:
-    """Its own limit is lifted from outside, so that only the pool's watch is left."""
-
-    async def steps(pool: DecodePool) -> Any:
-        (pid,) = pids(pool)
-        _, hard = resource.prlimit(pid, resource.RLIMIT_AS)
-        resource.prlimit(pid, resource.RLIMIT_AS, (hard, hard))
-        return await pool.decode(huge_gif(num_images=20)), is_alive(pid)
-
-    failure, alive = pooled(steps, budget=Budget(memory=120 * 2**20))
-    assert failure.cause == "decode_memory"
-    assert "at most 125829120" in failure.detail
-    assert not alive
 
 
 @pytest.mark.slow
