@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
@@ -28,6 +29,7 @@ __all__ = ["FetchLimits", "Fetched", "Fetcher"]
 
 _MAGIC = (b"GIF87a", b"GIF89a")
 _BUSY = {429, 503}
+_LARGE, _NUM_LARGE = 2**21, 8  # bytes from which a body is large, and how many are read at a time
 
 
 class Fetched(NamedTuple):
@@ -62,6 +64,7 @@ class Fetcher:
         self._jitter, self._ready = jitter, ready
         self._hosts: WeakValueDictionary[str, Host] = WeakValueDictionary()
         self._slots = asyncio.Semaphore(self._limits.concurrency)
+        self._large = asyncio.Semaphore(_NUM_LARGE)
 
     async def __aenter__(self) -> Self:
         self._session = open_session(self._limits.allow_loopback)
@@ -106,7 +109,7 @@ class Fetcher:
         limits = self._limits
         get = self._session.get(url, max_redirects=limits.max_redirects + 1)  # aiohttp counts one
         with named():
-            async with asyncio.timeout(seconds), get as response:
+            async with asyncio.timeout(seconds), get as response, AsyncExitStack() as held:
                 if response.status in _BUSY:
                     header = response.headers.get("Retry-After", "")
                     host.close_for(retry_after(header, limits.retry_after_cap_s))
@@ -117,8 +120,12 @@ class Fetcher:
                 most = f"at most {limits.max_bytes:,} bytes"
                 if (announced := response.content_length or 0) > limits.max_bytes:
                     raise FetchError("too_large", f"{announced:,} bytes, {most}")
+                is_large = False
                 async for chunk in response.content.iter_any():
                     body.extend(chunk)
+                    if len(body) > _LARGE and not is_large:
+                        is_large = True
+                        await held.enter_async_context(self._large)
                     if len(body) > limits.max_bytes:
                         raise FetchError("too_large", f"more bytes, {most}")
                     if len(body) >= len(_MAGIC[0]) and not body.startswith(_MAGIC):

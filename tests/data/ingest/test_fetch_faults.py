@@ -105,6 +105,20 @@ def test_a_large_body_is_left_where_it_exceeds_the_limit(server: GifServer) -> N
     assert fetch(server.url("fault/chunked/a.gif"), max_bytes=len(GIF) - 1).cause == "too_large"
 
 
+def test_a_large_body_waits_for_one_of_the_places_for_large_ones(
+    server: GifServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that many at once are bounded in memory. Of two, one place is enough; of none it waits."""
+    monkeypatch.setattr("ddpm_lightning.data.ingest.fetch._LARGE", len(GIF) - 1)
+    urls = [server.url("a.gif")] * 2
+    monkeypatch.setattr("ddpm_lightning.data.ingest.fetch._NUM_LARGE", 1)
+    assert [result.data for result in fetch_all(urls)] == [GIF, GIF]
+    monkeypatch.setattr("ddpm_lightning.data.ingest.fetch._NUM_LARGE", 0)
+    assert [result.cause for result in fetch_all(urls, deadline_s=0.5)] == ["timed_out"] * 2
+    monkeypatch.setattr("ddpm_lightning.data.ingest.fetch._LARGE", len(GIF))
+    assert [result.data for result in fetch_all(urls)] == [GIF, GIF]
+
+
 def test_a_page_and_a_bomb_are_left_at_their_first_bytes(server: GifServer) -> None:
     for kind in ("html", "gzip_bomb"):
         assert fetch(server.url(f"fault/{kind}/a.gif")).num_bytes < 512 * 2**10
