@@ -102,8 +102,7 @@ def test_one_process_does_not_get_the_lock_twice(tmp_path: Path) -> None:
 
 
 def test_a_ledger_has_one_writer(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "ledger.db"):
-        with pytest.raises(ValueError, match=f"{tmp_path} is in use by process"):
-            Ledger(tmp_path / "ledger.db")
-        Ledger(tmp_path / "ledger.db", read_only=True).close()
+    in_use = pytest.raises(ValueError, match=f"{tmp_path} is in use by process")
+    with Ledger(tmp_path / "ledger.db"), in_use:
+        Ledger(tmp_path / "ledger.db")
     Ledger(tmp_path / "ledger.db").close()

@@ -60,7 +60,7 @@ class LedgerRow(NamedTuple):
 
 
 class Ledger:
-    """A ledger file, opened by the one process that writes it, or by any that reads it.
+    """A ledger file, opened by one process at a time.
 
     Every change is on its own and at once safe from the end of the process; the last few may be
     lost when the machine itself loses power. Not to be carried into a forked process.
@@ -68,34 +68,29 @@ class Ledger:
     Args:
         path: made if it is missing, with its folder.
         wait: wait for another writer to end instead of raising ValueError, which names it.
-        read_only: take no lock and change nothing; a writer is not disturbed.
-    Raises ValueError when the file is damaged, is missing (read_only), or is another version's,
-    OSError in one line when the disk refuses; so does every method.
+    Raises ValueError when the file is damaged, OSError in one line when the disk refuses; so does
+    every method.
     """
 
-    def __init__(self, path: Path, *, wait: bool = False, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, wait: bool = False) -> None:
         self.path = Path(path)
-        self._lock: ProcessLock | None = None
-        if read_only and not self.path.exists():
-            raise ValueError(f"there is no ledger {self.path}; ingest something first")
-        with self._one_line():
-            if not read_only:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._lock = ProcessLock(self.path.with_name(f"{self.path.name}.lock"), wait=wait)
-            try:
-                self._db = self._open(read_only)
-            except BaseException:
-                self._release()
-                raise
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = ProcessLock(self.path.with_name(f"{self.path.name}.lock"), wait=wait)
+        self._db = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            with self._one_line():
+                self._set_up()
+        except BaseException:
+            self.close()
+            raise
 
-    def add(self, items: Iterable[Item]) -> int:
-        """Take up the items whose URLs are not there yet, all or none of them; their number.
+    def add(self, items: Iterable[Item]) -> None:
+        """Take up the items whose URLs are not there yet, all or none of them.
 
         A row gets the captions of the last list, but never changes its position or key, whatever
         that says: a new item whose position is not beyond those of all rows comes after them, and
         one whose key is taken gets lists.hashed_key. Rows are what counts, then, not items.
         """
-        before = self._value("SELECT COUNT(*) FROM urls")
         with self._transaction():
             end = self._value("SELECT COALESCE(MAX(position), -1) + 1 FROM urls")
             for item in items:
@@ -115,7 +110,6 @@ class Ledger:
                     ),
                 )
                 end = position + 1
-        return self._value("SELECT COUNT(*) FROM urls") - before
 
     def rows(
         self, state: State | None = None, *, start: int = 0, stop: int | None = None
@@ -177,22 +171,22 @@ class Ledger:
             for url in urls:
                 self.record(url, state)
 
-    def retry(self, which: str) -> int:
-        """Make failed URLs new again; their number.
+    def retry(self, which: str) -> None:
+        """Make failed URLs new again.
 
         Args:
             which: "transient": those whose cause may be gone by now; "none". There is nothing for
                 the permanent ones (404, 410, 403, not a GIF): they are never fetched twice.
         """
         if which == "none":
-            return 0
+            return
         if which != "transient":
             raise ValueError(f"retry must be none or transient, got {which}")
         with self._one_line():
-            return self._db.execute(
+            self._db.execute(
                 "UPDATE urls SET state = 'new', cause = NULL, transient = 0, detail = '' "
                 "WHERE state = 'failed' AND transient"
-            ).rowcount
+            )
 
     def counts(self) -> Counter[tuple[State, str | None]]:
         """How many URLs are in each state, failures by cause."""
@@ -202,7 +196,7 @@ class Ledger:
 
     def close(self) -> None:
         self._db.close()
-        self._release()
+        self._lock.release()
 
     def __enter__(self) -> "Ledger":
         return self
@@ -210,37 +204,17 @@ class Ledger:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _open(self, read_only: bool) -> sqlite3.Connection:
-        mode = "ro" if read_only else "rwc"
-        db = sqlite3.connect(
-            f"{self.path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None
-        )
-        try:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if not read_only:
-                db.execute("PRAGMA journal_mode = WAL")
-                # Commits do not wait for the disk, only for the kernel: what is lost when a
-                # machine stops is fetched again.
-                db.execute("PRAGMA synchronous = NORMAL")
-                if version == 0:
-                    db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-                    version = _VERSION
-            if version != _VERSION:
-                raise ValueError(
-                    f"{self.path} is a ledger of version {version}, wanted {_VERSION}; delete it "
-                    "and ingest again"
-                )
-            (check,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            if check != "ok":
-                raise sqlite3.DatabaseError(" ".join(check.split()))
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _release(self) -> None:
-        if self._lock:
-            self._lock.release()
+    def _set_up(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        # Commits do not wait for the disk, only for the kernel: what is lost when a machine stops
+        # is fetched again.
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+        (check,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if check != "ok":
+            raise sqlite3.DatabaseError(" ".join(check.split()))
 
     def _value(self, query: str, *parameters: str) -> int:
         with self._one_line():
@@ -249,15 +223,9 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._one_line():
+        with self._one_line(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # a full disk may have ended it
-                    self._db.execute("ROLLBACK")
-                raise
+            yield
 
     @contextmanager
     def _one_line(self) -> Iterator[None]:

@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ def fill(ledger: Ledger, num_urls: int) -> None:
 
 def contents(path: Path) -> list[LedgerRow]:
     """All rows but for their times."""
-    with Ledger(path, read_only=True) as ledger:
+    with Ledger(path) as ledger:
         return [row._replace(when=None) for row in ledger.rows()]
 
 
@@ -46,7 +45,7 @@ def urls(num_urls: int) -> list[str]:
 
 def test_a_row_holds_what_became_of_its_url(path: Path) -> None:
     with Ledger(path) as ledger:
-        assert ledger.add(items(3)) == 3
+        ledger.add(items(3))
         before = time.time()
         ledger.record(items(3)[1].url, "decoded", tries=2, num_bytes=7, sha256="ab")
         new, decoded, _ = ledger.rows()
@@ -61,8 +60,9 @@ def test_a_row_holds_what_became_of_its_url(path: Path) -> None:
 def test_the_whole_tgif_list_survives_closing(path: Path, shared: Path) -> None:
     listed, _ = read_list(str(shared / "tgif" / "tgif-v1.0-partial.tsv"))
     with Ledger(path) as ledger:
-        assert ledger.add(listed) == len(listed) == 6_737
-        assert ledger.add(listed) == 0
+        ledger.add(listed)
+        ledger.add(listed)
+        assert ledger.counts().total() == len(listed) == 6_737
     assert [row[:4] for row in contents(path)] == listed
 
 
@@ -85,13 +85,15 @@ def test_retry_takes_transient_failures_only_and_keeps_count_of_tries(path: Path
     with Ledger(path) as ledger:
         fill(ledger, 10)
         permanent = [row for row in ledger.rows("failed") if not row.transient]
-        assert ledger.retry("none") == 0
-        assert ledger.retry("transient") == 4
-        assert ledger.retry("transient") == 0
+        ledger.retry("none")
+        assert ledger.counts()["new", None] == 0
+        ledger.retry("transient")
+        assert ledger.counts()["new", None] == 4
+        ledger.retry("transient")
         assert [row.position for row in ledger.rows("new")] == [2, 4, 6, 8]
         assert {(row.cause, row.detail, row.tries) for row in ledger.rows("new")} == {(None, "", 1)}
         ledger.record(urls(3)[2], "failed", cause="http_410", tries=3)
-        assert ledger.retry("transient") == 0
+        ledger.retry("transient")
         assert [row.tries for row in ledger.rows(start=2, stop=3)] == [4]
         assert list(ledger.rows("failed")) == sorted(
             [*permanent, *ledger.rows("failed", start=2, stop=3)]
@@ -116,7 +118,7 @@ def test_a_longer_list_appends(path: Path) -> None:
     with Ledger(path) as ledger:
         fill(ledger, 4)
         before = list(ledger.rows())
-        assert ledger.add(items(6)) == 2
+        ledger.add(items(6))
         assert list(ledger.rows(stop=4)) == before
         assert [row.position for row in ledger.rows("new")] == [4, 5]
 
@@ -133,7 +135,7 @@ def test_another_list_changes_no_row_but_for_its_captions(path: Path) -> None:
     again = Item(1, a.url, "a.gif", ("other",))
     with Ledger(path) as ledger:
         ledger.add([a])
-        assert ledger.add([same_key, again]) == 1
+        ledger.add([same_key, again])
         assert [row[:4] for row in ledger.rows()] == [
             (0, a.url, "a.gif", ("other",)),
             (1, same_key.url, hashed_key(same_key.url), ("new",)),
@@ -149,7 +151,8 @@ def test_an_add_that_fails_adds_nothing(path: Path) -> None:
         with pytest.raises(RuntimeError):
             ledger.add(broken())
         assert ledger.counts() == Counter()
-        assert ledger.add(items(2)) == 2
+        ledger.add(items(2))
+        assert ledger.counts().total() == 2
 
 
 def test_a_mark_is_whole_or_absent(path: Path) -> None:
@@ -168,18 +171,6 @@ def test_nothing_that_a_server_says_hurts_the_ledger(path: Path, detail: str) ->
         ledger.record(urls(1)[0], "failed", cause="http_404", detail=detail)
         (row,) = ledger.rows("failed")
         assert len(row.detail) <= 300
-
-
-def test_a_reader_sees_every_record_of_a_writer_and_changes_nothing(path: Path) -> None:
-    with pytest.raises(ValueError, match=r"there is no ledger .*ledger\.db; ingest something"):
-        Ledger(path, read_only=True)
-    with Ledger(path) as writer, closing(sqlite3.connect(path)) as other:
-        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        with Ledger(path, read_only=True) as reader:
-            fill(writer, 10)
-            assert list(reader.rows()) == list(writer.rows())
-            with pytest.raises(OSError, match=r"cannot use .*ledger\.db: .*readonly"):
-                reader.retry("transient")
 
 
 def start(path: Path, num_urls: int) -> subprocess.Popen[str]:
@@ -253,23 +244,18 @@ def test_kill_9_while_rows_are_added_leaves_all_or_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("content", [b"not a ledger\n" * 500, "version 7", "zeroed"])
+@pytest.mark.parametrize("content", [b"not a ledger\n" * 500, "zeroed"])
 def test_a_damaged_ledger_is_named_in_one_line(path: Path, content: bytes | str) -> None:
     with Ledger(path) as ledger:
         fill(ledger, 1_000)
-    if content == "version 7":
-        with closing(sqlite3.connect(path)) as db:
-            db.execute("PRAGMA user_version = 7")
-    elif content == "zeroed":
+    if content == "zeroed":
         data = bytearray(path.read_bytes())
         data[8_192:] = bytes(len(data) - 8_192)
         path.write_bytes(data)
     else:
         assert isinstance(content, bytes)
         path.write_bytes(content)
-    with pytest.raises(
-        ValueError, match=r"ledger\.db is (damaged|a ledger of version 7).*delete"
-    ) as e:
+    with pytest.raises(ValueError, match=r"ledger\.db is damaged.*delete") as e:
         Ledger(path)
     assert "\n" not in str(e.value)
     path.unlink()
@@ -306,7 +292,8 @@ def test_a_full_disk_is_one_line_and_the_ledger_continues_with_more_room(path: P
         assert line.endswith("(a ledger takes about 1 KB a URL) or choose another folder")
     assert [row[:4] for row in contents(path)] == [row[:4] for row in before]
     with Ledger(path) as ledger:
-        assert ledger.add(items(3_000)) == 2_900
+        ledger.add(items(3_000))
+        assert ledger.counts().total() == 3_000
 
 
 @pytest.fixture
