@@ -14,7 +14,7 @@ from ddpm_lightning.run.config.build import sampler_node
 from ddpm_lightning.run.config.check import OPTIONS, Node, check, check_options, resolved
 from ddpm_lightning.run.config.errors import UserError, user_errors
 from ddpm_lightning.run.config.job import Job
-from ddpm_lightning.run.config.words import options, root_of
+from ddpm_lightning.run.config.words import options
 
 
 def show(job: Job) -> None:
@@ -22,11 +22,8 @@ def show(job: Job) -> None:
     start = time.perf_counter()
     config = resolved(job.cfg)
     del config["model"]  # of which films take the process alone
-    words, choices = job.words, job.choices
-    name = str(choices["film"])
-    named = config["film"]
-    config["film"] = _with_nodes(named, words, str(choices["model"]), str(choices["noise"]))
-    _refuse_unused(name, named, words)
+    name = str(job.choices["film"])
+    config["film"] = _with_nodes(config["film"], job)
     check(config)
     with user_errors("film"):
         film: Film = instantiate(config["film"], _convert_="all")
@@ -45,16 +42,13 @@ def show(job: Job) -> None:
     )
 
 
-def _with_nodes(film: Node, words: Sequence[str], model: str, noise: str) -> Node:
-    """Return a film's node with nodes in the place of names of options.
-
-    Args:
-        words: of the command line.   model, noise: the options chosen there.
-    """
+def _with_nodes(film: Node, job: Job) -> Node:
+    """Return a film's node with nodes in the place of names of options."""
     check_options("film", {key: film[key] for key in OPTIONS["film"] & film.keys()})
     if "samplers" in film:
         nodes = {name: _partial(sampler_node(name), "num_evaluations") for name in film["samplers"]}
         return film | {"samplers": nodes}
+    words, model, noise = job.words, str(job.choices["model"]), str(job.choices["noise"])
     if "schedules" in film:
         chains = film["chains"] or options("model")
         schedules = film["schedules"] or options("noise")
@@ -89,17 +83,3 @@ def _partial(node: Node, last: str) -> Node:
 
 def _composed(words: Sequence[str], *more: str) -> Node:
     return resolved(compose("show", [*words, *more]))
-
-
-def _refuse_unused(name: str, film: Node, words: Sequence[str]) -> None:
-    """Raise UserError for words about data, model and noise a film is made without."""
-    chains, unused = film.get("chains") or (), {"data", "model", "noise"} - film.keys()
-    if "chain" in film or ("chains" in film and "schedules" not in film):
-        unused -= set() if chains else {"model"}
-        unused -= set() if chains and all("/" in chain for chain in chains) else {"noise"}
-    for word in words:
-        root = root_of(word)
-        is_option = word.lstrip("+~").partition("=")[0] == root  # values are those of all chains
-        if root in unused and (is_option or root == "data" or "chains" not in film):
-            keys = ", ".join(key for key in film if not key.startswith("_"))
-            raise UserError(f"{word}: {name} is made without it; it takes {keys}")
