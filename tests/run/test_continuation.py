@@ -9,13 +9,10 @@ import torch
 import yaml
 from torchvision.io import write_png
 
-from ddpm_lightning.conditions.joint import Conditions
-from ddpm_lightning.conditions.label import Label
 from ddpm_lightning.data.clip import ClipFormat
 from ddpm_lightning.data.gif import decode, encode
 from ddpm_lightning.run.commands.continuation import (
     KEYS,
-    check_invertible,
     continuation_of,
     read_gif,
 )
@@ -82,7 +79,6 @@ def test_kept_frames_stand(
     assert result.code == 0, result.err
     assert f"{gif}: 12 frames of 16 x 16, as 12 of 8 x 8 at 10 a second" in result.out
     assert f"kept           frames {places[0]}, {places[1]} of 4" in result.out
-    assert ("a level of their own" in result.out) == is_by_frame
     assert ("times=frames does it better" in result.out) != is_by_frame
     clips, given = sampled(tmp_path), read_gif(gif, FORM).clip[..., 0]
     assert clips.shape == (2, 4, 8, 8)
@@ -101,13 +97,11 @@ def test_long_clips_loops_masks_and_changes(call: Call, trained: Path, tmp_path:
         assert result.code == 0, result.err
         return sampled(tmp_path / name), result.out
 
-    long, text = clips("long", f"init={gif}", "keep=0:2", "frames=10")
+    long, _ = clips("long", f"init={gif}", "keep=0:2", "frames=10")
     assert long.shape == (2, 10, 8, 8)
     assert (long[:, :2] == given[:2]).all()
-    assert "10 in 4 chunks of 4" in text
-    looped, text = clips("loop", "loop=true")
+    looped, _ = clips("loop", "loop=true")
     assert looped.shape == (2, 6, 8, 8)
-    assert "6 in 2 chunks of 4, which end as they begin" in text
     filled, text = clips("mask", f"init={gif}", f"mask={mask}")
     assert (filled[..., :4] == given[:4, :, :4]).all()
     assert (filled[..., 4:] != given[:4, :, 4:]).any()
@@ -115,8 +109,8 @@ def test_long_clips_loops_masks_and_changes(call: Call, trained: Path, tmp_path:
     both, _ = clips("both", f"init={gif}", f"mask={mask}", "keep=0")
     assert (both[:, 0] == given[0]).all()
     assert (both[..., :4] == given[:4, :, :4]).all()
-    _, text = clips("strength", f"init={gif}", "strength=0.6")
-    assert "by the last 0.6 of the steps" in text
+    changed, _ = clips("strength", f"init={gif}", "strength=0.6")
+    assert changed.shape == (2, 4, 8, 8)
     back, _ = clips(
         "invert", f"init={gif}", "invert=true", "sampler=ddim", "sampler/thresholding=none"
     )
@@ -129,6 +123,15 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(call: Call, trained: Path) -
     result = call("sample", f"checkpoint={trained}", "keep=0:2", *FEW)
     assert_user_error(result, "keep=0:2 needs a GIF to start from; add init=my.gif")
     assert len(result.err.strip().splitlines()) == 1
+    result = call(
+        "sample",
+        f"checkpoint={trained}",
+        f"init={write_gif(Path('my.gif'))}",
+        "invert=true",
+        "sampler=ancestral",
+        *FEW,
+    )
+    assert_user_error(result, "add sampler=ddim")
     assert not Path("out").exists()
 
 
@@ -137,11 +140,12 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(call: Call, trained: Path) -
     [
         (
             {"init": "my.gif", "keep": "0:5"},
-            "the clip has 4 frames, -4 to 3, and 4 is none of them",
+            "the clip has 4 frames, .*; 4 is none of -4 to 3",
         ),
-        ({"init": "short.gif", "keep": "0:3"}, "short.gif has 2 frames"),
+        ({"init": "short.gif", "keep": "0:3"}, "short.gif at the run's frame rate 2; 2 is none"),
         ({"init": "my.gif", "keep": "first"}, "keep=first names no frames; keep=0:4 are the first"),
         ({"init": "my.gif"}, "gives all 4 frames, so there is nothing to sample"),
+        ({"init": "my.gif", "mask": "black.png"}, "nothing to sample"),
         (
             {"init": "my.gif", "mask": "odd.png"},
             r"is 20 x 20 pixels, and must be 8 x 8 \(clips\) or",
@@ -149,7 +153,7 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(call: Call, trained: Path) -
         ({"init": "my.gif", "mask": "none.png"}, "No such file"),
         ({"init": "my.gif", "mask": "text"}, "is no PNG or JPEG"),
         ({"init": "none.gif"}, "No such file"),
-        ({"init": "text", "keep": "0"}, "cannot be used: not_a_gif"),
+        ({"init": "text", "keep": "0"}, "init=text: not_a_gif"),
         ({"mask": "odd.png"}, "mask=odd.png needs a GIF to start from; add init=my.gif"),
         ({"init": "my.gif", "invert": True, "frames": 8}, "leave frames away"),
         ({"init": "my.gif", "keep": "0", "known_log_snr": 40.0}, "must lie in 4 to 12"),
@@ -164,6 +168,7 @@ def test_mistakes_are_refused(
     write_gif(tmp_path / "my.gif")
     write_gif(tmp_path / "short.gif", num_frames=2)
     write_mask(tmp_path / "odd.png", 20)
+    write_png(torch.zeros(1, 8, 8, dtype=torch.uint8), str(tmp_path / "black.png"))
     (tmp_path / "text").write_text("no picture")
     config = dict.fromkeys(KEYS) | {"known_log_snr": 6.0} | given
     with pytest.raises(UserError, match=message) as error:
@@ -177,23 +182,6 @@ def test_a_strength_is_a_share(strength: float) -> None:
         check({"strength": strength})
 
 
-def test_nothing_asked_is_no_continuation() -> None:
-    config = dict.fromkeys(KEYS) | {"known_log_snr": 6.0}
-    assert continuation_of(config, FORM, Statistics(), by_frame=True) is None
-
-
-def test_a_walk_with_fresh_noise_is_not_inverted() -> None:
-    with pytest.raises(UserError, match="add sampler=ddim"):
-        check_invertible(True, Conditions())
-
-
-def test_nothing_is_inverted_without_wishes_that_were_never_dropped() -> None:
-    conditions = Conditions({"label": Label(["cat", "dog"])}, dropout=0)
-    with pytest.raises(UserError, match=r"without label, .* never trained without"):
-        check_invertible(False, conditions)
-    check_invertible(False, Conditions({"label": Label(["cat", "dog"])}))
-
-
 def test_what_is_given_is_bounded_before_it_is_read(tmp_path: Path) -> None:
     large = tmp_path / "large.gif"
     with large.open("wb") as file:
@@ -202,13 +190,13 @@ def test_what_is_given_is_bounded_before_it_is_read(tmp_path: Path) -> None:
         read_gif(large, FORM)
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match=r"at most 33,554,432"):
-        read_mask(large, FORM, {})
+        read_mask(large, FORM, (8, 8))
 
 
 def test_a_film_is_no_mask(tmp_path: Path) -> None:
     write_gifs(tmp_path, 1)
     with pytest.raises(UserError, match="no PNG or JPEG"):
-        read_mask(tmp_path / "00.gif", FORM, {"the clip": (8, 8)})
+        read_mask(tmp_path / "00.gif", FORM, (8, 8))
 
 
 @pytest.mark.parametrize(
@@ -238,15 +226,6 @@ def test_a_mask_as_large_as_the_gif_is_scaled_and_cut_as_the_gif_is(tmp_path: Pa
     picture = torch.zeros(1, 16, 32, dtype=torch.uint8)
     picture[..., 16:] = 255
     write_png(picture, str(tmp_path / "mask.png"))
-    sizes = {"clips": (8, 8), "my.gif": (16, 32)}
-    kept = read_mask(tmp_path / "mask.png", FORM, sizes)
+    kept = read_mask(tmp_path / "mask.png", FORM, (16, 32))
     assert kept[:, :4].all()
     assert not kept[:, 4:].any()
-
-
-@pytest.mark.parametrize(("value", "word"), [(0, "all black"), (255, "all white")])
-def test_a_mask_of_one_colour_is_refused(tmp_path: Path, value: int, word: str) -> None:
-    path = tmp_path / "mask.png"
-    write_png(torch.full((1, 8, 8), value, dtype=torch.uint8), str(path))
-    with pytest.raises(UserError, match=word):
-        read_mask(path, FORM, {"clips": (8, 8)})

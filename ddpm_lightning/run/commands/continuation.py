@@ -17,7 +17,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm_lightning.conditions.joint import Conditions
 from ddpm_lightning.data.clip import ClipFormat
 from ddpm_lightning.data.decode import Decoded, Recipe, decode
 from ddpm_lightning.data.gif_blocks import DEFAULT_LIMITS
@@ -90,8 +89,8 @@ class Continuation(NamedTuple):
 
 def continuation_of(
     config: Node, form: ClipFormat, statistics: Statistics, by_frame: bool
-) -> Continuation | None:
-    """Return what a command line asks for with KEYS, None for nothing.
+) -> Continuation:
+    """Return what a command line asks for.
 
     Args:
         config: of sample.py.   form: of the run's clips.
@@ -99,8 +98,6 @@ def continuation_of(
     Raises:
         UserError: in one line.
     """
-    if not any(config[key] for key in KEYS):
-        return None
     _check_together(config)
     window, loop = form.num_frames, bool(config["loop"])
     num_frames = config["frames"] or (window + window // 2 if loop else window)
@@ -108,6 +105,12 @@ def continuation_of(
         raise UserError(
             f"loop=true: a loop of {num_frames} frames has to be more than the {window} that the "
             f"run sees at once, which are at least {LEAST_LOOP}; add frames={window + window // 2}"
+        )
+    low, high = CONTEXT_LOG_SNR
+    if not low <= config["known_log_snr"] <= high:
+        raise UserError(
+            f"known_log_snr must lie in {low:g} to {high:g}, where times=frames trains, got "
+            f"{config['known_log_snr']}; 6 forgives small errors"
         )
     clip = torch.zeros(num_frames, form.height, form.width, form.channels, dtype=torch.uint8)
     mask = torch.zeros(num_frames, 1, 1, dtype=torch.bool)
@@ -121,34 +124,19 @@ def continuation_of(
         loop,
         1.0 if config["strength"] is None else config["strength"],
     )
-    if not (plans := plan.chunks()):
+    if not (chunks := plan.chunks()):
         raise UserError(
             f"{config['init']} gives all {num_frames} frames, so there is nothing to sample; add "
             "keep=0:4, say, mask=, strength=, or more frames"
         )
-    low, high = CONTEXT_LOG_SNR
-    if not low <= config["known_log_snr"] <= high:
-        raise UserError(
-            f"known_log_snr must lie in {low:g} to {high:g}, where times=frames trains, got "
-            f"{config['known_log_snr']}; 6 forgives small errors"
+    if not by_frame and (mask.any() or len(chunks) > 1):
+        lines.append(
+            "  known          by the derivative of the estimate, at about seven times the cost; a "
+            "run that is trained with times=frames does it better, at none"
         )
-    log_snr = torch.tensor(config["known_log_snr"], dtype=torch.float64)
-    whole = mask.flatten(1).all(1)
-    if whole.any() or len(plans) > 1:
-        what = "given frames" if whole.any() else "frames of earlier chunks"
-        lines.append(_describe_known(what, by_frame, config["known_log_snr"]))
-    if (mask.flatten(1).any(1) & ~whole).any():
-        lines.append(_describe_known("given pixels", False, 0.0))
-    if len(plans) > 1:
-        looped = ", which end as they begin" if loop else ""
-        lines.append(f"  frames         {num_frames} in {len(plans)} chunks of {window}{looped}")
-    return Continuation(
-        plan,
-        Level.at(log_snr),
-        by_frame,
-        bool(config["invert"]),
-        "".join(f"{line}\n" for line in lines),
-    )
+    level = Level.at(torch.tensor(config["known_log_snr"], dtype=torch.float64))
+    description = "".join(f"{line}\n" for line in lines)
+    return Continuation(plan, level, by_frame, bool(config["invert"]), description)
 
 
 def is_by_frame(run_config: Node) -> bool:
@@ -171,7 +159,7 @@ def _check_together(config: Node) -> None:
 def _read_init(
     config: Node, form: ClipFormat, num_frames: int, lines: list[str]
 ) -> tuple[Tensor, Tensor]:
-    """Return the clip (N, H, W, C) of num_frames, and what of it is known."""
+    """Return the clip (N, H, W, C) of num_frames, and what of it is known; append to lines."""
     path = Path(str(config["init"]))
     decoded = read_gif(path, form)
     frames = torch.from_numpy(decoded.clip)
@@ -180,28 +168,17 @@ def _read_init(
         f"  given          {path}: {decoded.num_gif_frames} frames of {decoded.width} x "
         f"{decoded.height}, as {count} of {form.width} x {form.height} at {form.fps:g} a second"
     )
+    clip = frames[torch.arange(num_frames) % count]  # short ones loop, as in training
     mask = torch.zeros(num_frames, 1, 1, dtype=torch.bool)
-    whole = config["mask"] or config["strength"] is not None or config["invert"]
-    if whole:
-        clip = frames[torch.arange(num_frames) % count]  # short ones loop, as in training
-        if count < num_frames:
-            lines.append(f"  played again   {path} is shorter than {num_frames} frames")
-    else:
-        clip = torch.zeros(num_frames, *frames.shape[1:], dtype=torch.uint8)
-    if config["strength"] is not None:
-        steps = f"{config['strength']:g} of the steps"
-        lines.append(f"  changed        by the last {steps}, from it with noise")
-    if config["invert"]:
-        lines.append("  inverted       to the noise that leads to it, and back from there")
-    if config["keep"] is not None or not whole:
+    is_whole = config["mask"] or config["strength"] is not None or config["invert"]
+    if config["keep"] is not None or not is_whole:
         kept = kept_frames(config["keep"], count, num_frames, path.name)
         for position, frame in kept.items():
             clip[position], mask[position] = frames[frame], True
         numbers = ", ".join(map(str, kept))
         lines.append(f"  kept           frames {numbers} of {num_frames} (0 is the first)")
     if config["mask"]:
-        sizes = {"clips": (form.height, form.width), path.name: (decoded.height, decoded.width)}
-        pixels = read_mask(Path(str(config["mask"])), form, sizes)
+        pixels = read_mask(Path(str(config["mask"])), form, (decoded.height, decoded.width))
         mask = mask | pixels
         share = 100 * float(pixels.double().mean())
         lines.append(f"  kept           {share:.0f} % of all pixels, black in {config['mask']}")
@@ -210,36 +187,6 @@ def _read_init(
 
 def read_gif(path: Path, form: ClipFormat) -> Decoded:
     """Return a GIF of the user's as a clip of the run's form, with all its frames."""
-    with user_errors("init"):
+    with user_errors(f"init={path}"):
         recipe = Recipe(form.height, form.width, form.fps, form.channels, limits=DEFAULT_LIMITS)
-        try:
-            return decode(read_picture(path), recipe)
-        except ValueError as e:
-            raise ValueError(f"{path} cannot be used: {e}") from e
-
-
-def _describe_known(what: str, by_frame: bool, log_snr: float) -> str:
-    if by_frame:
-        return f"  known          {what} at log-SNR {log_snr:g}, a level of their own"
-    line = (
-        f"  known          {what} by the derivative of the estimate, at about seven times the cost"
-    )
-    if what == "given pixels":
-        return line
-    return f"{line}; a run that is trained with times=frames does it better, at none"
-
-
-def check_invertible(stochastic: bool, conditions: Conditions) -> None:
-    """Raise UserError where a sampler draws noise on its way, or where no clip was trained on
-    without the wishes that a walk back leaves out.
-    """
-    if conditions.wishes and not conditions.dropout:
-        raise UserError(
-            f"invert=true leads back without {' and '.join(conditions.wishes)}, which this run was "
-            "never trained without (model.denoiser.condition_dropout=0); strength=0.6 works"
-        )
-    if stochastic:
-        raise UserError(
-            "invert=true leads back along a walk without fresh noise, and this sampler draws some; "
-            "add sampler=ddim sampler/thresholding=none"
-        )
+        return decode(read_picture(path), recipe)

@@ -6,7 +6,6 @@ Number i is the GIF's frame i at place i; -1 is its last one at the last place. 
 than the clip counts as cut to the clip's length. A mask is a picture, black where the clip is kept.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -27,41 +26,29 @@ def kept_frames(keep: str | None, gif_length: int, num_frames: int, name: str) -
         keep: as above; None is as many frames as there are.
         gif_length: frames of the GIF.   num_frames: of the clip.   name: of the GIF.
     Raises:
-        UserError: for a word that is none of these, a place beyond the clip and a frame beyond the
-            GIF.
+        UserError: for a word that is none of these, and a place that the two do not share.
     """
-    gif_length = min(gif_length, num_frames)
-    places = list(range(gif_length)) if keep is None else _places(str(keep))
+    length = min(gif_length, num_frames)
     kept = {}
-    for place in places:
-        if not -num_frames <= place < num_frames:
+    for place in range(length) if keep is None else _places(str(keep)):
+        if not -length <= place < length:
             raise UserError(
-                f"keep={keep}: the clip has {num_frames} frames, {-num_frames} to "
-                f"{num_frames - 1}, and {place} is none of them; keep others, or add frames="
-                f"{place + 1 if place >= 0 else -place}"
+                f"keep={keep}: the clip has {num_frames} frames, {name} at the run's frame rate "
+                f"{gif_length}; {place} is none of {-length} to {length - 1}"
             )
-        if not -gif_length <= place < gif_length:
-            raise UserError(
-                f"keep={keep}: {name} has {gif_length} frames at the run's frame rate, "
-                f"{-gif_length} to {gif_length - 1}, and {place} is none of them; keep fewer"
-            )
-        kept[place % num_frames] = place % gif_length
+        kept[place % num_frames] = place % length
     return dict(sorted(kept.items()))
 
 
 def _places(keep: str) -> list[int]:
-    text = keep.strip().removeprefix("[").removesuffix("]")
     places: list[int] = []
     try:
-        for part in text.split(","):
-            first, colon, stop = (piece.strip() for piece in part.partition(":"))
-            if not colon:
-                places.append(int(first))
-                continue
-            low, high = int(first or 0), int(stop or 0)
-            if (stop == "0" or high <= low) and not (low < 0 and not stop):
+        for part in keep.strip().removeprefix("[").removesuffix("]").split(","):
+            first, colon, stop = part.partition(":")
+            added = range(int(first or 0), int(stop or 0)) if colon else [int(first)]
+            if not added:
                 raise ValueError
-            places += range(low, high)
+            places += added
     except ValueError:
         raise UserError(
             f"keep={keep} names no frames; keep=0:4 are the first four, keep=[0,-1] the first and "
@@ -70,14 +57,13 @@ def _places(keep: str) -> list[int]:
     return places
 
 
-def read_mask(path: Path, form: ClipFormat, sizes: Mapping[str, tuple[int, int]]) -> Tensor:
+def read_mask(path: Path, form: ClipFormat, gif_size: tuple[int, int]) -> Tensor:
     """Return which pixels are kept, Bool (H, W) of a clip.
 
     Args:
-        sizes: height and width that a mask may have, by what has them. One as large as the GIF is
-            scaled and cut as the GIF is.
+        gif_size: height and width. A mask as large as the GIF is scaled and cut as the GIF is.
     Raises:
-        UserError: for a file that is no picture, one of another size, one that keeps all or none.
+        UserError: for a file that is no picture, and one of neither the GIF's nor the clip's size.
     """
     with user_errors("mask"):
         data = torch.frombuffer(bytearray(read_picture(path)), dtype=torch.uint8)
@@ -86,12 +72,10 @@ def read_mask(path: Path, form: ClipFormat, sizes: Mapping[str, tuple[int, int]]
         _, height, width = picture.shape
     except (RuntimeError, ValueError) as e:  # ValueError: it is a film
         raise UserError(f"mask={path} is no PNG or JPEG that can be read; save it as PNG") from e
-    if (height, width) not in sizes.values():
-        fitting = " or ".join(f"{w} x {h} ({name})" for name, (h, w) in sizes.items())
-        raise UserError(f"mask={path} is {width} x {height} pixels, and must be {fitting}")
+    if (height, width) not in (gif_size, (form.height, form.width)):
+        raise UserError(
+            f"mask={path} is {width} x {height} pixels, and must be {form.width} x {form.height} "
+            f"(clips) or {gif_size[1]} x {gif_size[0]} (the GIF)"
+        )
     small = resize(picture.permute(1, 2, 0).contiguous().numpy(), form)
-    kept = torch.from_numpy(small).float().mean(-1) < WHITE
-    if kept.all() or not kept.any():
-        what = "black, so nothing is sampled" if kept.all() else "white, so nothing is kept"
-        raise UserError(f"mask={path} is all {what}; paint white what is to be sampled")
-    return kept
+    return torch.from_numpy(small).float().mean(-1) < WHITE

@@ -15,7 +15,7 @@ from ddpm_lightning.guidance import Conditioned, CountedCalls
 from ddpm_lightning.plots.films import ReverseFilm, save_clips, save_grid
 from ddpm_lightning.plots.stills import save_still_grid, save_stills
 from ddpm_lightning.run.commands.asked import asked_of, describe
-from ddpm_lightning.run.commands.continuation import check_invertible, continuation_of, is_by_frame
+from ddpm_lightning.run.commands.continuation import continuation_of, is_by_frame
 from ddpm_lightning.run.commands.device import choose_device
 from ddpm_lightning.run.config.build import build_guidance, build_sampler
 from ddpm_lightning.run.config.check import check, resolved
@@ -41,8 +41,11 @@ def sample(cfg: DictConfig) -> None:
         guidance.guide(counted, asked[:1], counted_weak)
     form = clip_format(**run.config["data"])
     continued = continuation_of(config, form, denoiser.statistics, is_by_frame(run.config))
-    if continued and continued.invert:
-        check_invertible(sampler.stochastic, denoiser.conditions)
+    if continued.invert and sampler.stochastic:
+        raise UserError(
+            "invert=true leads back along a walk without fresh noise, and this sampler draws some; "
+            "add sampler=ddim sampler/thresholding=none"
+        )
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     directory = Path(config["output"] or run.directory / "samples" / name)
     if (directory / "clips").exists():
@@ -55,19 +58,13 @@ def sample(cfg: DictConfig) -> None:
     with user_errors("sampler"):
         for first in range(0, len(asked), config["batch_size"]):
             numbers = range(first, min(first + config["batch_size"], len(asked)))
-            estimator = guidance.guide(counted, [asked[i] for i in numbers], counted_weak)
+            annotations = [asked[i] for i in numbers]
+            estimator = guidance.guide(counted, annotations, counted_weak)
+            conditions = denoiser.conditions
+            bare = Conditioned(counted, **conditions.encode(conditions.without_wishes(annotations)))
             generators = per_sample_generators(config["seed"], numbers)
             record = None if first else film.record
-            if continued:
-                conditions = denoiser.conditions
-                wishless = conditions.without_wishes([asked[i] for i in numbers])
-                bare = Conditioned(counted, **conditions.encode(wishless))
-                x = continued.sample(sampler, estimator, bare, generators, device, record)
-            else:
-                shape = (len(numbers), *form.shape)
-                x = sampler.sample(
-                    estimator, shape, generator=generators, device=device, callback=record
-                )
+            x = continued.sample(sampler, estimator, bare, generators, device, record)
             parts.append(denoiser.statistics.restore(x.to(device)).cpu())
     clips = torch.cat(parts)
     seconds = time.perf_counter() - start
@@ -77,7 +74,7 @@ def sample(cfg: DictConfig) -> None:
         f"{len(clips)} clips from {run.checkpoint} ({opened.origin}) "
         f"in {seconds:.1f} s on {device}, {num_calls // len(clips)} network calls each\n"
         f"{describe(asked, columns)}"
-        f"{continued.description if continued else ''}"
+        f"{continued.description}"
         f"{written}"
     )
 
