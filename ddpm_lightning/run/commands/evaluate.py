@@ -45,14 +45,6 @@ def evaluate_run(cfg: DictConfig) -> None:
     denoisers, step = (
         ({"diffusers": pipeline[1]}, None) if pipeline else choose_denoisers(run, weights)
     )
-    along_curve = {}
-    if config["curve"]["samplers"]:
-        along_curve = {name: measure for name, measure in measures.items() if measure.of_samples}
-        if not along_curve:
-            raise UserError(
-                f"curve.samplers: measure=[{','.join(measures)}] has no measure of samples; add "
-                "measure=quality"
-            )
     reference = Reference(data, config["batch_size"])
     denoiser = next(iter(denoisers.values()))
     process, floor = denoiser.process, log_snr_floor(reference.shape(1))
@@ -71,10 +63,10 @@ def evaluate_run(cfg: DictConfig) -> None:
     at = "" if step is None else f", step {step}"
     print(f"{run.checkpoint}{at}: {len(data.val_set)} held-out clips")
     subjects = build_subjects(config, run, denoisers, reference)
+    along_curve = {name: measures[name] for name in measures if curve and measures[name].of_samples}
     for name in [name for name in measures if name not in along_curve]:
         results.measure(name, measures[name], subjects)
-    if curve:
-        results.measure_curve(along_curve, curve, subjects)
+    results.measure_curve(along_curve, curve, subjects)
     if results.refusals and not config["skip"]:
         raise UserError("\n".join(results.refusals))
     print(f"saved to {results.directory}")

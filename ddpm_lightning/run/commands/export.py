@@ -8,7 +8,6 @@ push=ORG/NAME          any of them, with a model card, to huggingface.co
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,17 +48,10 @@ def export(cfg: DictConfig) -> None:
     path = _path(config, opened, form)
     is_folder = repository is not None or not form.suffix
     with user_errors("output"):
-        (path if is_folder else path.parent).mkdir(parents=True, exist_ok=True)
-        if is_folder and any(path.iterdir()):
+        if is_folder and path.exists() and any(path.iterdir()):
             raise UserError(f"{path} already holds files; delete it, or choose another output")
     is_inside = repository is not None and form.suffix
-    try:
-        written, use = form.write(opened, path / f"model{form.suffix}" if is_inside else path)
-    except UserError:
-        if is_folder:
-            with suppress(OSError):  # something is in it
-                path.rmdir()
-        raise
+    written, use = form.write(opened, path / f"model{form.suffix}" if is_inside else path)
     print(f"{opened.run.checkpoint} ({opened.origin})\n{written}")
     if repository is not None:
         with user_errors("output"):
@@ -92,6 +84,7 @@ def write_safetensors(opened: Opened, path: Path) -> tuple[str, str]:
     tensors = {name: value.contiguous() for name, value in opened.denoiser.state_dict().items()}
     data = sealed(tensors, metadata)
     with user_errors("output"):
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, [data], len(data))
     weights = hydra_word("weights", opened.weights)
     written = (

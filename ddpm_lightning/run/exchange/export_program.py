@@ -54,6 +54,7 @@ def write_program(opened: Opened, path: Path) -> tuple[str, str]:
     torch.export.save(program, buffer, extra_files={FACTS: json.dumps(facts)})
     data = buffer.getvalue()
     with user_errors("output"):
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, [data], len(data))
     shape = ", ".join(map(str, form.shape))
     written = (

@@ -40,24 +40,21 @@ class Jobs(Sweeper):
         self._parser = OverridesParser.create(context["hydra_context"].config_loader)  # of glob(*)
         self._launcher = Plugins.instance().instantiate_launcher(**context)
 
-    def sweep(self, arguments: list[str]) -> list[Any]:
-        """Run all jobs and return their results.
+    def sweep(self, arguments: list[str]) -> None:
+        """Run all jobs.
 
         Raises:
             JobError: with the worst exit code.
         """
         jobs = jobs_of(self._parser.parse_overrides(arguments), self._num_random, self._seed)
-        returns = self._launcher.launch(jobs, initial_job_idx=0)
-        results: list[Any] = []
-        codes = [0]
-        for job in returns:
+        code = 0
+        for job in self._launcher.launch(jobs, initial_job_idx=0):
             try:
-                results.append(job.return_value)
+                _ = job.return_value
             except JobError as e:
-                codes.append(e.code)
-        if code := max(codes):
+                code = max(code, e.code)
+        if code:
             raise JobError(code)
-        return results
 
 
 class Processes(Launcher):
