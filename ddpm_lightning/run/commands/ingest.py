@@ -1,9 +1,9 @@
 """python ingest.py: fetches, checks and stores the GIFs of a list; may be stopped at any time."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from inspect import signature
+from typing import NoReturn
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -33,28 +33,22 @@ def ingest(cfg: DictConfig) -> None:
         job = data.urls.job(
             options["part"], options["num_parts"], data.limits, options["num_workers"]
         )
-        with progress() as show:
-            news = run(job, options["retry"], options["wait"], show)
+        interval = 0.2 if sys.stderr.isatty() else 10  # into a file or a pipe, a line every 10 s
+        with tqdm(
+            desc="ingesting", unit="URL", smoothing=0, mininterval=interval, dynamic_ncols=True
+        ) as bar:
+            news = run(job, options["retry"], options["wait"], partial(show, bar))
     print(describe(news))
     print(f"  report         {job.directory / REPORT}\n  store          {job.directory.parent}")
     if not news.complete:
         raise UserError("some URLs are left; run the same command again")
 
 
-@contextmanager
-def progress() -> Iterator[Callable[[News], None]]:
-    """Show news in a bar; into a file or a pipe it writes a line every 10 s."""
-    interval = 0.2 if sys.stderr.isatty() else 10
-    with tqdm(
-        desc="ingesting", unit="URL", smoothing=0, mininterval=interval, dynamic_ncols=True
-    ) as bar:
-
-        def show(news: News) -> None:
-            bar.total, bar.initial = news.num_urls, news.num_settled - news.num_fetched
-            bar.set_postfix(dict(news.causes.most_common(5)), refresh=False)
-            bar.update(news.num_settled - bar.n)
-
-        yield show
+def show(bar: "tqdm[NoReturn]", news: News) -> None:
+    """Show news in a bar."""
+    bar.total, bar.initial = news.num_urls, news.num_settled - news.num_fetched
+    bar.set_postfix(dict(news.causes.most_common(5)), refresh=False)
+    bar.update(news.num_settled - bar.n)
 
 
 def describe(news: News) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ddpm_lightning.evaluation.measure import Card, Measure, Result, cards_of, write_cards
+from ddpm_lightning.evaluation.measure import Card, Measure, cards_of, write_cards
 from ddpm_lightning.evaluation.report import aligned, counts, number, real_against_real, table
 from ddpm_lightning.evaluation.subject import Subject
 from ddpm_lightning.plots.calls import CallsPanel, CallsPoint, save_calls
@@ -47,7 +47,8 @@ class Results:
                 results = measure(subject)
                 if (lines := measure.details(results)) is not None:
                     details.append(f"{name}, {weights} weights:\n{lines}")
-                cards += self._cards(name, measure, subject, weights, results)
+                run = {**self.run, "weights": weights}
+                cards += cards_of(measure, subject, results, run, self.settings[name])
                 if (picture := measure.picture(subject, results)) is not None:
                     write_png(torch.from_numpy(picture), self.directory / f"{name}_{weights}.png")
         except ValueError as error:
@@ -62,12 +63,13 @@ class Results:
         """Measure subjects with each sampler of a curve."""
         for weights, subject in subjects.items():
             cards: dict[str, list[list[Card]]] = {name: [] for name in measures}
+            run = {**self.run, "weights": weights}
             for sampler in curve.values():
                 at = replace(subject, sampler=sampler)
                 for name in list(cards):
+                    measure, settings = measures[name], self.settings[name]
                     try:
-                        results = measures[name](at)
-                        cards[name].append(self._cards(name, measures[name], at, weights, results))
+                        cards[name].append(cards_of(measure, at, measure(at), run, settings))
                     except ValueError as error:
                         self._refuse(name, error)
                         del cards[name]
@@ -77,17 +79,6 @@ class Results:
                 save_calls(panels(curve, points), flat[0].unit, path.with_suffix(".png"))
                 print(f"{name} of {counts(flat[0])}, {weights} weights")
                 print(curve_table(curve, points))
-
-    def _cards(
-        self,
-        name: str,
-        measure: Measure,
-        subject: Subject,
-        weights: str,
-        results: dict[str, Result],
-    ) -> list[Card]:
-        run = {**self.run, "weights": weights}
-        return cards_of(measure, subject, results, run, self.settings[name])
 
     def _refuse(self, name: str, error: ValueError) -> None:
         self.refusals.append(f"{name}: {error}")
