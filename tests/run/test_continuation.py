@@ -9,10 +9,12 @@ import torch
 import yaml
 from torchvision.io import write_png
 
+from ddpm_lightning.conditions.joint import Conditions
+from ddpm_lightning.conditions.label import Label
 from ddpm_lightning.data.clip import ClipFormat
 from ddpm_lightning.data.gif import decode, encode
 from ddpm_lightning.run.commands.continuation import (
-    KEYS,
+    check_invertible,
     continuation_of,
     read_gif,
 )
@@ -123,15 +125,6 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(call: Call, trained: Path) -
     result = call("sample", f"checkpoint={trained}", "keep=0:2", *FEW)
     assert_user_error(result, "keep=0:2 needs a GIF to start from; add init=my.gif")
     assert len(result.err.strip().splitlines()) == 1
-    result = call(
-        "sample",
-        f"checkpoint={trained}",
-        f"init={write_gif(Path('my.gif'))}",
-        "invert=true",
-        "sampler=ancestral",
-        *FEW,
-    )
-    assert_user_error(result, "add sampler=ddim")
     assert not Path("out").exists()
 
 
@@ -170,7 +163,11 @@ def test_mistakes_are_refused(
     write_mask(tmp_path / "odd.png", 20)
     write_png(torch.zeros(1, 8, 8, dtype=torch.uint8), str(tmp_path / "black.png"))
     (tmp_path / "text").write_text("no picture")
-    config = dict.fromkeys(KEYS) | {"known_log_snr": 6.0} | given
+    config = (
+        dict.fromkeys(("init", "keep", "mask", "loop", "frames", "strength", "invert"))
+        | {"known_log_snr": 6.0}
+        | given
+    )
     with pytest.raises(UserError, match=message) as error:
         continuation_of(config, FORM, Statistics(), by_frame=True)
     assert "\n" not in str(error.value)
@@ -229,3 +226,15 @@ def test_a_mask_as_large_as_the_gif_is_scaled_and_cut_as_the_gif_is(tmp_path: Pa
     kept = read_mask(tmp_path / "mask.png", FORM, (16, 32))
     assert kept[:, :4].all()
     assert not kept[:, 4:].any()
+
+
+def test_a_walk_with_fresh_noise_is_not_inverted() -> None:
+    with pytest.raises(UserError, match="add sampler=ddim"):
+        check_invertible(True, Conditions())
+
+
+def test_nothing_is_inverted_without_wishes_that_were_never_dropped() -> None:
+    conditions = Conditions({"label": Label(["cat", "dog"])}, dropout=0)
+    with pytest.raises(UserError, match=r"without label, .* never trained without"):
+        check_invertible(False, conditions)
+    check_invertible(False, Conditions({"label": Label(["cat", "dog"])}))

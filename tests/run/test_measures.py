@@ -95,6 +95,7 @@ REFUSED = {
     ("measure=digit_speed", *FEW): "digit_speed: moving digits are square and at least 16",
     ("measure=[quality,levls]",): "did you mean measure=levels?",
     ("measure=quality", "extractor=i3d"): "extractor.path must be given",
+    ("measure=bits", "curve.samplers=[ddim]"): "no measure is one of samples; add measure=quality",
     ("measure=quality", "curve.samplers=[ddim]", "curve.evaluations=[51]"): (
         "curve.samplers: ddim at 51 evaluations: 51 intervals are more than the 50 steps"
     ),

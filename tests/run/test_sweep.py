@@ -96,6 +96,7 @@ def rarely(*values: Any) -> Any:
         (["-m", "optimizer.lr=interval(0,1)"], ["sweep.num_random"]),
         (["-m", "seed=0,1", "hydra/launcher=cloud"], ["hydra/launcher/cloud", "[launchers]"]),
         rarely(["-m", "seed=0,1", "resume=last"], ["resume=last: -m begins new runs"]),
+        rarely(["-m", "seed=0,1", "--cfg", "job"], ["-m goes with no other flag"]),
         (["sweep.num_random=3"], ["sweep.num_random=3 is about sweeps; add -m"]),
         rarely(["-m", "seed=0,[]"], ["job 1 (seed=[]): seed=[] is not allowed"]),
         (["-m", "noise.num_steps=20,0"], ["job 1 (noise.num_steps=0): noise: num_steps must be"]),

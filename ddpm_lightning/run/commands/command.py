@@ -36,11 +36,17 @@ def run_command(
     words = sys.argv[1:] = [with_home(word) for word in with_text(config_name, sys.argv[1:])]
     others = [word for word in words if not _is_multirun(word)]
     if len(others) < len(words):
-        code = attempt(lambda: (sweep or partial(multirun, task))(config_name, others))
+        code = attempt(lambda: _swept(sweep or partial(multirun, task), config_name, others))
     else:
         code = attempt(lambda: _run(task, config_name))
     if code:
         sys.exit(code)
+
+
+def _swept(sweep: Callable[[str, list[str]], None], config_name: str, words: list[str]) -> None:
+    if any(word.startswith("-") for word in words):
+        raise UserError("-m goes with no other flag; leave it, or them, out")
+    sweep(config_name, words)
 
 
 def _run(task: Callable[[Job], object], config_name: str) -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm_lightning.conditions.joint import Conditions
 from ddpm_lightning.data.clip import ClipFormat
 from ddpm_lightning.data.decode import Decoded, Recipe, decode
 from ddpm_lightning.data.gif_blocks import DEFAULT_LIMITS
@@ -35,7 +36,6 @@ from ddpm_lightning.samplers.walk import State
 from ddpm_lightning.statistics import Statistics
 from ddpm_lightning.times.frames import CONTEXT_LOG_SNR
 
-KEYS = ("init", "keep", "mask", "loop", "frames", "strength", "invert")
 TOLERANCE = 1e-3  # of an inversion, relative: float32 and a trained network settle within it
 LEAST_LOOP = 4  # frames of a chunk that can close a loop
 
@@ -190,3 +190,19 @@ def read_gif(path: Path, form: ClipFormat) -> Decoded:
     with user_errors(f"init={path}"):
         recipe = Recipe(form.height, form.width, form.fps, form.channels, limits=DEFAULT_LIMITS)
         return decode(read_picture(path), recipe)
+
+
+def check_invertible(stochastic: bool, conditions: Conditions) -> None:
+    """Raise UserError where a sampler draws noise on its way, or where no clip was trained on
+    without the wishes that a walk back leaves out.
+    """
+    if conditions.wishes and not conditions.dropout:
+        raise UserError(
+            f"invert=true leads back without {' and '.join(conditions.wishes)}, which this run was "
+            "never trained without (model.denoiser.condition_dropout=0); strength=0.6 works"
+        )
+    if stochastic:
+        raise UserError(
+            "invert=true leads back along a walk without fresh noise, and this sampler draws some; "
+            "add sampler=ddim sampler/thresholding=none"
+        )

@@ -49,6 +49,9 @@ def evaluate_run(cfg: DictConfig) -> None:
     denoiser = next(iter(denoisers.values()))
     process, floor = denoiser.process, log_snr_floor(reference.shape(1))
     curve = build_curve(config["curve"], process, floor)
+    along_curve = {name: measures[name] for name in measures if curve and measures[name].of_samples}
+    if curve and not along_curve:
+        raise UserError("curve.samplers: no measure is one of samples; add measure=quality")
     results = Results(
         {
             "checkpoint": str(run.checkpoint),
@@ -63,7 +66,6 @@ def evaluate_run(cfg: DictConfig) -> None:
     at = "" if step is None else f", step {step}"
     print(f"{run.checkpoint}{at}: {len(data.val_set)} held-out clips")
     subjects = build_subjects(config, run, denoisers, reference)
-    along_curve = {name: measures[name] for name in measures if curve and measures[name].of_samples}
     for name in [name for name in measures if name not in along_curve]:
         results.measure(name, measures[name], subjects)
     results.measure_curve(along_curve, curve, subjects)

@@ -15,7 +15,7 @@ from ddpm_lightning.guidance import Conditioned, CountedCalls
 from ddpm_lightning.plots.films import ReverseFilm, save_clips, save_grid
 from ddpm_lightning.plots.stills import save_still_grid, save_stills
 from ddpm_lightning.run.commands.asked import asked_of, describe
-from ddpm_lightning.run.commands.continuation import continuation_of, is_by_frame
+from ddpm_lightning.run.commands.continuation import check_invertible, continuation_of, is_by_frame
 from ddpm_lightning.run.commands.device import choose_device
 from ddpm_lightning.run.config.build import build_guidance, build_sampler
 from ddpm_lightning.run.config.check import check, resolved
@@ -41,11 +41,8 @@ def sample(cfg: DictConfig) -> None:
         guidance.guide(counted, asked[:1], counted_weak)
     form = clip_format(**run.config["data"])
     continued = continuation_of(config, form, denoiser.statistics, is_by_frame(run.config))
-    if continued.invert and sampler.stochastic:
-        raise UserError(
-            "invert=true leads back along a walk without fresh noise, and this sampler draws some; "
-            "add sampler=ddim sampler/thresholding=none"
-        )
+    if continued.invert:
+        check_invertible(sampler.stochastic, denoiser.conditions)
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     directory = Path(config["output"] or run.directory / "samples" / name)
     if (directory / "clips").exists():
