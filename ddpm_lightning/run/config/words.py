@@ -6,9 +6,8 @@ import re
 import shlex
 from collections.abc import Iterator
 from difflib import get_close_matches
-from itertools import takewhile
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import yaml
 from hydra.core.override_parser.types import RangeSweep
@@ -19,6 +18,7 @@ from ddpm_lightning.run.config.check import PATHS
 from ddpm_lightning.run.config.errors import UserError
 from ddpm_lightning.run.config.hydra_inside import parse_flags
 from ddpm_lightning.run.config.paste import hydra_word, read
+from ddpm_lightning.run.config.secrets import find_leaves
 
 OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
 
@@ -46,8 +46,13 @@ _REMOVED = {  # keys of any command, and of one, and what they are now
         "data.batch_size": "batch_size",
     },
 }
-_NO_NEWS = ("full_key:", "object_type=", "Config search path:", "provider=")  # of Hydra's messages
-_USUAL_FLAGS = "flags are -m, --help, --cfg job, --info"
+_NO_NEWS = (
+    "To append",
+    "full_key:",
+    "object_type=",
+    "Config search path:",
+    "provider=",
+)  # of Hydra's messages
 
 
 def refuse_mistakes(config_name: str, words: list[str]) -> None:
@@ -55,17 +60,9 @@ def refuse_mistakes(config_name: str, words: list[str]) -> None:
     try:
         overrides = parse_flags(words)
     except ValueError as error:
-        unknown = f"{error} ".partition("unrecognized arguments:")[2]
-        for word in [each for each in words if each.startswith("-") and f" {each} " in unknown]:
-            bare, _, value = word.lstrip("-").partition("=")
-            near = get_close_matches(root := root_of(bare), _known(config_name), n=1)
-            key = bare.replace(root, near[0], 1) if near else "KEY"
-            option = f"{key}={value or 'VALUE'}"
-            raise UserError(
-                f"{word}: a value is given without dashes, {option}; {_USUAL_FLAGS}"
-            ) from None
         raise UserError(
-            f"{error}; values are KEY=VALUE, before or after all flags; {_USUAL_FLAGS}"
+            f"{error}; values are KEY=VALUE without dashes, before or after all flags; flags are "
+            "-m, --help, --cfg job, --info"
         ) from None
     has_flags = len(overrides) < len(words)  # --config-dir brings groups of its own
     for word in overrides:
@@ -141,57 +138,22 @@ def describe(error: BaseException) -> str:
             message = f"{message}\n{cause}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(_NO_NEWS)]
-    hints = _near_options(message) or _near_keys(message)
-    if hints:  # instead of a list that would be cut, and of advice to add a misspelt key
-        lines = list(takewhile(lambda line: not line.startswith("Available"), lines))
-        lines = [line for line in lines if not line.startswith("To append")]
-    return "\n".join([*lines[:4], *hints])
+    if names := re.findall(r"^\t(\w+)$", message, re.MULTILINE):  # Hydra's list of options
+        group, _, name = lines[0].split("'")[-2].rpartition("/")
+        near = get_close_matches(name, names, n=1)
+        hint = f"did you mean {group}={near[0]}?" if near else f"choose {', '.join(names)}"
+        lines = [lines[0], hint]
+    elif found := re.match("Could not override '([^'@]+)'", message):
+        near = get_close_matches(found[1], _keys(), n=1)
+        lines += [f"did you mean {key}?" for key in near if key != found[1]]
+    return "\n".join(lines[:5])
 
 
-def _near_options(message: str) -> list[str]:
-    """Return what to choose, for Hydra's complaint about an option that a group does not have."""
-    found = re.search("Could not (find|load) '([^']+)/([^']+)'", message)
-    if not found:
-        return []
-    _, group, name = found.groups()
-    if group == "hydra/launcher":
-        return ["joblib, submitit_local, submitit_slurm: pip install 'ddpm_lightning[launchers]'"]
-    names = options(group)
-    near = get_close_matches(name, names, n=1)
-    if near:
-        return [f"did you mean {group}={near[0]}?"]
-    return [f"choose {', '.join(names)}"] if names else []
-
-
-def _near_keys(message: str) -> list[str]:
-    """Return what to choose, for Hydra's complaint about a key, by the files in conf/."""
-    full_key = next(iter(message.split("'")[1:]), "")
-    if "Could not override" not in message:
-        return []
-    keys = _keys()
-    if owners := keys.get(full_key):
-        return [f"it is a key of {full_key.partition('.')[0]}={' or '.join(owners)}; add one"]
-    parent, dot, name = full_key.rpartition(".")
-    beside = [key.rpartition(".")[2] for key in keys if key.rpartition(".")[0] == parent]
-    near = [f"{parent}{dot}{other}" for other in get_close_matches(name, beside)]
-    near = near or sorted(key for key in keys if key.partition(".")[2] == name)
-    return [f"did you mean {', '.join(near)}?"] if near else []
-
-
-def _keys() -> dict[str, list[str]]:
-    """Return every key that a file of conf/ has, with the options of its group that have it."""
-    keys: dict[str, list[str]] = {folder.name: [] for folder in CONF.iterdir() if folder.is_dir()}
-
-    def collect(node: Any, path: str, option: str | None) -> None:
-        for name, value in node.items() if isinstance(node, dict) else ():
-            key = f"{path}.{name}".removeprefix(".")
-            if name not in ("defaults", "_target_"):
-                keys.setdefault(key, []).extend([option] if option else [])
-                collect(value, key, option)
-
-    for file in sorted(CONF.rglob("*.yaml")):
+def _keys() -> set[str]:
+    """Return the keys in the files of conf/."""
+    keys: set[str] = set()
+    for file in CONF.rglob("*.yaml"):
         group = ".".join(file.parent.relative_to(CONF).parts)
-        if group not in OPTIONAL_GROUPS:  # of which keys are those of other groups
-            place = f"measure.{file.stem}" if group == "measure" else group  # several are chosen
-            collect(yaml.safe_load(file.read_text()), place, file.stem if group else None)
+        for key, _ in find_leaves(yaml.safe_load(file.read_text()), group):
+            keys.update(accumulate(key.split("."), "{}.{}".format))
     return keys
