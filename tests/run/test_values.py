@@ -4,6 +4,7 @@ What a process makes of such a mistake is test_mistakes'.
 """
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from ddpm_lightning.run.config.check import Node, check_with_lightning, resolved
 from ddpm_lightning.run.config.errors import UserError
 from ddpm_lightning.run.config.words import refuse_mistakes
 from ddpm_lightning.run.directory.compose import check_composed
+from ddpm_lightning.run.fitting.fit import build_trainer
 from tests.commands import TINY
 from tests.problems import composed
 
@@ -21,28 +23,13 @@ VALUES = {
     "no devices": (["trainer.devices=0"], ["trainer.devices=0", "1 or more"]),
     "ascent": (["trainer.gradient_clip_val=-1"], ["trainer.gradient_clip_val=-1", "equal to 0"]),
     "no accumulation": (["trainer.accumulate_grad_batches=0"], ["batches=0", "greater than 0"]),
-    "endless": (["trainer.max_steps=-5"], ["trainer.max_steps=-5", "equal to 0, or -1"]),
-    "more than all batches": (["+trainer.limit_val_batches=2.5"], ["limit_val_batches=2.5", "1"]),
-    "unknown way of clipping": (
-        ["+trainer.gradient_clip_algorithm=foo"],
-        ["trainer.gradient_clip_algorithm='foo'", "'norm' or 'value'"],
-    ),
-    "no average": (
-        ["+callbacks.ema.averages.x=3"],
-        ["callbacks.ema.averages.x=3", "whose _target_ is a Decay of", "or PowerDecay"],
-    ),
-    "an average of nothing": (["+callbacks.ema.averages.x=null"], ["averages.x=None", "a Decay"]),
+    "no average": (["+callbacks.ema.averages.x=3"], ["'x': 3}", "an instance of Decay"]),
+    "an average of nothing": (["+callbacks.ema.averages.x=null"], ["averages", "of Decay"]),
     "no class of an average": (
         ["+callbacks.ema.averages.x={decay: 0.9}"],
-        ["callbacks.ema.averages.x={'decay': 0.9}", "whose _target_ is a Decay"],
+        ["'x': {'decay': 0.9}", "of Decay"],
     ),
     "no training batches": (["+trainer.limit_train_batches=0"], ["limit_train_batches=0"]),
-    "fewer than no steps": (["+trainer.fast_dev_run=-1"], ["trainer.fast_dev_run=-1"]),
-    "a time without colons": (["+trainer.max_time=1h"], ["max_time='1h'", "should match pattern"]),
-    "a time of unknown unit": (
-        ["+trainer.max_time={hour: 1}"],
-        ["max_time={'hour': 1}", "'hours'"],
-    ),
     "never validated": (["trainer.val_check_interval=0"], ["trainer.val_check_interval=0"]),
     "no checkpoints": (["+trainer.enable_checkpointing=false"], ["trainer.enable_checkpointing"]),
     "a logger of the trainer": (["+trainer.logger=false"], ["trainer.logger", "are groups"]),
@@ -127,9 +114,18 @@ VALUES = {
     ),
     "no sampler to compare": (
         ["+callbacks.samples.compare.x=3"],
-        ["callbacks.samples.compare.x=3", "is a Sampler of ddpm_lightning.samplers"],
+        ["callbacks.samples.compare={'x': 3}", "an instance of Sampler"],
     ),
     "foreign target": (["model._target_=os.system"], ["os.system", "not allowed"]),
+}
+OF_LIGHTNING = {
+    "trainer.max_steps=-5": "trainer: `max_steps` must be a non-negative integer or -1",
+    "+trainer.limit_val_batches=2.5": r"trainer: .* 2.5 for limit_val_batches",
+    "+trainer.gradient_clip_algorithm=foo": "trainer: .*foo is invalid. Allowed algorithms",
+    "+trainer.fast_dev_run=-1": "trainer: fast_dev_run=-1 is not a valid",
+    "+trainer.max_time=1h": "trainer: .*'1h'.* Expected a string in the format DD:HH:MM:SS",
+    "+trainer.max_time={hour: 1}": "trainer: 'hour' is an invalid keyword",
+    "+trainer.profiler=foo": "trainer: .*`profiler`.* can only be one of",
 }
 WORDS = {
     "added key that nothing reads": (
@@ -195,6 +191,16 @@ def test_a_value_is_refused_with_its_key(name: str, config: Node) -> None:
     with pytest.raises(UserError) as caught:
         check(config)
     assert_one_to_five_lines(caught.value, parts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", OF_LIGHTNING)
+def test_a_value_that_lightning_refuses_is_a_users_mistake(
+    word: str, config: Node, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=OF_LIGHTNING[word]):
+        build_trainer(changed(config, word), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", WORDS)

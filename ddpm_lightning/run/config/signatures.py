@@ -29,14 +29,14 @@ def signature(target: str) -> Signature:
     """Return the signature of the class with this path, with what its ** is handed to.
 
     Raises:
-        ImportError: if there is none.   TypeError: if it is not a class.
+        ImportError: if there is none, or it is not a class.
     """
     try:
         factory = get_object(target)
     except Exception as error:  # importing it may raise anything
         raise ImportError(str(error)) from error
     if not inspect.isclass(factory):
-        raise TypeError(f"{target} is not a class")
+        raise ImportError("it is not a class")
     types, is_open = _types(factory), True
     hints: dict[str, Any] = {}
     for ancestor in factory.__mro__:
