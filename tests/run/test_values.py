@@ -116,6 +116,8 @@ VALUES = {
         ["+callbacks.samples.compare.x=3"],
         ["callbacks.samples.compare={'x': 3}", "an instance of Sampler"],
     ),
+    "a directory that is a number": (["run_dir=2024"], ["run_dir=2024 is not", "a valid string"]),
+    "a name that is a number": (["run_name=2024_01_01"], ["run_name=20240101 is not"]),
     "foreign target": (["model._target_=os.system"], ["os.system", "not allowed"]),
 }
 OF_LIGHTNING = {
@@ -147,7 +149,6 @@ WORDS = {
         ["model.data_std=0.3: model.data_std is now measured on the training clips"],
     ),
     "no option for a group": (["logger=null"], ["logger=null", "csv"]),
-    "a directory that is a number": (["run_dir=2024"], ["Hydra reads 2024", 'run_dir="2024"']),
     "a path without a value": (["data.path="], ["data.path= is empty"]),
 }
 

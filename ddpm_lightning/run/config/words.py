@@ -24,8 +24,6 @@ OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), 
 
 CONF = Path(__file__).parents[3] / "conf"
 OPTIONAL_GROUPS = ("experiment", "debug")  # null means none of them
-# The last parts of keys that take text.
-_TEXTS = {*PATHS, "run_name", "run_id", "run_group", "name", "project", "device"}
 _REMOVED = {  # keys of any command, and of one, and what they are now
     "": {
         "model.data_std": "measured on the training clips",
@@ -46,13 +44,8 @@ _REMOVED = {  # keys of any command, and of one, and what they are now
         "data.batch_size": "batch_size",
     },
 }
-_NO_NEWS = (
-    "To append",
-    "full_key:",
-    "object_type=",
-    "Config search path:",
-    "provider=",
-)  # of Hydra's messages
+# Lines of Hydra's messages that help nobody.
+_NO_NEWS = ("To append", "full_key:", "object_type=", "Config search path:", "provider=")
 
 
 def refuse_mistakes(config_name: str, words: list[str]) -> None:
@@ -84,15 +77,12 @@ def _mistakes(config_name: str, word: str, has_flags: bool) -> Iterator[str]:
     for old, new in (_REMOVED[""] | _REMOVED.get(config_name, {})).items():
         if key == old or key.startswith(f"{old}."):
             yield f"{word}: {old} is now {new}"
-    is_text = key.rpartition(".")[2] in _TEXTS
-    if is_text or not re.fullmatch(r"[\w./,:+-]*", value, re.ASCII):
-        read_value, quoted = read(word), f"quote it: {shlex.quote(hydra_word(full_key, value))}"
-        if isinstance(read_value, HydraException) and value != "???":
-            yield f"{word}: Hydra does not read it; {quoted}"
-        if is_text and isinstance(read_value, int | float | bool | dict):
-            yield f"{word}: Hydra reads {read_value}, which is no text; {quoted}"
-        if isinstance(read_value, RangeSweep) and not list(read_value.range()):
-            yield f"{word} has no values, so there would be no job"
+    read_value = read(word)
+    if isinstance(read_value, HydraException) and value != "???":
+        quoted = shlex.quote(hydra_word(full_key, value))
+        yield f"{word}: Hydra does not read it; quote it: {quoted}"
+    if isinstance(read_value, RangeSweep) and not list(read_value.range()):
+        yield f"{word} has no values, so there would be no job"
     if value == "null" and key not in OPTIONAL_GROUPS and (CONF / key).is_dir():
         yield f"{word}: the group {key} needs an option; choose {', '.join(options(key))}"
     if word.startswith("+") and not has_flags and root not in (known := _known(config_name)):
