@@ -10,7 +10,6 @@ import typing
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
-from math import isfinite
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -104,21 +103,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "seed": Seed,
         "metric": str,
     },
-}
-# What Lightning takes, and what ruins a run; it refuses other values itself, in a line.
-TRAINER: dict[str, Any] = {
-    **dict.fromkeys(("devices", "strategy"), Any),  # by directory.compose
-    **dict.fromkeys(("accumulate_grad_batches", "num_nodes"), PositiveInt),
-    **dict.fromkeys(("log_every_n_steps", "min_epochs", "min_steps"), NonNegativeInt | None),
-    "barebones": typing.Literal[False],
-    "check_val_every_n_epoch": PositiveInt | None,
-    "enable_checkpointing": typing.Literal[True] | None,
-    "gradient_clip_val": NonNegativeFloat | None,
-    "limit_train_batches": SomeShare | None,
-    "precision": typing.Literal[
-        *("auto", "32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16", 32, 16, None)
-    ],
-    "val_check_interval": SomeShare | str | dict[str, int] | None,
+    # What Lightning takes, and what ruins a run; it refuses other values itself, in a line.
+    "trainer": {
+        **dict.fromkeys(("accumulate_grad_batches", "num_nodes"), PositiveInt),
+        **dict.fromkeys(("log_every_n_steps", "min_epochs", "min_steps"), NonNegativeInt | None),
+        "barebones": typing.Literal[False],
+        "check_val_every_n_epoch": PositiveInt | None,
+        "enable_checkpointing": typing.Literal[True] | None,
+        "gradient_clip_val": NonNegativeFloat | None,
+        "limit_train_batches": SomeShare | None,
+        "precision": typing.Literal[
+            *("auto", "32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16", 32, 16, None)
+        ],
+        "val_check_interval": SomeShare | str | dict[str, int] | None,
+    },
 }
 
 
@@ -141,16 +139,10 @@ def resolved(cfg: DictConfig) -> Node:
 
 
 def settle_paths(cfg: DictConfig) -> None:
-    """Replace ~ in paths by the home directory, as a shell does at the beginning of a word.
-
-    Raises:
-        UserError: for a path that is empty, which would mean the current folder.
-    """
+    """Replace ~ in paths by the home directory, as a shell does at the beginning of a word."""
     for key, text in find_leaves(OmegaConf.to_container(cfg, resolve=False)):
-        is_path = isinstance(text, str) and key.rpartition(".")[2].partition("[")[0] in PATHS
-        if is_path and not text:
-            raise UserError(f"{key} is empty; give a path, or null where there may be none")
-        if is_path and text.startswith("~"):
+        is_path = key.rpartition(".")[2].partition("[")[0] in PATHS
+        if is_path and str(text).startswith("~"):
             OmegaConf.update(cfg, key, os.path.expanduser(text))
 
 
@@ -172,11 +164,8 @@ def check_without_lightning(config: Node, targets: tuple[str, ...] = TARGETS) ->
     _refuse_unbuildable(config)
     for key in TOP_LEVEL.keys() & config.keys():
         _check_type(key, config[key], TOP_LEVEL[key])
-    if "ingest" in config:
-        check_options("ingest", config["ingest"])
-    trainer = config.get("trainer", {})
-    for key in TRAINER.keys() & trainer.keys():
-        _check_type(f"trainer.{key}", trainer[key], TRAINER[key])
+    for name in ("ingest", "trainer"):
+        check_options(name, config.get(name, {}))
     # The model after its parts, so that a wrong noise.num_steps is named as typed.
     for where, node in sorted(nodes(config, ""), key=lambda item: item[0].startswith("model")):
         if not _needs_lightning(where, node):
@@ -184,14 +173,10 @@ def check_without_lightning(config: Node, targets: tuple[str, ...] = TARGETS) ->
 
 
 def _refuse_unbuildable(config: Node) -> None:
-    """Raise UserError for ${..}, which would be resolved, and might call anything, in building; and
-    for numbers that are not finite, which no option means.
-    """
+    """Raise UserError for ${..}, which would be resolved, and might call anything, in building."""
     for key, value in find_leaves(config):
         if isinstance(value, str) and "${" in value:
             raise UserError(f"{key}={value!r} is not allowed: give the value itself")
-        if isinstance(value, float) and not isfinite(value):
-            raise UserError(f"{key}={value} is not allowed: give a finite number")
 
 
 def check_with_lightning(config: Node) -> None:
@@ -215,9 +200,9 @@ def first_difference(first: Any, other: Any, key: str = "") -> tuple[str, Any, A
 
 
 def check_options(name: str, node: Node) -> None:
-    """Raise UserError unless the values of a top-level node without a class have their types."""
-    for key, value in node.items():
-        _check_type(f"{name}.{key}", value, OPTIONS[name][key])
+    """Raise UserError unless the values of a top-level node have the types of OPTIONS."""
+    for key in OPTIONS[name].keys() & node.keys():
+        _check_type(f"{name}.{key}", node[key], OPTIONS[name][key])
 
 
 def nodes(value: Any, where: str) -> Iterator[tuple[str, Node]]:
@@ -254,13 +239,12 @@ def _check_node(where: str, node: Node, targets: tuple[str, ...]) -> None:
             near = get_close_matches(key, takes.hints, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(takes.hints)}"
             raise UserError(f"{where} has no option {key}{hint}")
-        narrower = TRAINER.get(key) if where == "trainer" else None
-        _check_type(f"{where}.{key}", value, narrower or takes.hints[key])
+        _check_type(f"{where}.{key}", value, takes.hints[key])
 
 
 @cache
 def _adapter(hint: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False))
 
 
 def _check_type(where: str, value: Any, hint: Any) -> None:
