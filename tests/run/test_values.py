@@ -140,13 +140,9 @@ WORDS = {
     "a flag without its value": (["--cfg"], ["--cfg/-c: expected one argument", "flags are -m"]),
     "a value between flags": (["seed=1", "--cfg", "job", "seed=2"], ["seed=2", "after all flags"]),
     "an unknown flag": (["-q"], ["-q", "flags are -m, --help"]),
-    "an option that has another name now": (
-        ["network.outputs=2"],
-        ["network.outputs=2: network.outputs is now network.out_channels"],
-    ),
     "an option that has another place now": (
-        ["model.data_std=0.3"],
-        ["model.data_std=0.3: model.data_std is now measured on the training clips"],
+        ["+sweep.executor=slurm"],
+        ["+sweep.executor=slurm: sweep.executor is now hydra/launcher: joblib"],
     ),
     "no option for a group": (["logger=null"], ["logger=null", "csv"]),
     "a path without a value": (["data.path="], ["data.path= is empty"]),

@@ -161,7 +161,9 @@ def check_without_lightning(config: Node, targets: tuple[str, ...] = TARGETS) ->
     Raises:
         UserError: if a value has a wrong type or a key is not known.
     """
-    _refuse_unbuildable(config)
+    for key, value in find_leaves(config):
+        if isinstance(value, str) and "${" in value:  # building would resolve it, and call anything
+            raise UserError(f"{key}={value!r} is not allowed: give the value itself")
     for key in TOP_LEVEL.keys() & config.keys():
         _check_type(key, config[key], TOP_LEVEL[key])
     for name in ("ingest", "trainer"):
@@ -170,13 +172,6 @@ def check_without_lightning(config: Node, targets: tuple[str, ...] = TARGETS) ->
     for where, node in sorted(nodes(config, ""), key=lambda item: item[0].startswith("model")):
         if not _needs_lightning(where, node):
             _check_node(where, node, targets)
-
-
-def _refuse_unbuildable(config: Node) -> None:
-    """Raise UserError for ${..}, which would be resolved, and might call anything, in building."""
-    for key, value in find_leaves(config):
-        if isinstance(value, str) and "${" in value:
-            raise UserError(f"{key}={value!r} is not allowed: give the value itself")
 
 
 def check_with_lightning(config: Node) -> None:
@@ -239,7 +234,7 @@ def _check_node(where: str, node: Node, targets: tuple[str, ...]) -> None:
             near = get_close_matches(key, takes.hints, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(takes.hints)}"
             raise UserError(f"{where} has no option {key}{hint}")
-        _check_type(f"{where}.{key}", value, takes.hints[key])
+        _check_type(f"{where}.{key}", value, OPTIONS.get(where, {}).get(key) or takes.hints[key])
 
 
 @cache

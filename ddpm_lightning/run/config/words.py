@@ -24,13 +24,7 @@ OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), 
 
 CONF = Path(__file__).parents[3] / "conf"
 OPTIONAL_GROUPS = ("experiment", "debug")  # null means none of them
-_REMOVED = {  # keys of any command, and of one, and what they are now
-    "": {
-        "model.data_std": "measured on the training clips",
-        "model.denoiser.data_std": "measured on the training clips",
-        "model.process": "model.denoiser.process",
-        "network.outputs": "network.out_channels, a number of channels of its own",
-    },
+_REMOVED = {  # keys of a command, and what they are now
     "config": {
         "sweep.executor": "hydra/launcher: joblib, submitit_local or submitit_slurm",
         "sweep.slurm": "hydra.launcher, with hydra/launcher=submitit_slurm",
@@ -74,7 +68,7 @@ def _mistakes(config_name: str, word: str, has_flags: bool) -> Iterator[str]:
             f"{word} is empty; is a variable of the shell not set? {word}null is none, "
             f"'{word}\"\"' an empty text"
         )
-    for old, new in (_REMOVED[""] | _REMOVED.get(config_name, {})).items():
+    for old, new in _REMOVED.get(config_name, {}).items():
         if key == old or key.startswith(f"{old}."):
             yield f"{word}: {old} is now {new}"
     read_value = read(word)
@@ -134,8 +128,8 @@ def describe(error: BaseException) -> str:
         hint = f"did you mean {group}={near[0]}?" if near else f"choose {', '.join(names)}"
         lines = [lines[0], hint]
     elif found := re.match("Could not override '([^'@]+)'", message):
-        near = get_close_matches(found[1], _keys(), n=1)
-        lines += [f"did you mean {key}?" for key in near if key != found[1]]
+        near = get_close_matches(found[1], _keys(), n=1, cutoff=0.7)
+        lines += [f"did you mean {key}?" for key in near if not found[1].startswith(key)]
     return "\n".join(lines[:5])
 
 
