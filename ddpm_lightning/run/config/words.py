@@ -4,7 +4,6 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterator
 from difflib import get_close_matches
 from itertools import accumulate
 from pathlib import Path
@@ -53,36 +52,37 @@ def refuse_mistakes(config_name: str, words: list[str]) -> None:
         ) from None
     has_flags = len(overrides) < len(words)  # --config-dir brings groups of its own
     for word in overrides:
-        for mistake in _mistakes(config_name, word, has_flags):
-            raise UserError(mistake)
+        _refuse_mistake(config_name, word, has_flags)
 
 
-def _mistakes(config_name: str, word: str, has_flags: bool) -> Iterator[str]:
-    """Yield what is wrong with a word KEY=VALUE, and what to type."""
+def _refuse_mistake(config_name: str, word: str, has_flags: bool) -> None:
+    """Raise UserError with what is wrong with a word KEY=VALUE, and what to type."""
     full_key, is_given, value = word.partition("=")
     key, root = full_key.lstrip("+~"), root_of(word)
     if not is_given and not word.startswith("~"):
-        yield f"{word} has no value: give KEY=VALUE, in one word"
+        raise UserError(f"{word} has no value: give KEY=VALUE, in one word")
     if is_given and not value:
-        yield (
+        raise UserError(
             f"{word} is empty; is a variable of the shell not set? {word}null is none, "
             f"'{word}\"\"' an empty text"
         )
     for old, new in _REMOVED.get(config_name, {}).items():
         if key == old or key.startswith(f"{old}."):
-            yield f"{word}: {old} is now {new}"
+            raise UserError(f"{word}: {old} is now {new}")
     read_value = read(word)
     if isinstance(read_value, HydraException) and value != "???":
         quoted = shlex.quote(hydra_word(full_key, value))
-        yield f"{word}: Hydra does not read it; quote it: {quoted}"
+        raise UserError(f"{word}: Hydra does not read it; quote it: {quoted}")
     if isinstance(read_value, RangeSweep) and not list(read_value.range()):
-        yield f"{word} has no values, so there would be no job"
+        raise UserError(f"{word} has no values, so there would be no job")
     if value == "null" and key not in OPTIONAL_GROUPS and (CONF / key).is_dir():
-        yield f"{word}: the group {key} needs an option; choose {', '.join(options(key))}"
+        raise UserError(
+            f"{word}: the group {key} needs an option; choose {', '.join(options(key))}"
+        )
     if word.startswith("+") and not has_flags and root not in (known := _known(config_name)):
         near = get_close_matches(root, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        yield f"{word}: nothing is called {root}{hint}"
+        raise UserError(f"{word}: nothing is called {root}{hint}")
 
 
 def _known(config_name: str) -> list[str]:
