@@ -122,8 +122,10 @@ def describe(error: BaseException) -> str:
             message = f"{message}\n{cause}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(_NO_NEWS)]
-    if names := re.findall(r"^\t(\w+)$", message, re.MULTILINE):  # Hydra's list of options
-        group, _, name = lines[0].split("'")[-2].rpartition("/")
+    if found := re.search("Could not (?:find|load) '(.+)/(.+?)'", message):
+        group, name = found.groups()
+        listed = re.findall(r"^\t(\w+)$", message, re.MULTILINE)  # by Hydra, not of all groups
+        names = listed or options(group)
         near = get_close_matches(name, names, n=1)
         hint = f"did you mean {group}={near[0]}?" if near else f"choose {', '.join(names)}"
         lines = [lines[0], hint]
