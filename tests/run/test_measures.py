@@ -108,7 +108,6 @@ MORE = {  # like one of those
     ("measure=quality", "extractor=i3d", "extractor.path=x", "extractor.sha256=ff"): (
         "extractor: no weights can be read from x"
     ),
-    ("measure.bits.num_clips=3",): "it is a key of measure=bits; add one",
     ("measure=quality", "curve.samplers=[dim]"): "did you mean sampler=ddim?",
     ("measure=quality", "curve.evaluations=[0]"): "curve.evaluations",
     ("num_draws=4",): "num_draws is now measure.trained_loss.num_draws",

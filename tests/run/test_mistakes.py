@@ -92,7 +92,7 @@ MISTAKES = {
     "no width": (["network.base_width=0"], ["network.base_width=0", "greater than 0"]),
     "an option left out": (
         ["~network.channels"],
-        ["needs channels, which is not given; add ++network.channels="],
+        ["network: ", "missing", "'channels'"],
     ),
     "no callback": (["callbacks.hang=null"], ["callbacks.hang=None", "~callbacks.hang"]),
     "a number for a logger": (

@@ -94,7 +94,7 @@ def rarely(*values: Any) -> Any:
             ["is now hydra.launcher", "launcher=submitit_slurm"],
         ),
         (["-m", "optimizer.lr=interval(0,1)"], ["sweep.num_random"]),
-        (["-m", "seed=0,1", "hydra/launcher=cloud"], ["hydra/launcher/cloud", "[launchers]"]),
+        (["-m", "seed=0,1", "hydra/launcher=cloud"], ["hydra/launcher/cloud", "choose basic,"]),
         rarely(["-m", "seed=0,1", "resume=last"], ["resume=last: -m begins new runs"]),
         rarely(["-m", "seed=0,1", "--cfg", "job"], ["-m goes with no other flag"]),
         (["sweep.num_random=3"], ["sweep.num_random=3 is about sweeps; add -m"]),

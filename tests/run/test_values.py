@@ -21,28 +21,13 @@ from tests.problems import composed
 VALUES = {
     "ascent": (["trainer.gradient_clip_val=-1"], ["trainer.gradient_clip_val=-1", "equal to 0"]),
     "no accumulation": (["trainer.accumulate_grad_batches=0"], ["batches=0", "greater than 0"]),
-    "endless": (["trainer.max_steps=-5"], ["trainer.max_steps=-5", "equal to 0, or -1"]),
-    "more than all batches": (["+trainer.limit_val_batches=2.5"], ["limit_val_batches=2.5", "1"]),
-    "unknown way of clipping": (
-        ["+trainer.gradient_clip_algorithm=foo"],
-        ["trainer.gradient_clip_algorithm='foo'", "'norm' or 'value'"],
-    ),
-    "no average": (
-        ["+callbacks.ema.averages.x=3"],
-        ["callbacks.ema.averages.x=3", "whose _target_ is a Decay of", "or PowerDecay"],
-    ),
-    "an average of nothing": (["+callbacks.ema.averages.x=null"], ["averages.x=None", "a Decay"]),
+    "no average": (["+callbacks.ema.averages.x=3"], ["'x': 3}", "an instance of Decay"]),
+    "an average of nothing": (["+callbacks.ema.averages.x=null"], ["averages", "of Decay"]),
     "no class of an average": (
         ["+callbacks.ema.averages.x={decay: 0.9}"],
-        ["callbacks.ema.averages.x={'decay': 0.9}", "whose _target_ is a Decay"],
+        ["'x': {'decay': 0.9}", "of Decay"],
     ),
     "no training batches": (["+trainer.limit_train_batches=0"], ["limit_train_batches=0"]),
-    "fewer than no steps": (["+trainer.fast_dev_run=-1"], ["trainer.fast_dev_run=-1"]),
-    "a time without colons": (["+trainer.max_time=1h"], ["max_time='1h'", "should match pattern"]),
-    "a time of unknown unit": (
-        ["+trainer.max_time={hour: 1}"],
-        ["max_time={'hour': 1}", "'hours'"],
-    ),
     "never validated": (["trainer.val_check_interval=0"], ["trainer.val_check_interval=0"]),
     "no checkpoints": (["+trainer.enable_checkpointing=false"], ["trainer.enable_checkpointing"]),
     "a logger of the trainer": (["+trainer.logger=false"], ["trainer.logger", "are groups"]),
@@ -103,8 +88,8 @@ VALUES = {
         ["trainer.precision=bf61"],
         ["trainer.precision='bf61'", "bf16-mixed"],
     ),
-    "a rate without end": (["optimizer.lr=inf"], ["optimizer.lr=inf", "give a finite number"]),
-    "a rate that is none": (["optimizer.lr=nan"], ["optimizer.lr=nan", "give a finite number"]),
+    "a rate without end": (["optimizer.lr=inf"], ["optimizer.lr=inf", "a finite number"]),
+    "a rate that is none": (["optimizer.lr=nan"], ["optimizer.lr=nan", "a finite number"]),
     "an offset without end": (["noise.offset=inf"], ["offset=inf", "finite"]),
     "frames longer than a GIF shows": (["data.fps=0.001"], ["fps must be at least 0.0015"]),
     "a decline longer than the run": (["model.cooldown=2"], ["model.cooldown=2", "equal to 1"]),
@@ -120,31 +105,37 @@ VALUES = {
     ),
     "no sampler to compare": (
         ["+callbacks.samples.compare.x=3"],
-        ["callbacks.samples.compare.x=3", "is a Sampler of ddpm_lightning.samplers"],
+        ["callbacks.samples.compare={'x': 3}", "an instance of Sampler"],
     ),
+    "a directory that is a number": (["run_dir=2024"], ["run_dir=2024 is not", "a valid string"]),
+    "a name that is a number": (["run_name=2024_01_01"], ["run_name=20240101 is not"]),
     "foreign target": (["model._target_=os.system"], ["os.system", "not allowed"]),
+}
+OF_LIGHTNING = {
+    "trainer.max_steps=-5": "trainer: `max_steps` must be a non-negative integer or -1",
+    "+trainer.limit_val_batches=2.5": r"trainer: .* 2.5 for limit_val_batches",
+    "+trainer.gradient_clip_algorithm=foo": "trainer: .*foo is invalid. Allowed algorithms",
+    "+trainer.fast_dev_run=-1": "trainer: fast_dev_run=-1 is not a valid",
+    "+trainer.max_time=1h": "trainer: .*'1h'.* Expected a string in the format DD:HH:MM:SS",
+    "+trainer.max_time={hour: 1}": "trainer: 'hour' is an invalid keyword",
+    "+trainer.profiler=foo": "trainer: .*`profiler`.* can only be one of",
 }
 WORDS = {
     "added key that nothing reads": (
         ["+optimiser.lr=0.1"],
         ["nothing is called optimiser; did you mean optimizer?"],
     ),
-    "dashes": (["--modle=median"], ["--modle=median", "without dashes, model=median; flags are"]),
+    "dashes": (["--modle=median"], ["--modle=median", "KEY=VALUE without dashes", "flags are"]),
     "a value in a word of its own": (["seed", "1"], ["seed has no value: give KEY=VALUE"]),
-    "a flag for a value": (["--seed", "1"], ["without dashes, seed=VALUE;"]),
+    "a flag for a value": (["--seed", "1"], ["--seed", "without dashes"]),
     "a flag without its value": (["--cfg"], ["--cfg/-c: expected one argument", "flags are -m"]),
     "a value between flags": (["seed=1", "--cfg", "job", "seed=2"], ["seed=2", "after all flags"]),
-    "an unknown flag": (["-q"], ["-q", "KEY=VALUE; flags are -m, --help"]),
-    "an option that has another name now": (
-        ["network.outputs=2"],
-        ["network.outputs=2: network.outputs is now network.out_channels"],
-    ),
+    "an unknown flag": (["-q"], ["-q", "flags are -m, --help"]),
     "an option that has another place now": (
-        ["model.data_std=0.3"],
-        ["model.data_std=0.3: model.data_std is now measured on the training clips"],
+        ["+sweep.executor=slurm"],
+        ["+sweep.executor=slurm: sweep.executor is now hydra/launcher: joblib"],
     ),
     "no option for a group": (["logger=null"], ["logger=null", "csv"]),
-    "a directory that is a number": (["run_dir=2024"], ["Hydra reads 2024", 'run_dir="2024"']),
     "a path without a value": (["data.path="], ["data.path= is empty"]),
 }
 
@@ -209,6 +200,16 @@ def test_lightning_refuses_what_this_machine_has_not(
     with pytest.raises(UserError) as caught:
         build_trainer(config, tmp_path)
     assert_one_to_five_lines(caught.value, ["trainer: ", part])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", OF_LIGHTNING)
+def test_a_value_that_lightning_refuses_is_a_users_mistake(
+    word: str, config: Node, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=OF_LIGHTNING[word]):
+        build_trainer(changed(config, word), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", WORDS)

@@ -4,7 +4,6 @@ signal (128 + its number).
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -26,7 +25,6 @@ _GROUPS = {
     **{name: name for name in ("network", "objective", "loss", "times", "optimizer", "sampler")},
     "schedule": "noise",
 }
-_MISSING = re.compile(r"(\w+)\.__init__\(\) missing \d+ required .*arguments?: '(\w+)'")
 
 
 class UserError(Exception):
@@ -52,12 +50,6 @@ def user_errors(where: str) -> Iterator[None]:
         message = str(cause).strip() or type(cause).__name__
         path = str(e).partition("full_key: ")[2] if isinstance(e, InstantiationException) else ""
         known = {"sampler": "sampler"} if where == "callbacks" else _GROUPS
-        if missing := _MISSING.match(message):  # a run may be older than the option
-            message = f"{missing[1]} needs {missing[2]}, which is not given"
-            if where.isidentifier():
-                parent = known.get(path.rpartition(".")[2])
-                key = ".".join(filter(None, (parent or where, "" if parent else path, missing[2])))
-                message += f"; add ++{key}=VALUE"
         groups = [known[part] for part in path.split(".") if part in known]
         group = groups[-1] if groups else where
         raise UserError(f"{group}: {message}") from e

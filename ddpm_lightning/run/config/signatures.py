@@ -29,20 +29,24 @@ def signature(target: str) -> Signature:
     """Return the signature of the class with this path, with what its ** is handed to.
 
     Raises:
-        ImportError: if there is none.   TypeError: if it is not a class.
+        ImportError: if there is none, or it is not a class.
     """
     try:
         factory = get_object(target)
     except Exception as error:  # importing it may raise anything
         raise ImportError(str(error)) from error
     if not inspect.isclass(factory):
-        raise TypeError(f"{target} is not a class")
-    types, is_open = _types(factory), True
+        raise ImportError("it is not a class")
     hints: dict[str, Any] = {}
+    is_open = True
     for ancestor in factory.__mro__:
         path = f"{ancestor.__module__}.{ancestor.__qualname__}"
         receivers = [ancestor, *([get_object(_HANDED_ON[path])] if path in _HANDED_ON else [])]
         for receiver in receivers:
+            try:
+                types = typing.get_type_hints(receiver.__init__, include_extras=True)
+            except (NameError, TypeError):  # annotations that need imports of their own
+                types = {}
             parameters = inspect.signature(receiver).parameters.values()
             named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
             hints = {name: types.get(name, Any) for name in named} | hints
@@ -50,15 +54,3 @@ def signature(target: str) -> Signature:
         if not is_open or not path.startswith((_OURS, *_HANDED_ON)):
             break
     return Signature(factory.__module__, hints, is_open)
-
-
-def _types(factory: type) -> dict[str, Any]:
-    """Return the types in constructors along the class's ancestors, the class's own first."""
-    types: dict[str, Any] = {}
-    for ancestor in factory.__mro__:
-        try:
-            constructor = ancestor.__dict__.get("__init__", object.__init__)
-            types = typing.get_type_hints(constructor, include_extras=True) | types
-        except (NameError, TypeError):  # annotations that need imports of their own
-            continue
-    return types

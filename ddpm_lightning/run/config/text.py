@@ -5,7 +5,6 @@ a word becomes `+asked.caption='..'`, quoted so that it is that text for Hydra a
 """
 
 import os
-from collections.abc import Sequence
 
 import yaml
 
@@ -26,8 +25,17 @@ def with_text(config_name: str, words: list[str]) -> list[str]:
     if config_name != "sample":
         return words
     conditions = [name for name in options("condition") if name != "none"]
-    files = [f"{name}s" for name in conditions]
-    return [_with_text(word, conditions, files) for word in words]
+    asked = [*conditions, *(f"{name}s" for name in conditions)]
+    places = {key: f"+{ASKED}.{key}" for key in asked} | {key: key for key in PLAIN}
+    quoted_words = []
+    for word in words:
+        key, equals, text = word.lstrip("+").partition("=")
+        if equals and key in places and (key in asked or text != "null"):
+            text = text if key in conditions else os.path.expanduser(text)
+            quoted_words.append(f"{places[key]}={quoted(text)}")
+        else:
+            quoted_words.append(word)
+    return quoted_words
 
 
 def with_film(words: list[str]) -> list[str]:
@@ -39,16 +47,3 @@ def with_film(words: list[str]) -> list[str]:
     own = {key for key, value in node.items() if "${" not in str(value)}
     more = [f"film.{word}" if word.partition("=")[0] in own else word for word in words[1:]]
     return [f"film={words[0]}", *more]
-
-
-def _with_text(word: str, conditions: Sequence[str], files: Sequence[str]) -> str:
-    key, equals, text = word.lstrip("+").partition("=")
-    if not equals:
-        return word
-    if key in conditions:
-        return f"+{ASKED}.{key}={quoted(text)}"
-    if key in files:
-        return f"+{ASKED}.{key}={quoted(os.path.expanduser(text))}"
-    if key in PLAIN and text != "null":
-        return f"{key}={quoted(os.path.expanduser(text))}"
-    return word

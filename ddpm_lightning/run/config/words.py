@@ -4,11 +4,9 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterator
 from difflib import get_close_matches
-from itertools import takewhile
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import yaml
 from hydra.core.override_parser.types import RangeSweep
@@ -19,20 +17,13 @@ from ddpm_lightning.run.config.check import PATHS
 from ddpm_lightning.run.config.errors import UserError
 from ddpm_lightning.run.config.hydra_inside import parse_flags
 from ddpm_lightning.run.config.paste import hydra_word, read
+from ddpm_lightning.run.config.secrets import find_leaves
 
 OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
 
 CONF = Path(__file__).parents[3] / "conf"
 OPTIONAL_GROUPS = ("experiment", "debug")  # null means none of them
-# The last parts of keys that take text.
-_TEXTS = {*PATHS, "run_name", "run_id", "run_group", "name", "project", "device"}
-_REMOVED = {  # keys of any command, and of one, and what they are now
-    "": {
-        "model.data_std": "measured on the training clips",
-        "model.denoiser.data_std": "measured on the training clips",
-        "model.process": "model.denoiser.process",
-        "network.outputs": "network.out_channels, a number of channels of its own",
-    },
+_REMOVED = {  # keys of a command, and what they are now
     "config": {
         "sweep.executor": "hydra/launcher: joblib, submitit_local or submitit_slurm",
         "sweep.slurm": "hydra.launcher, with hydra/launcher=submitit_slurm",
@@ -46,8 +37,8 @@ _REMOVED = {  # keys of any command, and of one, and what they are now
         "data.batch_size": "batch_size",
     },
 }
-_NO_NEWS = ("full_key:", "object_type=", "Config search path:", "provider=")  # of Hydra's messages
-_USUAL_FLAGS = "flags are -m, --help, --cfg job, --info"
+# Lines of Hydra's messages that help nobody.
+_NO_NEWS = ("To append", "full_key:", "object_type=", "Config search path:", "provider=")
 
 
 def refuse_mistakes(config_name: str, words: list[str]) -> None:
@@ -55,53 +46,43 @@ def refuse_mistakes(config_name: str, words: list[str]) -> None:
     try:
         overrides = parse_flags(words)
     except ValueError as error:
-        unknown = f"{error} ".partition("unrecognized arguments:")[2]
-        for word in [each for each in words if each.startswith("-") and f" {each} " in unknown]:
-            bare, _, value = word.lstrip("-").partition("=")
-            near = get_close_matches(root := root_of(bare), _known(config_name), n=1)
-            key = bare.replace(root, near[0], 1) if near else "KEY"
-            option = f"{key}={value or 'VALUE'}"
-            raise UserError(
-                f"{word}: a value is given without dashes, {option}; {_USUAL_FLAGS}"
-            ) from None
         raise UserError(
-            f"{error}; values are KEY=VALUE, before or after all flags; {_USUAL_FLAGS}"
+            f"{error}; values are KEY=VALUE without dashes, before or after all flags; flags are "
+            "-m, --help, --cfg job, --info"
         ) from None
     has_flags = len(overrides) < len(words)  # --config-dir brings groups of its own
     for word in overrides:
-        for mistake in _mistakes(config_name, word, has_flags):
-            raise UserError(mistake)
+        _refuse_mistake(config_name, word, has_flags)
 
 
-def _mistakes(config_name: str, word: str, has_flags: bool) -> Iterator[str]:
-    """Yield what is wrong with a word KEY=VALUE, and what to type."""
+def _refuse_mistake(config_name: str, word: str, has_flags: bool) -> None:
+    """Raise UserError with what is wrong with a word KEY=VALUE, and what to type."""
     full_key, is_given, value = word.partition("=")
     key, root = full_key.lstrip("+~"), root_of(word)
     if not is_given and not word.startswith("~"):
-        yield f"{word} has no value: give KEY=VALUE, in one word"
+        raise UserError(f"{word} has no value: give KEY=VALUE, in one word")
     if is_given and not value:
-        yield (
+        raise UserError(
             f"{word} is empty; is a variable of the shell not set? {word}null is none, "
             f"'{word}\"\"' an empty text"
         )
-    for old, new in (_REMOVED[""] | _REMOVED.get(config_name, {})).items():
+    for old, new in _REMOVED.get(config_name, {}).items():
         if key == old or key.startswith(f"{old}."):
-            yield f"{word}: {old} is now {new}"
-    is_text = key.rpartition(".")[2] in _TEXTS
-    if is_text or not re.fullmatch(r"[\w./,:+-]*", value, re.ASCII):
-        read_value, quoted = read(word), f"quote it: {shlex.quote(hydra_word(full_key, value))}"
-        if isinstance(read_value, HydraException) and value != "???":
-            yield f"{word}: Hydra does not read it; {quoted}"
-        if is_text and isinstance(read_value, int | float | bool | dict):
-            yield f"{word}: Hydra reads {read_value}, which is no text; {quoted}"
-        if isinstance(read_value, RangeSweep) and not list(read_value.range()):
-            yield f"{word} has no values, so there would be no job"
+            raise UserError(f"{word}: {old} is now {new}")
+    read_value = read(word)
+    if isinstance(read_value, HydraException) and value != "???":
+        quoted = shlex.quote(hydra_word(full_key, value))
+        raise UserError(f"{word}: Hydra does not read it; quote it: {quoted}")
+    if isinstance(read_value, RangeSweep) and not list(read_value.range()):
+        raise UserError(f"{word} has no values, so there would be no job")
     if value == "null" and key not in OPTIONAL_GROUPS and (CONF / key).is_dir():
-        yield f"{word}: the group {key} needs an option; choose {', '.join(options(key))}"
+        raise UserError(
+            f"{word}: the group {key} needs an option; choose {', '.join(options(key))}"
+        )
     if word.startswith("+") and not has_flags and root not in (known := _known(config_name)):
         near = get_close_matches(root, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        yield f"{word}: nothing is called {root}{hint}"
+        raise UserError(f"{word}: nothing is called {root}{hint}")
 
 
 def _known(config_name: str) -> list[str]:
@@ -141,57 +122,24 @@ def describe(error: BaseException) -> str:
             message = f"{message}\n{cause}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(_NO_NEWS)]
-    hints = _near_options(message) or _near_keys(message)
-    if hints:  # instead of a list that would be cut, and of advice to add a misspelt key
-        lines = list(takewhile(lambda line: not line.startswith("Available"), lines))
-        lines = [line for line in lines if not line.startswith("To append")]
-    return "\n".join([*lines[:4], *hints])
+    if found := re.search("Could not (?:find|load) '(.+)/(.+?)'", message):
+        group, name = found.groups()
+        listed = re.findall(r"^\t(\w+)$", message, re.MULTILINE)  # by Hydra, not of all groups
+        names = listed or options(group)
+        near = get_close_matches(name, names, n=1)
+        hint = f"did you mean {group}={near[0]}?" if near else f"choose {', '.join(names)}"
+        lines = [lines[0], hint]
+    elif found := re.match("Could not override '([^'@]+)'", message):
+        near = get_close_matches(found[1], _keys(), n=1, cutoff=0.7)
+        lines += [f"did you mean {key}?" for key in near if not found[1].startswith(key)]
+    return "\n".join(lines[:5])
 
 
-def _near_options(message: str) -> list[str]:
-    """Return what to choose, for Hydra's complaint about an option that a group does not have."""
-    found = re.search("Could not (find|load) '([^']+)/([^']+)'", message)
-    if not found:
-        return []
-    _, group, name = found.groups()
-    if group == "hydra/launcher":
-        return ["joblib, submitit_local, submitit_slurm: pip install 'ddpm_lightning[launchers]'"]
-    names = options(group)
-    near = get_close_matches(name, names, n=1)
-    if near:
-        return [f"did you mean {group}={near[0]}?"]
-    return [f"choose {', '.join(names)}"] if names else []
-
-
-def _near_keys(message: str) -> list[str]:
-    """Return what to choose, for Hydra's complaint about a key, by the files in conf/."""
-    full_key = next(iter(message.split("'")[1:]), "")
-    if "Could not override" not in message:
-        return []
-    keys = _keys()
-    if owners := keys.get(full_key):
-        return [f"it is a key of {full_key.partition('.')[0]}={' or '.join(owners)}; add one"]
-    parent, dot, name = full_key.rpartition(".")
-    beside = [key.rpartition(".")[2] for key in keys if key.rpartition(".")[0] == parent]
-    near = [f"{parent}{dot}{other}" for other in get_close_matches(name, beside)]
-    near = near or sorted(key for key in keys if key.partition(".")[2] == name)
-    return [f"did you mean {', '.join(near)}?"] if near else []
-
-
-def _keys() -> dict[str, list[str]]:
-    """Return every key that a file of conf/ has, with the options of its group that have it."""
-    keys: dict[str, list[str]] = {folder.name: [] for folder in CONF.iterdir() if folder.is_dir()}
-
-    def collect(node: Any, path: str, option: str | None) -> None:
-        for name, value in node.items() if isinstance(node, dict) else ():
-            key = f"{path}.{name}".removeprefix(".")
-            if name not in ("defaults", "_target_"):
-                keys.setdefault(key, []).extend([option] if option else [])
-                collect(value, key, option)
-
-    for file in sorted(CONF.rglob("*.yaml")):
+def _keys() -> set[str]:
+    """Return the keys in the files of conf/."""
+    keys: set[str] = set()
+    for file in CONF.rglob("*.yaml"):
         group = ".".join(file.parent.relative_to(CONF).parts)
-        if group not in OPTIONAL_GROUPS:  # of which keys are those of other groups
-            place = f"measure.{file.stem}" if group == "measure" else group  # several are chosen
-            collect(yaml.safe_load(file.read_text()), place, file.stem if group else None)
+        for key, _ in find_leaves(yaml.safe_load(file.read_text()), group):
+            keys.update(accumulate(key.split("."), "{}.{}".format))
     return keys
