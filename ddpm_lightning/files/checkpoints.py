@@ -1,10 +1,8 @@
 """Checkpoint files: whole or not at all, checked against a checksum, loaded without running code.
 
-They are sealed zip files. One without a seal, of another program or an earlier version, is read
-where x.ckpt.sha256 lies beside it, as `sha256sum` writes it.
+They are sealed zip files.
 """
 
-import hashlib
 import io
 import logging
 import os
@@ -14,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from ddpm_lightning.files.atomic import temporary_of, write_file
-from ddpm_lightning.files.bounded import open_regular, read_small
+from ddpm_lightning.files.bounded import open_regular
 from ddpm_lightning.files.sealed import is_sealed_zip, seal_zip
 
 LAST, BEST, STEP = "last.ckpt", "best.ckpt", "step_{:08d}.ckpt"
@@ -43,7 +41,6 @@ def write(checkpoint: Mapping[str, Any], path: Path) -> None:
     # Left to the collector of cycles, as part of a refusal's traceback, it would crash Python 3.12.
     with buffer.getbuffer() as data:
         write_file(path, [data], len(data))
-    _sidecar(path).unlink(missing_ok=True)
 
 
 def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
@@ -54,30 +51,16 @@ def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str,
     Raises:
         DamagedCheckpoint, FileNotFoundError.
     """
-    if not mmap:
-        with _verified(path, path) as file:
-            return _load(file, path, map_location)
-    own = temporary_of(path)  # a run that is resumed would replace the file while it is read
-    try:
-        os.link(path, own)
-    except OSError:  # a file system without hard links, or a directory that is not ours
-        return read(path, map_location)
-    try:
-        with _verified(own, path):
-            return _load(own, path, map_location)
-    finally:
-        own.unlink(missing_ok=True)
-
-
-def _load(source: BinaryIO | Path, path: Path, map_location: Any) -> dict[str, Any]:
-    is_mapped = isinstance(source, Path)
-    try:
-        checkpoint = torch.load(source, map_location, weights_only=True, mmap=is_mapped)
-    except Exception as error:  # what torch raises for foreign bytes has many types
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        if isinstance(error, pickle.UnpicklingError):  # torch advises to load it all the same
-            reason = "it holds more than tensors and plain values, which could run code"
-        raise DamagedCheckpoint(f"{path} is not a checkpoint: {reason}") from error
+    with _verified(path) as file:
+        # Its descriptor, not its path: a run that is resumed replaces the file that has the path.
+        source = f"/dev/fd/{file.fileno()}" if mmap else file
+        try:
+            checkpoint = torch.load(source, map_location, weights_only=True, mmap=mmap)
+        except Exception as error:  # what torch raises for foreign bytes has many types
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            if isinstance(error, pickle.UnpicklingError):  # torch advises to load it all the same
+                reason = "it holds more than tensors and plain values, which could run code"
+            raise DamagedCheckpoint(f"{path} is not a checkpoint: {reason}") from error
     if not isinstance(checkpoint, dict):
         kind = type(checkpoint).__name__
         raise DamagedCheckpoint(f"{path} is not a checkpoint: it holds a {kind}")
@@ -85,13 +68,15 @@ def _load(source: BinaryIO | Path, path: Path, map_location: Any) -> dict[str, A
 
 
 @contextmanager
-def _verified(source: Path, path: Path) -> Iterator[BufferedReader]:
-    """Open a checkpoint, which may have another name as well, that is what was written."""
+def _verified(path: Path) -> Iterator[BufferedReader]:
+    """Open a checkpoint that is what was written."""
     try:
-        with open_regular(source) as file:
+        with open_regular(path) as file:
             if not is_sealed_zip(file):
-                file.seek(0)
-                _check_beside(file, path)
+                raise DamagedCheckpoint(
+                    f"{path} is damaged, or of another program: the checksum at its end is not "
+                    "that of the rest"
+                )
             file.seek(0)
             yield file
     except FileNotFoundError:
@@ -100,23 +85,10 @@ def _verified(source: Path, path: Path) -> Iterator[BufferedReader]:
         raise DamagedCheckpoint(f"{path} cannot be read: {error}") from error
 
 
-def _check_beside(file: BufferedReader, path: Path) -> None:
-    """Raise DamagedCheckpoint unless the checksum beside a file without a seal is its own."""
-    try:
-        digests = read_small(_sidecar(path)).split()
-    except (OSError, ValueError) as error:
-        raise DamagedCheckpoint(
-            f"{path} is damaged, or of another program: the checksum at its end is not that of the "
-            f"rest. One that you trust is read after sha256sum {path.name} > {path.name}.sha256"
-        ) from error
-    if hashlib.file_digest(file, "sha256").hexdigest().encode() not in digests:
-        raise DamagedCheckpoint(f"{path} is damaged: its checksum is not that of {path}.sha256")
-
-
 def is_whole(path: Path) -> bool:
     """Return whether the file is there and is what was written."""
     try:
-        with _verified(path, path):
+        with _verified(path):
             return True
     except (DamagedCheckpoint, FileNotFoundError):
         return False
@@ -125,7 +97,6 @@ def is_whole(path: Path) -> bool:
 def link(path: Path, other: Path) -> None:
     """Give the same checkpoint another path, too, without a copy if possible."""
     temporary = temporary_of(other)
-    _copy_sidecar(path, other)
     try:
         try:
             os.link(path, temporary)
@@ -137,21 +108,9 @@ def link(path: Path, other: Path) -> None:
 
 
 def copy(path: Path, other: Path) -> None:
-    """Copy a checkpoint with its checksum, which is not checked."""
-    _copy_sidecar(path, other)
-    shutil.copyfile(path, other)
-
-
-def _copy_sidecar(path: Path, other: Path) -> None:
+    """Copy a checkpoint, which is not checked."""
     other.parent.mkdir(exist_ok=True)
-    if _sidecar(path).exists():
-        shutil.copyfile(_sidecar(path), _sidecar(other))
-
-
-def remove(path: Path) -> None:
-    """Remove a checkpoint."""
-    path.unlink(missing_ok=True)
-    _sidecar(path).unlink(missing_ok=True)
+    shutil.copyfile(path, other)
 
 
 def by_step(folder: Path) -> list[Path]:
@@ -170,7 +129,7 @@ def newest_valid(folder: Path) -> Path | None:
     damage: list[DamagedCheckpoint] = []
     for path in filter(os.path.exists, [folder / LAST, *by_step(folder), folder / BEST]):
         try:
-            with _verified(path, path):
+            with _verified(path):
                 for newer in damage:
                     _log.warning("%s; taking %s instead", newer, path)
                 return path
@@ -197,7 +156,3 @@ def plain(value: Any) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     raise TypeError(f"a checkpoint holds plain containers and tensors, not {type(value).__name__}")
-
-
-def _sidecar(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")

@@ -4,9 +4,9 @@ import hashlib
 import os
 import pickle
 import random
-import subprocess
 import time
 import zipfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from ddpm_lightning.files.checkpoints import (
     newest_valid,
     plain,
     read,
-    remove,
     write,
 )
+from ddpm_lightning.files.sealed import seal, seal_zip
 from tests.commands import spawn, start, wait_for
 
 
@@ -113,42 +113,6 @@ def test_no_mutation_is_loaded(num_mutations: int, tmp_path: Path) -> None:
     read(path)
 
 
-def unsealed(path: Path, step: int = 1) -> None:
-    """A checkpoint as torch writes it, with what `sha256sum` says of it beside it."""
-    torch.save(checkpoint(step), path)
-    with path.with_name(f"{path.name}.sha256").open("w") as file:
-        subprocess.run(["sha256sum", path.name], cwd=path.parent, stdout=file, check=True)
-
-
-def test_a_file_without_a_seal_is_read_by_the_checksum_beside_it(tmp_path: Path) -> None:
-    """As earlier versions wrote it, which left two lines when they were killed in between."""
-    path, sidecar = tmp_path / "a.ckpt", tmp_path / "a.ckpt.sha256"
-    unsealed(path)
-    lines = sidecar.read_bytes()
-    for content in (b"", b"not a checksum", b"\xff\xfe"):
-        sidecar.write_bytes(content)
-        with pytest.raises(DamagedCheckpoint, match=r"checksum is not that of .*a\.ckpt\.sha256"):
-            read(path)
-    sidecar.unlink()
-    with pytest.raises(DamagedCheckpoint, match=r"after sha256sum a\.ckpt > a\.ckpt\.sha256"):
-        read(path)
-    sidecar.write_bytes(b"0" * 64 + b"  a.ckpt\n" + lines)
-    assert equal(read(path), checkpoint())
-
-
-def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
-    """Its files are linked and replaced as sealed ones are."""
-    last, first, second = (tmp_path / name for name in ("last.ckpt", "step_1.ckpt", "step_2.ckpt"))
-    unsealed(last)
-    link(last, first)
-    assert newest_valid(tmp_path) == last
-    write(checkpoint(2), last)
-    link(last, second)
-    assert [read(path)["global_step"] for path in (last, first, second)] == [2, 1, 2]
-    remove(first)
-    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "step_2.ckpt"}
-
-
 class Attack:
     """Makes a folder where it is unpickled."""
 
@@ -163,18 +127,20 @@ def test_pickled_code_is_not_run_even_with_the_right_checksum(tmp_path: Path) ->
     path, target = tmp_path / "a.ckpt", tmp_path / "attacked"
     attack = Attack(target)
     for content in ({"state_dict": attack}, attack, {"a": [checkpoint(), {attack: 1}]}):
-        torch.save(content, path)
-        foreign(path)
-        torch.save(content, path, _use_new_zipfile_serialization=False)
-        foreign(path)
-        path.write_bytes(pickle.dumps(content))
-        foreign(path)
+        buffer = BytesIO()
+        torch.save(content, buffer)
+        seal_zip(buffer)
+        old = BytesIO()
+        torch.save(content, old, _use_new_zipfile_serialization=False)
+        for data in (old.getvalue(), pickle.dumps(content)):
+            path.write_bytes(data + seal(data))
+            refused(path)
+        path.write_bytes(buffer.getvalue())
+        refused(path)
     assert not target.exists()
 
 
-def foreign(path: Path) -> None:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    path.with_name(f"{path.name}.sha256").write_text(f"{digest}  {path.name}\n")
+def refused(path: Path) -> None:
     with pytest.raises(DamagedCheckpoint, match="is not a checkpoint"):
         read(path)
 
@@ -206,12 +172,6 @@ def test_the_newest_whole_one_is_taken_with_a_warning(
     paths[0].write_bytes(b"")
     with pytest.raises(DamagedCheckpoint, match=r"no checkpoint in .* is whole"):
         newest_valid(tmp_path)
-
-
-def test_a_removed_one_leaves_nothing(tmp_path: Path) -> None:
-    write(checkpoint(), tmp_path / "a.ckpt")
-    remove(tmp_path / "a.ckpt")
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
