@@ -32,7 +32,8 @@ def encode(frames: np.ndarray, durations_ms: Sequence[int] | np.ndarray) -> byte
         durations_ms: (F,), rounded to centiseconds, 20 to 655350 ms after that: browsers show a
             shorter one for 100 ms, and a GIF cannot say a longer one.
     """
-    assert (frames.dtype, frames.ndim, frames.shape[-1]) == (np.uint8, 4, 3), frames.shape
+    assert frames.dtype == np.uint8, frames.dtype
+    assert frames.ndim == 4, frames.shape
     delays_cs = np.rint(np.asarray(durations_ms) / 10).astype(np.int64)
     assert _MIN_DELAY_CS <= delays_cs.min() <= delays_cs.max() <= MAX_DELAY_CS, durations_ms
     pixels = frames.reshape(-1, 3)
