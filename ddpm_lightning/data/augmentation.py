@@ -34,19 +34,12 @@ class Augmentation:
         shift: up to so large a share of height and of width, in both directions; edges are
             mirrored.
         zoom: z makes a clip up to 1 + z times larger or smaller.
-    Raises:
-        ValueError: for shares outside [0, 1].
     """
 
     flip: bool = False
     fps_jitter: float = 0.0
     shift: float = 0.0
     zoom: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("fps_jitter", "shift", "zoom"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
 
     def amounts(self, draws: Sequence[float]) -> Amounts:
         """Return how much of each change a sample gets, by draws in [0, 1), one for each."""

@@ -80,11 +80,6 @@ class Limits:
     max_clip_bytes: int = 2**40
     min_pictures: int = 1
 
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"limits.{name} must be at least 1, got {value}")
-
 
 DEFAULT_LIMITS = Limits()
 

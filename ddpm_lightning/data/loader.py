@@ -6,11 +6,9 @@ processes would have to copy every batch once more. They are there for datasets 
 
 import logging
 import time
-import weakref
-from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator
-from queue import Full, Queue
-from threading import Event, Thread
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
@@ -45,8 +43,7 @@ class ClipLoader:
         prefetch: batches held ready, for each worker if there are workers.
         grow: asked before each epoch for the dataset with clips that have arrived, None if there
             are none; a new pass over all of them then begins.
-    Raises, where a batch is asked for, what fetching it raised, or RuntimeError with the process
-    and the signal when a worker process was killed.
+    Raises, where a batch is asked for, what fetching it raised.
     """
 
     def __init__(
@@ -57,11 +54,6 @@ class ClipLoader:
         prefetch: int = 4,
         grow: Callable[[], BatchedDataset | None] | None = None,
     ) -> None:
-        if num_workers < 0 or prefetch < 1:
-            raise ValueError(
-                f"num_workers must be 0 or more and prefetch at least 1, got {num_workers} "
-                f"and {prefetch}"
-            )
         self.dataset = dataset
         self.order = order  # Lightning replaces an attribute called sampler
         self.num_workers, self.prefetch = num_workers, prefetch
@@ -69,7 +61,7 @@ class ClipLoader:
         self.wait_seconds = 0.0
         self._delivered = 0  # batches of this epoch
         self._skip = 0  # batches of the next epoch that an earlier run has had
-        self._ahead: _Ahead | None = None
+        self._ahead: _InThread | _Workers | None = None
         self._ahead_at = Cursor()
 
     def __len__(self) -> int:
@@ -93,7 +85,7 @@ class ClipLoader:
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers: the cursor, the batches of this epoch and the data's digest."""
         return {
-            **self.order.state_dict(),
+            **self.order.cursor._asdict(),
             "batch": self._delivered % len(self),
             "data": self.dataset.digest(),
         }
@@ -107,7 +99,7 @@ class ClipLoader:
             _log.warning("the clips are not those of the checkpoint: a new pass over them begins")
             cursor |= {"epoch": state["epoch"] + 1, "position": 0}
             self._delivered = self._skip = 0
-        self.order.load_state_dict(cursor)
+        self.order.cursor = Cursor(**cursor)
 
     def close(self) -> None:
         """Stop fetching ahead; the next batch starts it again."""
@@ -124,8 +116,7 @@ class ClipLoader:
         if self._ahead_at != self.order.cursor:  # loaded, or begun anew
             self.close()
         if self._ahead is None:
-            make = _Workers if self.num_workers else _InThread
-            self._ahead = make(self)
+            self._ahead = _Workers(self) if self.num_workers else _InThread(self)
         try:
             batch = next(self._ahead)
         except BaseException:
@@ -135,69 +126,38 @@ class ClipLoader:
         return batch
 
 
-class _Ahead(ABC):
-    """Batches from the loader's cursor on, without end."""
+class _InThread:
+    """Batches from the loader's cursor on, without end, from one thread."""
 
-    @abstractmethod
-    def __next__(self) -> Batch: ...
-
-    @abstractmethod
-    def close(self) -> None: ...
-
-
-class _InThread(_Ahead):
     def __init__(self, loader: ClipLoader) -> None:
-        self._queue: Queue[Batch | BaseException] = Queue(loader.prefetch)
-        self._stop = Event()
-        device = torch.cuda.current_device() if torch.cuda.is_available() else None
-        order = loader.order
-        arguments = (loader.dataset, order, order.cursor, self._queue, self._stop, device)
-        self._thread = Thread(target=_fetch, args=arguments, name="clip-loader", daemon=True)
-        self._thread.start()
-        weakref.finalize(self, self._stop.set)  # the thread does not know self, so self can go
+        self._dataset, self._order, self._cursor = loader.dataset, loader.order, loader.order.cursor
+        self._is_pinned = torch.cuda.is_available()
+        self._pool = ThreadPoolExecutor(1, "clip-loader")
+        if self._is_pinned:  # a thread begins on device 0, whatever its parent uses
+            self._pool.submit(torch.cuda.set_device, torch.cuda.current_device())
+        self._batches: deque[Future[Batch]] = deque()
+        for _ in range(loader.prefetch):
+            self._submit()
 
     def __next__(self) -> Batch:
-        found = self._queue.get()
-        if isinstance(found, BaseException):
-            raise found
-        return found
+        batch = self._batches.popleft().result()
+        self._submit()
+        return batch
 
     def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._pool.shutdown(cancel_futures=True)
+
+    def _submit(self) -> None:
+        self._batches.append(self._pool.submit(self._fetch, self._cursor))
+        self._cursor = self._order.after(self._cursor)
+
+    def _fetch(self, cursor: Cursor) -> Batch:
+        batch = self._dataset.__getitems__(self._order.samples(cursor))
+        return batch._replace(clip=batch.clip.pin_memory()) if self._is_pinned else batch
 
 
-def _fetch(
-    dataset: BatchedDataset,
-    order: BatchOrder,
-    cursor: Cursor,
-    queue: "Queue[Batch | BaseException]",
-    stop: Event,
-    device: int | None,
-) -> None:
-    found: Batch | BaseException
-    if device is not None:
-        torch.cuda.set_device(device)  # a thread begins on device 0, whatever its parent uses
-    while not stop.is_set():
-        try:
-            found = dataset.__getitems__(order.samples(cursor))
-            if device is not None:
-                found = found._replace(clip=found.clip.pin_memory())
-        except BaseException as error:  # the consumer's to handle
-            found = error
-        cursor = order.after(cursor)
-        while not stop.is_set():
-            try:
-                queue.put(found, timeout=0.1)
-                break
-            except Full:
-                continue
-        if isinstance(found, BaseException):
-            return
-
-
-class _Workers(_Ahead):
-    """Processes, which torch feeds, watches and ends."""
+class _Workers:
+    """Batches as of _InThread, from processes, which torch feeds, watches and ends."""
 
     def __init__(self, loader: ClipLoader) -> None:
         assert isinstance(loader.dataset, Dataset)
@@ -214,25 +174,8 @@ class _Workers(_Ahead):
         )
 
     def __next__(self) -> Batch:
-        try:
-            batch: Batch = next(self._batches)
-        except (ConnectionError, EOFError, RuntimeError) as error:
-            # Torch tells of a killed one in several ways, by when it looked.
-            if (ended := self._ended()) is None:
-                raise
-            raise RuntimeError(ended) from error
+        batch: Batch = next(self._batches)
         return batch
-
-    def _ended(self) -> str | None:
-        """The worker process that has ended, which none does of itself, and how."""
-        end = time.monotonic() + 1  # it may be not quite gone
-        while not (ended := [w for w in self._batches._workers if w.exitcode is not None]):
-            if time.monotonic() > end:
-                return None
-            time.sleep(0.01)
-        number = ended[0].exitcode
-        how = f"was killed by signal {-number}" if number < 0 else f"exited with {number}"
-        return f"DataLoader worker (pid {ended[0].pid}) {how}"
 
     def close(self) -> None:
         self._batches._shutdown_workers()  # left to the garbage collector, it can take seconds

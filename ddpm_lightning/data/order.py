@@ -42,8 +42,6 @@ class BatchOrder(ABC):
     """
 
     def __init__(self, batch_size: int, rank: int, world_size: int) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.batch_size = batch_size
         self.rank, self.world_size = rank, world_size
         self.cursor = Cursor()
@@ -71,12 +69,6 @@ class BatchOrder(ABC):
     @abstractmethod
     def renew(self, shards: Sequence[int]) -> None:
         """Begin a new pass over other clips, which lie in these shards."""
-
-    def state_dict(self) -> dict[str, int]:
-        return self.cursor._asdict()
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.cursor = Cursor(**state)
 
 
 class ShuffledOrder(BatchOrder):

@@ -7,7 +7,6 @@ first used, and checked on the way. A place knows files, not clips.
 import contextlib
 import glob
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,31 +18,9 @@ from ddpm_lightning.files.bounded import SMALL, read_small, read_stream
 _CHUNK_BYTES = 2**22
 
 
-class Place(ABC):
-    """A folder with the files of one part; str() is its address."""
+class LocalPlace:
+    """A folder with the files of one part."""
 
-    @abstractmethod
-    def read(self, name: str) -> bytes:
-        """Return a small file's bytes. Raises FileNotFoundError, OSError or ValueError."""
-
-    @abstractmethod
-    def size(self, name: str) -> int:
-        """Return a file's size in bytes. Raises FileNotFoundError, OSError or ValueError."""
-
-    @abstractmethod
-    def local(self, name: str, num_bytes: int, sha256: str) -> Path:
-        """Return a local file with that content. Raises OSError, ValueError if it differs."""
-
-    @abstractmethod
-    def mark(self, number: int, cause: str) -> None:
-        """Record that a shard is damaged; silent where that cannot be written."""
-
-    @abstractmethod
-    def marked(self, number: int) -> str | None:
-        """Return the cause that was recorded for a shard, if any."""
-
-
-class LocalPlace(Place):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
@@ -51,27 +28,31 @@ class LocalPlace(Place):
         return str(self.folder)
 
     def read(self, name: str) -> bytes:
+        """Return a small file's bytes. Raises FileNotFoundError, OSError or ValueError."""
         return read_small(self.folder / name)
 
     def size(self, name: str) -> int:
         return (self.folder / name).stat().st_size
 
     def local(self, name: str, num_bytes: int, sha256: str) -> Path:
+        """Return a local file with that content. Raises OSError, ValueError if it differs."""
         return self.folder / name
 
     def mark(self, number: int, cause: str) -> None:
+        """Record that a shard is damaged; silent where that cannot be written."""
         with contextlib.suppress(OSError):
             (self.folder / mark_name(number)).write_text(cause + "\n")
 
     def marked(self, number: int) -> str | None:
+        """Return the cause that was recorded for a shard, if any."""
         try:
             return read_small(self.folder / mark_name(number)).decode(errors="replace").strip()
         except FileNotFoundError:
             return None
 
 
-class RemotePlace(Place):
-    """Copies files to a folder of their own below copies, named by the address."""
+class RemotePlace:
+    """An address, of which shards are copied to a folder below copies that is named by it."""
 
     def __init__(self, address: str, copies: Path) -> None:
         self.address = address.rstrip("/")
@@ -131,6 +112,9 @@ class RemotePlace(Place):
 
     def _at(self, name: str) -> str:
         return f"{self._folder}/{name}"
+
+
+Place = LocalPlace | RemotePlace
 
 
 def place(address: str | Path, copies: Path | None) -> Place:

@@ -7,7 +7,7 @@ fades raise it.
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -78,11 +78,7 @@ def choose_window(
     Args:
         length: of the clip in frames.   shots: as from find_shots.
         u: in [0, 1), uniform; it alone chooses among the allowed windows.
-    Raises:
-        ValueError: for another mode.
     """
-    if mode not in get_args(ShotMode):
-        raise ValueError(f"data.shots must be any, first, longest or within, got {mode}")
     spans = list(zip(shots, [*shots[1:], length], strict=True))
     longest = max(spans, key=lambda span: span[1] - span[0])  # the first of several
     if mode == "any":

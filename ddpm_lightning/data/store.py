@@ -8,13 +8,12 @@ DamagedClip, and its shard is marked so that whoever wrote it writes it again. B
 
 import hashlib
 import logging
-import mmap
+import math
 import zlib
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 
@@ -32,8 +31,6 @@ from ddpm_lightning.data.shards import (
 Address = str | Path
 Snapshot = tuple[tuple[int, int], ...]  # (part, shard) in the order in which they were opened
 
-_MAX_OPEN = 256  # shards mapped at a time: each takes a file descriptor
-_MAX_RESIDENT = 2**26  # bytes read before the maps' pages are given back
 _UNREAD, _GOOD, _BAD = 0, 1, 2
 
 _log = logging.getLogger(__name__)
@@ -75,8 +72,6 @@ class ClipStore:
         keys: frozenset[str] | None = None,
     ) -> None:
         self.addresses = (addresses,) if isinstance(addresses, Address) else tuple(addresses)
-        if not self.addresses:
-            raise ValueError("a clip store needs at least one folder, got none")
         self.copies, self.keys = copies, keys
         self.entries: list[Entry] = []
         self.skipped_keys: dict[str, str] = {}
@@ -90,10 +85,7 @@ class ClipStore:
         self._shard_of: list[int] = []  # of every entry, in _shards
         self._state = bytearray()  # of every entry
         self._contents: set[str] = set()
-        self._maps: OrderedDict[int, tuple[mmap.mmap, np.ndarray]] = OrderedDict()
-        self._resident = 0
-        self._lock = Lock()
-        self.refresh(snapshot)
+        self._take(snapshot)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -101,29 +93,27 @@ class ClipStore:
     def __reduce__(self) -> tuple[type["ClipStore"], tuple[object, ...]]:
         return ClipStore, (self.addresses, self.snapshot, self.copies, self.keys)
 
-    def refresh(self, snapshot: Snapshot | None = None) -> int:
+    def refresh(self) -> int:
         """Take in the shards that have appeared; entries only ever grow at their end.
 
-        Args:
-            snapshot: another store's, which this one then equals; all that is there for None.
         Returns how many clips are new.
         """
         before = len(self)
+        self._take(None)
+        return len(self) - before
+
+    def _take(self, snapshot: Snapshot | None) -> None:
+        """Open the shards of a snapshot, or all that are there and not open."""
         manifests = [self._manifest(place) for place in self._places]
         listed = {(p, s.number): s for p, part in enumerate(manifests) for s in part.shards}
-        wanted = tuple(listed) if snapshot is None else snapshot
-        done = set(self.snapshot)
-        if snapshot is not None and snapshot[: len(self.snapshot)] != self.snapshot:
-            raise ValueError("the snapshot is not one of this store, which holds other shards")
-        for part, number in wanted:
-            if (part, number) in done:
-                continue
+        opened = set(self.snapshot)
+        wanted = listed if snapshot is None else snapshot
+        for part, number in [shard for shard in wanted if shard not in opened]:
             if (part, number) not in listed:
                 raise ValueError(f"shard {number} of part {part} is gone; it was there before")
             self._open(self._places[part], listed[part, number])
             self.snapshot += ((part, number),)
         self.complete = all(manifest.complete for manifest in manifests)
-        return len(self) - before
 
     def clip(self, i: int) -> np.ndarray:
         """Clip i, (num_frames, H, W, C) uint8, read-only, a view of the file.
@@ -134,16 +124,17 @@ class ClipStore:
         which = self._shard_of[i]
         if self._state[i] == _BAD:
             raise DamagedClip(f"{entry.key} in {self._shards[which]} is damaged")
+        offset = entry.offset * math.prod(self.shape)
+        shape = (entry.num_frames, *self.shape)
         try:
-            frames = self._frames(which, entry.num_frames)
+            clip = np.memmap(self._path(self._shards[which]), np.uint8, "r", offset, shape)
         except (OSError, ValueError) as error:
             raise self._damaged(i, str(error)) from error
-        clip = frames[entry.offset : entry.offset + entry.num_frames]
         if self._state[i] == _UNREAD:
             if zlib.crc32(clip.data) != entry.crc32:
                 raise self._damaged(i, "its checksum differs")
             self._state[i] = _GOOD
-        return clip
+        return clip.view(np.ndarray)
 
     def shard(self, i: int) -> int:
         """The shard of clip i, numbered 0, 1, .. over all parts."""
@@ -245,29 +236,6 @@ class ClipStore:
     def _is_wanted(self, key: str) -> bool:
         return self.keys is None or key in self.keys
 
-    def _frames(self, which: int, num_frames: int) -> np.ndarray:
-        """All frames of a shard, through its map, of which num_frames are about to be read."""
-        with self._lock:
-            if which not in self._maps:
-                self._maps[which] = self._map(self._shards[which])
-                if len(self._maps) > _MAX_OPEN:
-                    self._maps.popitem(last=False)
-            self._maps.move_to_end(which)
-            pages, frames = self._maps[which]
-            if pages.size() < frames.nbytes:  # to read it all the same would kill the process
-                raise ValueError("the file was cut short")
-            self._resident += num_frames * frames[0].nbytes
-            if self._resident > _MAX_RESIDENT:
-                self._resident = 0
-                for others, _ in self._maps.values():
-                    others.madvise(mmap.MADV_DONTNEED)  # they stay in the page cache
-            return frames
-
-    def _map(self, shard: _Shard) -> tuple[mmap.mmap, np.ndarray]:
-        with self._path(shard).open("rb") as file:
-            pages = mmap.mmap(file.fileno(), shard.listing.num_bytes, access=mmap.ACCESS_READ)
-        return pages, np.frombuffer(pages, dtype=np.uint8).reshape(-1, *self.shape)
-
     def _path(self, shard: _Shard) -> Path:
         listing = shard.listing
         return shard.place.local(listing.bin_name, listing.num_bytes, listing.sha256)
@@ -285,19 +253,9 @@ class ClipStore:
         entry, shard = self.entries[i], self._shards[self._shard_of[i]]
         self._state[i] = _BAD
         if str(shard) not in self.damage:
-            if self._is_current(shard):
-                shard.place.mark(shard.listing.number, f"clip {entry.key}: {cause}")
-            else:
-                cause = "the shard was written again after this store was opened"
+            shard.place.mark(shard.listing.number, f"clip {entry.key}: {cause}")
             self._note(shard, f"clip {entry.key} (and perhaps others) left out: {cause}")
         return DamagedClip(f"{entry.key} in {shard} is damaged: {self.damage[str(shard)]}")
-
-    def _is_current(self, shard: _Shard) -> bool:
-        """Whether the part still lists the shard as it was opened."""
-        try:
-            return shard.listing in self._manifest(shard.place).shards
-        except (OSError, ValueError):
-            return True
 
     def _note(self, shard: _Shard, cause: str) -> None:
         if str(shard) not in self.damage:

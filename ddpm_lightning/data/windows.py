@@ -21,17 +21,11 @@ class Windows:
     Args:
         random: anywhere, else in the middle.
         shots: which shots a window may see, see choose_window.
-    Raises ValueError for other values.
     """
 
     num_frames: int
     random: bool
     shots: ShotMode = "any"
-
-    def __post_init__(self) -> None:
-        if self.num_frames < 1:
-            raise ValueError(f"num_frames must be at least 1, got {self.num_frames}")
-        self.frames([0], 1, 0.0)  # refuses what shots cannot be
 
     def frames(
         self, shots: Sequence[int], length: int, start_draw: float, speed: float = 1.0

@@ -1,7 +1,6 @@
 """Files and folders that appear whole or not at all, also when several processes write the same."""
 
 import contextlib
-import errno
 import os
 import re
 import secrets
@@ -10,15 +9,13 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ddpm_lightning.files.lock import ProcessLock
+
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}")  # as temporary_of names it
-_OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 class WriteRefused(OSError):  # noqa: N818 - it is one more OSError
     """A disk is full, read-only or broken; str() is one line with the path and the bytes."""
-
-    reason: str
-    num_bytes: int | None
 
 
 def write_file(path: Path, parts: Iterable[bytes | memoryview], num_bytes: int) -> None:
@@ -37,7 +34,7 @@ def write_file(path: Path, parts: Iterable[bytes | memoryview], num_bytes: int) 
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise _refused(path, error.errno, error.strerror, num_bytes) from error
+        raise _refused(path, error, f"; {num_bytes:,} bytes are needed") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -60,37 +57,38 @@ def write_folder(
 ) -> None:
     """Make folder hold what `write` puts into a temporary folder beside it.
 
-    Whatever lies at folder and is not valid is deleted. When another process was first with a
-    valid folder, that one stays. An exception in write leaves everything as it was.
+    Whatever lies at folder and is not valid is deleted. One process at a time writes it, under the
+    lock file .NAME.lock beside it; the others then find a valid folder, which stays. An exception
+    in write leaves everything as it was.
     Raises:
         WriteRefused: if the disk does not take it.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = ProcessLock(folder.with_name(f".{folder.name}.lock"), wait=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
+            if is_valid(folder):
+                return
             content = temporary / "content"  # made by mkdir, so with the usual permissions
             content.mkdir()
             write(content)
-            while not _renamed(content, folder) and not is_valid(folder):
-                _move_aside(folder, temporary, is_valid)
+            if folder.exists():
+                shutil.rmtree(folder)
+            content.rename(folder)
             _sync_folder(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except WriteRefused as error:  # the temporary folder's name would say nothing
-        raise _refused(folder, error.errno, error.reason, error.num_bytes) from error
+            lock.release()
+    except WriteRefused:
+        raise
     except OSError as error:
-        raise _refused(folder, error.errno, error.strerror) from error
+        raise _refused(folder, error) from error
 
 
-def _refused(
-    path: Path, code: int | None, reason: str | None, num_bytes: int | None = None
-) -> WriteRefused:
-    needs = f"; {num_bytes:,} bytes are needed" if num_bytes is not None else ""
+def _refused(path: Path, error: OSError, needs: str = "") -> WriteRefused:
     advice = "free some space or choose another folder"
-    error = WriteRefused(code, f"cannot write {path}: {reason}{needs}; {advice}")
-    error.reason, error.num_bytes = str(reason), num_bytes
-    return error
+    return WriteRefused(error.errno, f"cannot write {path}: {error.strerror}{needs}; {advice}")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -100,23 +98,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _renamed(content: Path, folder: Path) -> bool:
-    try:
-        content.rename(folder)  # replaces an empty folder, refuses any other
-    except OSError as error:
-        if error.errno not in _OCCUPIED:
-            raise
-        return False
-    return True
-
-
-def _move_aside(folder: Path, temporary: Path, is_valid: Callable[[Path], bool]) -> None:
-    old = Path(tempfile.mkdtemp(dir=temporary)) / "old"
-    try:
-        folder.rename(old)
-    except FileNotFoundError:
-        return  # another process was quicker
-    if is_valid(old):  # another process replaced it since we looked
-        _renamed(old, folder)

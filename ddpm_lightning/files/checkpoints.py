@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -51,30 +51,16 @@ def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str,
     Raises:
         DamagedCheckpoint, FileNotFoundError.
     """
-    if not mmap:
-        with _verified(path, path) as file:
-            return _load(file, path, map_location)
-    own = temporary_of(path)  # a run that is resumed would replace the file while it is read
-    try:
-        os.link(path, own)
-    except OSError:  # a file system without hard links, or a directory that is not ours
-        return read(path, map_location)
-    try:
-        with _verified(own, path):
-            return _load(own, path, map_location)
-    finally:
-        own.unlink(missing_ok=True)
-
-
-def _load(source: BinaryIO | Path, path: Path, map_location: Any) -> dict[str, Any]:
-    is_mapped = isinstance(source, Path)
-    try:
-        checkpoint = torch.load(source, map_location, weights_only=True, mmap=is_mapped)
-    except Exception as error:  # what torch raises for foreign bytes has many types
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        if isinstance(error, pickle.UnpicklingError):  # torch advises to load it all the same
-            reason = "it holds more than tensors and plain values, which could run code"
-        raise DamagedCheckpoint(f"{path} is not a checkpoint: {reason}") from error
+    with _verified(path) as file:
+        # Its descriptor, not its path: a run that is resumed replaces the file that has the path.
+        source = f"/dev/fd/{file.fileno()}" if mmap else file
+        try:
+            checkpoint = torch.load(source, map_location, weights_only=True, mmap=mmap)
+        except Exception as error:  # what torch raises for foreign bytes has many types
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            if isinstance(error, pickle.UnpicklingError):  # torch advises to load it all the same
+                reason = "it holds more than tensors and plain values, which could run code"
+            raise DamagedCheckpoint(f"{path} is not a checkpoint: {reason}") from error
     if not isinstance(checkpoint, dict):
         kind = type(checkpoint).__name__
         raise DamagedCheckpoint(f"{path} is not a checkpoint: it holds a {kind}")
@@ -82,10 +68,10 @@ def _load(source: BinaryIO | Path, path: Path, map_location: Any) -> dict[str, A
 
 
 @contextmanager
-def _verified(source: Path, path: Path) -> Iterator[BufferedReader]:
-    """Open a checkpoint, which may have another name as well, that is what was written."""
+def _verified(path: Path) -> Iterator[BufferedReader]:
+    """Open a checkpoint that is what was written."""
     try:
-        with open_regular(source) as file:
+        with open_regular(path) as file:
             if not is_sealed_zip(file):
                 raise DamagedCheckpoint(
                     f"{path} is damaged, or of another program: the checksum at its end is not "
@@ -102,7 +88,7 @@ def _verified(source: Path, path: Path) -> Iterator[BufferedReader]:
 def is_whole(path: Path) -> bool:
     """Return whether the file is there and is what was written."""
     try:
-        with _verified(path, path):
+        with _verified(path):
             return True
     except (DamagedCheckpoint, FileNotFoundError):
         return False
@@ -127,11 +113,6 @@ def copy(path: Path, other: Path) -> None:
     shutil.copyfile(path, other)
 
 
-def remove(path: Path) -> None:
-    """Remove a checkpoint."""
-    path.unlink(missing_ok=True)
-
-
 def by_step(folder: Path) -> list[Path]:
     """Return the numbered checkpoints, newest first."""
     return sorted(folder.glob(STEP.replace("{:08d}", "[0-9]*")), reverse=True)
@@ -148,7 +129,7 @@ def newest_valid(folder: Path) -> Path | None:
     damage: list[DamagedCheckpoint] = []
     for path in filter(os.path.exists, [folder / LAST, *by_step(folder), folder / BEST]):
         try:
-            with _verified(path, path):
+            with _verified(path):
                 for newer in damage:
                     _log.warning("%s; taking %s instead", newer, path)
                 return path

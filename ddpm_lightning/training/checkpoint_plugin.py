@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch.plugins import CheckpointIO
 
-from ddpm_lightning.files.checkpoints import read, remove, write
+from ddpm_lightning.files.checkpoints import read, write
 
 
 class VerifiedCheckpointIO(CheckpointIO):
@@ -23,4 +23,4 @@ class VerifiedCheckpointIO(CheckpointIO):
         return read(Path(path), map_location or "cpu")
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        remove(Path(path))
+        Path(path).unlink(missing_ok=True)

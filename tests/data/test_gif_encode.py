@@ -74,21 +74,3 @@ def test_257_colours_lose_almost_nothing() -> None:
 def test_durations_are_rounded_to_centiseconds() -> None:
     data = encode(noise_clip(3, 3), np.array([33, 36, 41.7]))
     assert decode(data).durations_ms.tolist() == [30, 40, 40]
-
-
-@pytest.mark.parametrize(
-    ("frames", "durations", "message"),
-    [
-        (np.zeros((2, 4, 4, 3)), [100] * 2, r"must be uint8 of shape \(F, H, W, 3\), got float64"),
-        (np.zeros((4, 4, 3), np.uint8), [100] * 4, "got uint8 of"),
-        (np.zeros((2, 4, 4, 1), np.uint8), [100] * 2, "got uint8 of"),
-        (np.zeros((0, 4, 4, 3), np.uint8), [], "give at least one"),
-        (np.zeros((1, 1, 70000, 3), np.uint8), [100], "1 to 65535 pixels a side"),
-        (np.zeros((2, 4, 4, 3), np.uint8), [100], "2 frames and 1 durations"),
-        (np.zeros((1, 4, 4, 3), np.uint8), [10], r"must lie in \[20, 655350\] ms"),
-        (np.zeros((1, 4, 4, 3), np.uint8), [655360], r"must lie in \[20, 655350\] ms"),
-    ],
-)
-def test_wrong_input_is_named(frames: np.ndarray, durations: list[int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        encode(frames, durations)

@@ -166,8 +166,3 @@ def test_the_last_draw_is_allowed() -> None:
     last = float(np.nextafter(1, 0))
     assert choose_window(4, 7, (0, 3), "within", last) == (3, 7)
     assert choose_window(1, 3, (0,), "any", last) == (2, 3)
-
-
-def test_an_unknown_mode_is_named() -> None:
-    with pytest.raises(ValueError, match="must be any, first, longest or within, got all"):
-        choose_window(4, 7, (0,), "all", 0.0)  # type: ignore[arg-type]

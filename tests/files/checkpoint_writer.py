@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from ddpm_lightning.files.checkpoints import STEP, by_step, link, remove, write
+from ddpm_lightning.files.checkpoints import STEP, by_step, link, write
 from tests.files.test_checkpoints import checkpoint
 
 
@@ -20,7 +20,7 @@ def endless(folder: Path, step: int) -> None:
         write(checkpoint(step), last)
         link(last, folder / STEP.format(step))
         for old in by_step(folder)[2:]:
-            remove(old)
+            old.unlink()
         print(step, flush=True)
         step += 1
 

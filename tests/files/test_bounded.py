@@ -19,7 +19,6 @@ from ddpm_lightning.data.sources.folder import GifFolder
 from ddpm_lightning.data.sources.moving_digits import MovingDigits
 from ddpm_lightning.data.store import ClipStore
 from ddpm_lightning.evaluation.features.weights import read_checked
-from ddpm_lightning.files import checkpoints
 from ddpm_lightning.files.bounded import SMALL, read_json, read_small, read_stream
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.run.config.errors import UserError
@@ -60,11 +59,6 @@ def test_a_sparse_file_is_refused_in_no_time(name: str, tmp_path: Path) -> None:
 def test_a_sparse_file_counts_as_damaged_where_it_is_made_again(tmp_path: Path) -> None:
     assert read_report(sparse(tmp_path / "ingest.json").parent) == {}
     assert read_status(sparse(tmp_path / "status.json").parent)["status"] == "unknown"
-    saved = tmp_path / checkpoints.LAST
-    saved.write_bytes(b"PK")
-    sparse(tmp_path / f"{saved.name}.sha256")
-    with pytest.raises(checkpoints.DamagedCheckpoint, match="is damaged"):
-        checkpoints.read(saved)
     digits = tmp_path / "digits"
     MovingDigits(digits, 2)
     sparse(digits / "manifest.json")

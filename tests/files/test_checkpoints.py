@@ -6,6 +6,7 @@ import pickle
 import random
 import time
 import zipfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,10 @@ from ddpm_lightning.files.checkpoints import (
     newest_valid,
     plain,
     read,
-    remove,
     write,
 )
+from ddpm_lightning.files.sealed import seal, seal_zip
 from tests.commands import spawn, start, wait_for
-from tests.files.resealed import reseal
 
 
 def checkpoint(step: int = 1) -> dict[str, Any]:
@@ -127,17 +127,20 @@ def test_pickled_code_is_not_run_even_with_the_right_checksum(tmp_path: Path) ->
     path, target = tmp_path / "a.ckpt", tmp_path / "attacked"
     attack = Attack(target)
     for content in ({"state_dict": attack}, attack, {"a": [checkpoint(), {attack: 1}]}):
-        torch.save(content, path)
-        foreign(path)
-        torch.save(content, path, _use_new_zipfile_serialization=False)
-        foreign(path)
-        path.write_bytes(pickle.dumps(content))
-        foreign(path)
+        buffer = BytesIO()
+        torch.save(content, buffer)
+        seal_zip(buffer)
+        old = BytesIO()
+        torch.save(content, old, _use_new_zipfile_serialization=False)
+        for data in (old.getvalue(), pickle.dumps(content)):
+            path.write_bytes(data + seal(data))
+            refused(path)
+        path.write_bytes(buffer.getvalue())
+        refused(path)
     assert not target.exists()
 
 
-def foreign(path: Path) -> None:
-    reseal(path)
+def refused(path: Path) -> None:
     with pytest.raises(DamagedCheckpoint, match="is not a checkpoint"):
         read(path)
 
@@ -169,12 +172,6 @@ def test_the_newest_whole_one_is_taken_with_a_warning(
     paths[0].write_bytes(b"")
     with pytest.raises(DamagedCheckpoint, match=r"no checkpoint in .* is whole"):
         newest_valid(tmp_path)
-
-
-def test_a_removed_one_leaves_nothing(tmp_path: Path) -> None:
-    write(checkpoint(), tmp_path / "a.ckpt")
-    remove(tmp_path / "a.ckpt")
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ddpm_lightning.files.checkpoints import by_step, link, newest_valid, read, remove, write
+from ddpm_lightning.files.checkpoints import by_step, link, newest_valid, read, write
 from ddpm_lightning.plots.curves import read_metrics
 from ddpm_lightning.run.config.errors import Stopped, UserError
 from ddpm_lightning.run.directory.fork import discard_later
@@ -129,7 +129,7 @@ def test_a_best_whose_save_was_cut_short_is_the_best(lost: str, call: Call, run:
     folder = run / "checkpoints"
     assert read(folder / "best.ckpt")["global_step"] == 6
     link(folder / "step_00000004.ckpt", folder / "best.ckpt")
-    remove(folder / lost)
+    (folder / lost).unlink()
     result = call("train", "resume=out", "trainer.max_steps=7")
     assert result.code == 0, result.err
     assert read(folder / "best.ckpt")["global_step"] == 6
@@ -139,7 +139,7 @@ def test_a_best_whose_save_was_cut_short_is_the_best(lost: str, call: Call, run:
 def test_the_best_is_taken_where_no_other_is_whole(call: Call, run: Path) -> None:
     second = run / "checkpoints" / "step_00000002.ckpt"
     link(second, second.with_name("best.ckpt"))
-    remove(second)
+    second.unlink()
     for path in second.parent.glob("*.ckpt"):
         if path.name != "best.ckpt":
             path.write_bytes(b"")

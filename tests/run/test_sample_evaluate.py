@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ import yaml
 
 from ddpm_lightning.data.gif import decode
 from ddpm_lightning.files.checkpoints import write
+from ddpm_lightning.files.sealed import seal_zip
 from tests.commands import TINY, Call, assert_user_error, newest_run
-from tests.files.resealed import reseal
 
 pytestmark = pytest.mark.slow  # as a whole, not one by one
 
@@ -148,8 +149,10 @@ def test_a_checkpoint_that_runs_code_is_refused(call: Call, trained: Path, tmp_p
             return Path.mkdir, (tmp_path / "attacked",)  # type: ignore[return-value]
 
     file = trained / "checkpoints" / "best.ckpt"
-    torch.save({"state_dict": Attack()}, file)
-    reseal(file)
+    buffer = BytesIO()
+    torch.save({"state_dict": Attack()}, buffer)
+    seal_zip(buffer)
+    file.write_bytes(buffer.getvalue())
     assert_user_error(call("sample", f"checkpoint={file}"), "is not a checkpoint")
     assert not (tmp_path / "attacked").exists()
 

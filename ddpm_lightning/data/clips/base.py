@@ -27,6 +27,7 @@ from ddpm_lightning.data.windows import Windows
 CHECKPOINT_KEY = "ClipDataModule"  # of state_dict() in a checkpoint: Lightning's data module
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ClipData(ABC):
@@ -67,9 +68,9 @@ class ClipData(ABC):
         batch_size: PositiveInt | Literal["auto"] = 16,
         num_workers: NonNegativeInt = 0,
         flip: bool = False,
-        fps_jitter: float = 0.0,
-        shift: float = 0.0,
-        zoom: float = 0.0,
+        fps_jitter: Share = 0.0,
+        shift: Share = 0.0,
+        zoom: Share = 0.0,
         seed: int = 0,
     ) -> None:
         self.format = clip_format(size, num_frames, fps, channels)

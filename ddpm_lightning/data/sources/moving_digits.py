@@ -11,10 +11,10 @@ import re
 from pathlib import Path
 
 import numpy as np
+from pydantic import PositiveInt
 
 from ddpm_lightning.data.gif import encode
-from ddpm_lightning.data.sources.base import Source
-from ddpm_lightning.data.sources.folder import GifFolder
+from ddpm_lightning.data.sources.folder import FileFolder
 from ddpm_lightning.files.atomic import write_folder
 from ddpm_lightning.files.bounded import read_json
 
@@ -26,17 +26,19 @@ _MANIFEST = "manifest.json"
 _OWN_FILE = re.compile(r"\d{5,}_\d\.gif|" + re.escape(_MANIFEST))
 
 
-class MovingDigits(Source):
+class MovingDigits(FileFolder):
     """Makes num_clips clips of 24 frames at 100 ms, 32x32, white on black, one digit in each.
 
     They lie in path as NUMBER_DIGIT.gif, and the same seed gives the same bytes. The folder is
     written again when it was made with other arguments or is incomplete.
-    Raises ValueError if num_clips is below 1 or path holds anything else.
+    Raises ValueError if path holds anything else.
     """
 
-    def __init__(self, path: str | os.PathLike[str], num_clips: int = 1797, seed: int = 0) -> None:
-        if num_clips < 1:
-            raise ValueError(f"num_clips must be at least 1, got {num_clips}")
+    suffixes = (".gif",)
+
+    def __init__(
+        self, path: str | os.PathLike[str], num_clips: PositiveInt = 1797, seed: int = 0
+    ) -> None:
         self.path = Path(path)
         self._num_clips = num_clips
         self._seed = seed
@@ -44,13 +46,7 @@ class MovingDigits(Source):
         if not self._is_complete(self.path):
             self._refuse_foreign_files()
             write_folder(self.path, self._write, self._is_complete)
-        self._folder = GifFolder(self.path)
-
-    def keys(self) -> list[str]:
-        return self._folder.keys()
-
-    def read(self, key: str) -> bytes:
-        return self._folder.read(key)
+        super().__init__(path)
 
     def label(self, key: str) -> str:
         """Return the digit that the GIF shows."""
@@ -73,9 +69,7 @@ class MovingDigits(Source):
     def _refuse_foreign_files(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"data.path={self.path} is not a folder; give a new or empty one")
-        if not self.path.exists():
-            return
-        foreign = [path.name for path in self.path.iterdir() if not _OWN_FILE.fullmatch(path.name)]
+        foreign = [path.name for path in self.path.glob("*") if not _OWN_FILE.fullmatch(path.name)]
         if foreign:
             raise ValueError(
                 f"data.path={self.path} holds other files ({foreign[0]}), which would be "

@@ -11,7 +11,6 @@ from ddpm_lightning.files.checkpoints import (
     copy,
     is_whole,
     link,
-    remove,
 )
 
 
@@ -36,7 +35,7 @@ def discard_later(directory: Path, step: int) -> None:
     damaged best would stay the best, and a folder in the place of the last cannot be replaced.
     """
     for path in _later(directory / "averages", step):
-        remove(path)
+        path.unlink()
     named = [directory / "checkpoints" / name for name in (LAST, BEST)]
     damaged = [path for path in named if path.exists() and not is_whole(path)]
     for path in [*_later(directory / "checkpoints", step), *damaged]:

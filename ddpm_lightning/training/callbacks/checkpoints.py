@@ -182,7 +182,7 @@ class Checkpoints(Checkpoint):
             if is_best:
                 files.link(last, last.with_name(files.BEST))
             for old in files.by_step(self.directory)[self.keep :]:
-                files.remove(old)
+                old.unlink(missing_ok=True)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
 
     def _stop_if_asked(self) -> None:
