@@ -174,7 +174,16 @@ class _Workers:
         )
 
     def __next__(self) -> Batch:
-        batch: Batch = next(self._batches)
+        try:
+            batch: Batch = next(self._batches)
+        except (ConnectionError, EOFError, RuntimeError) as error:
+            # Torch names a killed process or not, by when it noticed.
+            time.sleep(0.1)  # it may be not quite gone
+            codes = {worker.pid: worker.exitcode for worker in self._batches._workers}
+            ended = [f"{pid} ended with {code}" for pid, code in codes.items() if code is not None]
+            if not ended:
+                raise
+            raise RuntimeError(f"DataLoader worker (pid) {', '.join(ended)}") from error
         return batch
 
     def close(self) -> None:
