@@ -244,4 +244,4 @@ def test_commands_refuse_it_too(call: Call, folder: Path) -> None:
         assert_user_error(refused, "ScoreSdeVeScheduler cannot be reproduced")
         assert len(refused.err.splitlines()) == 1
     (folder / INDEX).unlink()
-    assert_user_error(call("sample", f"checkpoint={folder}"), "no pipeline of diffusers")
+    assert_user_error(call("sample", f"checkpoint={folder}"), "nor a pipeline of diffusers")

@@ -45,13 +45,14 @@ def evaluate_run(cfg: DictConfig) -> None:
     denoisers, step = (
         ({"diffusers": pipeline[1]}, None) if pipeline else choose_denoisers(run, weights)
     )
+    has_curve = bool(config["curve"]["samplers"])
+    along_curve = {name: m for name, m in measures.items() if has_curve and m.of_samples}
+    if has_curve and not along_curve:
+        raise UserError("curve.samplers: no measure is one of samples; add measure=quality")
     reference = Reference(data, config["batch_size"])
     denoiser = next(iter(denoisers.values()))
     process, floor = denoiser.process, log_snr_floor(reference.shape(1))
     curve = build_curve(config["curve"], process, floor)
-    along_curve = {name: measures[name] for name in measures if curve and measures[name].of_samples}
-    if curve and not along_curve:
-        raise UserError("curve.samplers: no measure is one of samples; add measure=quality")
     results = Results(
         {
             "checkpoint": str(run.checkpoint),
