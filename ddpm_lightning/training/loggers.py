@@ -122,12 +122,15 @@ def finished_wandb() -> Iterator[None]:
         wandb: Any = sys.modules.get("wandb")
         if wandb is not None and wandb.run is not None:
             directory = quote(relpath(Path(wandb.run.dir).parent))
+            is_offline = wandb.run.offline
             try:
                 wandb.finish(exit_code=code)
             except Exception as error:  # nothing else happens by now that it could hide
                 cause = str(error).rstrip(".")
                 log.warning("W&B: %s; send the rest with: wandb sync %s", cause, directory)
                 tear_down_wandb()
+            if code and is_offline:
+                log.info("W&B (offline): send what there is with: wandb sync %s", directory)
 
 
 def log_picture(trainer: pl.Trainer, tag: str, path: Path) -> None:
