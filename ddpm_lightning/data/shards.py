@@ -15,9 +15,11 @@ writes to a part; that is the caller's to ensure.
 """
 
 import hashlib
+import os
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -190,6 +192,10 @@ def write_shard(
     )
     listing = Listing(number, len(placed), num_bytes, digest.hexdigest(), _sha256(index))
     parts = (np.ascontiguousarray(clip).data for clip in clips)
+    for before in (shard for shard in manifest.shards if shard.number == number):
+        for name in (before.bin_name, before.index_name):
+            with suppress(OSError):
+                os.utime(directory / name)  # a week from now, `create` removes it
     write_file(directory / listing.bin_name, parts, num_bytes)
     write_file(directory / listing.index_name, [index], len(index))
     _write_manifest(directory, _with(manifest, listing))
@@ -205,6 +211,31 @@ def finish(directory: Path) -> None:
 def reopen(directory: Path) -> None:
     """Mark a part as not complete: shards will be added, or written again."""
     _write_manifest(directory, replace(read_manifest(directory), complete=False))
+
+
+def recover(directory: Path, header: Header) -> Manifest:
+    """Write the manifest anew from the shards that are whole and have that form, the newest each.
+
+    For a part whose manifest is damaged or lists damaged shards. Every byte is read. The part is
+    not complete afterwards; shards that are missing from the manifest are to be written again.
+    """
+    manifest = Manifest(header)
+    for path in sorted(directory.glob("shard-*.json"), key=lambda path: path.stat().st_mtime_ns):
+        try:
+            data = read_small(path)
+            index = parse_index(data, str(path))
+            listing = Listing(index.number, len(index.entries), 0, index.sha256, _sha256(data))
+            with (directory / listing.bin_name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                listing = replace(listing, num_bytes=file.tell())
+        except (ValueError, OSError):
+            continue
+        wanted = (index.sha256, listing.index_name, header.form)
+        if (digest, path.name, index.header.form) == wanted:
+            (directory / mark_name(index.number)).unlink(missing_ok=True)
+            manifest = _with(manifest, listing)
+    _write_manifest(directory, manifest)
+    return manifest
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -261,7 +292,9 @@ def _unseal(kind: str, data: bytes, path: str) -> dict[str, Any]:
     try:
         content = unseal_json(data)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete the folder") from error
+        raise ValueError(
+            f"{path} is damaged ({error}); ingest again, or delete the folder"
+        ) from error
     found = content["kind"], content["format"]
     if found != (kind, _FORMAT):
         raise ValueError(f"{path} holds {found}, not {kind, _FORMAT}; it is of another program")

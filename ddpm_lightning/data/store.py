@@ -6,6 +6,7 @@ DamagedClip, and its shard is marked so that whoever wrote it writes it again. B
 `damage` and logged. How clips got into the store is not known here.
 """
 
+import errno
 import hashlib
 import logging
 import math
@@ -32,6 +33,7 @@ Address = str | Path
 Snapshot = tuple[tuple[int, int], ...]  # (part, shard) in the order in which they were opened
 
 _UNREAD, _GOOD, _BAD = 0, 1, 2
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # of this process, not of the file
 
 _log = logging.getLogger(__name__)
 
@@ -129,6 +131,8 @@ class ClipStore:
         try:
             clip = np.memmap(self._path(self._shards[which]), np.uint8, "r", offset, shape)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in _PASSING:
+                raise
             raise self._damaged(i, str(error)) from error
         if self._state[i] == _UNREAD:
             if zlib.crc32(clip.data) != entry.crc32:
@@ -253,9 +257,17 @@ class ClipStore:
         entry, shard = self.entries[i], self._shards[self._shard_of[i]]
         self._state[i] = _BAD
         if str(shard) not in self.damage:
-            shard.place.mark(shard.listing.number, f"clip {entry.key}: {cause}")
+            if self._is_current(shard):
+                shard.place.mark(shard.listing.number, f"clip {entry.key}: {cause}")
             self._note(shard, f"clip {entry.key} (and perhaps others) left out: {cause}")
         return DamagedClip(f"{entry.key} in {shard} is damaged: {self.damage[str(shard)]}")
+
+    def _is_current(self, shard: _Shard) -> bool:
+        """Return whether the part still lists the shard as it was opened."""
+        try:
+            return shard.listing in self._manifest(shard.place).shards
+        except (OSError, ValueError):
+            return True
 
     def _note(self, shard: _Shard, cause: str) -> None:
         if str(shard) not in self.damage:

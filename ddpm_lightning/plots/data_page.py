@@ -86,7 +86,7 @@ def _drawn(store: ClipStore, num_samples: int, seed: int) -> list[tuple[Entry, n
         if len(drawn) == num_samples:
             break
         with suppress(DamagedClip):
-            drawn.append((store.entries[i], store.clip(i)))
+            drawn.append((store.entries[i], np.array(store.clip(i))))
     if not drawn:
         raise ValueError(f"no clip is sound: {store.summary()}")
     return drawn

@@ -17,9 +17,11 @@ from ddpm_lightning.data.shards import (
     Header,
     create,
     finish,
+    mark_name,
     parse_index,
     parse_manifest,
     read_manifest,
+    recover,
     write_shard,
 )
 from ddpm_lightning.data.store import ClipStore
@@ -120,19 +122,45 @@ def test_every_flipped_byte_of_a_description_is_noticed(tmp_path: Path) -> None:
                 parse(bytes(damaged), name)
 
 
+def test_a_lost_manifest_is_recovered_from_whole_shards(tmp_path: Path) -> None:
+    write_store(tmp_path, num_clips=12)
+    before = read_manifest(tmp_path)
+    (tmp_path / mark_name(0)).write_text("found to be damaged, and repaired since")
+    (tmp_path / "manifest.json").write_bytes(b"{")
+    file = tmp_path / before.shards[1].bin_name
+    damaged = bytearray(file.read_bytes())
+    damaged[5] ^= 1
+    file.write_bytes(damaged)
+    after = recover(tmp_path, HEADER)
+    assert after.shards == (before.shards[0], before.shards[2])
+    assert not (tmp_path / mark_name(0)).exists()
+    write_numbers(tmp_path, 1, range(4, 8))
+    assert read_manifest(tmp_path) == before
+
+
 def test_a_shard_that_was_replaced_stays_a_week(tmp_path: Path) -> None:
-    """Whoever reads it goes on, and opens it again where its maps had to be closed."""
+    """From when it was replaced, however old it is: whoever reads it goes on."""
     write_store(tmp_path)
     old = {bin_of(tmp_path, 1), index_of(tmp_path, 1)}
+    long_ago = time.time() - 7 * 24 * 3600 - 60
+    for path in old:
+        os.utime(path, (long_ago, long_ago))
     write_numbers(tmp_path, 1, [20, 30])
     create(tmp_path, HEADER)
     assert all(path.exists() for path in old)
-    week = 7 * 24 * 3600
     for path in old:
-        os.utime(path, (time.time() - week - 60,) * 2)
+        os.utime(path, (long_ago, long_ago))
     create(tmp_path, HEADER)
     assert not any(path.exists() for path in old)
     assert ClipStore(tmp_path).verify() == {}
+
+
+def test_the_newest_of_several_versions_is_recovered(tmp_path: Path) -> None:
+    write_store(tmp_path)
+    for numbers in ([20, 30], [4, 5]):
+        write_numbers(tmp_path, 1, numbers)
+    before = read_manifest(tmp_path)
+    assert recover(tmp_path, HEADER) == before
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:

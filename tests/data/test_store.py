@@ -1,7 +1,9 @@
 """The store: every clip of every part, at any address, and no damage unnoticed."""
 
 import logging
+import os
 import pickle
+import resource
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -163,6 +165,21 @@ def test_remote_mistakes_are_named(tmp_path: Path) -> None:
         ClipStore("gopher://x", copies=tmp_path)
     with pytest.raises(ValueError, match="memory://nowhere holds no clip store"):
         ClipStore("memory://nowhere", copies=tmp_path)
+
+
+def test_a_process_without_descriptors_left_marks_nothing(tmp_path: Path) -> None:
+    write_store(tmp_path)
+    store = ClipStore(tmp_path)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, most))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            store.clip(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(store.clip(0))
+    assert store.damage == {}
 
 
 def test_a_damaged_clip_is_refused_counted_and_marked_once(

@@ -27,7 +27,7 @@ state = {
     "path": sys.path,
     "umask": os.umask(0o22),
     "signals": [str(signal.getsignal(number)) for number in signal.valid_signals()],
-    "garbage": [gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()],
+    "garbage": [gc.isenabled(), gc.get_threshold(), gc.get_freeze_count() > 0],
     "warnings": [str(item) for item in warnings.filters],
     "loggers": [str(logging.getLogger(name).handlers) for name in (None, "lightning.pytorch")],
     "streams": [[s.fileno(), s.encoding, s.line_buffering] for s in (sys.stdout, sys.stderr)],

@@ -25,7 +25,7 @@ def test_the_default_run_learns_within_a_hundred_steps(tmp_path: Path) -> None:
     assert val_loss[-1] < 0.4
     assert val_loss[-1] < val_loss[0]
     assert (run / "samples" / "step_000050.gif").exists()
-    for told in ("samples/final.gif", "samples/reverse.gif", "curves.png", "make dashboard"):
+    for told in ("samples/final.gif", "samples/reverse.gif", "curves.png", "tensorboard --logdir"):
         assert told in result.out
     for shown in ("loss=", "clips/s=", "data wait=", "left"):
         assert shown in result.err

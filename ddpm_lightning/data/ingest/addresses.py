@@ -17,6 +17,8 @@ REFUSED = errno.EACCES  # of the OSError that a forbidden address raises
 
 _REFUSED_TOO = [
     ip_network("168.63.129.16/32"),  # Azure's platform, at a public address
+    ip_network("192.88.99.0/24"),  # relays of 6to4; public to older Pythons, as the next two are
+    ip_network("3fff::/20"),  # documentation
     ip_network("192.0.0.0/24"),  # with Oracle's metadata; public to Python before 3.11.9
 ]
 _GLOBAL_UNICAST = IPv6Network("2000::/3")

@@ -30,6 +30,8 @@ from ddpm_lightning.data.shards import (
     finish,
     mark_name,
     parse_index,
+    read_manifest,
+    recover,
     reopen,
     write_shard,
 )
@@ -77,7 +79,7 @@ class Blocks:
         self._holders: dict[str, Holder] = {}  # by content
         self._causes: dict[str, str] = {}  # key -> cause, as the written shards have it
         self._pending: set[int] = set()  # blocks that are to be written
-        for listing in create(directory, header).shards:
+        for listing in _listings(directory, header):
             index = _sound_index(directory, listing)
             if index is None:
                 continue
@@ -221,6 +223,17 @@ class Blocks:
 
 def _is_sound(clip: np.ndarray, entry: Entry) -> bool:
     return zlib.crc32(clip.data) == entry.crc32
+
+
+def _listings(directory: Path, header: Header) -> tuple[Listing, ...]:
+    """The shards that are there; a damaged manifest is made again from them."""
+    try:
+        read_manifest(directory)
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        recover(directory, header)
+    return create(directory, header).shards
 
 
 def _sound_index(directory: Path, listing: Listing) -> Index | None:

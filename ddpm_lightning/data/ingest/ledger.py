@@ -76,7 +76,8 @@ class Ledger:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = ProcessLock(self.path.with_name(f"{self.path.name}.lock"), wait=wait)
-        self._db = sqlite3.connect(self.path, isolation_level=None)
+        with self._one_line():
+            self._db = sqlite3.connect(self.path, isolation_level=None)
         try:
             with self._one_line():
                 self._set_up()

@@ -33,6 +33,7 @@ def main(settings: str) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # where a library may print
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pool
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends even what hangs in C
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit_memory(received["memory"])
     with suppress(BrokenPipeError):  # the pool is gone

@@ -37,6 +37,8 @@ def evaluate_run(cfg: DictConfig) -> None:
     config = resolved(cfg)
     check({key: value for key, value in config.items() if key != "data"})
     check_options("curve", config["curve"])
+    if not config.get("measure"):
+        raise UserError("measure=[] names none; choose measure=levels, say, or measure=all")
     path, weights = str(config["checkpoint"]), config["weights"]
     pipeline = load_pipeline(path, weights) if is_pipeline(path) else None
     run = pipeline[0] if pipeline else find_run(path, Path(config["outputs_dir"]))

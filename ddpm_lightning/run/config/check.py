@@ -112,6 +112,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "enable_checkpointing": typing.Literal[True] | None,
         "gradient_clip_val": NonNegativeFloat | None,
         "limit_train_batches": SomeShare | None,
+        "num_sanity_val_steps": NonNegativeInt | typing.Literal[-1] | None,
         "precision": typing.Literal[
             *("auto", "32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16", 32, 16, None)
         ],

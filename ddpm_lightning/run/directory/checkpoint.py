@@ -190,7 +190,7 @@ def choose_denoiser(run: Run, weights: str | float | None = None) -> tuple[Denoi
     if isinstance(weights, float):
         state, step = _rebuilt_average(run, weights, states["raw"])
     else:
-        weights = weights or ("ema" if "ema" in states else "raw")
+        weights = str(weights or ("ema" if "ema" in states else "raw"))
         if weights not in states:
             raise UserError(f"{run.checkpoint} holds no weights {weights}, but {', '.join(states)}")
         state = states[weights]

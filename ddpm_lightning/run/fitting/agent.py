@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing import PContext
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-_STOPPED_SECONDS = 30  # by SIGSTOP, at most, until a rank is killed
+_STOPPED_SECONDS = 30  # by SIGSTOP, after which a rank is killed
 _HOST = "127.0.0.1"
 
 
@@ -78,9 +79,12 @@ def launch(num_ranks: int) -> None:
             contexts.append(context)
             for number in list(received):  # while they were started
                 pass_on(number)
-            while (result := context.wait(_STOPPED_SECONDS, period=0.1)) is None:
-                for pid in filter(_is_stopped, context.pids().values()):
-                    os.kill(pid, signal.SIGKILL)
+            stopped: Counter[int] = Counter()  # for how many looks in a row, by process
+            while (result := context.wait(1, period=0.1)) is None:
+                for pid in context.pids().values():
+                    stopped[pid] = stopped[pid] + 1 if _is_stopped(pid) else 0
+                    if stopped[pid] == _STOPPED_SECONDS:
+                        os.kill(pid, signal.SIGKILL)
         if not (failures := result.failures):
             return
         rank = min(failures, key=lambda rank: _ended_at(failures[rank]))
