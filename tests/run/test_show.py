@@ -25,7 +25,7 @@ MISTAKES = {
     "no film": (["forwrad"], ["film/forwrad", "did you mean film=forward?"]),
     "no chain": (["forward", "chains=[medain]"], ["model/medain", "did you mean model=median?"]),
     "no sampler": (["walk", "samplers=[foo]"], ["sampler/foo", "choose ancestral"]),
-    "no sampler at all": (["walk", "samplers=[]"], ["film.samplers={}", "at least 1 item"]),
+    "no sampler at all": (["walk", "samplers=[]"], ["film.samplers={}", "valid list"]),
     "no level": (["score", "log_snrs=[]"], ["film.log_snrs=[]", "at least 1 item"]),
     "no way": (["brownian", "diffusivity=0"], ["film.diffusivity=0", "greater than 0"]),
     "no list": (["walk", "samplers=ddim"], ["film.samplers='ddim'", "valid list"]),
