@@ -102,9 +102,7 @@ def rarely(*values: Any) -> Any:
         (["-m", "noise.num_steps=20,0"], ["job 1 (noise.num_steps=0): noise: num_steps must be"]),
         rarely(["-m", "data.fps=10,0.001"], ["job 1 (data.fps=0.001): data: fps must be at least"]),
         rarely(["-m", "trainer.precision=32,8"], ["job 1 (trainer.precision=8)", "'bf16-mixed'"]),
-        rarely(
-            ["-m", "optimizer.lr=1e-3,inf"], ["job 1 (optimizer.lr=inf)", "give a finite number"]
-        ),
+        rarely(["-m", "optimizer.lr=1e-3,inf"], ["job 1 (optimizer.lr=inf)", "be a finite number"]),
         (["-m", "seed=0", "sweep.metric=val/nope"], ["sweep.metric=val/nope", "val/error"]),
         (["-m", "seed=range(0,0)"], ["seed=range(0,0) has no values"]),
         (["-m", "noise=glob(nope*)"], ["this sweep has 0 jobs"]),

@@ -99,7 +99,7 @@ def reserved(start: Start) -> Iterator[Start]:
     """Create the directory of a new run, and remove it if what is inside `with` refuses the run.
 
     No other run can take it: unless the user named it, another name is taken where a run has begun
-    in the same second.
+    in the same second. Where a run waits in it already, a mistake is recorded as its end.
 
     Raises:
         UserError: if the directory is there already or cannot be created.
@@ -107,7 +107,10 @@ def reserved(start: Start) -> Iterator[Start]:
     start = _create(start) if start.is_new else start
     try:
         yield start
-    except BaseException:
+    except BaseException as e:
+        waits = read_status(start.directory)["status"] in ("waiting", "failed")
+        if waits and isinstance(e, UserError):
+            record_failure(start.directory, str(e))
         with suppress(OSError):  # one that holds a run stays
             start.directory.rmdir()
         raise
