@@ -39,6 +39,7 @@ Node = dict[str, Any]
 
 # The keys that no constructor owns.
 Seed = typing.Annotated[int, Field(ge=0, lt=2**32)]
+Names = typing.Annotated[list[str], Field(min_length=1)]
 
 SomeShare = PositiveInt | typing.Annotated[float, Field(gt=0, le=1)]  # batches, or of all
 
@@ -79,11 +80,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "retry": typing.Literal["none", "transient"],
         "wait": bool,
     },
-    "film": {"samplers": list[str], **dict.fromkeys(("chains", "schedules"), list[str] | None)},
+    "film": {"samplers": Names, **dict.fromkeys(("chains", "schedules"), Names | None)},
     "study": {
-        **dict.fromkeys(
-            ("arms", "losses", "extractors"), typing.Annotated[list[str], Field(min_length=1)]
-        ),
+        **dict.fromkeys(("arms", "losses", "extractors"), Names),
         **dict.fromkeys(
             ("num_sampled", "num_held_out", "num_samples", "max_parallel"), PositiveInt
         ),
