@@ -96,6 +96,7 @@ def is_whole(path: Path) -> bool:
 
 def link(path: Path, other: Path) -> None:
     """Give the same checkpoint another path, too, without a copy if possible."""
+    other.parent.mkdir(exist_ok=True)
     temporary = temporary_of(other)
     try:
         try:
