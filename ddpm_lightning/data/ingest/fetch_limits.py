@@ -9,8 +9,8 @@ class FetchLimits:
     """Limits the fetching of one URL, from one host, and of everything together.
 
     deadline_s covers all tries, redirects and back-off of one URL; waiting for a host's turn, which
-    per_host, pause_s and a server's Retry-After ask for, is not counted. At most concurrency bodies
-    of max_bytes are in memory.
+    per_host, pause_s and a server's Retry-After ask for, is not counted. Bodies beyond 2 MiB
+    are read eight at a time, which bounds what is in memory.
     """
 
     deadline_s: float = 30.0
